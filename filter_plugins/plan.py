@@ -1,0 +1,524 @@
+"""The plan: board facts + inventory settings + catalogues -> one dictionary that says everything
+about a host's deployment, or the sentences that say why there can be none.
+
+Pure functions only: nothing here reads a file, a clock or a host. Sizes are bytes throughout.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+MIB = 1024**2
+GIB = 1024**3
+
+# What the operating system, Docker and the chat API need beside the engine.
+SYSTEM_MEMORY = 768 * MIB
+# What stays free on the disk beside the weights: images' layers, logs, the next release.
+DISK_RESERVE = 512 * MIB
+# llama.cpp's default micro-batch; its logits are the largest part of the compute buffers.
+UBATCH = 512
+F16_BYTES = 2
+
+API_PORT = 8000
+ENGINE_PORT = 11434
+OWN_CONTAINERS = {"engine": "edge-llm-engine", "api": "edge-llm-api"}
+
+Problem = str
+
+
+def _choices(names: list[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _closest(name: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean {match[0]}?" if match else ""
+
+
+def _mib(size: int) -> str:
+    return f"{round(size / MIB):,} MiB"
+
+
+def check_settings(
+    given: dict[str, Any], schema: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Values of all settings, defaults filled in, and a sentence for each that cannot be.
+
+    `given` holds the host's llm_* variables, `schema` the table of settings.yml. Whole numbers
+    may come as text (an INI inventory and `-e a=b` have nothing else).
+    """
+    problems: list[Problem] = []
+    values = {name: rule["default"] for name, rule in schema.items()}
+    for name, value in sorted(given.items()):
+        if name not in schema:
+            problems.append(
+                f"{name} is not a variable of this project;{_closest(name, list(schema))}"
+                f" Accepted are: {_choices(list(schema))}."
+            )
+            continue
+        if value is None or value == "":
+            continue
+        rule = schema[name]
+        kind = rule["type"]
+        if kind == "int":
+            if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+                value = int(value)
+            low, high = rule.get("minimum"), rule.get("maximum")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int)
+                or (low is not None and value < low)
+                or (high is not None and value > high)
+            ):
+                span = f"from {low}" + (f" to {high}" if high is not None else " up")
+                problems.append(f"{name} is {value!r}; accepted is a whole number {span}.")
+                continue
+        elif kind == "bool":
+            if isinstance(value, str) and value.lower() in ("true", "yes", "false", "no"):
+                value = value.lower() in ("true", "yes")
+            if not isinstance(value, bool):
+                problems.append(f"{name} is {value!r}; accepted is true or false.")
+                continue
+        elif kind == "image":
+            texts = list(value.values()) if isinstance(value, dict) else [value]
+            if not texts or not all(isinstance(text, str) and text for text in texts):
+                problems.append(
+                    f"{name} is {value!r}; accepted is an image, or a mapping of provider to image."
+                )
+                continue
+        elif not isinstance(value, str):
+            problems.append(f"{name} is {value!r}; accepted is text.")
+            continue
+        if "choices" in rule and value not in rule["choices"]:
+            problems.append(
+                f"{name} is {value!r};{_closest(str(value), rule['choices'])}"
+                f" Accepted are: {_choices(rule['choices'])}."
+            )
+            continue
+        values[name] = value
+    return values, problems
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _within(l4t: dict[str, Any], bounds: list[str]) -> bool:
+    release = (l4t["major"], l4t["minor"])
+    return _version(bounds[0]) <= release < _version(bounds[1])
+
+
+def choose_image(
+    engine: dict[str, Any], board: dict[str, Any], l4t: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The first row of an engine's image table that fits the board, or None."""
+    for row in engine["images"]:
+        if row.get("kind", board["kind"]) != board["kind"]:
+            continue
+        if row.get("arch", board["arch"]) != board["arch"]:
+            continue
+        if "l4t" in row and (l4t is None or not _within(l4t, row["l4t"])):
+            continue
+        return dict(row)
+    return None
+
+
+def default_threads(cpus: int) -> int:
+    """CPU threads for the engine: two cores stay free on boards that have six or more."""
+    return cpus - 2 if cpus >= 6 else max(1, cpus)
+
+
+def estimate_memory(
+    shape: dict[str, int], weights: int, context_size: int, parallel: int, semantics: str
+) -> dict[str, int]:
+    """What serving a model takes, in bytes, by part and in total.
+
+    KV cache: 2 (key and value) x layers x KV heads x head size x tokens x 2 bytes (f16). On an
+    engine whose context is a pool the tokens are `context_size`; on one that gives each slot its
+    own they are multiplied by `parallel`. Compute buffers: the logits of one micro-batch.
+    Source of the parts: what llama-server prints when it loads a model.
+    """
+    tokens = context_size * (parallel if semantics == "slot" else 1)
+    heads = shape["kv_heads"] * shape["head_size"]
+    parts = {
+        "weights": weights,
+        "kv_cache": 2 * shape["layers"] * heads * tokens * F16_BYTES,
+        "compute": UBATCH * shape["vocabulary"] * 4,
+        "system": SYSTEM_MEMORY,
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def _board_problems(
+    board: dict[str, Any], docker: dict[str, Any], boards: dict[str, Any]
+) -> list[Problem]:
+    problems: list[Problem] = []
+    architectures = boards["architectures"]
+    if board["arch"] not in architectures or board["userland_bits"] != 64:
+        problems.append(
+            f"the host is {board['arch']} with a {board['userland_bits']}-bit userland;"
+            f" supported are 64-bit systems on: {_choices(list(architectures))}."
+        )
+    system, version = board["os"]["id"], board["os"]["version_id"]
+    versions = boards["systems"].get(system, {})
+    if version not in versions:
+        known = [f"{name} {each}" for name, some in boards["systems"].items() for each in some]
+        problems.append(
+            f"the host runs {board['os'].get('pretty_name') or f'{system} {version}'};"
+            f" supported are: {_choices(known)}."
+        )
+    elif not versions[version] and not (docker["running"] and docker["compose"]):
+        problems.append(
+            f"Docker with its compose plugin is not running on the host, and the archive of"
+            f" {system} {version} does not have the plugin; install Docker CE"
+            " (docs.docker.com/engine/install) and run this again."
+        )
+    if board["init"] != "systemd":
+        problems.append(f"the host's init is {board['init']}; supported is systemd.")
+    l4t = board["l4t"]
+    if board["kind"] == "jetson" and l4t is None:
+        problems.append("the board is a Jetson, and /etc/nv_tegra_release does not name its L4T.")
+    elif board["kind"] == "jetson" and not _within(l4t, boards["l4t"]):
+        problems.append(
+            f"the host runs L4T {l4t['text']}; supported are releases from {boards['l4t'][0]}"
+            f" up to, not including, {boards['l4t'][1]}."
+        )
+    if docker["daemon_json_error"]:
+        problems.append(f"/etc/docker/daemon.json cannot be read: {docker['daemon_json_error']}")
+    return problems
+
+
+def _port_problems(ports: dict[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    for port, owner in ((API_PORT, "api"), (ENGINE_PORT, "engine")):
+        listener = ports.get(str(port))
+        if listener and listener["container"] != OWN_CONTAINERS[owner]:
+            holder = (
+                f"container {listener['container']}"
+                if listener["container"]
+                else listener["process"] or "another process"
+            )
+            problems.append(
+                f"port {port} is needed for the {'chat API' if owner == 'api' else 'engine'} and"
+                f" is in use by {holder}; stop it, or move it to another port."
+            )
+    return problems
+
+
+def _engine_image(
+    settings: dict[str, Any],
+    provider: str,
+    engine: dict[str, Any],
+    state: dict[str, Any],
+) -> tuple[dict[str, Any], list[Problem]]:
+    """{"image", "entrypoint"} of the engine, the operator's own before the table's."""
+    board = state["board"]
+    own = settings["llm_image"]
+    if isinstance(own, dict):
+        own = own.get(provider)
+    if own:
+        if "@sha256:" not in own and own not in state["deployment"]["images"]:
+            return {}, [
+                f"llm_image is {own}, which the host does not have; pin it as"
+                f" {own.partition('@')[0]}@sha256:... so that what is pulled can be checked."
+            ]
+        return {"image": own, "entrypoint": None}, []
+    row = choose_image(engine, board, board["l4t"])
+    what = board["kind"] + (f" with L4T {board['l4t']['text']}" if board["l4t"] else "")
+    if row is None:
+        return {}, [
+            f"engines.yml has no {provider} image for a {what} on {board['arch']};"
+            " set llm_image to one (name@sha256:...)."
+        ]
+    if not row.get("digest"):
+        return {}, [
+            f"engines.yml has no digest for {row['image']}, the {provider} image for a {what};"
+            f" write it there (docker buildx imagetools inspect {row['image']} names it),"
+            " or set llm_image to an image of your own (name@sha256:...)."
+        ]
+    return {"image": f"{row['image']}@{row['digest']}", "entrypoint": row.get("entrypoint")}, []
+
+
+def _model(
+    name: str, engine: dict[str, Any], provider: str, catalogue: dict[str, Any], mirror: str
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The model's part of the plan: file, size, hash, address, known answer."""
+    if name not in catalogue:
+        return {}, [
+            f"llm_model is {name!r};{_closest(name, list(catalogue))}"
+            f" models.yml has: {_choices(list(catalogue))}."
+        ]
+    entry = catalogue[name]
+    kind = engine["weights"]
+    if kind not in entry:
+        able = [each for each, model in catalogue.items() if kind in model]
+        return {}, [
+            f"llm_model {name} has no {kind} weights in models.yml, which {provider} needs;"
+            f" models that have: {_choices(able) or 'none'}."
+        ]
+    weights = entry[kind]
+    unlocked = [key for key in ("revision", "size", "sha256") if not weights[key]]
+    if unlocked:
+        return {}, [
+            f"llm_model {name} has no {' and no '.join(unlocked)} in models.yml, so what is"
+            f" downloaded could not be checked; a HEAD request to {mirror}/"
+            f"{weights['repository']}/resolve/main/{weights['file']} names them (X-Repo-Commit,"
+            " X-Linked-Size, X-Linked-Etag)."
+        ]
+    if not re.fullmatch(r"[0-9a-f]{64}", str(weights["sha256"])):
+        return {}, [
+            f"llm_model {name} has the sha256 {weights['sha256']!r} in models.yml;"
+            " accepted are 64 hexadecimal digits."
+        ]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", weights["file"]):
+        return {}, [
+            f"llm_model {name} names the file {weights['file']!r} in models.yml;"
+            " accepted is a plain file name."
+        ]
+    proof = entry.get("proof") or {}
+    return {
+        "name": name,
+        "title": entry["title"],
+        "file": weights["file"],
+        "size": weights["size"],
+        "sha256": weights["sha256"],
+        "family": weights["family"],
+        "quantization": weights["quantization"],
+        "shape": entry["shape"],
+        "url": f"{mirror.rstrip('/')}/{weights['repository']}/resolve/"
+        f"{weights['revision']}/{weights['file']}",
+        "path": f"/models/{weights['file']}",
+        "proof": {"prompt": proof.get("prompt"), "answer": proof.get("answer")},
+    }, []
+
+
+def _context_problems(model: dict[str, Any], context_size: int) -> list[Problem]:
+    trained = model["shape"]["context_trained"]
+    if context_size <= trained:
+        return []
+    return [
+        f"llm_context_size is {context_size}, and {model['name']} was trained for {trained} tokens;"
+        f" accepted is up to {trained}."
+    ]
+
+
+def _memory_problems(
+    model: dict[str, Any], need: dict[str, int], total: int, context_size: int, parallel: int
+) -> list[Problem]:
+    if need["total"] <= total:
+        return []
+    return [
+        f"{model['name']} with llm_context_size {context_size} and llm_parallel {parallel} needs"
+        f" {_mib(need['total'])} (weights {_mib(need['weights'])}, KV cache"
+        f" {_mib(need['kv_cache'])}, compute buffers {_mib(need['compute'])}, system"
+        f" {_mib(need['system'])}), and the host has {_mib(total)} of memory; a smaller"
+        " llm_context_size, a smaller llm_parallel or a smaller llm_model would fit."
+    ]
+
+
+def _disk_problems(model: dict[str, Any], state: dict[str, Any]) -> list[Problem]:
+    if model["file"] in state["models"]:
+        return []
+    disk = state["board"]["disk"]
+    need = model["size"] + DISK_RESERVE
+    if disk["free"] >= need:
+        return []
+    return [
+        f"{model['name']} needs {_mib(need)} of disk ({_mib(model['size'])} for its weights and"
+        f" {_mib(DISK_RESERVE)} in reserve), and {disk['path']} has {_mib(disk['free'])} free."
+    ]
+
+
+def _daemon_json(
+    current: dict[str, Any] | None, options: dict[str, Any], runtime: str | None, binary: str | None
+) -> dict[str, Any]:
+    """/etc/docker/daemon.json as it should be: what is there stays, ours is merged in."""
+    wanted: dict[str, Any] = dict(current or {})
+    for key, value in options.items():
+        if isinstance(value, list):
+            kept = [each for each in wanted.get(key, []) if each not in value]
+            wanted[key] = kept + value
+        else:
+            wanted[key] = value
+    if runtime:
+        runtimes = dict(wanted.get("runtimes") or {})
+        runtimes.setdefault(runtime, {"path": binary, "runtimeArgs": []})
+        wanted["runtimes"] = runtimes
+    return wanted
+
+
+def deployment_plan(
+    state: dict[str, Any],
+    host: str,
+    given: dict[str, Any],
+    catalogues: dict[str, Any],
+    docker_options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Decide everything about a host's deployment.
+
+    Args:
+        state: what the `host_state` module returned for the host.
+        host: its inventory name, for the sentences.
+        given: its llm_* variables as the inventory has them.
+        catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one
+            dictionary (keys settings, models, engines, api, architectures, systems, l4t).
+        docker_options: what /etc/docker/daemon.json must hold besides.
+
+    Returns:
+        {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
+        host, provider, hardware, board, model, engine, gpu, api, memory, docker, environment}.
+    """
+    docker_options = docker_options or {}
+    board, docker = state["board"], state["docker"]
+    settings, problems = check_settings(given, catalogues["settings"])
+    problems += _board_problems(board, docker, catalogues)
+    problems += _port_problems(state["ports"])
+
+    provider = settings["llm_provider"]
+    if provider == "auto":
+        provider = "llamacpp" if board["kind"] == "jetson" else "ollama"
+    engine = catalogues["engines"][provider]
+    context_size, parallel = settings["llm_context_size"], settings["llm_parallel"]
+
+    image, image_problems = _engine_image(settings, provider, engine, state)
+    model, model_problems = _model(
+        settings["llm_model"],
+        engine,
+        provider,
+        catalogues["models"],
+        settings["llm_models_mirror"],
+    )
+    problems += image_problems + model_problems
+
+    gpu_layers = settings["llm_gpu_layers"]
+    if gpu_layers is None:
+        gpu_layers = 99 if board["kind"] == "jetson" else 0
+    required = settings["llm_gpu_required"]
+    if required is None:
+        required = gpu_layers > 0
+    runtime = "nvidia" if gpu_layers > 0 and board["kind"] == "jetson" else None
+    if runtime and not board["nvidia_runtime"] and runtime not in docker["runtimes"]:
+        problems.append(
+            "llm_gpu_layers asks for the GPU, and the host has no nvidia-container-runtime;"
+            " install nvidia-container-toolkit, or set llm_gpu_layers to 0."
+        )
+
+    need: dict[str, int] = {}
+    if model:
+        need = estimate_memory(
+            model["shape"], model["size"], context_size, parallel, engine["context"]
+        )
+        problems += _context_problems(model, context_size)
+        problems += _memory_problems(model, need, board["memory_total"], context_size, parallel)
+        problems += _disk_problems(model, state)
+    if problems:
+        return {"problems": [f"{host}: {each}" for each in problems]}
+
+    threads = settings["llm_threads"] or default_threads(board["cpus"])
+    packages = catalogues["systems"][board["os"]["id"]][board["os"]["version_id"]]
+    daemon_json = _daemon_json(
+        docker["daemon_json"], docker_options, runtime, board["nvidia_runtime"]
+    )
+    return {
+        "problems": [],
+        "host": host,
+        "provider": provider,
+        "hardware": board["kind"],
+        "board": board["model"] or board["kind"],
+        "model": model,
+        "engine": {
+            "image": image["image"],
+            "entrypoint": image["entrypoint"],
+            "command": engine["command"],
+            "environment": engine["environment"],
+            "healthcheck": engine["healthcheck"],
+            "key": engine["key"],
+            "context": engine["context"],
+        },
+        "gpu": {"layers": gpu_layers, "required": required, "runtime": runtime},
+        "api": {
+            "base_image": settings["llm_api_base_image"] or catalogues["api"]["base_image"],
+            "architecture": catalogues["architectures"][board["arch"]],
+        },
+        "memory": need,
+        "docker": {
+            "packages": [] if docker["running"] and docker["compose"] else packages,
+            "daemon_json": daemon_json,
+        },
+        # The host's .env, in the order in which a person reads it.
+        "environment": {
+            "LLM_PROVIDER": provider,
+            "LLM_MODEL": model["name"],
+            "MODEL_PATH": model["path"],
+            "CTX_SIZE": context_size,
+            "N_GPU_LAYERS": gpu_layers,
+            "THREADS": threads,
+            "PARALLEL": parallel,
+            "HARDWARE": board["kind"],
+            "ENGINE_IMAGE": image["image"],
+        },
+    }
+
+
+def models_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether the plan's weights are on the host, hashed there, and known to its engine."""
+    model = plan["model"]
+    there = state["models"].get(model["file"])
+    if not there or there["size"] != model["size"] or there["recorded_sha256"] != model["sha256"]:
+        return False
+    return plan["provider"] != "ollama" or (
+        state["deployment"]["ollama"].get(model["name"]) == model["sha256"]
+    )
+
+
+def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether Docker runs on the host as the plan wants it."""
+    docker = state["docker"]
+    runtime = plan["gpu"]["runtime"]
+    return bool(
+        docker["running"]
+        and docker["compose"]
+        and (docker["daemon_json"] or {}) == plan["docker"]["daemon_json"]
+        and (runtime is None or runtime in docker["runtimes"])
+    )
+
+
+def stack_in_place(
+    state: dict[str, Any], plan: dict[str, Any], files: dict[str, str], api_image: str
+) -> bool:
+    """Whether the rendered files, the keys and the running containers are as planned.
+
+    `files` maps names under the root to the sha256 that their contents should have.
+    """
+    deployment = state["deployment"]
+    containers = deployment["containers"]
+    return (
+        all(
+            deployment["files"].get(name) is not None
+            and deployment["files"][name]["sha256"] == digest
+            for name, digest in files.items()
+        )
+        and all(deployment["secrets"].values())
+        and api_image in deployment["images"]
+        and all(
+            containers.get(service) is not None
+            and containers[service]["status"] == "running"
+            and containers[service]["health"] == "healthy"
+            and containers[service]["image"] == image
+            for service, image in (("engine", plan["engine"]["image"]), ("api", api_image))
+        )
+    )
+
+
+class FilterModule:
+    """The names under which playbooks and roles reach these functions."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "edge_llm_plan": deployment_plan,
+            "edge_llm_docker_in_place": docker_in_place,
+            "edge_llm_models_in_place": models_in_place,
+            "edge_llm_stack_in_place": stack_in_place,
+        }
