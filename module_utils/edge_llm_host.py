@@ -1,0 +1,674 @@
+"""What is on a host: board, docker, ports, deployment and models, read in one call.
+
+Nothing here changes the host, and nothing outside the standard library is needed, so the same file
+serves as the inside of the `host_state` module and over a bare connection:
+
+    ssh HOST python3 -IS - "'$ARGUMENTS'" < module_utils/edge_llm_host.py
+
+where ARGUMENTS is a JSON object with the module's parameters. It prints the JSON that the module
+returns as `state`. Functions named `parse_*` are pure: captured text in, plain data out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+Facts = Dict[str, Any]
+
+ROOT = "/opt/edge-llm"
+PORTS = (8000, 11434)
+DEPLOYED_FILES = ("docker-compose.yml", ".env")
+CONTAINERS = {"engine": "edge-llm-engine", "api": "edge-llm-api"}
+RECORD = ".verified.json"
+
+COMMAND_TIMEOUT = 10.0  # seconds that one command, or one batch started together, may take
+LOG_LINES = 4000  # an engine says what it loaded at its start; the rest is requests
+LOG_SECONDS = 900  # the slowest start worth waiting for: large weights from an SD card
+
+# A bare ssh command may come with a PATH that lacks the sbin folders.
+SEARCH_PATH = os.pathsep.join(
+    [
+        os.environ.get("PATH", ""),
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ]
+)
+
+
+class Result(NamedTuple):
+    """How a command ended: its exit status (None: it ran out of time) and what it wrote."""
+
+    code: Optional[int]
+    out: str
+    err: str
+
+
+# --- board ---------------------------------------------------------------------------------------
+
+
+def parse_l4t(text: str) -> Optional[Facts]:
+    """Release of Jetson Linux from the first line of /etc/nv_tegra_release.
+
+    `# R36 (release), REVISION: 4.3, GCID: ...` is {"major": 36, "minor": 4, "patch": 3,
+    "text": "36.4.3"}; a revision without a patch number has patch 0; None for any other text.
+    """
+    match = re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*(\d+)(?:\.(\d+))?", text)
+    if match is None:
+        return None
+    major, minor, patch = (int(part or 0) for part in match.groups())
+    return {"major": major, "minor": minor, "patch": patch, "text": f"{major}.{minor}.{patch}"}
+
+
+def parse_os_release(text: str) -> Facts:
+    """The fields of os-release(5) that decisions need; None where the system names none."""
+    fields: Dict[str, str] = {}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if not equals or key.startswith("#"):
+            continue
+        try:
+            fields[key] = "".join(shlex.split(value))
+        except ValueError:  # an unbalanced quote: the bare text is still the best answer
+            fields[key] = value.strip("\"'")
+    return {
+        "id": fields.get("ID"),
+        "version_id": fields.get("VERSION_ID"),
+        "codename": fields.get("VERSION_CODENAME"),
+        "pretty_name": fields.get("PRETTY_NAME"),
+    }
+
+
+def parse_meminfo(text: str) -> Tuple[Optional[int], Optional[int]]:
+    """(MemTotal, MemAvailable) of /proc/meminfo in bytes; None for one that is not there."""
+    found = {
+        key: int(kilobytes) * 1024
+        for key, kilobytes in re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text, re.M)
+    }
+    return found.get("MemTotal"), found.get("MemAvailable")
+
+
+def parse_model(text: str) -> Optional[str]:
+    """A board's name from a device tree property (which ends in NUL) or from DMI."""
+    return text.replace("\0", "").strip() or None
+
+
+def board_kind(model: Optional[str], l4t: Optional[Facts]) -> str:
+    """`jetson`, `pi` or `generic`, from the board's name and its Jetson Linux release."""
+    name = model or ""
+    if name.startswith("Raspberry Pi"):
+        return "pi"
+    if l4t is not None or re.search(r"\bJetson\b|\bNVIDIA .*\b(Orin|Xavier|Thor)\b", name):
+        return "jetson"
+    return "generic"
+
+
+def read_text(path: Path) -> Optional[str]:
+    """A small file's text, or None where it is not there or not ours to read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def first_text(paths: Iterable[Path]) -> str:
+    """The text of the first path that has any, else an empty string."""
+    for path in paths:
+        text = read_text(path)
+        if text:
+            return text
+    return ""
+
+
+def read_disk(root: Path) -> Facts:
+    """Room on the file system that `root` is on, or would be made on: bytes free and in all."""
+    path = root
+    while not path.exists():
+        path = path.parent
+    room = os.statvfs(path)
+    return {
+        "path": str(path),
+        "free": room.f_bavail * room.f_frsize,
+        "total": room.f_blocks * room.f_frsize,
+    }
+
+
+def read_board(root: Path, system: Path) -> Facts:
+    """What the host is. `system` is the folder that holds its /etc, /proc and /sys: `/`."""
+    l4t = parse_l4t(read_text(system / "etc/nv_tegra_release") or "")
+    model = parse_model(
+        first_text(
+            # The same property; the first is there in a container as well, the second is not.
+            [
+                system / "sys/firmware/devicetree/base/model",
+                system / "proc/device-tree/model",
+                system / "sys/class/dmi/id/product_name",
+            ]
+        )
+    )
+    total, available = parse_meminfo(read_text(system / "proc/meminfo") or "")
+    return {
+        "kind": board_kind(model, l4t),
+        "model": model,
+        "arch": platform.machine(),
+        # The kernel may be of 64 bits where the programs are not, as on some Raspberry Pi OS.
+        "userland_bits": struct.calcsize("P") * 8,
+        "os": parse_os_release(
+            first_text([system / "etc/os-release", system / "usr/lib/os-release"])
+        ),
+        "l4t": l4t,
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_total": total,
+        "memory_available": available,
+        "disk": read_disk(root),
+        "python": platform.python_version(),
+        "init": (read_text(system / "proc/1/comm") or "").strip(),
+        "nvidia_runtime": shutil.which("nvidia-container-runtime", path=SEARCH_PATH),
+        "apt": shutil.which("apt-get", path=SEARCH_PATH) is not None,
+    }
+
+
+# --- docker --------------------------------------------------------------------------------------
+
+
+def run_together(
+    commands: Mapping[str, Sequence[str]], timeout: float = COMMAND_TIMEOUT
+) -> Dict[str, Result]:
+    """Start the commands at once and collect what each wrote.
+
+    Together, because each is mostly waiting: for the docker command to start, then for the engine.
+    All share one limit of `timeout` seconds; what is still running then is killed.
+    """
+    environment = dict(os.environ, PATH=SEARCH_PATH, LC_ALL="C")
+    deadline = time.monotonic() + timeout
+    started = {
+        name: subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+        )
+        for name, command in commands.items()
+    }
+    results = {}
+    for name, process in started.items():
+        try:
+            out, err = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+            results[name] = Result(process.returncode, out, err)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            results[name] = Result(None, "", f"no answer within {timeout:g} seconds")
+    return results
+
+
+def parse_docker_info(text: str, complaint: str = "") -> Facts:
+    """The engine and its compose plugin from `docker info --format '{{json .}}'`.
+
+    {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
+    "error": None or why the engine did not answer}. `complaint` is what the command wrote to its
+    standard error, used where the answer itself gives no reason. Client and plugins are described
+    even when the engine is dead.
+    """
+    try:
+        info = json.loads(text)
+    except ValueError:
+        info = {}
+    if not isinstance(info, dict):
+        info = {}
+    version = info.get("ServerVersion") or None
+    problems = info.get("ServerErrors") or []
+    running = version is not None and not problems
+    compose = None
+    for plugin in (info.get("ClientInfo") or {}).get("Plugins") or []:
+        if plugin.get("Name") == "compose" and not plugin.get("Err"):
+            compose = plugin.get("Version", "").lstrip("v") or None
+    reason = "; ".join(problems) or complaint.strip() or "docker info gave no answer"
+    return {
+        "running": running,
+        "version": version if running else None,
+        "compose": compose,
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "error": None if running else reason,
+    }
+
+
+def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], Optional[str]]:
+    """(settings, None), or (None, a sentence) where the file is not a JSON object."""
+    if text is None:
+        return None, None
+    try:
+        settings = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        return None, f"{path} must be a JSON object and is not JSON: {error}"
+    if not isinstance(settings, dict):
+        return None, f"{path} must be a JSON object and holds a {type(settings).__name__}"
+    return settings, None
+
+
+def parse_json_lines(text: str) -> List[Facts]:
+    """One JSON object a line, as docker prints lists with `--format '{{json .}}'`."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def parse_published(text: str) -> List[Tuple[str, str, int]]:
+    """(container, address, host port) for each TCP port published in `docker ps`'s JSON lines."""
+    published = []
+    for row in parse_json_lines(text):
+        name = str(row.get("Names", "")).split(",")[0]
+        for entry in str(row.get("Ports", "")).split(", "):
+            outside, arrow, inside = entry.partition("->")
+            if not arrow or not inside.endswith("/tcp"):
+                continue
+            address, _, ports = outside.rpartition(":")
+            first, _, last = ports.partition("-")
+            for port in range(int(first), int(last or first) + 1):
+                published.append((name, address.strip("[]") or "0.0.0.0", port))  # noqa: S104
+    return published
+
+
+def parse_images(text: str) -> List[str]:
+    """Every `repository:tag` and `repository@digest` in `docker image ls --digests`' lines."""
+    names = set()
+    for row in parse_json_lines(text):
+        repository = row.get("Repository", "<none>")
+        if repository == "<none>":
+            continue
+        if row.get("Tag", "<none>") != "<none>":
+            names.add(f"{repository}:{row['Tag']}")
+        if row.get("Digest", "<none>") != "<none>":
+            names.add(f"{repository}@{row['Digest']}")
+    return sorted(names)
+
+
+def parse_containers(text: str) -> Dict[str, Optional[Facts]]:
+    """The project's containers by service, from `docker inspect`; None for one that is not there.
+
+    {"id", "image" (as configured), "image_id", "status" (created, running, restarting, exited,
+    ...), "health" (starting, healthy, unhealthy, or None without a check), "restarts" (by the
+    engine, int), "started_at" (RFC 3339), "config_hash" (compose's, or None)}
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = []
+    by_name = {item["Name"].lstrip("/"): item for item in found}
+    containers: Dict[str, Optional[Facts]] = {}
+    for service, name in CONTAINERS.items():
+        item = by_name.get(name)
+        if item is None:
+            containers[service] = None
+            continue
+        state, config = item["State"], item["Config"]
+        health = (state.get("Health") or {}).get("Status")
+        containers[service] = {
+            "id": item["Id"],
+            "image": config["Image"],
+            "image_id": item["Image"],
+            "status": state["Status"],
+            "health": None if health == "none" else health,
+            "restarts": item["RestartCount"],
+            "started_at": state["StartedAt"],
+            "config_hash": (config.get("Labels") or {}).get("com.docker.compose.config-hash"),
+        }
+    return containers
+
+
+# --- engine log ----------------------------------------------------------------------------------
+
+# llama.cpp names a buffer after its device, with what it is used for behind an underscore. A list
+# of what is a GPU, not of what is none: a device unknown here must not count as proof of one.
+_GPU = re.compile(r"^(?:CUDA|ROCm|HIP|MUSA|Vulkan|SYCL|MTL|Metal|OpenCL|CANN)\d*$")
+_BUFFER = re.compile(r"load_tensors:\s+(\S+) model buffer size")
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_READY = re.compile(
+    r"(?:main|llama_server): model loaded"  # llama.cpp
+    r"|server is listening on http|llama_server: listening on http"  # llama.cpp
+    r"|llama-server started in [\d.]+ seconds"  # Ollama from v0.30: its runner is llama-server
+    r"|Application startup complete"  # vLLM
+)
+
+
+def parse_time(text: str) -> Optional[float]:
+    """Seconds since 1970 of an RFC 3339 time in UTC, as docker writes them (9 decimals)."""
+    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z$", text)
+    if match is None:
+        return None
+    moment = datetime.datetime.strptime(match.group(1) + "+0000", "%Y-%m-%dT%H:%M:%S%z")
+    return moment.timestamp() + float(match.group(2) or 0)
+
+
+def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
+    """What an engine said of its start, from `docker logs --timestamps`.
+
+    {"layers_offloaded", "layers_total" (ints or None), "gpu_buffers" (devices that hold a model
+    buffer of their own), "start_seconds" (float or None)}. `started` is the container's start in
+    seconds since 1970. A build without any GPU can say that it offloaded all layers: the proof of
+    offload is the number together with a device in gpu_buffers.
+    """
+    offloaded: Optional[int] = None
+    total: Optional[int] = None
+    devices: List[str] = []
+    seconds: Optional[float] = None
+    for line in lines:
+        stamp, _, message = line.partition(" ")
+        match = _OFFLOADED.search(message)
+        if match:
+            offloaded, total = int(match.group(1)), int(match.group(2))
+        match = _BUFFER.search(message)
+        if match:
+            device = re.sub(r"_(Mapped|Split|Private)$", "", match.group(1))
+            if _GPU.match(device) and device not in devices:
+                devices.append(device)
+        if seconds is None and started is not None and _READY.search(message):
+            moment = parse_time(stamp)
+            if moment is not None:
+                seconds = round(moment - started, 2)
+    return {
+        "layers_offloaded": offloaded,
+        "layers_total": total,
+        "gpu_buffers": devices,
+        "start_seconds": seconds,
+    }
+
+
+def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
+    """The start of the engine container's log, read no further than it says anything of it."""
+    started = parse_time(engine["started_at"]) if engine else None
+    if engine is None or started is None or started < 0:  # year 1: created and never started
+        return parse_engine_log([], None)
+    until = datetime.datetime.fromtimestamp(started + LOG_SECONDS, datetime.timezone.utc)
+    command = [docker, "logs", "--timestamps", "--since", engine["started_at"]]
+    command += ["--until", until.strftime("%Y-%m-%dT%H:%M:%SZ"), engine["id"]]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        timer = threading.Timer(COMMAND_TIMEOUT, process.kill)
+        timer.start()
+        lines = []
+        try:
+            for line in process.stdout or ():
+                lines.append(line)
+                if len(lines) == LOG_LINES:
+                    break
+        finally:
+            timer.cancel()
+            process.kill()
+    return parse_engine_log(lines, started)
+
+
+# --- ports ---------------------------------------------------------------------------------------
+
+
+def parse_address(text: str) -> str:
+    """An address of /proc/net/tcp or tcp6: 32-bit words in the machine's own byte order."""
+    words = [int(text[index : index + 8], 16) for index in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed)
+
+
+def parse_listeners(text: str) -> List[Tuple[int, str, int]]:
+    """(port, address, socket inode) for each listening line of /proc/net/tcp or tcp6."""
+    listeners = []
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) < 10 or columns[3] != "0A":  # TCP_LISTEN
+            continue
+        address, _, port = columns[1].rpartition(":")
+        listeners.append((int(port, 16), parse_address(address), int(columns[9])))
+    return listeners
+
+
+def socket_owners(inodes: Iterable[int], system: Path) -> Dict[int, str]:
+    """`name (pid N)` of the process that holds each socket, for those that can be seen."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    owners: Dict[int, str] = {}
+    if not wanted:
+        return owners
+    for process in sorted((system / "proc").iterdir()):
+        if not process.name.isdigit():
+            continue
+        try:
+            links = [os.readlink(entry) for entry in (process / "fd").iterdir()]  # noqa: PTH115
+        except OSError:  # it ended meanwhile, or is not ours to look into
+            continue
+        for link in links:
+            inode = wanted.get(link)
+            if inode is not None and inode not in owners:
+                name = (read_text(process / "comm") or "").strip()
+                owners[inode] = f"{name} (pid {process.name})"
+    return owners
+
+
+def read_ports(
+    ports: Iterable[int], published: Iterable[Tuple[str, str, int]], system: Path
+) -> Dict[str, Optional[Facts]]:
+    """Who listens on each of the host's TCP ports: None for a port that is free."""
+    listeners = [
+        listener
+        for name in ("tcp", "tcp6")
+        for listener in parse_listeners(read_text(system / "proc/net" / name) or "")
+    ]
+    published = list(published)
+    wanted = set(ports)
+    owners = socket_owners((inode for port, _, inode in listeners if port in wanted), system)
+    taken: Dict[str, Optional[Facts]] = {}
+    for port in sorted(wanted):
+        here = [(address, inode) for number, address, inode in listeners if number == port]
+        # Docker may publish a port by packet filter rules alone, with nobody listening.
+        by_docker = [(name, address) for name, address, number in published if number == port]
+        addresses = {address for address, _ in here} | {address for _, address in by_docker}
+        if not addresses:
+            taken[str(port)] = None
+            continue
+        processes = [owners[inode] for _, inode in here if inode in owners]
+        taken[str(port)] = {
+            "addresses": sorted(addresses),
+            "process": processes[0] if processes else None,
+            "container": by_docker[0][0] if by_docker else None,
+        }
+    return taken
+
+
+# --- deployment and models -----------------------------------------------------------------------
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_file(path: Path) -> Optional[Facts]:
+    """{"sha256", "mode" (as "0644"), "uid", "gid"} of a regular file, or None."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return {
+        "sha256": file_sha256(path),
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }
+
+
+def check_file_name(name: str, what: str) -> str:
+    """The name, when it is that of a file in a folder and leads nowhere else; else ValueError."""
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(
+            f"{what}: {name!r} is asked; accepted is the name of a file in that folder, "
+            "without separators"
+        )
+    return name
+
+
+def read_secrets(
+    folder: Path, expected: Mapping[str, str], owner: Optional[int]
+) -> Dict[str, bool]:
+    """For each file name: is it there with that sha256, mode 0600, and (if given) that owner?"""
+    answers = {}
+    for name, sha256 in expected.items():
+        found = read_file(folder / check_file_name(name, "secrets"))
+        answers[name] = (
+            found is not None
+            and found["sha256"] == sha256
+            and found["mode"] == "0600"
+            and owner in (None, found["uid"])
+        )
+    return answers
+
+
+def read_record(folder: Path) -> Dict[str, Facts]:
+    """The record of verified files: {name: {"size", "mtime_ns", "sha256"}}.
+
+    What cannot be read as that counts as no record: the files are then hashed again.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, dict):
+        return {}
+    return {
+        name: entry
+        for name, entry in record.items()
+        if isinstance(entry, dict)
+        and isinstance(entry.get("size"), int)
+        and isinstance(entry.get("mtime_ns"), int)
+        and isinstance(entry.get("sha256"), str)
+    }
+
+
+def recorded_sha256(
+    record: Mapping[str, Facts], name: str, status: os.stat_result
+) -> Optional[str]:
+    """The recorded hash of a file, as long as its size and time of change are those recorded."""
+    entry = record.get(name)
+    if entry is None:
+        return None
+    if (entry["size"], entry["mtime_ns"]) != (status.st_size, status.st_mtime_ns):
+        return None
+    return str(entry["sha256"])
+
+
+def read_models(folder: Path) -> Dict[str, Facts]:
+    """The files of the models folder: size (bytes), mtime_ns, inode, links, recorded_sha256."""
+    if not folder.is_dir():
+        return {}
+    record = read_record(folder)
+    models = {}
+    for path in sorted(folder.iterdir()):
+        status = path.lstat()
+        if path.name.startswith(".") or not stat.S_ISREG(status.st_mode):
+            continue
+        models[path.name] = {
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "inode": status.st_ino,
+            "links": status.st_nlink,
+            "recorded_sha256": recorded_sha256(record, path.name, status),
+        }
+    return models
+
+
+# --- all of it -----------------------------------------------------------------------------------
+
+_JSON = "{{json .}}"
+
+
+def read_state(
+    root: str = ROOT,
+    ports: Sequence[int] = PORTS,
+    secrets: Optional[Mapping[str, str]] = None,
+    secrets_owner: Optional[int] = None,
+    system: str = "/",
+) -> Facts:
+    """Everything on this host that decisions need. Reads only.
+
+    root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
+    root/secrets -> sha256 expected; secrets_owner: the user id these files must belong to, None
+    for any; system: where /etc, /proc and /sys are. Returns {"board", "docker", "ports",
+    "deployment", "models"}; `library/host_state.py` documents each. Raises ValueError, with a
+    sentence, for arguments that cannot be meant. A docker that is missing or dead is a state.
+    """
+    folder, base = Path(root), Path(system)
+    if not folder.is_absolute():
+        raise ValueError(f"root: {root!r} is asked; accepted is an absolute path such as {ROOT}")
+    docker = shutil.which("docker", path=SEARCH_PATH)
+    answers: Dict[str, Result] = {}
+    if docker is not None:
+        answers = run_together(
+            {
+                "info": [docker, "info", "--format", _JSON],
+                "ps": [docker, "ps", "--no-trunc", "--format", _JSON],
+                "inspect": [docker, "inspect", "--type", "container", *CONTAINERS.values()],
+                "images": [docker, "image", "ls", "--digests", "--no-trunc", "--format", _JSON],
+            }
+        )
+    none = Result(None, "", "there is no docker command")
+    info = answers.get("info", none)
+    daemon_json, daemon_json_error = parse_daemon_json(
+        read_text(base / "etc/docker/daemon.json"), "/etc/docker/daemon.json"
+    )
+    containers = parse_containers(answers.get("inspect", none).out)
+    return {
+        "board": read_board(folder, base),
+        "docker": {
+            "cli": docker is not None,
+            **parse_docker_info(info.out, info.err),
+            "daemon_json": daemon_json,
+            "daemon_json_error": daemon_json_error,
+        },
+        "ports": read_ports(ports, parse_published(answers.get("ps", none).out), base),
+        "deployment": {
+            "files": {name: read_file(folder / name) for name in DEPLOYED_FILES},
+            "secrets": read_secrets(folder / "secrets", secrets or {}, secrets_owner),
+            "containers": containers,
+            "images": parse_images(answers.get("images", none).out),
+            "engine_log": read_engine_log(docker or "", containers["engine"]),
+        },
+        "models": read_models(folder / "models"),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the state as JSON; exit status 2 with a sentence where it cannot be read."""
+    try:
+        state = read_state(**json.loads(arguments[0] if arguments else "{}"))
+    except (OSError, TypeError, ValueError) as error:
+        print(f"host_state: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(state, sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,375 @@
+"""Weights on a host: verified once, recorded, and linked into Ollama's store.
+
+A file counts as verified when it has the size and SHA-256 that the catalogue asks. The hash of a
+large file takes a minute on a small board, so it is recorded with the file's size and time of
+change, and read again only when one of them differs or somebody asks.
+
+The store that Ollama reads is written here as a pull would have written it, because `ollama create`
+would copy and rewrite the weights: the model's blob is a hard link to the GGUF itself. Its layout:
+https://github.com/ollama/ollama, manifest/ and types/model/config.go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+from .edge_llm_host import RECORD, check_file_name, read_record, recorded_sha256
+
+MODELS = "/opt/edge-llm/models"
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
+OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"
+UNFINISHED = (".partial", ".rejected")  # names that no verified file has
+
+
+class StoreError(Exception):
+    """Why the store is not as asked, as a sentence for the operator."""
+
+
+class Weights(NamedTuple):
+    """A file that is asked: its name in the folder, its size in bytes and its SHA-256."""
+
+    file: str
+    size: int
+    sha256: str
+
+
+class OllamaModel(NamedTuple):
+    """A model that Ollama is to offer from one of the files."""
+
+    name: str
+    weights: Weights
+    family: str  # of the GGUF: general.architecture
+    quantization: str
+    parameters: str  # how many, for people: "135M"; empty where not told
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk: a rename lives in memory until then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes, workshop: Path) -> None:
+    """Put content at path in one step that survives a power cut: all of it, or what was there.
+
+    The new file is made in `workshop`, a folder of the same file system.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=workshop)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, FILE_MODE)
+            stream.flush()
+            os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def parse_weights(entry: Mapping[str, Any]) -> Weights:
+    """An element of `files` or `ollama`, checked; StoreError with a sentence where it cannot be."""
+    name, size, sha256 = str(entry["file"]), entry["size"], str(entry["sha256"])
+    try:
+        check_file_name(name, "models")
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    if name.startswith(".") or name.endswith(UNFINISHED):
+        raise StoreError(
+            f"models: {name!r} is asked; names that begin with a dot or end in "
+            f"{' or '.join(UNFINISHED)} are kept for files that are not ready to be served"
+        )
+    if not isinstance(size, int) or size <= 0:
+        raise StoreError(f"models/{name}: size {size!r} is asked; accepted is a number of bytes")
+    if not re.match(r"[0-9a-f]{64}$", sha256):
+        raise StoreError(
+            f"models/{name}: sha256 {sha256!r} is asked; accepted are 64 digits, 0-9 and a-f"
+        )
+    return Weights(name, size, sha256)
+
+
+def parse_ollama(entry: Mapping[str, Any], files: Sequence[Weights]) -> OllamaModel:
+    """An element of `ollama`, checked against the files; StoreError where they do not agree."""
+    name, weights = str(entry["name"]), parse_weights(entry)
+    if not re.match(r"[a-z0-9][a-z0-9._-]{0,79}$", name):
+        raise StoreError(
+            f"ollama: the name {name!r} is asked; accepted are up to 80 of a-z, 0-9, '.', '_' and "
+            "'-', the first a letter or digit"
+        )
+    if weights not in files:
+        raise StoreError(
+            f"ollama: {name} is to serve {weights.file} with sha256 {weights.sha256}, which is not "
+            "among the files asked for; list it there with the same size and sha256"
+        )
+    return OllamaModel(
+        name,
+        weights,
+        str(entry["family"]),
+        str(entry["quantization"]),
+        str(entry.get("parameters") or ""),
+    )
+
+
+def compact(value: Any) -> bytes:
+    """JSON without spaces, keys in the order given, as registries write it."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def ollama_config(model: OllamaModel) -> bytes:
+    """The config blob of a model: what /api/tags and /api/show tell of it."""
+    return compact(
+        {
+            "model_format": "gguf",
+            "model_family": model.family,
+            "model_families": [model.family],
+            "model_type": model.parameters,
+            "file_type": model.quantization,
+            # Of the image format, not of the host: every model in Ollama's library says this.
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{model.weights.sha256}"]},
+        }
+    )
+
+
+def ollama_manifest(model: OllamaModel) -> bytes:
+    """The manifest of a model: its config blob and one layer, the weights.
+
+    Without a template layer Ollama uses the chat template that the GGUF carries.
+    """
+    config = ollama_config(model)
+    return compact(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "config": {
+                "mediaType": "application/vnd.docker.container.image.v1+json",
+                "digest": f"sha256:{hashlib.sha256(config).hexdigest()}",
+                "size": len(config),
+            },
+            "layers": [
+                {
+                    "mediaType": "application/vnd.ollama.image.model",
+                    "digest": f"sha256:{model.weights.sha256}",
+                    "size": model.weights.size,
+                }
+            ],
+        }
+    )
+
+
+class Store:
+    """The models folder of one host, brought to what is asked.
+
+    `check` reports what would be done and writes nothing. After the calls, `actions` holds a line
+    for each thing written (or, in check mode, to be written), `hashed` the files read whole,
+    `missing` the files that check mode found absent or of another size.
+    """
+
+    def __init__(self, root: Path, check: bool = False, rehash: bool = False) -> None:
+        self.root = root
+        self.ollama = root / "ollama"
+        self.check = check
+        self.rehash = rehash
+        self.record = read_record(root)
+        self.actions: List[str] = []
+        self.hashed: List[str] = []
+        self.missing: List[str] = []
+
+    def ensure_folder(self, path: Path) -> None:
+        """Make a folder below the root, and those above it, readable by the containers' user."""
+        if path != self.root:
+            self.ensure_folder(path.parent)
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            self.actions.append(f"folder {path}")
+            if not self.check:
+                path.mkdir(parents=path == self.root)
+                path.chmod(FOLDER_MODE)
+                sync_folder(path.parent)
+            return
+        if mode != FOLDER_MODE:
+            self.actions.append(f"mode {FOLDER_MODE:04o} of folder {path}, which was {mode:04o}")
+            if not self.check:
+                path.chmod(FOLDER_MODE)
+
+    def ensure_file_mode(self, path: Path, mode: int) -> None:
+        """Give a file mode 0644 where it has another."""
+        if stat.S_IMODE(mode) != FILE_MODE:
+            self.actions.append(
+                f"mode {FILE_MODE:04o} of {path}, which was {stat.S_IMODE(mode):04o}"
+            )
+            if not self.check:
+                path.chmod(FILE_MODE)
+
+    def write_record(self, name: str, entry: Optional[Dict[str, Any]]) -> None:
+        """Write the record with the entry of one file replaced, or dropped where it is None."""
+        if entry is None:
+            if self.record.pop(name, None) is None:
+                return
+        else:
+            self.record[name] = entry
+        content = json.dumps(self.record, indent=1, sort_keys=True).encode() + b"\n"
+        write_atomically(self.root / RECORD, content, self.root)
+
+    def verify(self, asked: Weights) -> None:
+        """Make sure that a file is what is asked, from the record or by reading all of it."""
+        path = self.root / asked.file
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            status = None
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path}: a regular file is asked; found is something else: remove it")
+        if status is None or status.st_size != asked.size:
+            if self.check:  # an earlier step, which check mode left out, would have fetched it
+                self.missing.append(asked.file)
+                self.actions.append(f"record of {asked.file}, once it is there")
+                return
+            found = "no such file" if status is None else f"one of {status.st_size} bytes"
+            raise StoreError(
+                f"{path}: a file of {asked.size} bytes is asked; found is {found}: fetch it again"
+            )
+        recorded = None if self.rehash else recorded_sha256(self.record, asked.file, status)
+        if recorded != asked.sha256:
+            self.verify_content(path, asked)
+        self.ensure_file_mode(path, status.st_mode)
+
+    def verify_content(self, path: Path, asked: Weights) -> None:
+        """Hash a file and record the result; put it aside and raise StoreError if it is wrong."""
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            before = os.fstat(stream.fileno())
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+            after = os.fstat(stream.fileno())
+            if not self.check:
+                # The record outlives a power cut, so what it vouches for must do so too.
+                os.fsync(stream.fileno())
+        self.hashed.append(asked.file)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise StoreError(f"{path}: it changed while it was read; let its download end first")
+        found = digest.hexdigest()
+        if found != asked.sha256:
+            self.reject(path, asked, found)
+        entry = {"size": after.st_size, "mtime_ns": after.st_mtime_ns, "sha256": found}
+        if self.record.get(asked.file) != entry:
+            self.actions.append(f"record of {asked.file}, sha256 {found}")
+            if not self.check:
+                self.write_record(asked.file, entry)
+
+    def reject(self, path: Path, asked: Weights, found: str) -> None:
+        """Put a file with the wrong content where nothing serves it, and raise StoreError."""
+        aside = path.with_name(path.name + ".rejected")
+        told = f"{path}: sha256 {asked.sha256} is asked; found is {found}"
+        if self.check:
+            raise StoreError(f"{told}: it would be renamed to {aside.name}; fetch it again")
+        blob = self.blob(asked.sha256)
+        linked = blob.exists() and blob.samefile(path)
+        path.replace(aside)
+        sync_folder(self.root)
+        if linked:  # a blob's name vouches for its content
+            blob.unlink()
+            sync_folder(blob.parent)
+        self.write_record(asked.file, None)
+        raise StoreError(
+            f"{told}: it was renamed to {aside.name}; fetch it again, and if that gives the same, "
+            "the catalogue or the place it comes from is wrong"
+        )
+
+    def blob(self, sha256: str) -> Path:
+        """Where Ollama looks for content with that hash."""
+        return self.ollama / "blobs" / f"sha256-{sha256}"
+
+    def offer(self, model: OllamaModel) -> None:
+        """Make a model known to Ollama: link, config blob, manifest, in that order.
+
+        Ollama may read the store at any moment, so a manifest comes after all that it names.
+        """
+        manifest = self.ollama / OLLAMA_LIBRARY / model.name / "latest"
+        config = ollama_config(model)
+        config_blob = self.blob(hashlib.sha256(config).hexdigest())
+        self.ensure_folder(config_blob.parent)
+        self.ensure_folder(manifest.parent)
+        self.link(model.weights)
+        self.ensure_content(config_blob, config, f"config of {model.name}")
+        self.ensure_content(manifest, ollama_manifest(model), f"manifest of {model.name}")
+
+    def link(self, weights: Weights) -> None:
+        """Have the blob be the file itself, by a hard link: no second copy of the weights."""
+        path, blob = self.root / weights.file, self.blob(weights.sha256)
+        if weights.file not in self.missing and blob.exists() and blob.samefile(path):
+            return
+        self.actions.append(f"link {blob.name} to {weights.file}")
+        if self.check:
+            return
+        fresh = self.ollama / f".new-{weights.sha256}"
+        fresh.unlink(missing_ok=True)
+        try:
+            os.link(path, fresh)
+        except OSError as error:
+            raise StoreError(
+                f"{blob}: a hard link to {path} is asked; the file system says: {error.strerror}. "
+                "Accepted is a models folder on one file system that has hard links, such as ext4"
+            ) from error
+        fresh.replace(blob)
+        sync_folder(blob.parent)
+
+    def ensure_content(self, path: Path, content: bytes, what: str) -> None:
+        """Have a small file with that content and mode 0644."""
+        try:
+            status = path.stat()
+            same = path.read_bytes() == content
+        except FileNotFoundError:
+            same = False
+        if same:
+            self.ensure_file_mode(path, status.st_mode)
+            return
+        self.actions.append(what)
+        if not self.check:
+            # Not made beside it: Ollama takes every file in its folders for a blob or a manifest.
+            write_atomically(path, content, self.ollama)
+
+
+def place(
+    root: str = MODELS,
+    files: Sequence[Mapping[str, Any]] = (),
+    ollama: Sequence[Mapping[str, Any]] = (),
+    rehash: bool = False,
+    check: bool = False,
+) -> Dict[str, Any]:
+    """Verify the files and offer the Ollama models; see `library/model_store.py`.
+
+    Returns {"changed": bool, "actions": [str], "hashed": [str], "missing": [str]}. Raises
+    StoreError, with a sentence, for what is asked wrongly or is not as asked.
+    """
+    folder = Path(root)
+    if not folder.is_absolute():
+        raise StoreError(f"root: {root!r} is asked; accepted is an absolute path such as {MODELS}")
+    asked = [parse_weights(entry) for entry in files]
+    models = [parse_ollama(entry, asked) for entry in ollama]
+    store = Store(folder, check, rehash)
+    store.ensure_folder(folder)
+    for weights in asked:
+        store.verify(weights)
+    for model in models:
+        store.offer(model)
+    return {
+        "changed": bool(store.actions),
+        "actions": store.actions,
+        "hashed": store.hashed,
+        "missing": store.missing,
+    }
