@@ -1,0 +1,75 @@
+"""One async interface to llama.cpp, Ollama and vLLM, and the chat API that stands before them.
+
+    from llm_provider import get_llm_provider
+
+    async with get_llm_provider("llamacpp", model="smollm2-135m") as llm:
+        answer = await llm.chat({"messages": [{"role": "user", "content": "Hello"}]})
+
+Names are loaded when first used: the container's health probe imports this package every few
+seconds on a small board, and must not pay for an HTTP client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_provider.base import LLMProvider
+    from llm_provider.engines import VLLM, LlamaCpp, Ollama
+    from llm_provider.errors import (
+        ConfigurationError,
+        Interrupted,
+        LLMError,
+        Loading,
+        MalformedAnswer,
+        NotReachable,
+        Rejected,
+        TimedOut,
+    )
+    from llm_provider.selection import choose_provider, get_llm_provider
+
+__version__ = "0.1.0"
+API_PORT = 8000
+
+_HOME = {
+    "LLMProvider": "base",
+    "LlamaCpp": "engines",
+    "Ollama": "engines",
+    "VLLM": "engines",
+    "ConfigurationError": "errors",
+    "Interrupted": "errors",
+    "LLMError": "errors",
+    "Loading": "errors",
+    "MalformedAnswer": "errors",
+    "NotReachable": "errors",
+    "Rejected": "errors",
+    "TimedOut": "errors",
+    "choose_provider": "selection",
+    "get_llm_provider": "selection",
+}
+
+__all__ = [
+    "API_PORT",
+    "VLLM",
+    "ConfigurationError",
+    "Interrupted",
+    "LLMError",
+    "LLMProvider",
+    "LlamaCpp",
+    "Loading",
+    "MalformedAnswer",
+    "NotReachable",
+    "Ollama",
+    "Rejected",
+    "TimedOut",
+    "__version__",
+    "choose_provider",
+    "get_llm_provider",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

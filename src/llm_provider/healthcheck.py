@@ -1,0 +1,32 @@
+"""`python -m llm_provider.healthcheck`: exit 0 if the chat API on this host is alive, else 1.
+
+A container's health probe, run every few seconds: the standard library's smallest part, no more.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from llm_provider import API_PORT
+
+
+def main(port: int = API_PORT, seconds: float = 3.0) -> int:
+    """Ask GET /health on 127.0.0.1; print a sentence about what was seen where it is not 200."""
+    request = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+            connection.sendall(request)
+            with connection.makefile("rb") as answer:
+                status = answer.readline(100).decode("latin-1").strip()
+    except OSError as error:
+        print(f"The chat API on port {port} does not answer: {error}.")
+        return 1
+    if status.split(" ")[1:2] != ["200"]:
+        print(f"The chat API on port {port} answered {status!r}; 200 is needed.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
