@@ -26,7 +26,7 @@ options:
   secrets:
     description:
       - Files expected under C(secrets/) of O(root), each with the SHA-256 that its content should
-        have.
+        have. An empty one stands for any content, as long as there is some.
       - Only whether each is as expected is returned.
     type: dict
     default: {}
@@ -74,8 +74,9 @@ state:
       description: >-
         files (sha256, mode, uid, gid of docker-compose.yml and .env, or null), secrets (name to
         boolean), containers (engine and api: id, image, image_id, status, health, restarts,
-        started_at, config_hash; or null), images (all names known to the engine), engine_log
-        (layers_offloaded, layers_total, gpu_buffers, start_seconds).
+        started_at, config_hash; or null), ollama (model name to the sha256 of its weights, where
+        the store has all of it and no second copy), images (all names known to the engine),
+        engine_log (layers_offloaded, layers_total, gpu_buffers, start_seconds).
       type: dict
     models:
       description: >-

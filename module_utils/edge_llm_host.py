@@ -36,6 +36,8 @@ PORTS = (8000, 11434)
 DEPLOYED_FILES = ("docker-compose.yml", ".env")
 CONTAINERS = {"engine": "edge-llm-engine", "api": "edge-llm-api"}
 RECORD = ".verified.json"
+OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below models/ollama
+OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
 
 COMMAND_TIMEOUT = 10.0  # seconds that one command, or one batch started together, may take
 LOG_LINES = 4000  # an engine says what it loaded at its start; the rest is requests
@@ -450,16 +452,26 @@ def socket_owners(inodes: Iterable[int], system: Path) -> Dict[int, str]:
     for process in sorted((system / "proc").iterdir()):
         if not process.name.isdigit():
             continue
-        try:
-            links = [os.readlink(entry) for entry in (process / "fd").iterdir()]  # noqa: PTH115
-        except OSError:  # it ended meanwhile, or is not ours to look into
-            continue
-        for link in links:
+        for link in open_files(process):
             inode = wanted.get(link)
             if inode is not None and inode not in owners:
                 name = (read_text(process / "comm") or "").strip()
                 owners[inode] = f"{name} (pid {process.name})"
     return owners
+
+
+def open_files(process: Path) -> List[str]:
+    """What the descriptors of a process stand for, as far as they can be seen."""
+    links = []
+    try:
+        for entry in (process / "fd").iterdir():
+            try:
+                links.append(os.readlink(entry))  # noqa: PTH115 - Path.readlink is of Python 3.9
+            except FileNotFoundError:  # closed meanwhile
+                continue
+    except OSError:  # the process ended meanwhile, or is not ours to look into
+        pass
+    return links
 
 
 def read_ports(
@@ -530,16 +542,22 @@ def check_file_name(name: str, what: str) -> str:
     return name
 
 
+_SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
+
+
 def read_secrets(
     folder: Path, expected: Mapping[str, str], owner: Optional[int]
 ) -> Dict[str, bool]:
-    """For each file name: is it there with that sha256, mode 0600, and (if given) that owner?"""
+    """For each file name: is it there with that sha256, mode 0600, and (if given) that owner?
+
+    An empty sha256 is any content but none: a secret that only the host knows.
+    """
     answers = {}
     for name, sha256 in expected.items():
         found = read_file(folder / check_file_name(name, "secrets"))
         answers[name] = (
             found is not None
-            and found["sha256"] == sha256
+            and (found["sha256"] == sha256 if sha256 else found["sha256"] != _SHA256_OF_NOTHING)
             and found["mode"] == "0600"
             and owner in (None, found["uid"])
         )
@@ -599,6 +617,44 @@ def read_models(folder: Path) -> Dict[str, Facts]:
     return models
 
 
+def parse_manifest(text: str) -> Optional[Tuple[str, str]]:
+    """(sha256 of the config blob, sha256 of the weights) of an Ollama manifest, or None."""
+    try:
+        manifest = json.loads(text)
+        digests = [manifest["config"]["digest"]]
+        digests += [
+            layer["digest"]
+            for layer in manifest["layers"]
+            if layer["mediaType"] == OLLAMA_WEIGHTS_TYPE
+        ]
+        config, weights = (str(digest).partition("sha256:")[2] for digest in digests)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return config, weights
+
+
+def read_ollama(folder: Path) -> Dict[str, str]:
+    """Model name -> sha256 of its weights, for each model in Ollama's store that is whole.
+
+    Whole: manifest and config blob are there, and the weights' blob is a file of the models folder
+    itself, not a second copy. `folder` is the models folder.
+    """
+    store = folder / "ollama"
+    library = store / OLLAMA_LIBRARY
+    if not library.is_dir():
+        return {}
+    ours = {path.lstat().st_ino for path in folder.iterdir() if not path.is_dir()}
+    models = {}
+    for path in sorted(library.iterdir()):
+        named = parse_manifest(read_text(path / "latest") or "")
+        if named is None:
+            continue
+        config, weights = (store / "blobs" / f"sha256-{sha256}" for sha256 in named)
+        if config.is_file() and weights.is_file() and weights.stat().st_ino in ours:
+            models[path.name] = named[1]
+    return models
+
+
 # --- all of it -----------------------------------------------------------------------------------
 
 _JSON = "{{json .}}"
@@ -652,6 +708,7 @@ def read_state(
             "files": {name: read_file(folder / name) for name in DEPLOYED_FILES},
             "secrets": read_secrets(folder / "secrets", secrets or {}, secrets_owner),
             "containers": containers,
+            "ollama": read_ollama(folder / "models"),
             "images": parse_images(answers.get("images", none).out),
             "engine_log": read_engine_log(docker or "", containers["engine"]),
         },

@@ -20,12 +20,18 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from .edge_llm_host import RECORD, check_file_name, read_record, recorded_sha256
+from .edge_llm_host import (
+    OLLAMA_LIBRARY,
+    OLLAMA_WEIGHTS_TYPE,
+    RECORD,
+    check_file_name,
+    read_record,
+    recorded_sha256,
+)
 
 MODELS = "/opt/edge-llm/models"
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
-OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"
 UNFINISHED = (".partial", ".rejected")  # names that no verified file has
 
 
@@ -161,7 +167,7 @@ def ollama_manifest(model: OllamaModel) -> bytes:
             },
             "layers": [
                 {
-                    "mediaType": "application/vnd.ollama.image.model",
+                    "mediaType": OLLAMA_WEIGHTS_TYPE,
                     "digest": f"sha256:{model.weights.sha256}",
                     "size": model.weights.size,
                 }

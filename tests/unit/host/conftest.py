@@ -1,0 +1,53 @@
+"""A host in a folder: its /etc, /proc and /sys, and a docker command that answers as told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from module_utils import edge_llm_host
+
+
+class FakeHost:
+    """`system` is the host's file system, `root` its deployment folder, `log` docker's calls."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.system = base / "system"
+        self.root = base / "opt/edge-llm"
+        self.bin = base / "bin"
+        self.log = base / "calls"
+        for folder in ("etc/docker", "proc/1", "proc/net", "sys/firmware/devicetree/base"):
+            (self.system / folder).mkdir(parents=True)
+        self.bin.mkdir()
+        self.write("proc/1/comm", "systemd\n")
+        self.write("etc/os-release", 'ID=debian\nVERSION_ID="13"\n')
+        self.write("proc/meminfo", "MemTotal: 8245856 kB\nMemAvailable: 6985556 kB\n")
+
+    def write(self, path: str, text: str) -> None:
+        """A file of the host's system."""
+        target = self.system / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def docker(self, **answers: str) -> None:
+        """Put a docker command on the host; each answer is shell text, by subcommand."""
+        cases = "\n".join(f"{name}) {text};;" for name, text in answers.items())
+        script = self.bin / "docker"
+        script.write_text(f'#!/bin/sh\necho "$*" >> {self.log}\ncase "$1" in\n{cases}\nesac\n')
+        script.chmod(0o755)
+
+    def answer(self, name: str, *values: object) -> str:
+        """Shell text that prints the values as JSON lines."""
+        path = self.base / f"answer-{name}"
+        path.write_text("".join(json.dumps(value) + "\n" for value in values))
+        return f"/bin/cat {path}"
+
+
+@pytest.fixture
+def fake_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    made = FakeHost(tmp_path)
+    monkeypatch.setattr(edge_llm_host, "SEARCH_PATH", str(made.bin))
+    return made

@@ -1,0 +1,431 @@
+"""Tables of captured texts against the pure parsers of what a host tells about itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from module_utils import edge_llm_host as host
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        (
+            "# R32 (release), REVISION: 7.6, GCID: 38171779, BOARD: t210ref, EABI: aarch64, "
+            "DATE: Tue Nov  5 07:46:14 UTC 2024\n",
+            (32, 7, 6, "32.7.6"),
+        ),
+        (  # a revision without a patch number
+            "# R32 (release), REVISION: 5, GCID: 25531747, BOARD: t186ref, EABI: aarch64, "
+            "DATE: Sat Nov 07 23:21:05 UTC 2020\n",
+            (32, 5, 0, "32.5.0"),
+        ),
+        (
+            "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, "
+            "DATE: Tue Aug  1 19:57:35 UTC 2023\n",
+            (35, 4, 1, "35.4.1"),
+        ),
+        (
+            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
+            "DATE: Wed Jan  8 01:49:37 UTC 2025\n# KERNEL_VARIANT: oot\n"
+            "TARGET_USERSPACE_LIB_DIR=nvidia\n"
+            "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n",
+            (36, 4, 3, "36.4.3"),
+        ),
+        (
+            "# R38 (release), REVISION: 2.0, GCID: 41844464, BOARD: generic, EABI: aarch64, "
+            "DATE: Fri Aug 22 00:55:42 UTC 2025\n# KERNEL_VARIANT: oot\nINSTALL_TYPE=\n",
+            (38, 2, 0, "38.2.0"),
+        ),
+    ],
+)
+def test_l4t(text: str, release: tuple[int, int, int, str]) -> None:
+    assert host.parse_l4t(text) == dict(
+        zip(("major", "minor", "patch", "text"), release, strict=True)
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n", "R36", "not a release line", "# R (release), REVISION"])
+def test_l4t_of_something_else(text: str) -> None:
+    assert host.parse_l4t(text) is None
+
+
+DEBIAN_13 = """\
+PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
+NAME="Debian GNU/Linux"
+VERSION_ID="13"
+VERSION="13 (trixie)"
+VERSION_CODENAME=trixie
+DEBIAN_VERSION_FULL=13.1
+ID=debian
+HOME_URL="https://www.debian.org/"
+"""
+RASPBERRY_PI_OS_32 = """\
+PRETTY_NAME="Raspbian GNU/Linux 12 (bookworm)"
+NAME="Raspbian GNU/Linux"
+VERSION_ID="12"
+VERSION="12 (bookworm)"
+VERSION_CODENAME=bookworm
+ID=raspbian
+ID_LIKE=debian
+"""
+UBUNTU_2204 = """\
+PRETTY_NAME="Ubuntu 22.04.5 LTS"
+NAME="Ubuntu"
+VERSION_ID="22.04"
+VERSION="22.04.5 LTS (Jammy Jellyfish)"
+VERSION_CODENAME=jammy
+ID=ubuntu
+ID_LIKE=debian
+UBUNTU_CODENAME=jammy
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (DEBIAN_13, ("debian", "13", "trixie", "Debian GNU/Linux 13 (trixie)")),
+        (
+            RASPBERRY_PI_OS_32,
+            ("raspbian", "12", "bookworm", "Raspbian GNU/Linux 12 (bookworm)"),
+        ),
+        (UBUNTU_2204, ("ubuntu", "22.04", "jammy", "Ubuntu 22.04.5 LTS")),
+        # Debian's testing has no version.
+        (
+            'PRETTY_NAME="Debian GNU/Linux forky/sid"\nID=debian\nVERSION_CODENAME=forky\n',
+            ("debian", None, "forky", "Debian GNU/Linux forky/sid"),
+        ),
+        ("# ID=comment\nID='single'\nVERSION_ID=\"torn\n\x00junk", ("single", "torn", None, None)),
+        ("", (None, None, None, None)),
+    ],
+)
+def test_os_release(text: str, fields: tuple[str | None, ...]) -> None:
+    assert host.parse_os_release(text) == dict(
+        zip(("id", "version_id", "codename", "pretty_name"), fields, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "memory"),
+    [
+        (
+            "MemTotal:        8245856 kB\nMemFree:         4041404 kB\n"
+            "MemAvailable:    6985556 kB\nBuffers:           59380 kB\n",
+            (8443756544, 7153209344),
+        ),
+        ("MemTotal:        8245856 kB\n", (8443756544, None)),
+        ("", (None, None)),
+        ("MemTotal: many kB\n", (None, None)),
+    ],
+)
+def test_meminfo(text: str, memory: tuple[int | None, int | None]) -> None:
+    assert host.parse_meminfo(text) == memory
+
+
+L4T = host.parse_l4t("# R36 (release), REVISION: 4.3")
+
+
+@pytest.mark.parametrize(
+    ("text", "l4t", "model", "kind"),
+    [
+        ("Raspberry Pi 5 Model B Rev 1.0\0", None, "Raspberry Pi 5 Model B Rev 1.0", "pi"),
+        (
+            "Raspberry Pi Compute Module 4 Rev 1.1\0",
+            None,
+            "Raspberry Pi Compute Module 4 Rev 1.1",
+            "pi",
+        ),
+        (
+            "NVIDIA Jetson Orin NX Engineering Reference Developer Kit\0",
+            L4T,
+            "NVIDIA Jetson Orin NX Engineering Reference Developer Kit",
+            "jetson",
+        ),
+        ("NVIDIA Orin Nano Developer Kit\0", None, "NVIDIA Orin Nano Developer Kit", "jetson"),
+        ("Some Carrier Board\0", L4T, "Some Carrier Board", "jetson"),
+        ("", L4T, None, "jetson"),
+        ("Standard PC (Q35 + ICH9, 2009)\n", None, "Standard PC (Q35 + ICH9, 2009)", "generic"),
+        ("\0", None, None, "generic"),
+    ],
+)
+def test_board(text: str, l4t: dict[str, Any] | None, model: str | None, kind: str) -> None:
+    assert host.parse_model(text) == model
+    assert host.board_kind(model, l4t) == kind
+
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:2CAA 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 27045 1
+   1: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 27046 1
+   2: 0B28C6C6:1F40 0128C6C6:D3A2 01 00000000:00000000 00:00000000 00000000     0        0 27047 1
+garbage
+"""
+TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue ...
+   0: 00000000000000000000000000000000:1F40 00000000000000000000000000000000:0000 0A \
+00000000:00000000 00:00000000 00000000     0        0 27048 1 0000000000000000 100 0 0 10 0
+   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A \
+00000000:00000000 00:00000000 00000000     0        0 27049 1 0000000000000000 100 0 0 10 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "listeners"),
+    [
+        (TCP, [(11434, "127.0.0.1", 27045), (8000, "0.0.0.0", 27046)]),
+        (TCP6, [(8000, "::", 27048), (22, "::1", 27049)]),
+        ("", []),
+    ],
+)
+def test_listeners(text: str, listeners: list[tuple[int, str, int]]) -> None:
+    assert host.parse_listeners(text) == listeners
+
+
+@pytest.mark.parametrize(
+    ("ports", "published"),
+    [
+        (  # Docker 28
+            "0.0.0.0:8000->8000/tcp, [::]:8000->8000/tcp",
+            [("api", "0.0.0.0", 8000), ("api", "::", 8000)],
+        ),
+        (  # Docker 20.10
+            "0.0.0.0:8000->8000/tcp, :::8000->8000/tcp",
+            [("api", "0.0.0.0", 8000), ("api", "::", 8000)],
+        ),
+        ("127.0.0.1:11434->8080/tcp", [("api", "127.0.0.1", 11434)]),
+        (
+            "0.0.0.0:8000-8001->8000-8001/tcp, 9000/tcp",
+            [("api", "0.0.0.0", 8000), ("api", "0.0.0.0", 8001)],
+        ),
+        ("0.0.0.0:8000->8000/udp", []),
+        ("8080/tcp", []),
+        ("", []),
+    ],
+)
+def test_published(ports: str, published: list[tuple[str, str, int]]) -> None:
+    assert host.parse_published(json.dumps({"Names": "api", "Ports": ports})) == published
+
+
+def test_images() -> None:
+    rows = [
+        {"Repository": "hub:5000/llamacpp", "Tag": "1", "Digest": "sha256:aa"},
+        {"Repository": "hub:5000/ollama", "Tag": "<none>", "Digest": "sha256:bb"},
+        {"Repository": "edge-llm-api", "Tag": "2", "Digest": "<none>"},
+        {"Repository": "<none>", "Tag": "<none>", "Digest": "<none>"},
+    ]
+    text = "\n".join(json.dumps(row) for row in rows)
+    assert host.parse_images(text) == [
+        "edge-llm-api:2",
+        "hub:5000/llamacpp:1",
+        "hub:5000/llamacpp@sha256:aa",
+        "hub:5000/ollama@sha256:bb",
+    ]
+    assert host.parse_images("") == []
+
+
+def test_docker_info_of_a_live_engine() -> None:
+    text = (FIXTURES / "docker-info-20.10.json").read_text()
+    assert host.parse_docker_info(text) == {
+        "running": True,
+        "version": "20.10.24+dfsg1",
+        "compose": None,
+        "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
+        "error": None,
+    }
+
+
+def test_docker_info_of_a_dead_engine() -> None:
+    text = (FIXTURES / "docker-info-dead.json").read_text()
+    complaint = "Cannot connect to the Docker daemon at unix:///run/none.sock."
+    dead = {"running": False, "version": None, "compose": None, "runtimes": []}
+    assert host.parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
+    # Docker before 23 says it in the answer.
+    text = json.dumps({"ServerErrors": [complaint], "ClientInfo": {"Plugins": []}})
+    assert host.parse_docker_info(text) == {**dead, "error": complaint}
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", "Segmentation fault"])
+def test_docker_info_of_no_use(text: str) -> None:
+    assert host.parse_docker_info(text, "no answer within 10 seconds\n") == {
+        "running": False,
+        "version": None,
+        "compose": None,
+        "runtimes": [],
+        "error": "no answer within 10 seconds",
+    }
+
+
+@pytest.mark.parametrize(
+    ("plugin", "compose"),
+    [
+        ({"Name": "compose", "Version": "v2.26.1"}, "2.26.1"),
+        ({"Name": "compose", "Version": "2.26.1-4"}, "2.26.1-4"),
+        ({"Name": "compose", "Version": "v2.26.1", "Err": "exec format error"}, None),
+        ({"Name": "buildx", "Version": "v0.13.1"}, None),
+    ],
+)
+def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
+    text = json.dumps({"ServerVersion": "26.1.5", "ClientInfo": {"Plugins": [plugin]}})
+    assert host.parse_docker_info(text)["compose"] == compose
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "error"),
+    [
+        (None, None, None),
+        ("", {}, None),
+        ('{"runtimes": {}}', {"runtimes": {}}, None),
+        ("[]", None, "/etc/x must be a JSON object and holds a list"),
+    ],
+)
+def test_daemon_json(text: str | None, settings: dict[str, Any] | None, error: str | None) -> None:
+    assert host.parse_daemon_json(text, "/etc/x") == (settings, error)
+
+
+def test_daemon_json_that_is_not_json() -> None:
+    settings, error = host.parse_daemon_json('{"a": 1,}', "/etc/x")
+    assert settings is None
+    assert error is not None
+    assert error.startswith("/etc/x must be a JSON object and is not JSON: ")
+
+
+def test_containers() -> None:
+    item = {
+        "Id": "4f2a",
+        "Name": "/edge-llm-engine",
+        "Image": "sha256:cafe",
+        "RestartCount": 2,
+        "State": {
+            "Status": "running",
+            "StartedAt": "2026-11-22T17:43:10.123456789Z",
+            "Health": {"Status": "healthy"},
+        },
+        "Config": {
+            "Image": "hub:5000/llamacpp@sha256:aa",
+            "Labels": {"com.docker.compose.config-hash": "0d5e"},
+        },
+    }
+    assert host.parse_containers(json.dumps([item])) == {
+        "engine": {
+            "id": "4f2a",
+            "image": "hub:5000/llamacpp@sha256:aa",
+            "image_id": "sha256:cafe",
+            "status": "running",
+            "health": "healthy",
+            "restarts": 2,
+            "started_at": "2026-11-22T17:43:10.123456789Z",
+            "config_hash": "0d5e",
+        },
+        "api": None,
+    }
+
+
+@pytest.mark.parametrize("text", ["", "[]\n", "[]\nError: No such container: edge-llm-api\n"])
+def test_no_containers(text: str) -> None:
+    assert host.parse_containers(text) == {"engine": None, "api": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02T00:00:00Z", 86400.0),
+        ("2026-11-22T17:43:10.250000000Z", 1795369390.25),
+        ("0001-01-01T00:00:00Z", -62135596800.0),
+        ("2026-11-22 17:43", None),
+        ("", None),
+    ],
+)
+def test_time(text: str, seconds: float | None) -> None:
+    assert host.parse_time(text) == seconds
+
+
+def stamped(*messages: str) -> list[str]:
+    """The messages as `docker logs --timestamps` gives them, one a second from 00:00:01 on."""
+    return [
+        f"1970-01-02T00:00:{second:02}.500000000Z {message}\n"
+        for second, message in enumerate(messages, 1)
+    ]
+
+
+CUDA = stamped(
+    "load_tensors: loading model tensors, this can take a while... (mmap = true)",
+    "load_tensors: offloading 28 repeating layers to GPU",
+    "load_tensors: offloading output layer to GPU",
+    "load_tensors: offloaded 29/29 layers to GPU",
+    "load_tensors:   CPU_Mapped model buffer size =   308.23 MiB",
+    "load_tensors:        CUDA0 model buffer size =  1918.35 MiB",
+    "llama_context:  CUDA_Host  output buffer size =     1.96 MiB",
+    "llama_kv_cache:      CUDA0 KV buffer size =   448.00 MiB",
+    "main: HTTP server is listening, hostname: 0.0.0.0, port: 8080, http threads: 7",
+    "main: model loaded",
+    "main: server is listening on http://0.0.0.0:8080 - starting the main loop",
+)
+PARTIAL = stamped(
+    "0.00.899.519 I load_tensors: offloaded 4/41 layers to GPU",
+    "0.00.899.520 I load_tensors:   CPU_Mapped model buffer size = 12398.48 MiB",
+    "0.00.899.521 I load_tensors:        CUDA0 model buffer size =   550.95 MiB",
+    "0.00.899.522 I load_tensors:        CUDA1 model buffer size =   551.00 MiB",
+)
+# What a build without a GPU can say.
+CPU_ONLY = stamped(
+    "load_tensors: offloaded 27/27 layers to GPU",
+    "load_tensors:   CPU_Mapped model buffer size =   308.23 MiB",
+    "load_tensors:   CPU_REPACK model buffer size =   100.00 MiB",
+    "load_tensors:    CUDA_Host model buffer size =   100.00 MiB",
+    "load_tensors: RPC0[192.168.1.89:39823] model buffer size =   512.00 MiB",
+    "load_tensors:     NewChip0 model buffer size =   512.00 MiB",
+)
+OLLAMA = stamped(
+    'time=2026-09-20T04:26:02.365Z level=INFO source=routes.go:2008 msg="Listening on [::]:8080"',
+    'time=2026-09-20T04:26:08.365Z level=INFO source=llama_server.go:1295 msg="waiting for '
+    'llama-server to start responding"',
+    "load_tensors: offloaded 31/31 layers to GPU",
+    "load_tensors:        CUDA0 model buffer size =    85.09 MiB",
+    'time=2026-09-20T04:26:58.365Z level=INFO source=llama_server.go:1362 msg="llama-server '
+    'started in 6.02 seconds"',
+)
+VLLM = stamped(
+    "(APIServer pid=1) INFO:     Started server process [1]",
+    "(APIServer pid=1) INFO:     Waiting for application startup.",
+    "(APIServer pid=1) INFO:     Application startup complete.",
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "offloaded", "total", "buffers", "seconds"),
+    [
+        (CUDA, 29, 29, ["CUDA0"], 10.5),
+        (PARTIAL, 4, 41, ["CUDA0", "CUDA1"], None),
+        (CPU_ONLY, 27, 27, [], None),
+        (OLLAMA, 31, 31, ["CUDA0"], 5.5),
+        (VLLM, None, None, [], 3.5),
+        (["garbage\n", "\n", "\x00 main: model loaded\n"], None, None, [], None),
+        ([], None, None, [], None),
+    ],
+)
+def test_engine_log(
+    lines: list[str],
+    offloaded: int | None,
+    total: int | None,
+    buffers: list[str],
+    seconds: float | None,
+) -> None:
+    assert host.parse_engine_log(lines, 86400.0) == {
+        "layers_offloaded": offloaded,
+        "layers_total": total,
+        "gpu_buffers": buffers,
+        "start_seconds": seconds,
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"config": {"digest": "sha256:aa"}, "layers": []}']
+)
+def test_manifest_of_no_use(text: str) -> None:
+    assert host.parse_manifest(text) is None

@@ -1,0 +1,330 @@
+"""`read_state` on hosts made of files, a docker command that answers as told, and real sockets."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from module_utils import edge_llm_host as host
+
+from .conftest import FakeHost
+
+PROJECT = Path(__file__).parents[3]
+
+
+def read(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
+    return host.read_state(str(fake.root), system=str(fake.system), **arguments)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_bare_board(fake_host: FakeHost) -> None:
+    fake_host.write("sys/firmware/devicetree/base/model", "Raspberry Pi 5 Model B Rev 1.0\0")
+    state = read(fake_host)
+    board = state["board"]
+    assert board["kind"] == "pi"
+    assert board["model"] == "Raspberry Pi 5 Model B Rev 1.0"
+    assert board["os"]["version_id"] == "13"
+    assert board["l4t"] is None
+    assert board["memory_total"] == 8245856 * 1024
+    assert board["memory_available"] == 6985556 * 1024
+    assert board["init"] == "systemd"
+    assert board["nvidia_runtime"] is None
+    assert board["apt"] is False
+    assert board["userland_bits"] in (32, 64)
+    assert board["arch"] == os.uname().machine
+    assert board["cpus"] == len(os.sched_getaffinity(0))
+    # The deployment's folder does not exist yet; the disk it would be on does.
+    assert board["disk"]["path"] == str(fake_host.base)
+    assert 0 < board["disk"]["free"] <= board["disk"]["total"]
+    assert state["docker"] == {
+        "cli": False,
+        "running": False,
+        "version": None,
+        "compose": None,
+        "runtimes": [],
+        "error": "there is no docker command",
+        "daemon_json": None,
+        "daemon_json_error": None,
+    }
+    assert state["ports"] == {"8000": None, "11434": None}
+    assert state["deployment"] == {
+        "files": {"docker-compose.yml": None, ".env": None},
+        "secrets": {},
+        "containers": {"engine": None, "api": None},
+        "ollama": {},
+        "images": [],
+        "engine_log": {
+            "layers_offloaded": None,
+            "layers_total": None,
+            "gpu_buffers": [],
+            "start_seconds": None,
+        },
+    }
+    assert state["models"] == {}
+
+
+def test_jetson(fake_host: FakeHost) -> None:
+    fake_host.write("etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081\n")
+    fake_host.write("sys/class/dmi/id/product_name", "NVIDIA Jetson Orin NX\n")
+    runtime = fake_host.bin / "nvidia-container-runtime"
+    runtime.write_text("#!/bin/sh\n")
+    runtime.chmod(0o755)
+    board = read(fake_host)["board"]
+    assert board["kind"] == "jetson"
+    assert board["model"] == "NVIDIA Jetson Orin NX"
+    assert board["l4t"]["text"] == "36.4.3"
+    assert board["nvidia_runtime"] == str(runtime)
+
+
+def test_broken_daemon_json_is_told(fake_host: FakeHost) -> None:
+    fake_host.write("etc/docker/daemon.json", "{")
+    docker = read(fake_host)["docker"]
+    assert docker["daemon_json"] is None
+    assert docker["daemon_json_error"].startswith("/etc/docker/daemon.json must be a JSON object")
+
+
+def container(name: str, started: str) -> dict[str, Any]:
+    return {
+        "Id": f"id-of-{name}",
+        "Name": f"/{name}",
+        "Image": "sha256:cafe",
+        "RestartCount": 0,
+        "State": {"Status": "running", "StartedAt": started, "Health": {"Status": "healthy"}},
+        "Config": {"Image": "hub:5000/llamacpp:1", "Labels": None},
+    }
+
+
+def test_deployed(fake_host: FakeHost) -> None:
+    started = "2026-11-22T17:43:10.000000000Z"
+    log = fake_host.base / "engine-log"
+    log.write_text(
+        "2026-11-22T17:43:11.250000000Z load_tensors: offloaded 29/29 layers to GPU\n"
+        "2026-11-22T17:43:11.250000000Z load_tensors:  CUDA0 model buffer size =  1918.35 MiB\n"
+        "2026-11-22T17:43:12.500000000Z main: model loaded\n"
+    )
+    fake_host.docker(
+        info=fake_host.answer("info", {"ServerVersion": "26.1.5", "Runtimes": {"runc": {}}}),
+        ps=fake_host.answer(
+            "ps", {"Names": "edge-llm-api", "Ports": "0.0.0.0:8000->8000/tcp, 8080/tcp"}
+        ),
+        # One of the two is missing: docker prints the other, and fails.
+        inspect=fake_host.answer("inspect", [container("edge-llm-engine", started)]) + "; exit 1",
+        image=fake_host.answer("image", {"Repository": "a", "Tag": "1", "Digest": "sha256:d"}),
+        # The engine writes to its standard error; docker keeps that apart.
+        logs=f"/bin/cat {log} >&2",
+    )
+    fake_host.root.mkdir(parents=True)
+    env = fake_host.root / ".env"
+    env.write_text("LLM_PROVIDER=llamacpp\n")
+    env.chmod(0o600)
+    state = read(fake_host)
+    assert state["docker"]["running"] is True
+    assert state["docker"]["version"] == "26.1.5"
+    assert state["ports"]["8000"] == {
+        "addresses": ["0.0.0.0"],
+        "process": None,
+        "container": "edge-llm-api",
+    }
+    deployment = state["deployment"]
+    assert deployment["files"] == {
+        "docker-compose.yml": None,
+        ".env": {
+            "sha256": sha256("LLM_PROVIDER=llamacpp\n"),
+            "mode": "0600",
+            "uid": os.getuid(),
+            "gid": env.stat().st_gid,
+        },
+    }
+    assert deployment["containers"]["engine"]["health"] == "healthy"
+    assert deployment["containers"]["engine"]["config_hash"] is None
+    assert deployment["containers"]["api"] is None
+    assert deployment["images"] == ["a:1", "a@sha256:d"]
+    assert deployment["engine_log"] == {
+        "layers_offloaded": 29,
+        "layers_total": 29,
+        "gpu_buffers": ["CUDA0"],
+        "start_seconds": 2.5,
+    }
+    calls = fake_host.log.read_text().splitlines()
+    assert len(calls) == 5
+    assert calls[-1] == (
+        f"logs --timestamps --since {started} --until 2026-11-22T17:58:10Z id-of-edge-llm-engine"
+    )
+
+
+def test_a_long_log_is_not_read_to_its_end(fake_host: FakeHost) -> None:
+    started = "2026-11-22T17:43:10Z"
+    fake_host.docker(
+        inspect=fake_host.answer("inspect", [container("edge-llm-engine", started)]),
+        logs="while echo 2026-11-22T17:43:10.5Z request; do :; done",
+    )
+    began = time.monotonic()
+    assert read(fake_host)["deployment"]["engine_log"]["start_seconds"] is None
+    assert time.monotonic() - began < 5
+
+
+def test_a_container_that_never_started_has_no_log(fake_host: FakeHost) -> None:
+    never = container("edge-llm-engine", "0001-01-01T00:00:00Z")
+    fake_host.docker(inspect=fake_host.answer("inspect", [never]))
+    assert read(fake_host)["deployment"]["engine_log"]["layers_total"] is None
+    assert "logs" not in fake_host.log.read_text()
+
+
+def test_docker_that_is_dead(fake_host: FakeHost) -> None:
+    fake_host.docker(**{name: "echo Is it running? >&2; exit 1" for name in ("info", "ps")})
+    state = read(fake_host)
+    assert state["docker"]["cli"] is True
+    assert state["docker"]["running"] is False
+    assert state["docker"]["error"] == "Is it running?"
+    assert state["deployment"]["containers"] == {"engine": None, "api": None}
+
+
+def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.run_together, "__defaults__", (0.3,))
+    hang = "exec /bin/sleep 60"
+    fake_host.docker(info=hang, ps=hang, inspect=hang, image=hang)
+    began = time.monotonic()
+    docker = read(fake_host)["docker"]
+    assert time.monotonic() - began < 5
+    assert docker["running"] is False
+    assert docker["error"] == "no answer within 0.3 seconds"
+
+
+def test_port_of_a_process() -> None:
+    """Against this machine's own /proc: a real socket, held by this process."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        taken = host.read_ports([port], [], Path("/"))[str(port)]
+    assert taken == {
+        "addresses": ["127.0.0.1"],
+        "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
+        "container": None,
+    }
+    assert host.read_ports([port], [], Path("/")) == {str(port): None}
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "expected", "owner", "answer"),
+    [
+        ("key\n", 0o600, sha256("key\n"), None, True),
+        ("key\n", 0o600, sha256("key\n"), os.getuid(), True),
+        ("key\n", 0o600, sha256("key\n"), os.getuid() + 1, False),
+        ("key\n", 0o640, sha256("key\n"), None, False),
+        ("old\n", 0o600, sha256("key\n"), None, False),
+        ("any\n", 0o600, "", None, True),
+        ("", 0o600, "", None, False),
+        (None, 0, "", None, False),
+        (None, 0, sha256("key\n"), None, False),
+    ],
+)
+def test_secrets(
+    fake_host: FakeHost,
+    content: str | None,
+    mode: int,
+    expected: str,
+    owner: int | None,
+    answer: bool,
+) -> None:
+    path = fake_host.root / "secrets/api_keys"
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    state = read(fake_host, secrets={"api_keys": expected}, secrets_owner=owner)
+    assert state["deployment"]["secrets"] == {"api_keys": answer}
+    assert "key\n" not in json.dumps(state)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/shadow", "a/b", "..", ""])
+def test_secret_names_that_climb_out(fake_host: FakeHost, name: str) -> None:
+    with pytest.raises(ValueError, match=r"^secrets: '.*' is asked; accepted is the name of a"):
+        read(fake_host, secrets={name: "0" * 64})
+
+
+def test_relative_root() -> None:
+    with pytest.raises(ValueError, match=r"^root: 'opt' is asked; accepted is an absolute path"):
+        host.read_state("opt")
+
+
+def test_models(fake_host: FakeHost) -> None:
+    folder = fake_host.root / "models"
+    (folder / "ollama").mkdir(parents=True)
+    sizes = {"kept.gguf": 3, "touched.gguf": 3, "grown.gguf": 3, "new.gguf.partial": 2}
+    for name, size in sizes.items():
+        (folder / name).write_bytes(b"x" * size)
+    (folder / "second-name.gguf").hardlink_to(folder / "kept.gguf")
+    (folder / "link.gguf").symlink_to("kept.gguf")
+    record = {
+        name: {"size": 3, "mtime_ns": (folder / name).stat().st_mtime_ns, "sha256": f"of {name}"}
+        for name in ("kept.gguf", "touched.gguf", "grown.gguf")
+    }
+    record["kept.gguf.bad"] = {"size": 3}
+    (folder / host.RECORD).write_text(json.dumps(record))
+    (folder / "grown.gguf").write_bytes(b"xxxx")
+    os.utime(folder / "touched.gguf", ns=(1, 1))
+    models = read(fake_host)["models"]
+    status = (folder / "kept.gguf").stat()
+    assert models.pop("kept.gguf") == {
+        "size": 3,
+        "mtime_ns": status.st_mtime_ns,
+        "inode": status.st_ino,
+        "links": 2,
+        "recorded_sha256": "of kept.gguf",
+    }
+    assert sorted(models) == [
+        "grown.gguf",
+        "new.gguf.partial",
+        "second-name.gguf",
+        "touched.gguf",
+    ]
+    assert {entry["recorded_sha256"] for entry in models.values()} == {None}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a.gguf": 1}', '{"a.gguf": {"size": "3"}}'])
+def test_a_torn_record_is_no_record(tmp_path: Path, text: str) -> None:
+    (tmp_path / host.RECORD).write_text(text)
+    assert host.read_record(tmp_path) == {}
+
+
+def test_over_a_bare_connection(fake_host: FakeHost) -> None:
+    """As it is run over plain ssh: from standard input, isolated, without site packages."""
+    script = (PROJECT / "module_utils/edge_llm_host.py").read_text()
+    arguments = {"root": str(fake_host.root), "system": str(fake_host.system), "ports": [8000]}
+    done = subprocess.run(
+        [sys.executable, "-IS", "-", json.dumps(arguments)],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    state = json.loads(done.stdout)
+    assert sorted(state) == ["board", "deployment", "docker", "models", "ports"]
+    assert state["ports"] == {"8000": None}
+    done = subprocess.run(
+        [sys.executable, "-IS", "-", '{"prots": [8000]}'],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "prots" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["edge_llm_host", "edge_llm_models"])
+def test_python_3_8_can_parse_it(name: str) -> None:
+    """The oldest Python of a supported board: JetPack 5 comes with 3.8."""
+    ast.parse((PROJECT / f"module_utils/{name}.py").read_text(), feature_version=(3, 8))
