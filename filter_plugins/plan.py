@@ -88,6 +88,12 @@ def check_settings(
                     f"{name} is {value!r}; accepted is an image, or a mapping of provider to image."
                 )
                 continue
+        elif kind == "secret":
+            if not (isinstance(value, str) and len(value) >= 16 and value.isprintable()):
+                problems.append(
+                    f"{name} is too short or not text; accepted is text of 16 characters up."
+                )
+                continue
         elif not isinstance(value, str):
             problems.append(f"{name} is {value!r}; accepted is text.")
             continue
@@ -354,6 +360,8 @@ def deployment_plan(
     host: str,
     given: dict[str, Any],
     catalogues: dict[str, Any],
+    root: str = "/opt/edge-llm",
+    url: str | None = None,
     docker_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
@@ -364,11 +372,14 @@ def deployment_plan(
         given: its llm_* variables as the inventory has them.
         catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one
             dictionary (keys settings, models, engines, api, architectures, systems, l4t).
+        root: where everything lives on the host.
+        url: where clients reach its chat API.
         docker_options: what /etc/docker/daemon.json must hold besides.
 
     Returns:
         {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
-        host, provider, hardware, board, model, engine, gpu, api, memory, docker, environment}.
+        host, root, url, provider, hardware, board, model, engine, gpu, api, memory, docker,
+        environment}.
     """
     docker_options = docker_options or {}
     board, docker = state["board"], state["docker"]
@@ -410,8 +421,9 @@ def deployment_plan(
         need = estimate_memory(
             model["shape"], model["size"], context_size, parallel, engine["context"]
         )
-        problems += _context_problems(model, context_size)
-        problems += _memory_problems(model, need, board["memory_total"], context_size, parallel)
+        problems += _context_problems(model, context_size) or _memory_problems(
+            model, need, board["memory_total"], context_size, parallel
+        )
         problems += _disk_problems(model, state)
     if problems:
         return {"problems": [f"{host}: {each}" for each in problems]}
@@ -424,6 +436,8 @@ def deployment_plan(
     return {
         "problems": [],
         "host": host,
+        "root": root,
+        "url": url or f"http://{host}:{API_PORT}",
         "provider": provider,
         "hardware": board["kind"],
         "board": board["model"] or board["kind"],
@@ -468,8 +482,9 @@ def models_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
     there = state["models"].get(model["file"])
     if not there or there["size"] != model["size"] or there["recorded_sha256"] != model["sha256"]:
         return False
-    return plan["provider"] != "ollama" or (
-        state["deployment"]["ollama"].get(model["name"]) == model["sha256"]
+    return bool(
+        plan["provider"] != "ollama"
+        or state["deployment"]["ollama"].get(model["name"]) == model["sha256"]
     )
 
 
@@ -486,7 +501,7 @@ def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
 
 
 def stack_in_place(
-    state: dict[str, Any], plan: dict[str, Any], files: dict[str, str], api_image: str
+    state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
     """Whether the rendered files, the keys and the running containers are as planned.
 

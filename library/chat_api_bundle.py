@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import tarfile
@@ -20,8 +19,8 @@ DOCUMENTATION = r"""
 module: chat_api_bundle
 short_description: Make the chat API's build context for an architecture, on the control machine
 description:
-  - Resolves the locked, hashed wheels for another machine's architecture, adds the provider module and
-    the Dockerfile, and keeps the result as a tar archive named by the hash of everything in it.
+  - Resolves the locked, hashed wheels for another machine's architecture, adds the provider module
+    and the Dockerfile, and keeps the result as a tar archive named by the hash of everything in it.
   - Nothing is fetched where that archive is there already.
 options:
   project:
@@ -107,15 +106,18 @@ def build(project: Path, architecture: str, archive: Path) -> None:
         install_wheels(project, architecture, wheels)
         part = Path(scratch) / "archive"
         # mtime and no file name: the same contents make the same bytes.
-        with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                for name, path in sources(project).items():
-                    tar.addfile(*_entry(name, path.read_bytes()))
-                for path in sorted(wheels.rglob("*")):
-                    inside = path.relative_to(wheels)
-                    if path.is_file() and inside.parts[0] != "bin":
-                        tar.addfile(*_entry(f"app/{inside}", path.read_bytes()))
-        os.replace(part, archive)
+        with (
+            part.open("wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for name, path in sources(project).items():
+                tar.addfile(*_entry(name, path.read_bytes()))
+            for path in sorted(wheels.rglob("*")):
+                inside = path.relative_to(wheels)
+                if path.is_file() and inside.parts[0] != "bin":
+                    tar.addfile(*_entry(f"app/{inside}", path.read_bytes()))
+        part.replace(archive)
 
 
 def main() -> None:

@@ -1,0 +1,62 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The fleet that chat, env and verify speak to.
+INVENTORY ?= inventories/sandbox
+HOST ?= pi-01
+PROMPT ?= Hello
+VENV := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+# What the last run wrote for clients of a host: its address and its key.
+CLIENT = $(firstword $(wildcard $(INVENTORY)/.secrets/$(HOST).env) $(wildcard .sandbox/main/keys/$(HOST).env))
+KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
+
+.PHONY: help up down chat env status verify lint unit molecule test bench clean-venv
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## two simulated boards on this machine, provisioned and proven
+	@scripts/venv control
+	@python -m sandbox up
+	@ansible-playbook -i inventories/sandbox site.yml
+	@printf '\nTry next:\n  make chat HOST=pi-01 PROMPT="What is the capital of France?"\n  eval "$$(make env HOST=jetson-01)"   # any OpenAI client then speaks to that board\n'
+
+down: ## remove all that make up made (KEEP=cache keeps images, downloads and .venv)
+	@if [ -x $(VENV)/python ]; then $(VENV)/python -m sandbox down $(if $(filter cache,$(KEEP)),--keep-cache); fi
+	@$(if $(filter cache,$(KEEP)),true,rm -rf .venv .cache src/*.egg-info)
+
+chat: ## ask a host: make chat HOST=pi-01 PROMPT="Hello"
+	@$(KNOWN)
+	@. ./$(CLIENT) && printf '%s' "$$OPENAI_API_KEY" | llm-provider chat --url "$${OPENAI_BASE_URL%/v1}" --key-file - "$$PROMPT"
+chat: export PROMPT := $(PROMPT)
+
+env: ## address and key of a host for any OpenAI client: eval "$(make env HOST=pi-01)"
+	@$(KNOWN)
+	@cat ./$(CLIENT)
+
+status: ## what runs in the sandbox
+	@python -m sandbox status
+
+verify: ## the proof alone, for every host of INVENTORY
+	@ansible-playbook -i $(INVENTORY) playbooks/verify.yml
+
+lint: ## every linter
+	@scripts/venv dev
+	ruff check . && ruff format --check .
+	mypy --strict src sandbox filter_plugins library module_utils callback_plugins tests
+	yamllint --strict .
+	shellcheck scripts/* $$(git ls-files '*.sh') .ci/run
+	ansible-lint
+
+unit: ## unit tests
+	@scripts/venv dev
+	pytest -q
+
+molecule: ## real boards, real engines: every scenario
+	@scripts/venv dev
+	tests/molecule.sh
+
+test: lint unit molecule ## all of it

@@ -1,0 +1,319 @@
+"""The plan: what it decides, and each sentence with which it refuses."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from filter_plugins.plan import (
+    check_settings,
+    choose_image,
+    default_threads,
+    deployment_plan,
+    docker_in_place,
+    estimate_memory,
+    models_in_place,
+    stack_in_place,
+)
+from tests.unit.plan.conftest import OWN_IMAGE, Change
+
+MIB = 1024**2
+IMAGE = {"llm_image": OWN_IMAGE}
+
+
+def test_a_jetson_gets_the_settings_that_the_origin_ran_with(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    assert plan["problems"] == []
+    assert plan["environment"] == {
+        "LLM_PROVIDER": "llamacpp",
+        "LLM_MODEL": "llama-3.2-3b-instruct",
+        "MODEL_PATH": "/models/Llama-3.2-3B-Instruct-Q4_K_M.gguf",
+        "CTX_SIZE": 4096,
+        "N_GPU_LAYERS": 99,
+        "THREADS": 6,
+        "PARALLEL": 4,
+        "HARDWARE": "jetson",
+        "ENGINE_IMAGE": OWN_IMAGE,
+    }
+    assert plan["gpu"] == {"layers": 99, "required": True, "runtime": "nvidia"}
+    assert plan["memory"]["kv_cache"] == 448 * MIB
+    assert plan["docker"]["packages"] == []
+    assert plan["docker"]["daemon_json"]["runtimes"]["nvidia"]["path"] == (
+        "/usr/bin/nvidia-container-runtime"
+    )
+
+
+def test_a_pi_gets_ollama_by_the_table_without_a_gpu(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert plan["problems"] == []
+    assert plan["provider"] == "ollama"
+    assert plan["engine"]["image"].startswith("docker.io/ollama/ollama:0.34.0@sha256:")
+    assert plan["gpu"] == {"layers": 0, "required": False, "runtime": None}
+    assert plan["environment"]["THREADS"] == 4
+    assert plan["api"]["architecture"] == "arm64"
+
+
+def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    before = copy.deepcopy((jetson, catalogues))
+    deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options={"registry-mirrors": ["m"]})
+    assert (jetson, catalogues) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"llm_provider": "lamacpp"},
+            "orin: llm_provider is 'lamacpp'; Did you mean llamacpp?"
+            " Accepted are: auto, llamacpp, ollama, vllm.",
+        ),
+        (
+            {"llm_modle": "smoke"},
+            "orin: llm_modle is not a variable of this project; Did you mean llm_model?",
+        ),
+        ({"llm_model": "lama"}, "orin: llm_model is 'lama';"),
+        (
+            {"llm_model": "qwen2.5-coder-7b-instruct"},
+            "orin: llm_model qwen2.5-coder-7b-instruct has no revision and no size and no sha256",
+        ),
+        (
+            {"llm_provider": "vllm"},
+            "orin: llm_model llama-3.2-3b-instruct has no hf weights in models.yml,"
+            " which vllm needs",
+        ),
+        ({"llm_context_size": 0}, "orin: llm_context_size is 0; accepted is a whole number from"),
+        ({"llm_context_size": "many"}, "orin: llm_context_size is 'many'; accepted is a whole"),
+        ({"llm_parallel": True}, "orin: llm_parallel is True; accepted is a whole number"),
+        ({"llm_parallel": 65}, "accepted is a whole number from 1 to 64."),
+        ({"llm_gpu_required": "maybe"}, "orin: llm_gpu_required is 'maybe'; accepted is true or"),
+        ({"llm_model": 7}, "orin: llm_model is 7; accepted is text."),
+        ({"llm_image": [OWN_IMAGE]}, "orin: llm_image is [; accepted is an image, or a mapping"),
+        (
+            {"llm_context_size": 131073},
+            "orin: llm_context_size is 131073, and llama-3.2-3b-instruct was trained for 131072",
+        ),
+        (
+            {"llm_context_size": 131072},
+            "needs 17,280 MiB (weights 1,926 MiB, KV cache 14,336 MiB, compute buffers 250 MiB,"
+            " system 768 MiB), and the host has 8,192 MiB of memory",
+        ),
+        (
+            {"llm_image": "mine:1"},
+            "orin: llm_image is mine:1, which the host does not have; pin it as mine:1@sha256:...",
+        ),
+        (
+            {"llm_image": {"ollama": OWN_IMAGE}},
+            "orin: engines.yml has no digest for docker.io/dustynv/llama_cpp",
+        ),
+    ],
+)
+def test_what_is_asked_and_cannot_work_is_refused(
+    jetson: dict[str, Any], catalogues: dict[str, Any], given: dict[str, Any], sentence: str
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | given, catalogues)
+    assert list(plan) == ["problems"]
+    assert len(plan["problems"]) == 1
+    assert sentence in plan["problems"][0]
+
+
+def test_a_key_that_is_refused_is_not_shown(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_key": "hunter2"}, catalogues)
+    assert "llm_api_key is too short" in plan["problems"][0]
+    assert "hunter2" not in plan["problems"][0]
+
+
+LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("board.arch", "armv7l", "the host is armv7l with a 64-bit userland; supported are"),
+        ("board.userland_bits", 32, "the host is aarch64 with a 32-bit userland"),
+        (
+            "board.os",
+            {"id": "alpine", "version_id": "3.20", "pretty_name": "Alpine Linux v3.20"},
+            "the host runs Alpine Linux v3.20; supported are: debian 12, debian 13",
+        ),
+        ("board.init", "openrc", "the host's init is openrc; supported is systemd."),
+        ("board.l4t", None, "/etc/nv_tegra_release does not name its L4T"),
+        (
+            "board.l4t",
+            {"major": 32, "minor": 7, "patch": 1, "text": "32.7.1"},
+            "the host runs L4T 32.7.1; supported are releases from 35.0",
+        ),
+        ("board.nvidia_runtime", None, "the host has no nvidia-container-runtime; install"),
+        ("board.disk", {"path": "/opt", "free": MIB, "total": MIB}, "/opt has 1 MiB free."),
+        ("board.memory_total", 1024 * MIB, "the host has 1,024 MiB of memory"),
+        ("ports.8000", LISTENER, "port 8000 is needed for the chat API and is in use by nginx"),
+        (
+            "ports.11434",
+            LISTENER | {"container": "ollama"},
+            "port 11434 is needed for the engine and is in use by container ollama; stop it",
+        ),
+        ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json cannot be read: no JSON"),
+    ],
+)
+def test_a_host_that_cannot_serve_is_refused(
+    jetson: dict[str, Any],
+    catalogues: dict[str, Any],
+    changed: Change,
+    path: str,
+    value: Any,
+    sentence: str,
+) -> None:
+    plan = deployment_plan(changed(jetson, path, value), "orin", IMAGE, catalogues)
+    assert len(plan["problems"]) == 1
+    assert plan["problems"][0].startswith("orin: ")
+    assert sentence in plan["problems"][0]
+
+
+def test_docker_must_be_there_where_the_archive_lacks_compose(
+    pi: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    bookworm = changed(pi, "board.os.version_id", "12")
+    given = {"llm_model": "smollm2-135m"}
+    assert deployment_plan(bookworm, "pi", given, catalogues)["problems"] == []
+    without = changed(bookworm, "docker.compose", None)
+    problems = deployment_plan(without, "pi", given, catalogues)["problems"]
+    assert "the archive of debian 12 does not have the plugin; install Docker CE" in problems[0]
+
+
+def test_own_containers_may_hold_the_ports(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    state = changed(jetson, "ports.8000", LISTENER | {"container": "edge-llm-api"})
+    assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
+
+
+def test_all_problems_of_a_host_are_told_at_once(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    state = changed(jetson, "board.init", "openrc")
+    plan = deployment_plan(state, "orin", {"llm_modle": "x", "llm_model": "y"}, catalogues)
+    assert len(plan["problems"]) == 4
+
+
+def test_a_bare_tag_is_accepted_where_the_host_has_it(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    state = changed(jetson, "deployment.images", ["mine:1"])
+    plan = deployment_plan(state, "orin", {"llm_image": "mine:1"}, catalogues)
+    assert plan["engine"]["image"] == "mine:1"
+
+
+def test_whole_numbers_may_come_as_text(catalogues: dict[str, Any]) -> None:
+    values, problems = check_settings({"llm_context_size": "2048"}, catalogues["settings"])
+    assert problems == []
+    assert values["llm_context_size"] == 2048
+    assert values["llm_parallel"] == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "l4t", "image"),
+    [
+        ("jetson", (36, 4), "b5283-r36.4"),
+        ("jetson", (36, 3), "r36.2.0"),
+        ("jetson", (35, 1), "r35.4.1"),
+        ("jetson", (38, 2), None),
+        ("pi", None, "ghcr.io/ggml-org/llama.cpp:server-b10108"),
+    ],
+)
+def test_images_follow_l4t(
+    catalogues: dict[str, Any], kind: str, l4t: tuple[int, int] | None, image: str | None
+) -> None:
+    board = {"kind": kind, "arch": "aarch64"}
+    release = {"major": l4t[0], "minor": l4t[1]} if l4t else None
+    row = choose_image(catalogues["engines"]["llamacpp"], board, release)
+    assert (row is None) if image is None else (row is not None and image in row["image"])
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (4, 4), (6, 4), (8, 6), (12, 10)])
+def test_threads(cpus: int, threads: int) -> None:
+    assert default_threads(cpus) == threads
+
+
+def test_context_means_the_same_on_both_engines() -> None:
+    shape = {"layers": 30, "kv_heads": 3, "head_size": 64, "vocabulary": 49152}
+    pool = estimate_memory(shape, 98_362_432, 4096, 4, "pool")
+    slot = estimate_memory(shape, 98_362_432, 4096, 4, "slot")
+    assert pool["kv_cache"] == 90 * MIB
+    assert slot["kv_cache"] == 4 * pool["kv_cache"]
+    assert pool["total"] == sum(value for name, value in pool.items() if name != "total")
+
+
+def test_daemon_json_keeps_what_a_person_wrote(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    theirs = {"log-level": "warn", "insecure-registries": ["old:1"], "runtimes": {"x": {}}}
+    state = changed(jetson, "docker.daemon_json", theirs)
+    options = {"insecure-registries": ["new:1"]}
+    plan = deployment_plan(state, "orin", IMAGE, catalogues, docker_options=options)
+    merged = plan["docker"]["daemon_json"]
+    assert merged["log-level"] == "warn"
+    assert merged["insecure-registries"] == ["old:1", "new:1"]
+    assert set(merged["runtimes"]) == {"x", "nvidia"}
+    again = changed(jetson, "docker.daemon_json", merged)
+    second = deployment_plan(again, "orin", IMAGE, catalogues, docker_options=options)
+    assert second["docker"]["daemon_json"] == merged
+
+
+def test_docker_in_place(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    assert not docker_in_place(jetson, plan)
+    state = changed(jetson, "docker.daemon_json", plan["docker"]["daemon_json"])
+    state["docker"]["runtimes"].append("nvidia")
+    assert docker_in_place(state, plan)
+    for path, value in (("running", False), ("compose", None), ("runtimes", ["runc"])):
+        assert not docker_in_place(changed(state, f"docker.{path}", value), plan)
+
+
+def test_models_in_place(pi: dict[str, Any], catalogues: dict[str, Any], changed: Change) -> None:
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    model = plan["model"]
+    assert not models_in_place(pi, plan)
+    there = {"size": model["size"], "recorded_sha256": model["sha256"]}
+    state = changed(pi, "models", {model["file"]: there})
+    assert not models_in_place(state, plan), "Ollama does not know the file yet"
+    state["deployment"]["ollama"] = {"smollm2-135m": model["sha256"]}
+    assert models_in_place(state, plan)
+    for wrong in ({"size": 1}, {"recorded_sha256": None}, {"recorded_sha256": "0" * 64}):
+        assert not models_in_place(changed(state, "models", {model["file"]: there | wrong}), plan)
+
+
+def test_stack_in_place(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    files = {"docker-compose.yml": "1", ".env": "2"}
+    up = {"status": "running", "health": "healthy"}
+    state = copy.deepcopy(jetson)
+    state["deployment"] = {
+        "files": {"docker-compose.yml": {"sha256": "1"}, ".env": {"sha256": "2"}},
+        "secrets": {"api_keys": True, "engine_key": True},
+        "containers": {"engine": up | {"image": OWN_IMAGE}, "api": up | {"image": "api:1"}},
+        "images": ["api:1"],
+    }
+    assert stack_in_place(state, plan, "api:1", files)
+    assert not stack_in_place(state, plan, "api:2", files)
+    assert not stack_in_place(state, plan, "api:1", files | {".env": "3"})
+    for path, value in (
+        ("deployment.secrets.api_keys", False),
+        ("deployment.files", {"docker-compose.yml": {"sha256": "1"}, ".env": None}),
+        ("deployment.containers.engine", None),
+        ("deployment.containers.engine.status", "exited"),
+        ("deployment.containers.api.health", "unhealthy"),
+        ("deployment.containers.engine.image", "other"),
+        ("deployment.images", []),
+    ):
+        assert not stack_in_place(changed(state, path, value), plan, "api:1", files), path
