@@ -18,7 +18,7 @@ import re
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from .edge_llm_host import (
     OLLAMA_LIBRARY,
@@ -99,7 +99,7 @@ def parse_weights(entry: Mapping[str, Any]) -> Weights:
         )
     if not isinstance(size, int) or size <= 0:
         raise StoreError(f"models/{name}: size {size!r} is asked; accepted is a number of bytes")
-    if not re.match(r"[0-9a-f]{64}$", sha256):
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise StoreError(
             f"models/{name}: sha256 {sha256!r} is asked; accepted are 64 digits, 0-9 and a-f"
         )
@@ -109,7 +109,7 @@ def parse_weights(entry: Mapping[str, Any]) -> Weights:
 def parse_ollama(entry: Mapping[str, Any], files: Sequence[Weights]) -> OllamaModel:
     """An element of `ollama`, checked against the files; StoreError where they do not agree."""
     name, weights = str(entry["name"]), parse_weights(entry)
-    if not re.match(r"[a-z0-9][a-z0-9._-]{0,79}$", name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise StoreError(
             f"ollama: the name {name!r} is asked; accepted are up to 80 of a-z, 0-9, '.', '_' and "
             "'-', the first a letter or digit"
@@ -193,9 +193,13 @@ class Store:
         self.actions: List[str] = []
         self.hashed: List[str] = []
         self.missing: List[str] = []
+        self.folders: Set[Path] = set()  # those that were looked at
 
     def ensure_folder(self, path: Path) -> None:
         """Make a folder below the root, and those above it, readable by the containers' user."""
+        if path in self.folders:
+            return
+        self.folders.add(path)
         if path != self.root:
             self.ensure_folder(path.parent)
         try:
@@ -261,10 +265,10 @@ class Store:
             before = os.fstat(stream.fileno())
             for block in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
-            after = os.fstat(stream.fileno())
             if not self.check:
                 # The record outlives a power cut, so what it vouches for must do so too.
                 os.fsync(stream.fileno())
+            after = os.fstat(stream.fileno())
         self.hashed.append(asked.file)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise StoreError(f"{path}: it changed while it was read; let its download end first")

@@ -243,7 +243,7 @@ def test_docker_info_of_a_live_engine() -> None:
 def test_docker_info_of_a_dead_engine() -> None:
     text = (FIXTURES / "docker-info-dead.json").read_text()
     complaint = "Cannot connect to the Docker daemon at unix:///run/none.sock."
-    dead = {"running": False, "version": None, "compose": None, "runtimes": []}
+    dead: dict[str, Any] = {"running": False, "version": None, "compose": None, "runtimes": []}
     assert host.parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
     # Docker before 23 says it in the answer.
     text = json.dumps({"ServerErrors": [complaint], "ClientInfo": {"Plugins": []}})

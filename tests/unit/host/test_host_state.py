@@ -184,7 +184,7 @@ def test_a_container_that_never_started_has_no_log(fake_host: FakeHost) -> None:
 
 
 def test_docker_that_is_dead(fake_host: FakeHost) -> None:
-    fake_host.docker(**{name: "echo Is it running? >&2; exit 1" for name in ("info", "ps")})
+    fake_host.docker(**dict.fromkeys(("info", "ps"), "echo Is it running? >&2; exit 1"))
     state = read(fake_host)
     assert state["docker"]["cli"] is True
     assert state["docker"]["running"] is False

@@ -1,0 +1,360 @@
+"""Weights: verified, recorded, linked into Ollama's store; and each way in which that fails."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from module_utils import edge_llm_host, edge_llm_models
+from module_utils.edge_llm_models import StoreError, place
+
+CONTENT = b"GGUF weights of a model"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+ASKED = {"file": "m.gguf", "size": len(CONTENT), "sha256": SHA256}
+OLLAMA = {**ASKED, "name": "m", "family": "llama", "quantization": "Q4_1", "parameters": "135M"}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "m.gguf").write_bytes(CONTENT)
+    return folder
+
+
+def run(folder: Path, **arguments: Any) -> dict[str, Any]:
+    return place(root=str(folder), **{"files": [ASKED], **arguments})
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, int, int]]:
+    """What of each path shows that it was written: mode, inode, size, time of change."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            path.lstat().st_ino,
+            path.lstat().st_size,
+            path.lstat().st_mtime_ns,
+        )
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def modes(folder: Path) -> set[tuple[bool, int]]:
+    """(is it a folder, its permissions) of all that is in a folder."""
+    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in folder.rglob("*")}
+
+
+def test_hashed_once(models: Path) -> None:
+    first = run(models)
+    assert first["changed"] is True
+    assert first["hashed"] == ["m.gguf"]
+    assert first["actions"] == [f"record of m.gguf, sha256 {SHA256}"]
+    before = snapshot(models)
+    assert run(models) == {"changed": False, "actions": [], "hashed": [], "missing": []}
+    assert run(models, rehash=True) == {
+        "changed": False,
+        "actions": [],
+        "hashed": ["m.gguf"],
+        "missing": [],
+    }
+    assert snapshot(models) == before
+    assert modes(models) == {(False, 0o644)}
+    state = edge_llm_host.read_models(models)
+    assert state["m.gguf"]["recorded_sha256"] == SHA256
+
+
+def test_the_record_is_not_believed_for_a_changed_file(models: Path) -> None:
+    run(models)
+    os.utime(models / "m.gguf", ns=(1, 1))
+    assert run(models)["hashed"] == ["m.gguf"]
+
+
+def test_the_record_keeps_what_it_says_of_other_files(models: Path) -> None:
+    run(models)
+    shutil.copy(models / "m.gguf", models / "n.gguf")
+    run(models, files=[{**ASKED, "file": "n.gguf"}])
+    assert sorted(edge_llm_host.read_record(models)) == ["m.gguf", "n.gguf"]
+
+
+def test_modes_are_put_right_whatever_the_umask(models: Path) -> None:
+    (models / "m.gguf").chmod(0o600)
+    models.chmod(0o700)
+    before = os.umask(0o077)
+    try:
+        result = run(models, ollama=[OLLAMA])
+    finally:
+        os.umask(before)
+    assert f"mode 0644 of {models / 'm.gguf'}, which was 0600" in result["actions"]
+    assert f"mode 0755 of folder {models}, which was 0700" in result["actions"]
+    assert modes(models) == {(False, 0o644), (True, 0o755)}
+    assert stat.S_IMODE(models.stat().st_mode) == 0o755
+
+
+def test_unfinished_downloads_are_left_alone(models: Path) -> None:
+    partial = models / "m.gguf.partial"
+    partial.write_bytes(b"half")
+    partial.chmod(0o600)
+    before = partial.stat()
+    run(models, ollama=[OLLAMA])
+    after = partial.stat()
+    assert (after.st_mode, after.st_mtime_ns, after.st_ino) == (
+        before.st_mode,
+        before.st_mtime_ns,
+        before.st_ino,
+    )
+
+
+def test_wrong_content_is_put_aside(models: Path) -> None:
+    wrong = b"x" * len(CONTENT)
+    (models / "m.gguf").write_bytes(wrong)
+    found = hashlib.sha256(wrong).hexdigest()
+    sentence = (
+        f"{models}/m.gguf: sha256 {SHA256} is asked; found is {found}: it was renamed to "
+        "m.gguf.rejected; fetch it again, and if that gives the same, the catalogue or the place "
+        "it comes from is wrong"
+    )
+    with pytest.raises(StoreError, match=f"^{re.escape(sentence)}$"):
+        run(models)
+    assert not (models / "m.gguf").exists()
+    assert (models / "m.gguf.rejected").read_bytes() == wrong
+
+
+def test_content_gone_wrong_is_no_longer_offered(models: Path) -> None:
+    """A block of the card went bad: neither size nor time tell, only reading it does."""
+    run(models, ollama=[OLLAMA])
+    path, status = models / "m.gguf", (models / "m.gguf").stat()
+    with path.open("r+b") as stream:
+        stream.write(b"X")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert run(models, ollama=[OLLAMA])["changed"] is False
+    with pytest.raises(StoreError, match=r"m\.gguf: sha256 .* is asked; found is "):
+        run(models, ollama=[OLLAMA], rehash=True)
+    assert not (models / f"ollama/blobs/sha256-{SHA256}").exists()
+    assert edge_llm_host.read_record(models) == {}
+    assert edge_llm_host.read_ollama(models) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [(None, "no such file"), (b"short", "one of 5 bytes")]
+)
+def test_missing_or_of_another_size(models: Path, content: bytes | None, found: str) -> None:
+    path = models / "m.gguf"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    sentence = f"{path}: a file of {len(CONTENT)} bytes is asked; found is {found}: fetch it again"
+    with pytest.raises(StoreError, match=f"^{re.escape(sentence)}$"):
+        run(models)
+    before = snapshot(models)
+    result = run(models, ollama=[OLLAMA], check=True)
+    assert result["changed"] is True
+    assert result["missing"] == ["m.gguf"]
+    assert f"link sha256-{SHA256} to m.gguf" in result["actions"]
+    assert snapshot(models) == before
+
+
+def test_something_that_is_no_file(models: Path) -> None:
+    (models / "m.gguf").rename(models / "elsewhere.gguf")
+    (models / "m.gguf").symlink_to("elsewhere.gguf")
+    with pytest.raises(StoreError, match=r"m\.gguf: a regular file is asked; found is something"):
+        run(models)
+
+
+def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, fsync = models / "m.gguf", os.fsync
+
+    def write_meanwhile(descriptor: int) -> None:
+        os.utime(path, ns=(1, 1))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", write_meanwhile)
+    with pytest.raises(StoreError, match=r"it changed while it was read; let its download end"):
+        run(models)
+    assert not (models / edge_llm_host.RECORD).exists()
+
+
+@pytest.mark.parametrize("name", ["../m.gguf", "/etc/passwd", "a/m.gguf", "..", "", "a\\b"])
+def test_names_that_climb_out(models: Path, name: str) -> None:
+    sentence = f"models: {name!r} is asked; accepted is the name of a file in that folder"
+    with pytest.raises(StoreError, match=f"^{re.escape(sentence)}"):
+        run(models, files=[{**ASKED, "file": name}])
+
+
+@pytest.mark.parametrize("name", [".verified.json", "m.gguf.partial", "m.gguf.rejected"])
+def test_names_that_are_kept(models: Path, name: str) -> None:
+    with pytest.raises(StoreError, match=r"are kept for files that are not ready to be served$"):
+        run(models, files=[{**ASKED, "file": name}])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sha256": ""}, "models/m.gguf: sha256 '' is asked; accepted are 64 digits, 0-9 and a-f"),
+        ({"sha256": SHA256.upper()}, "models/m.gguf: sha256 "),
+        ({"sha256": SHA256 + "\n"}, "models/m.gguf: sha256 "),
+        ({"size": 0}, "models/m.gguf: size 0 is asked; accepted is a number of bytes"),
+        ({"size": -1}, "models/m.gguf: size -1 is asked; accepted is a number of bytes"),
+    ],
+)
+def test_what_cannot_be_meant(models: Path, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(StoreError, match=f"^{re.escape(sentence)}"):
+        run(models, files=[{**ASKED, **change}])
+
+
+@pytest.mark.parametrize("name", ["", "M", "../m", "a/b", "m:latest", ".m", "a" * 81, "m\n"])
+def test_model_names_that_ollama_has_not(models: Path, name: str) -> None:
+    with pytest.raises(StoreError, match=f"^{re.escape(f'ollama: the name {name!r} is asked;')}"):
+        run(models, ollama=[{**OLLAMA, "name": name}])
+
+
+def test_an_ollama_model_of_a_file_that_is_not_asked(models: Path) -> None:
+    with pytest.raises(StoreError, match="which is not among the files asked for"):
+        run(models, ollama=[{**OLLAMA, "sha256": "0" * 64}])
+    assert not (models / "ollama").exists()
+
+
+def test_relative_root() -> None:
+    with pytest.raises(StoreError, match=r"^root: 'models' is asked; accepted is an absolute path"):
+        place(root="models")
+
+
+def test_ollama_store(models: Path) -> None:
+    assert run(models, ollama=[OLLAMA])["changed"] is True
+    store = models / "ollama"
+    blob = store / f"blobs/sha256-{SHA256}"
+    assert blob.samefile(models / "m.gguf")
+    manifest = json.loads((store / "manifests/registry.ollama.ai/library/m/latest").read_text())
+    config_digest = manifest["config"]["digest"]
+    config_blob = store / "blobs" / config_digest.replace(":", "-")
+    assert manifest == {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "digest": f"sha256:{hashlib.sha256(config_blob.read_bytes()).hexdigest()}",
+            "size": config_blob.stat().st_size,
+        },
+        "layers": [
+            {
+                "mediaType": "application/vnd.ollama.image.model",
+                "digest": f"sha256:{SHA256}",
+                "size": len(CONTENT),
+            }
+        ],
+    }
+    assert json.loads(config_blob.read_bytes()) == {
+        "model_format": "gguf",
+        "model_family": "llama",
+        "model_families": ["llama"],
+        "model_type": "135M",
+        "file_type": "Q4_1",
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{SHA256}"]},
+    }
+    # Ollama takes each file in these folders for a blob or a manifest.
+    assert sorted(path.name for path in (store / "blobs").iterdir()) == sorted(
+        [blob.name, config_blob.name]
+    )
+    assert modes(models) == {(False, 0o644), (True, 0o755)}
+    assert edge_llm_host.read_ollama(models) == {"m": SHA256}
+    before = snapshot(models)
+    assert run(models, ollama=[OLLAMA])["changed"] is False
+    assert snapshot(models) == before
+
+
+def test_a_blob_that_is_a_copy_is_made_a_link(models: Path) -> None:
+    run(models, ollama=[OLLAMA])
+    blob = models / f"ollama/blobs/sha256-{SHA256}"
+    blob.unlink()
+    blob.write_bytes(CONTENT)
+    assert edge_llm_host.read_ollama(models) == {}
+    assert run(models, ollama=[OLLAMA])["actions"] == [f"link sha256-{SHA256} to m.gguf"]
+    assert blob.samefile(models / "m.gguf")
+    assert (models / "m.gguf").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("broken", ["manifest", "config"])
+def test_what_is_torn_is_written_again(models: Path, broken: str) -> None:
+    run(models, ollama=[OLLAMA])
+    manifest = models / "ollama/manifests/registry.ollama.ai/library/m/latest"
+    config = (
+        models
+        / "ollama/blobs"
+        / json.loads(manifest.read_text())["config"]["digest"].replace(":", "-")
+    )
+    path = {"manifest": manifest, "config": config}[broken]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:10])
+    assert run(models, ollama=[OLLAMA])["actions"] == [f"{broken} of m"]
+    assert path.read_bytes() == whole
+
+
+def test_manifests_of_other_models_are_left_alone(models: Path) -> None:
+    other = models / "ollama/manifests/registry.ollama.ai/library/other/latest"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    run(models, ollama=[OLLAMA])
+    assert other.read_text() == "mine"
+    assert edge_llm_host.read_ollama(models) == {"m": SHA256}
+
+
+def test_check_mode_writes_nothing(models: Path) -> None:
+    (models / "m.gguf").chmod(0o600)
+    before = snapshot(models)
+    told = run(models, ollama=[OLLAMA], check=True)
+    assert snapshot(models) == before
+    assert told["changed"] is True
+    assert told["hashed"] == ["m.gguf"]
+    assert run(models, ollama=[OLLAMA])["actions"] == told["actions"]
+
+
+def test_check_mode_before_anything_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "opt/models"
+    told = run(folder, ollama=[OLLAMA], check=True)
+    assert told["missing"] == ["m.gguf"]
+    assert told["actions"][0] == f"folder {folder}"
+    assert not folder.parent.exists()
+
+
+def test_check_mode_does_not_rename(models: Path) -> None:
+    (models / "m.gguf").write_bytes(b"x" * len(CONTENT))
+    before = snapshot(models)
+    with pytest.raises(StoreError, match=r"it would be renamed to m\.gguf\.rejected; fetch it"):
+        run(models, check=True)
+    assert snapshot(models) == before
+
+
+def test_a_file_system_without_hard_links(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match="the file system says: Operation not permitted"):
+        run(models, ollama=[OLLAMA])
+
+
+def test_an_interrupted_write_leaves_what_was_there(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(models)
+    before = snapshot(models)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        edge_llm_models.write_atomically(models / edge_llm_host.RECORD, b"{}", models)
+    after = snapshot(models)
+    assert after.pop(".")[:2] == before.pop(".")[:2]
+    assert after == before

@@ -1,0 +1,99 @@
+"""Both modules as Ansible runs them: packed, sent, and started by the host's Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[3]
+CONTENT = b"GGUF weights of a model"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def ansible(module: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
+    """Run a module on this machine with the project's configuration: its result."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible"),
+            "localhost",
+            "--inventory=localhost,",
+            "--connection=local",
+            f"--extra-vars=ansible_python_interpreter={sys.executable}",
+            f"--module-name={module}",
+            f"--args={json.dumps(arguments)}",
+            *options,
+        ],
+        cwd=PROJECT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        result = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
+    except (ValueError, KeyError, IndexError):
+        raise AssertionError(done.stdout + done.stderr) from None
+    assert isinstance(result, dict)
+    return result
+
+
+def test_host_state(tmp_path: Path) -> None:
+    secret = tmp_path / "secrets/api_keys"
+    secret.parent.mkdir()
+    secret.write_text("key\n")
+    secret.chmod(0o600)
+    expected = hashlib.sha256(b"key\n").hexdigest()
+    result = ansible(
+        "host_state",
+        {"root": str(tmp_path), "ports": [8000], "secrets": {"api_keys": expected}},
+        "--check",
+    )
+    assert result["changed"] is False
+    assert result["state"]["deployment"]["secrets"] == {"api_keys": True}
+    assert list(result["state"]["ports"]) == ["8000"]
+    assert result["state"]["board"]["disk"]["path"] == str(tmp_path)
+    # The hash of a weak secret tells it; Ansible repeats a module's arguments in its result.
+    assert result["invocation"]["module_args"]["secrets"] != {"api_keys": expected}
+    assert expected not in json.dumps(result)
+
+
+def test_host_state_refuses(tmp_path: Path) -> None:
+    result = ansible("host_state", {"root": str(tmp_path), "secrets": {"../x": ""}})
+    assert result["failed"] is True
+    assert result["msg"].startswith("secrets: '../x' is asked; accepted is the name of a file")
+
+
+def test_model_store(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(CONTENT)
+    weights = {"file": "m.gguf", "size": str(len(CONTENT)), "sha256": SHA256}
+    offered = {**weights, "name": "m", "family": "llama", "quantization": "Q4_1"}
+    arguments = {"root": str(tmp_path), "files": [weights], "ollama": [offered]}
+    told = ansible("model_store", arguments, "--check", "--diff")
+    assert told["changed"] is True
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+    done = ansible("model_store", arguments, "--diff")
+    assert done["actions"] == told["actions"]
+    assert done["diff"]["after"].splitlines() == done["actions"]
+    assert (tmp_path / f"ollama/blobs/sha256-{SHA256}").samefile(tmp_path / "m.gguf")
+    again = ansible("model_store", arguments, "--diff")
+    assert again["changed"] is False
+    assert "diff" not in again
+
+
+def test_model_store_refuses(tmp_path: Path) -> None:
+    arguments = {"root": str(tmp_path), "files": [{"file": "m", "size": 1, "sha256": "0" * 64}]}
+    result = ansible("model_store", arguments)
+    assert result["failed"] is True
+    assert result["msg"] == (
+        f"{tmp_path}/m: a file of 1 bytes is asked; found is no such file: fetch it again"
+    )
