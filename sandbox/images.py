@@ -1,0 +1,229 @@
+"""The sandbox's images: what each is made of, whether it is there, and how it gets there.
+
+An image's tag is a hash of all that decides its content (its Dockerfile and files, its parent's
+tag, versions), so `is it there` is the whole question, and a changed recipe is another image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sandbox import docker, ollama
+from sandbox.errors import SandboxError
+from sandbox.instance import CACHE, LABEL, ROOT, SHARED
+from sandbox.source import Source
+from sandbox.steps import Step
+
+_HERE = Path(__file__).resolve().parent
+_SUITE = "trixie"
+_ARCHIVE = "http://deb.debian.org/debian"
+# What every image needs anyway is cheapest to install here, once.
+_BASE_PACKAGES = "ca-certificates,curl,python3"
+_OFFICIAL_BASE = "debian:13"
+_PULLED = CACHE / "pulled.json"
+
+PUBLISHED = ("llamacpp", "ollama", "python")
+"""Images that boards pull from the sandbox's registry."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its tag, and the Dockerfile context that makes it.
+
+    `files` are name in the context -> content. `base` is the reference for the build argument BASE.
+    `official` is a reference to pull first, where the image is only a label on that one.
+    """
+
+    name: str
+    tag: str
+    base: str | None = None
+    official: str | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        return f"edge-llm-sandbox/{self.name}:{self.tag}"
+
+    @property
+    def there(self) -> bool:
+        return docker.ours("image", self.reference, SHARED) is not None
+
+
+def content_tag(files: Mapping[str, bytes], *more: str) -> str:
+    """Twelve hex digits of a hash over names, contents and other words, in a fixed order."""
+    digest = hashlib.sha256()
+    for part in (
+        *(p for name in sorted(files) for p in (name.encode(), files[name])),
+        *(word.encode() for word in more),
+    ):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:12]
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by their path in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def official(engines: Mapping[str, Any], machine: str) -> dict[str, str]:
+    """Official images that can be pulled for this machine: name -> reference with a digest.
+
+    `engines` is the content of engines.yml. An engine without a verified digest for a generic host
+    of this architecture (platform.machine()) is absent: it is built.
+    """
+    found = {"python": str(engines["api"]["base_image"])}
+    for name in ("llamacpp", "ollama"):
+        for row in engines["engines"][name]["images"]:
+            fits = row.get("kind", "generic") == "generic" and row.get("arch", machine) == machine
+            if fits and "l4t" not in row and row.get("digest"):
+                found[name] = f"{row['image']}@{row['digest']}"
+                break
+    return found
+
+
+def table(source: Source) -> dict[str, Image]:
+    """All images of the sandbox, each after its parent."""
+    pulled: dict[str, str] = {}
+    if source == "pull":
+        engines = yaml.safe_load((ROOT / "engines.yml").read_text(encoding="utf-8"))
+        pulled = {"base": _OFFICIAL_BASE, **official(engines, platform.machine())}
+    images: dict[str, Image] = {}
+
+    def add(name: str, parent: str | None, files: Mapping[str, bytes], *more: str) -> None:
+        if name in pulled:
+            files = {"Dockerfile": f"FROM {pulled[name]}\n".encode()}
+            images[name] = Image(name, content_tag(files), None, pulled[name], files)
+            return
+        base = images[parent].reference if parent else None
+        images[name] = Image(name, content_tag(files, base or "", *more), base, None, files)
+
+    add("base", None, {}, _SUITE, _ARCHIVE, _BASE_PACKAGES)
+    add("board", "base", read_tree(_HERE / "board"))
+    add("python", "base", read_tree(_HERE / "images" / "python"))
+    hub = {"hub.py": (_HERE / "hub.py").read_bytes()}
+    add("services", "base", read_tree(_HERE / "images" / "services") | hub)
+    add("llamacpp", "base", read_tree(_HERE / "images" / "llamacpp"))
+    add("ollama", "llamacpp", read_tree(_HERE / "images" / "ollama"), ollama.VERSION, ollama.GO)
+    return images
+
+
+def bootstrap(step: Step, image: Image) -> str | None:
+    """Make the archive of the base image's file system with mmdebstrap, where it is needed."""
+    if image.official or image.there or _archive(image).exists():
+        return "not needed"
+    archive = _archive(image)
+    temporary = CACHE / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    unfinished = archive.with_name(archive.name + ".part")
+    step.run(
+        "mmdebstrap",
+        "--variant=minbase",
+        "--format=tar",
+        f"--include={_BASE_PACKAGES}",
+        _SUITE,
+        unfinished,
+        f"deb {_ARCHIVE} {_SUITE} main",
+        f"deb {_ARCHIVE} {_SUITE}-updates main",
+        f"deb {_ARCHIVE}-security {_SUITE}-security main",
+        env={"TMPDIR": str(temporary)},
+    )
+    unfinished.rename(archive)
+    return None
+
+
+def _archive(image: Image) -> Path:
+    return CACHE / f"base-{image.tag}.tar"
+
+
+def make(step: Step, image: Image) -> str | None:
+    """See to it that an image is there: pulled, imported or built."""
+    if image.there:
+        return "already there"
+    if image.official:
+        _pull(step, image.official)
+    if image.name == "base" and not image.official:
+        archive = _archive(image)
+        label, command = f"LABEL {LABEL}={SHARED}", 'CMD ["bash"]'
+        step.run(
+            "docker", "import", "--change", label, "--change", command, archive, image.reference
+        )
+        archive.unlink()
+        return None
+    files = dict(image.files)
+    if image.name == "ollama" and not image.official:
+        files["ollama"] = ollama.BINARY.read_bytes()
+    words = ["--force-rm", "--label", f"{LABEL}={SHARED}", "--tag", image.reference]
+    if image.base:
+        words += ["--build-arg", f"BASE={image.base}"]
+    context = CACHE / f"context-{image.name}.tar"
+    _write_context(context, files)
+    try:
+        with context.open("rb") as stdin:
+            step.run("docker", "build", *words, "-", stdin=stdin)
+    finally:
+        context.unlink()
+    return None
+
+
+def _pull(step: Step, reference: str) -> None:
+    """Pull a reference; one that was not there before is recorded, for `down` to remove."""
+    if docker.inspect("image", reference) is not None:
+        return
+    step.run("docker", "pull", reference)
+    _PULLED.write_text(json.dumps(sorted({*pulled(), reference})))
+
+
+def pulled() -> list[str]:
+    """References that the sandbox pulled."""
+    if not _PULLED.exists():
+        return []
+    references: list[str] = json.loads(_PULLED.read_text())
+    return references
+
+
+def _write_context(path: Path, files: Mapping[str, bytes]) -> None:
+    """A build context as a tar archive, the same bytes for the same files (for the layer cache)."""
+    with tarfile.open(path, "w") as archive:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(files[name])
+            entry.mode = 0o644
+            archive.addfile(entry, io.BytesIO(files[name]))
+
+
+def remove_all() -> int:
+    """Remove the images that the sandbox built or pulled; returns how many. Raises SandboxError.
+
+    An image goes only once its children are gone, so they are tried in rounds.
+    """
+    removed = 0
+    while left := docker.labelled("image", SHARED):
+        before = removed
+        reason = ""
+        for image in left:
+            try:
+                docker.docker("image", "rm", "-f", image)
+                removed += 1
+            except SandboxError as error:
+                reason = str(error)
+        if removed == before:
+            raise SandboxError(f"{len(left)} images of the sandbox could not be removed: {reason}")
+    for reference in pulled():
+        if docker.inspect("image", reference) is not None:
+            docker.docker("image", "rm", reference)
+            removed += 1
+    return removed
