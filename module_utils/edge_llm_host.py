@@ -343,9 +343,11 @@ _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _READY = re.compile(
     r"(?:main|llama_server): model loaded"  # llama.cpp
     r"|server is listening on http|llama_server: listening on http"  # llama.cpp
-    r"|llama-server started in [\d.]+ seconds"  # Ollama from v0.30: its runner is llama-server
     r"|Application startup complete"  # vLLM
 )
+# Ollama loads a model when it is first asked for, which may be long after its start.
+_OLLAMA_LISTENS = re.compile(r'msg="Listening on \S+ \(version ')
+_OLLAMA_LOADED = re.compile(r"(?:llama-server|llama runner) started in ([\d.]+) seconds")
 
 
 def parse_time(text: str) -> Optional[float]:
@@ -363,12 +365,15 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
     {"layers_offloaded", "layers_total" (ints or None), "gpu_buffers" (devices that hold a model
     buffer of their own), "start_seconds" (float or None)}. `started` is the container's start in
     seconds since 1970. A build without any GPU can say that it offloaded all layers: the proof of
-    offload is the number together with a device in gpu_buffers.
+    offload is the number together with a device in gpu_buffers. start_seconds is how long the
+    engine took until it could answer; for Ollama, its own start and its first load, without the
+    time between them in which nobody asked.
     """
     offloaded: Optional[int] = None
     total: Optional[int] = None
     devices: List[str] = []
     seconds: Optional[float] = None
+    ollama: Optional[float] = None  # seconds until it listened
     for line in lines:
         stamp, _, message = line.partition(" ")
         match = _OFFLOADED.search(message)
@@ -379,10 +384,16 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
             device = re.sub(r"_(Mapped|Split|Private)$", "", match.group(1))
             if _GPU.match(device) and device not in devices:
                 devices.append(device)
-        if seconds is None and started is not None and _READY.search(message):
-            moment = parse_time(stamp)
-            if moment is not None:
-                seconds = round(moment - started, 2)
+        moment = parse_time(stamp)
+        if seconds is not None or started is None or moment is None:
+            continue
+        loaded = _OLLAMA_LOADED.search(message)
+        if _OLLAMA_LISTENS.search(message):
+            ollama = moment - started
+        elif ollama is not None and loaded:
+            seconds = round(ollama + float(loaded.group(1)), 2)
+        elif ollama is None and _READY.search(message):
+            seconds = round(moment - started, 2)
     return {
         "layers_offloaded": offloaded,
         "layers_total": total,

@@ -382,11 +382,13 @@ CPU_ONLY = stamped(
     "load_tensors:     NewChip0 model buffer size =   512.00 MiB",
 )
 OLLAMA = stamped(
-    'time=2026-09-20T04:26:02.365Z level=INFO source=routes.go:2008 msg="Listening on [::]:8080"',
+    'time=2026-09-20T04:26:02.365Z level=INFO source=routes.go:2008 msg="Listening on [::]:8080 '
+    '(version 0.34.0)"',
     'time=2026-09-20T04:26:08.365Z level=INFO source=llama_server.go:1295 msg="waiting for '
     'llama-server to start responding"',
     "load_tensors: offloaded 31/31 layers to GPU",
     "load_tensors:        CUDA0 model buffer size =    85.09 MiB",
+    "srv  llama_server: model loaded",
     'time=2026-09-20T04:26:58.365Z level=INFO source=llama_server.go:1362 msg="llama-server '
     'started in 6.02 seconds"',
 )
@@ -403,7 +405,7 @@ VLLM = stamped(
         (CUDA, 29, 29, ["CUDA0"], 10.5),
         (PARTIAL, 4, 41, ["CUDA0", "CUDA1"], None),
         (CPU_ONLY, 27, 27, [], None),
-        (OLLAMA, 31, 31, ["CUDA0"], 5.5),
+        (OLLAMA, 31, 31, ["CUDA0"], 7.52),
         (VLLM, None, None, [], 3.5),
         (["garbage\n", "\n", "\x00 main: model loaded\n"], None, None, [], None),
         ([], None, None, [], None),
@@ -420,6 +422,24 @@ def test_engine_log(
         "layers_offloaded": offloaded,
         "layers_total": total,
         "gpu_buffers": buffers,
+        "start_seconds": seconds,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "started", "seconds"),
+    [
+        ("engine-log-llamacpp-11669.txt", "2026-11-22T18:06:12.840854975Z", 1.81),
+        # Asked 29 seconds after it listened, which is not its start.
+        ("engine-log-ollama-0.34.txt", "2026-11-22T18:04:57.170566911Z", 1.03),
+    ],
+)
+def test_real_logs_of_builds_without_a_gpu(name: str, started: str, seconds: float) -> None:
+    lines = (FIXTURES / name).read_text().splitlines(keepends=True)
+    assert host.parse_engine_log(lines, host.parse_time(started)) == {
+        "layers_offloaded": None,
+        "layers_total": None,
+        "gpu_buffers": [],
         "start_seconds": seconds,
     }
 
