@@ -1,0 +1,82 @@
+"""One run of site.yml over hosts that must be refused and one that must not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CATALOGUES = ("settings.yml", "models.yml", "engines.yml", "boards.yml")
+BOARDS = ("bare-01", "bare-02", "bare-03", "bare-04", "bare-05")
+# What looking at a host leaves behind: Python's and systemd's own housekeeping, and session logs.
+HOUSEKEEPING = ("/root/.ansible", "/tmp", "/run", "/var/log", "/var/lib/systemd", "/var/tmp")
+
+
+@dataclass
+class Run:
+    """What ansible-playbook said."""
+
+    status: int
+    messages: dict[str, list[str]]
+    stats: dict[str, dict[str, int]]
+    before: dict[str, set[str]]
+    after: dict[str, set[str]]
+
+
+def changes(board: str) -> set[str]:
+    """Paths that differ on a board from the image it started as."""
+    listed = subprocess.run(
+        ["docker", "diff", f"test-{board}"], check=True, capture_output=True, text=True
+    )
+    paths = {line[2:] for line in listed.stdout.splitlines()}
+    return {
+        path for path in paths if not path.startswith(HOUSEKEEPING) and "__pycache__" not in path
+    }
+
+
+def wrong_catalogue(folder: Path) -> Path:
+    """The project's catalogues, with another sha256 for the sandbox's model."""
+    for name in CATALOGUES:
+        shutil.copy(ROOT / name, folder / name)
+    models = yaml.safe_load((folder / "models.yml").read_text())
+    models["models"]["smollm2-135m"]["gguf"]["sha256"] = "0" * 64
+    (folder / "models.yml").write_text(yaml.safe_dump(models))
+    return folder
+
+
+def failures(output: dict[str, Any]) -> dict[str, list[str]]:
+    """Host -> the messages of its failed tasks, in order."""
+    found: dict[str, list[str]] = {}
+    for play in output["plays"]:
+        for task in play["tasks"]:
+            for host, result in task["hosts"].items():
+                if result.get("failed") or result.get("unreachable"):
+                    found.setdefault(host, []).append(str(result.get("msg", "")))
+    return found
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    catalogue = wrong_catalogue(tmp_path_factory.mktemp("catalogue"))
+    before = {board: changes(board) for board in BOARDS}
+    done = subprocess.run(
+        [
+            "ansible-playbook", "-i", "inventories/sandbox", "-i", "tests/refusals/hosts.yml",
+            "--limit", "refused,pi-01", "-e", f"refusals_catalogue={catalogue}", "site.yml",
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "SANDBOX": "test"},
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    output = json.loads(done.stdout[done.stdout.index("{") :])
+    after = {board: changes(board) for board in BOARDS}
+    yield Run(done.returncode, failures(output), output["stats"], before, after)
