@@ -38,8 +38,7 @@ class Display(Protocol):
 
 
 class _Counted:
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
         self._total = 0
         self._begun = 0
         self._running: dict[int, Shown] = {}
@@ -62,8 +61,9 @@ class _Counted:
         extra = f" ({note})" if note else ""
         return f"{self._label(step)}: {step.seconds:.1f} s{extra}"
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+def _line(line: str) -> None:
+    print(line, flush=True)
 
 
 class LineDisplay(_Counted):
@@ -90,22 +90,23 @@ class LineDisplay(_Counted):
                     if beat > beats.get(id(step), 0):
                         beats[id(step)] = beat
                         seconds = time.monotonic() - step.started
-                        self._print(f"{self._label(step)}: {seconds:.0f} s ... {step.last[:100]}")
+                        _line(f"{self._label(step)}: {seconds:.0f} s ... {step.last[:100]}")
 
     def start(self, step: Shown) -> None:
         with self._lock:
-            self._print(f"{self._begin(step)} ...")
+            _line(f"{self._begin(step)} ...")
 
     def end(self, step: Shown, note: str | None) -> None:
         with self._lock:
-            self._print(self._finish(step, note))
+            _line(self._finish(step, note))
 
 
 class LiveDisplay(_Counted):
     """For a terminal: finished steps scroll up, running ones move below them."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console)
+        super().__init__()
+        self._console = console
         self._spinner = Spinner("dots")
 
     @contextmanager
@@ -139,10 +140,10 @@ class LiveDisplay(_Counted):
 
     def end(self, step: Shown, note: str | None) -> None:
         with self._lock:
-            self._print(self._finish(step, note))
+            self._console.print(self._finish(step, note), markup=False, highlight=False)
 
 
 def display_for_terminal() -> Display:
     """A live display on a terminal, plain lines elsewhere."""
     console = Console()
-    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+    return LiveDisplay(console) if console.is_terminal else LineDisplay()
