@@ -367,6 +367,8 @@ def create_app(
         # They would load scripts from elsewhere; /openapi.json stays, behind the key.
         docs_url=None,
         redoc_url=None,
+        # It would record exceptions with their text, and send it wherever the environment says.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.get("/health")(api.health)
     app.get("/ready")(api.ready)

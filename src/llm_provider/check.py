@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -255,7 +256,7 @@ class _Checker:
         self._need(self._ready, "the engine is not ready")
         choice = choice_of(await self._board.chat(self._body()))
         text = text_of(choice.get("message"))
-        self.report.answer = text.strip()
+        self.report.answer = text.strip() or None
         self._compare(text, self.wanted.answer)
         if not choice.get("finish_reason"):
             raise Failed(f"{text.strip()!r}, without a finish_reason")
@@ -267,9 +268,18 @@ class _Checker:
         times: list[float] = []
         finish_reason = None
         tokens = None
-        started = time.monotonic()
         body = self._body() | {"stream_options": {"include_usage": True}}
-        async for event in events(self._board.stream(body)):
+        arrived = started = time.monotonic()
+
+        async def clocked() -> AsyncGenerator[bytes, None]:
+            # What comes in one piece came at one time, however many events it holds.
+            nonlocal arrived
+            async with aclosing(self._board.stream(body)) as stream:
+                async for chunk in stream:
+                    arrived = time.monotonic()
+                    yield chunk
+
+        async for event in events(clocked()):
             if isinstance(usage := event.get("usage"), dict):
                 tokens = usage.get("completion_tokens")
             if not event.get("choices"):
@@ -278,7 +288,7 @@ class _Checker:
             finish_reason = choice.get("finish_reason") or finish_reason
             if text := text_of(choice.get("delta")):
                 texts.append(text)
-                times.append(time.monotonic())
+                times.append(arrived)
         answer = "".join(texts)
         self._compare(answer, self.wanted.answer or self.report.answer)
         if len(texts) < 2:
@@ -320,6 +330,11 @@ def text_of(message: object) -> str:
 
 
 def _rate(tokens: int, times: list[float]) -> float | None:
-    """Tokens per second after the first; None when all arrived at once."""
-    elapsed = times[-1] - times[0]
-    return round((tokens - 1) / elapsed, 1) if elapsed > 0 else None
+    """Tokens per second after the first that came; None when all came at once.
+
+    `times` is when each piece of text came (seconds); `tokens` is how many they hold in all.
+    """
+    later = sum(time > times[0] for time in times)
+    if not later:
+        return None
+    return round(tokens * later / len(times) / (times[-1] - times[0]), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import sys
@@ -24,8 +25,11 @@ exit status:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status (see --help)."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # An answer may hold what the terminal cannot show; that is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     try:
         if not arguments.url:
             raise ConfigurationError("No URL is given; use --url, or set OPENAI_BASE_URL.")
