@@ -44,12 +44,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                     hosts = ", ".join(sorted(self._waiting))
                     self._display.display(f"... {self._task}: {elapsed:.0f} s, waiting for {hosts}")
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+    def _start(self, task: Any) -> None:
         with self._lock:
             self._task, self._begun = task.get_name(), time.monotonic()
             self._waiting.clear()
 
-    v2_playbook_on_handler_task_start = v2_playbook_on_task_start
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self._start(task)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._start(task)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         with self._lock:

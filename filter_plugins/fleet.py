@@ -29,7 +29,7 @@ def _seconds(value: float | None) -> str:
 def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     """A host's cells, in the order of COLUMNS, and the reply or the reason why there is none.
 
-    `host` is its hostvars after the verify role: board_plan, verify_report and the state read last.
+    `host` is its hostvars after the verify role: board_plan, verify_report and verify_engine_log.
     """
     name = str(host["inventory_hostname"])
     plan = host.get("board_plan")
@@ -37,8 +37,7 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
         reason = "refused: see the message above" if plan else "not reached or not read"
         return [name, *["-"] * (len(COLUMNS) - 1)], reason
     settings = plan["environment"]
-    state = (host.get("stack_read") or {}).get("state") or host["board_state"]
-    log = state["deployment"]["engine_log"] or {}
+    log = host.get("verify_engine_log") or {}
     report = host.get("verify_report") or {}
     offloaded = log.get("layers_offloaded") if log.get("gpu_buffers") else 0
     total = log.get("layers_total")
