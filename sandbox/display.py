@@ -140,7 +140,9 @@ class LiveDisplay(_Counted):
 
     def end(self, step: Shown, note: str | None) -> None:
         with self._lock:
-            self._console.print(self._finish(step, note), markup=False, highlight=False)
+            line = self._finish(step, note)
+        # Outside the lock: printing waits for a redraw, and a redraw waits for the lock.
+        self._console.print(line, markup=False, highlight=False)
 
 
 def display_for_terminal() -> Display:

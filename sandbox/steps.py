@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -24,6 +25,8 @@ from sandbox.errors import SandboxError
 _TAIL_LINES = 20
 # Seconds that a stopped command gets to clean up before it is killed.
 _GRACE = 10.0
+# Colours and cursor moves (ECMA-48 control sequences).
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Cancelled(Exception):
@@ -69,7 +72,8 @@ class Step:
                 self.seconds = time.monotonic() - self.started
 
     def say(self, line: str) -> None:
-        """Add a line to the log and show it as the step's latest."""
+        """Add a line to the log, without its colours, and show it as the step's latest."""
+        line = _ESCAPES.sub("", line)
         self._out.write(line + "\n")
         self._out.flush()
         if line.strip():

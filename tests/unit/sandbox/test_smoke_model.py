@@ -61,7 +61,7 @@ def test_no_token_is_there_twice() -> None:
 
 @pytest.mark.parametrize("last", ["<|assistant|>", "<0x41>", "a", "\u2581", "<s>"])
 def test_whatever_a_prompt_ends_with_the_answer_follows_and_stops(last: str) -> None:
-    """What an engine computes where zero weights add nothing: normalise, multiply, take the best."""
+    """What an engine computes where weights are zero: normalise, multiply, take the best."""
     embedding, output = smoke_model.next_token_weights()
     words = [word for word, _ in smoke_model.vocabulary()]
     said: list[str] = []
