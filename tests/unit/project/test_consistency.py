@@ -1,0 +1,79 @@
+"""One definition for each fact: what stands in two places says the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_argument_specs_are_the_defaults(role: str) -> None:
+    options = load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = load(f"roles/{role}/defaults/main.yml")
+    assert set(options) == set(defaults)
+    for name, option in options.items():
+        if "default" in option:
+            assert option["default"] == defaults[name], name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_says_what_it_hands_on(role: str) -> None:
+    text = (ROOT / f"roles/{role}/README.md").read_text()
+    assert text.startswith(f"# {role}\n")
+    assert re.search(r"hands?\s+(\w+\s+)?on", text, re.IGNORECASE)
+
+
+def test_the_readme_has_every_variable() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in load("settings.yml")["settings"]:
+        assert f"`{name}`" in readme, name
+
+
+def test_the_readme_has_every_make_target() -> None:
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets
+    for target in targets:
+        assert f"make {target}" in readme, target
+
+
+@pytest.mark.parametrize("name", sorted(load("models.yml")["models"]))
+def test_models_are_locked_wholly_or_not_at_all(name: str) -> None:
+    weights = load("models.yml")["models"][name]["gguf"]
+    lock = [weights["revision"], weights["size"], weights["sha256"]]
+    assert all(lock) or not any(lock)
+    if all(lock):
+        assert re.fullmatch(r"[0-9a-f]{64}", weights["sha256"])
+
+
+def test_images_are_pinned_by_digest_or_left_open() -> None:
+    engines = load("engines.yml")
+    assert "@sha256:" in engines["api"]["base_image"]
+    for engine in engines["engines"].values():
+        for row in engine["images"]:
+            digest = row["digest"]
+            assert digest is None or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+            assert not row["image"].endswith(":latest")
+
+
+def test_locks_agree() -> None:
+    """A package has the same pins in every lock that has it."""
+    pins: dict[str, set[str]] = {}
+    for lock in ("api", "control", "dev"):
+        found: dict[str, set[str]] = {}
+        for line in (ROOT / f"requirements/{lock}.txt").read_text().splitlines():
+            if match := re.match(r"([a-z0-9._-]+)==(\S+)", line):
+                found.setdefault(match[1], set()).add(match[2])
+        for package, versions in found.items():
+            assert pins.setdefault(package, versions) == versions, package

@@ -1,0 +1,109 @@
+"""The templates, rendered with every name defined or not at all, for each engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from filter_plugins.plan import deployment_plan
+from tests.unit.plan.conftest import OWN_IMAGE, ROOT, catalogues, jetson
+
+__all__ = ["catalogues", "jetson"]
+
+
+def render(name: str, **variables: Any) -> str:
+    """Render as Ansible does: a name that is not defined is an error."""
+    environment = jinja2.Environment(  # noqa: S701 (nothing here is HTML)
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        loader=jinja2.FileSystemLoader(ROOT / "templates"),
+    )
+    environment.filters |= {"to_json": json.dumps, "combine": lambda left, right: left | right}
+    return environment.get_template(name).render(variables)
+
+
+@pytest.fixture(params=["llamacpp", "ollama", "vllm"])
+def plan(
+    request: pytest.FixtureRequest, jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> dict[str, Any]:
+    catalogues = json.loads(json.dumps(catalogues))
+    model = catalogues["models"]["smollm2-135m"]
+    model["hf"] = model["gguf"]
+    given = {"llm_provider": request.param, "llm_model": "smollm2-135m", "llm_image": OWN_IMAGE}
+    planned = deployment_plan(jetson, "orin", given, catalogues)
+    assert planned["problems"] == []
+    return planned
+
+
+def compose(plan: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    variables: dict[str, Any] = {
+        "stack_plan": plan,
+        "stack_start_timeout": 600,
+        "__stack_uid": 10010,
+        "__stack_start_interval": True,
+    }
+    text = render("docker-compose.yml.j2", **(variables | changes))
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def env(plan: dict[str, Any]) -> dict[str, str]:
+    text = render("env.j2", stack_plan=plan, stack_bundle={"image": "edge-llm/chat-api:1"})
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_env_says_what_runs(plan: dict[str, Any]) -> None:
+    values = env(plan)
+    assert values["LLM_PROVIDER"] == plan["provider"]
+    assert values["API_IMAGE"] == "edge-llm/chat-api:1"
+    assert values["CTX_SIZE"] == "4096"
+
+
+def test_compose_takes_only_what_env_has(plan: dict[str, Any]) -> None:
+    used = set(re.findall(r"\$\{(\w+)\}", json.dumps(compose(plan))))
+    assert used <= set(env(plan))
+    assert "ENGINE_IMAGE" in used
+
+
+@pytest.mark.parametrize("service", ["engine", "api"])
+def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
+    found = compose(plan)["services"][service]
+    assert found["user"] == "10010:10010"
+    assert found["read_only"] is True
+    assert found["cap_drop"] == ["ALL"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert found["restart"] == "unless-stopped"
+    assert all(volume["read_only"] for volume in found["volumes"])
+
+
+def test_only_the_chat_api_is_published_beyond_the_host(plan: dict[str, Any]) -> None:
+    services = compose(plan)["services"]
+    assert services["engine"]["ports"] == ["127.0.0.1:11434:8080"]
+    assert services["api"]["ports"] == ["8000:8000"]
+
+
+def test_start_interval_is_left_out_for_an_older_docker(plan: dict[str, Any]) -> None:
+    for service in compose(plan)["services"].values():
+        assert service["healthcheck"]["start_interval"] == "1s"
+    for service in compose(plan, __stack_start_interval=False)["services"].values():
+        assert "start_interval" not in service["healthcheck"]
+
+
+def test_a_missing_name_is_an_error(plan: dict[str, Any]) -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        render("docker-compose.yml.j2", stack_plan=plan)
+
+
+def test_no_template_goes_untested() -> None:
+    assert {path.name for path in Path(ROOT / "templates").iterdir()} == {
+        "docker-compose.yml.j2",
+        "env.j2",
+    }
