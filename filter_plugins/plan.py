@@ -213,6 +213,10 @@ def _port_problems(ports: dict[str, Any]) -> list[Problem]:
     return problems
 
 
+def _pinned(row: dict[str, Any]) -> str:
+    return f"{row['image']}@{row['digest']}"
+
+
 def _engine_image(
     settings: dict[str, Any],
     provider: str,
@@ -244,7 +248,7 @@ def _engine_image(
             f" write it there (docker buildx imagetools inspect {row['image']} names it),"
             " or set llm_image to an image of your own (name@sha256:...)."
         ]
-    return {"image": f"{row['image']}@{row['digest']}", "entrypoint": row.get("entrypoint")}, []
+    return {"image": _pinned(row), "entrypoint": row.get("entrypoint")}, []
 
 
 def _model(
@@ -453,7 +457,7 @@ def deployment_plan(
         },
         "gpu": {"layers": gpu_layers, "required": required, "runtime": runtime},
         "api": {
-            "base_image": settings["llm_api_base_image"] or catalogues["api"]["base_image"],
+            "base_image": settings["llm_api_base_image"] or _pinned(catalogues["api"]),
             "architecture": catalogues["architectures"][board["arch"]],
         },
         "memory": need,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import docker, fleet, models
+from sandbox import docker, images, models
 from sandbox.errors import SandboxError
 from sandbox.instance import LABEL
 
@@ -45,10 +45,10 @@ def test_a_folder_with_a_mount_in_it_is_not_deleted(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\ndevtmpfs {folder}/chroot/dev devtmpfs rw 0 0\n")
     with pytest.raises(SandboxError, match="chroot/dev is mounted inside"):
-        fleet.remove_tree(folder, mounts)
+        images.remove_tree(folder, mounts)
     assert (folder / "chroot" / "dev").exists()
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\ntmpfs {folder}-too tmpfs rw 0 0\n")
-    fleet.remove_tree(folder, mounts)
+    images.remove_tree(folder, mounts)
     assert not folder.exists()
 
 
