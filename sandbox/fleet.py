@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from functools import partial
-from pathlib import Path
 
 from sandbox import boards, docker, engine, images, models, ollama, services, source
 from sandbox.errors import SandboxError
@@ -98,7 +97,7 @@ def down(instance: Instance, keep_cache: bool) -> None:
         for volume in docker.labelled("volume", SHARED):
             docker.docker("volume", "rm", volume)
         print(engine.stop())
-    remove_tree(STATE)
+    images.remove_tree(STATE)
     print(f"Sandbox {instance.name} is down. Debian packages stay: see /var/log/apt/history.log.")
 
 
@@ -117,18 +116,6 @@ def _remove(instance: Instance) -> None:
 
 def _is_up(name: str, answers: bool) -> bool:
     return answers and bool(docker.labelled("container", name) or docker.labelled("network", name))
-
-
-def remove_tree(folder: Path, mounts: Path = Path("/proc/mounts")) -> None:
-    """Delete a folder. Raises SandboxError where something is mounted in it.
-
-    A killed mmdebstrap could leave this machine's /dev there, and deleting goes through mounts.
-    """
-    points = [line.split()[1] for line in mounts.read_text(encoding="utf-8").splitlines()]
-    inside = [point for point in points if Path(point).is_relative_to(folder)]
-    if inside:
-        raise SandboxError(f"{inside[0]} is mounted inside {folder}: unmount it, then try again.")
-    shutil.rmtree(folder)
 
 
 def status(instance: Instance) -> str:

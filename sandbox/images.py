@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,9 +129,15 @@ def bootstrap(step: Step, image: Image) -> str | None:
         return "not needed"
     archive = _archive(image)
     temporary = CACHE / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
+    if temporary.exists():
+        remove_tree(temporary)
+    temporary.mkdir(parents=True)
     unfinished = archive.with_name(archive.name + ".part")
+    # It mounts this machine's /dev and /sys in the new file system. In namespaces of its own, all
+    # of that ends with it, however it ends. (Without root it makes namespaces itself.)
+    alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
     step.run(
+        *(alone if os.geteuid() == 0 else ()),
         "mmdebstrap",
         "--variant=minbase",
         "--format=tar",
@@ -143,6 +151,15 @@ def bootstrap(step: Step, image: Image) -> str | None:
     )
     unfinished.rename(archive)
     return None
+
+
+def remove_tree(folder: Path, mounts: Path = Path("/proc/mounts")) -> None:
+    """Delete a folder; one with something mounted in it is left. Raises SandboxError for that."""
+    points = [line.split()[1] for line in mounts.read_text(encoding="utf-8").splitlines()]
+    inside = [point for point in points if Path(point).is_relative_to(folder)]
+    if inside:
+        raise SandboxError(f"{inside[0]} is mounted inside {folder}: unmount it, then try again.")
+    shutil.rmtree(folder)
 
 
 def _archive(image: Image) -> Path:
