@@ -87,7 +87,7 @@ def official(engines: Mapping[str, Any], machine: str) -> dict[str, str]:
     `engines` is the content of engines.yml. An engine without a verified digest for a generic host
     of this architecture (platform.machine()) is absent: it is built.
     """
-    found = {"python": str(engines["api"]["base_image"])}
+    found = {"python": f"{engines['api']['image']}@{engines['api']['digest']}"}
     for name in ("llamacpp", "ollama"):
         for row in engines["engines"][name]["images"]:
             fits = row.get("kind", "generic") == "generic" and row.get("arch", machine) == machine

@@ -57,7 +57,7 @@ def test_every_image_comes_after_its_parent() -> None:
 @pytest.fixture
 def engines() -> dict[str, Any]:
     return {
-        "api": {"base_image": "python@sha256:1"},
+        "api": {"image": "python", "digest": "sha256:1"},
         "engines": {
             "llamacpp": {
                 "images": [
