@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                 fleet.reboot(instance, asked.host)
             else:
                 fleet.power_cut(instance, asked.host)
-    except SandboxError as error:
+    except (SandboxError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+QUICK = 0.5
+"""Seconds after which a step is announced: one that ends before is worth a single line."""
 HEARTBEAT = 15.0
 """Seconds between two signs of life of a step, where there is no terminal."""
 
@@ -45,12 +47,11 @@ class _Counted:
         self._numbers: dict[int, int] = {}
         self._lock = threading.RLock()
 
-    def _begin(self, step: Shown) -> str:
+    def _begin(self, step: Shown) -> None:
         self._begun += 1
         self._numbers[id(step)] = self._begun
         step.started = time.monotonic()
         self._running[id(step)] = step
-        return self._label(step)
 
     def _label(self, step: Shown) -> str:
         width = len(str(self._total))
@@ -67,7 +68,7 @@ def _line(line: str) -> None:
 
 
 class LineDisplay(_Counted):
-    """For logs and pipes: a line at the start, one every 15 s, one at the end."""
+    """For logs and pipes: a line when a step turns out long, one every 15 s, one at the end."""
 
     @contextmanager
     def showing(self, total: int) -> Iterator[None]:
@@ -83,18 +84,21 @@ class LineDisplay(_Counted):
 
     def _tick(self, over: threading.Event) -> None:
         beats: dict[int, int] = {}
-        while not over.wait(0.5):
+        while not over.wait(0.25):
             with self._lock:
                 for step in self._running.values():
-                    beat = int((time.monotonic() - step.started) / HEARTBEAT)
-                    if beat > beats.get(id(step), 0):
+                    seconds = time.monotonic() - step.started
+                    beat = int(seconds / HEARTBEAT)
+                    if seconds > QUICK and id(step) not in beats:
                         beats[id(step)] = beat
-                        seconds = time.monotonic() - step.started
+                        _line(f"{self._label(step)} ...")
+                    elif beat > beats.get(id(step), 0):
+                        beats[id(step)] = beat
                         _line(f"{self._label(step)}: {seconds:.0f} s ... {step.last[:100]}")
 
     def start(self, step: Shown) -> None:
         with self._lock:
-            _line(f"{self._begin(step)} ...")
+            self._begin(step)
 
     def end(self, step: Shown, note: str | None) -> None:
         with self._lock:

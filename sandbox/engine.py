@@ -19,6 +19,7 @@ from sandbox.steps import Step
 
 _RECORD = STATE / "dockerd.json"
 _LOG = STATE / "dockerd.log"
+_PACKAGES = STATE / "packages.json"
 _START_SECONDS = 60.0
 
 
@@ -91,9 +92,20 @@ def _install(step: Step, packages: Sequence[str]) -> str | None:
     apt = {"DEBIAN_FRONTEND": "noninteractive"}
     # Where another apt-get is at work, wait for its end.
     wait = ("-o", "DPkg::Lock::Timeout=300")
+    # An interrupted installation would make the next one refuse; otherwise this does nothing.
+    step.run("dpkg", "--configure", "-a", env=apt)
     step.run("apt-get", "update", *wait, env=apt)
     step.run("apt-get", "install", "-y", "--no-install-recommends", *wait, *packages, env=apt)
+    _PACKAGES.write_text(json.dumps(sorted({*installed(), *packages})))
     return " ".join(packages)
+
+
+def installed() -> list[str]:
+    """Debian packages that the sandbox asked for and this machine did not have."""
+    if not _PACKAGES.exists():
+        return []
+    packages: list[str] = json.loads(_PACKAGES.read_text())
+    return packages
 
 
 def _which(command: str) -> str | None:

@@ -97,8 +97,10 @@ def down(instance: Instance, keep_cache: bool) -> None:
         for volume in docker.labelled("volume", SHARED):
             docker.docker("volume", "rm", volume)
         print(engine.stop())
+    packages = " ".join(engine.installed())
+    stays = f" These Debian packages were installed and stay: {packages}." if packages else ""
     images.remove_tree(STATE)
-    print(f"Sandbox {instance.name} is down. Debian packages stay: see /var/log/apt/history.log.")
+    print(f"Sandbox {instance.name} is down.{stays}")
 
 
 def _remove(instance: Instance) -> None:

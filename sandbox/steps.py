@@ -95,10 +95,10 @@ class Step:
         self.say("$ " + " ".join(words))
         self.check()
         # A session of its own: Ctrl-C reaches it through `cancel`, once, and with its children.
-        # And should this process be killed, the command gets SIGTERM: a second `up` must not meet
+        # And should this process be killed, the command dies with it: a second `up` must not meet
         # the first one's commands at work on the same files.
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", "--", *words],
+            ["setpriv", "--pdeathsig", "KILL", "--", *words],
             env={**os.environ, **(env or {})},
             cwd=cwd,
             stdin=stdin or subprocess.DEVNULL,

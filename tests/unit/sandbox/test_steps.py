@@ -130,7 +130,7 @@ def test_waiting_ends_with_a_sentence(tmp_path: Path) -> None:
         step.until(lambda: False, "the bus", 0)
 
 
-def test_without_a_terminal_there_is_a_line_at_start_a_heartbeat_and_a_line_at_the_end(
+def test_without_a_terminal_a_long_step_has_a_first_line_heartbeats_and_a_last_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(display, "HEARTBEAT", 0.2)
@@ -142,9 +142,12 @@ def test_without_a_terminal_there_is_a_line_at_start_a_heartbeat_and_a_line_at_t
 
     runner = Runner(tmp_path, LineDisplay())
     runner.add("a", "Some work", act)
+    runner.add("b", "Next to nothing", lambda step: None, ["a"])
     runner.execute()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[1/1] Some work ..."
+    assert lines[0] == "[1/2] Some work ..."
     assert lines[1].endswith("s ... half way")
-    assert lines[-1].startswith("[1/1] Some work: 1.")
-    assert lines[-1].endswith("s (as good as new)")
+    assert lines[-2].startswith("[1/2] Some work: 1.")
+    assert lines[-2].endswith("s (as good as new)")
+    assert lines[-1] == "[2/2] Next to nothing: 0.0 s"
+    assert len([line for line in lines if "Next to nothing" in line]) == 1
