@@ -55,6 +55,6 @@ def test_no_bytecode_of_this_machine_travels(project: Path) -> None:
 def test_wheels_that_cannot_be_had_are_an_error_with_the_reason(project: Path) -> None:
     (project / "requirements/api.txt").write_text("not a requirement\n")
     archive = project / "cache" / "archive.tar.gz"
-    with pytest.raises(OSError, match="wheels for arm64 could not be fetched: .*Invalid require"):
+    with pytest.raises(OSError, match=r"wheels for arm64 could not be fetched: .*Invalid require"):
         bundle.build(project, "arm64", archive)
     assert list(archive.parent.iterdir()) == [], "a failure leaves nothing behind"
