@@ -89,10 +89,11 @@ class LineDisplay(_Counted):
                 for step in self._running.values():
                     seconds = time.monotonic() - step.started
                     beat = int(seconds / HEARTBEAT)
-                    if seconds > QUICK and id(step) not in beats:
-                        beats[id(step)] = beat
-                        _line(f"{self._label(step)} ...")
-                    elif beat > beats.get(id(step), 0):
+                    if id(step) not in beats:
+                        if seconds > QUICK:
+                            beats[id(step)] = beat
+                            _line(f"{self._label(step)} ...")
+                    elif beat > beats[id(step)]:
                         beats[id(step)] = beat
                         _line(f"{self._label(step)}: {seconds:.0f} s ... {step.last[:100]}")
 
