@@ -80,7 +80,11 @@ def install_tools(step: Step, building: bool) -> str | None:
             "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
         }
         packages |= {package for path, package in files.items() if not Path(path).exists()}
-    return _install(step, sorted(packages))
+    note = _install(step, sorted(packages))
+    if not _which("docker"):
+        # From Debian 13 on, the command is a package of its own, which docker.io only recommends.
+        _install(step, ["docker-cli"])
+    return note
 
 
 def _install(step: Step, packages: Sequence[str]) -> str | None:
