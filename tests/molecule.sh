@@ -3,4 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SANDBOX=test
-exec molecule test --all "$@"
+# What an interrupted run left: its boards, and Molecule's belief that they are there.
+python -m sandbox down --keep-cache
+molecule reset -s default >/dev/null
+exec molecule test --all --no-command-borders "$@"

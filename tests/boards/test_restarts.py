@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.host.test_host import check
+
+BOOT_SECONDS = 90
+
+
+def wait_for_health(url: str) -> None:
+    """Return once the chat API answers; fail where it does not within a boot's time."""
+    end = time.monotonic() + BOOT_SECONDS
+    while True:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError as error:
+            if time.monotonic() > end:
+                pytest.fail(f"{url} does not answer {BOOT_SECONDS} s after the start: {error}")
+        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("verb", ["reboot", "power-cut"])
 def test_the_host_serves_again(host: Any, plan: dict[str, Any], key: str, verb: str) -> None:
     before = host.check_output("docker inspect -f '{{.State.StartedAt}}' edge-llm-engine")
     subprocess.run([sys.executable, "-m", "sandbox", verb, plan["host"]], check=True, timeout=120)
+    wait_for_health(plan["url"])
     answer = plan["model"]["proof"]["answer"]
     done = check(
         plan,
