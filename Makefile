@@ -48,7 +48,7 @@ lint: ## every linter
 	ruff check . && ruff format --check .
 	mypy --strict src sandbox filter_plugins library module_utils callback_plugins tests
 	yamllint --strict .
-	shellcheck scripts/* $$(git ls-files '*.sh') .ci/run
+	shellcheck scripts/* .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime
 	ansible-lint
 
 unit: ## unit tests

@@ -254,7 +254,10 @@ def _engine_image(
 def _model(
     name: str, engine: dict[str, Any], provider: str, catalogue: dict[str, Any], mirror: str
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """The model's part of the plan: file, size, hash, address, known answer."""
+    """The model's part of the plan: file, size, hash, address, known answer.
+
+    The caller adds `present`: whether a file of that name and size is on the host.
+    """
     if name not in catalogue:
         return {}, [
             f"llm_model is {name!r};{_closest(name, list(catalogue))}"
@@ -329,7 +332,7 @@ def _memory_problems(
 
 
 def _disk_problems(model: dict[str, Any], state: dict[str, Any]) -> list[Problem]:
-    if model["file"] in state["models"]:
+    if model["present"]:
         return []
     disk = state["board"]["disk"]
     need = model["size"] + DISK_RESERVE
@@ -428,6 +431,8 @@ def deployment_plan(
         problems += _context_problems(model, context_size) or _memory_problems(
             model, need, board["memory_total"], context_size, parallel
         )
+        there = state["models"].get(model["file"])
+        model["present"] = bool(there and there["size"] == model["size"])
         problems += _disk_problems(model, state)
     if problems:
         return {"problems": [f"{host}: {each}" for each in problems]}

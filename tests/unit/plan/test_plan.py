@@ -201,6 +201,15 @@ def test_all_problems_of_a_host_are_told_at_once(
     assert len(plan["problems"]) == 4
 
 
+def test_weights_are_present_only_where_the_size_is_right(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    file = "Llama-3.2-3B-Instruct-Q4_K_M.gguf"
+    for size, present in ((2019377696, True), (12, False)):
+        state = changed(jetson, "models", {file: {"size": size, "recorded_sha256": None}})
+        assert deployment_plan(state, "orin", IMAGE, catalogues)["model"]["present"] is present
+
+
 def test_a_bare_tag_is_accepted_where_the_host_has_it(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
