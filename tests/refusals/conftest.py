@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,19 +63,25 @@ def failures(output: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    catalogue = wrong_catalogue(tmp_path_factory.mktemp("catalogue"))
-    before = {board: changes(board) for board in BOARDS}
+def provision(limit: str, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run site.yml; returns its exit status and what it printed."""
     done = subprocess.run(
         [
             "ansible-playbook", "-i", "inventories/sandbox", "-i", "tests/refusals/hosts.yml",
-            "--limit", "refused,pi-01", "-e", f"refusals_catalogue={catalogue}", "site.yml",
+            "--limit", limit, *words, "site.yml",
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "SANDBOX": "test"},
     )  # fmt: skip
     assert done.stdout, done.stderr
-    output = json.loads(done.stdout[done.stdout.index("{") :])
+    output: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    return done.returncode, output
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    catalogue = wrong_catalogue(tmp_path_factory.mktemp("catalogue"))
+    before = {board: changes(board) for board in BOARDS}
+    status, output = provision("refused,pi-01,!unprepared", "-e", f"refusals_catalogue={catalogue}")
     after = {board: changes(board) for board in BOARDS}
-    yield Run(done.returncode, failures(output), output["stats"], before, after)
+    return Run(status, failures(output), output["stats"], before, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.refusals.conftest import BOARDS, Run
+from tests.refusals.conftest import BOARDS, Run, changes, failures, provision
 
 SENTENCES = {
     "unknown-provider": "unknown-provider: llm_provider is 'lamacpp'; Did you mean llamacpp?"
@@ -56,3 +56,14 @@ def test_the_exit_status_tells(run: Run) -> None:
 
 def test_every_refused_host_was_looked_at(run: Run) -> None:
     assert set(run.stats) == {*SENTENCES, "pi-01"}
+
+
+def test_a_tag_alone_is_safe_on_an_unprepared_host() -> None:
+    before = changes("bare-01")
+    status, output = provision("unprepared", "--tags", "stack")
+    assert status == 2
+    assert failures(output)["unprepared"][-1] == (
+        "unprepared: Docker is not in place on the host, and the docker role has not run;"
+        " run site.yml without --tags, or with --tags docker,models,stack."
+    )
+    assert changes("bare-01") == before

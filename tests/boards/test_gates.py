@@ -1,0 +1,78 @@
+"""The gates of a run: each stops a host that does not serve what its plan says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def play(playbook: str, host: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            "ansible-playbook", "-i", "inventories/sandbox", "--limit", host,
+            "-e", json.dumps(variables), playbook,
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"SANDBOX": "test"},
+    )  # fmt: skip
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    """What the run printed, as one line of words."""
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "sentence"),
+    [
+        (
+            "jetson-01",
+            {"llm_gpu_required": True},
+            "jetson-01: the proof failed: 99 layers were asked onto the GPU, and the engine's log"
+            " tells of none of an unknown number, with model buffers on no GPU;",
+        ),
+        (
+            "pi-01",
+            {"verify_answer": "Nonsense."},
+            "pi-01: the proof failed: chat: wanted",
+        ),
+        (
+            "pi-01",
+            {"verify_api_key": "not-the-key-of-this-host"},
+            "pi-01: the proof failed: ready: wanted",
+        ),
+    ],
+)
+def test_a_proof_that_fails_fails_the_host(
+    host: str, variables: dict[str, object], sentence: str
+) -> None:
+    done = play("playbooks/verify.yml", host, **variables)
+    assert done.returncode == 2, done.stdout
+    assert sentence in message(done)
+    assert "failed=1" in done.stdout
+    assert "changed=0" in done.stdout
+
+
+def test_the_proof_alone_passes() -> None:
+    done = play("playbooks/verify.yml", "jetson-01,pi-01")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("changed=0") == 2
+
+
+def test_an_engine_that_does_not_start_is_told_with_its_own_words() -> None:
+    images = json.loads((ROOT / ".sandbox/test/images.json").read_text())
+    wrong = {"llm_provider": "llamacpp", "llm_image": images["ollama"]}
+    done = play("site.yml", "pi-01", **wrong)
+    try:
+        assert done.returncode == 2, done.stdout
+        assert "pi-01: llamacpp with smollm2-135m did not start" in message(done)
+        assert "Error: unknown flag: --api-key-file" in message(done)
+    finally:
+        again = play("site.yml", "pi-01")
+    assert again.returncode == 0, again.stdout
