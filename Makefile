@@ -22,7 +22,7 @@ up: ## two simulated boards on this machine, provisioned and proven
 	@scripts/venv control
 	@python -m sandbox up
 	@ansible-playbook -i inventories/sandbox site.yml
-	@printf '\nTry next:\n  make chat HOST=pi-01 PROMPT="What is the capital of France?"\n  eval "$$(make env HOST=jetson-01)"   # any OpenAI client then speaks to that board\n'
+	@printf '\nTry next:\n  make chat HOST=pi-01 PROMPT="Hello"\n  eval "$$(make env HOST=jetson-01)"   # any OpenAI client then speaks to that board\n'
 
 down: ## remove all that make up made (KEEP=cache keeps images, downloads and .venv)
 	@if [ -x $(VENV)/python ]; then $(VENV)/python -m sandbox down $(if $(filter cache,$(KEEP)),--keep-cache); fi
