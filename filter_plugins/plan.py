@@ -175,7 +175,7 @@ def _board_problems(
             f"the host runs {board['os'].get('pretty_name') or f'{system} {version}'};"
             f" supported are: {_choices(known)}."
         )
-    elif not versions[version] and not (docker["running"] and docker["compose"]):
+    elif not versions[version]["compose"] and not (docker["running"] and docker["compose"]):
         problems.append(
             f"Docker with its compose plugin is not running on the host, and the archive of"
             f" {system} {version} does not have the plugin; install Docker CE"
@@ -467,7 +467,8 @@ def deployment_plan(
         },
         "memory": need,
         "docker": {
-            "packages": [] if docker["running"] and docker["compose"] else packages,
+            "packages": ([] if docker["running"] else packages["docker"])
+            + ([] if docker["running"] and docker["compose"] else packages["compose"]),
             "daemon_json": daemon_json,
         },
         # The host's .env, in the order in which a person reads it.

@@ -186,6 +186,26 @@ def test_docker_must_be_there_where_the_archive_lacks_compose(
     assert "the archive of debian 12 does not have the plugin; install Docker CE" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("running", "compose", "packages"),
+    [
+        (False, None, ["docker.io", "docker-cli", "docker-compose"]),
+        (True, None, ["docker-compose"]),
+        (True, "2.26.1", []),
+    ],
+)
+def test_only_what_is_missing_of_docker_is_installed(
+    pi: dict[str, Any],
+    catalogues: dict[str, Any],
+    running: bool,
+    compose: str | None,
+    packages: list[str],
+) -> None:
+    pi["docker"] |= {"running": running, "compose": compose}
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert plan["docker"]["packages"] == packages
+
+
 def test_own_containers_may_hold_the_ports(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
