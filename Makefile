@@ -10,10 +10,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 # What the last run wrote for clients of a host: its address and its key.
-CLIENT = $(firstword $(wildcard $(INVENTORY)/.secrets/$(HOST).env) $(wildcard .sandbox/main/keys/$(HOST).env))
+FOLDER = $(abspath $(if $(wildcard $(INVENTORY)/.),$(INVENTORY),$(dir $(INVENTORY))))
+SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .sandbox/main/keys),$(FOLDER)/.secrets)
+CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify lint unit molecule test bench clean-venv
+.PHONY: help up down chat env status verify lint unit molecule test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,21 +28,24 @@ up: ## two simulated boards on this machine, provisioned and proven
 
 down: ## remove all that make up made (KEEP=cache keeps images, downloads and .venv)
 	@if [ -x $(VENV)/python ]; then $(VENV)/python -m sandbox down $(if $(filter cache,$(KEEP)),--keep-cache); fi
-	@$(if $(filter cache,$(KEEP)),true,rm -rf .venv .cache src/*.egg-info)
+	@$(if $(filter cache,$(KEEP)),true,test -e .sandbox || rm -rf .venv .cache src/*.egg-info)
 
 chat: ## ask a host: make chat HOST=pi-01 PROMPT="Hello"
 	@$(KNOWN)
-	@. ./$(CLIENT) && printf '%s' "$$OPENAI_API_KEY" | llm-provider chat --url "$${OPENAI_BASE_URL%/v1}" --key-file - "$$PROMPT"
-chat: export PROMPT := $(PROMPT)
+	@. $(CLIENT) && printf '%s' "$$OPENAI_API_KEY" | llm-provider chat --url "$${OPENAI_BASE_URL%/v1}" --key-file - "$$PROMPT"
+# As typed: a $$ in a question is the asker's.
+chat: export PROMPT := $(value PROMPT)
 
 env: ## address and key of a host for any OpenAI client: eval "$(make env HOST=pi-01)"
 	@$(KNOWN)
-	@cat ./$(CLIENT)
+	@cat $(CLIENT)
 
 status: ## what runs in the sandbox
+	@scripts/venv control
 	@python -m sandbox status
 
 verify: ## the proof alone, for every host of INVENTORY
+	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/verify.yml
 
 lint: ## every linter

@@ -46,7 +46,7 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
         str(plan["board"])[:BOARD_WIDTH],
         str(plan["provider"]),
         str(plan["model"]["name"]),
-        f"{offloaded}/{total if total is not None else plan['model']['shape']['layers'] + 1}",
+        f"{offloaded}/{'-' if total is None else total}",
         str(settings["CTX_SIZE"]),
         str(settings["PARALLEL"]),
         _seconds(log.get("start_seconds")),

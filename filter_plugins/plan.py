@@ -25,6 +25,21 @@ API_PORT = 8000
 ENGINE_PORT = 11434
 OWN_CONTAINERS = {"engine": "edge-llm-engine", "api": "edge-llm-api"}
 
+# An image that can only be what it was when it was named.
+PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+# Options of /etc/docker/daemon.json that a reload takes in: no container stops for them.
+RELOADABLE = (
+    "debug",
+    "insecure-registries",
+    "max-concurrent-downloads",
+    "max-concurrent-uploads",
+    "max-download-attempts",
+    "registry-mirrors",
+)
+MINIMUM_COMPOSE = (2, 18)
+# Ollama's CUDA libraries for a Jetson, by the major number of L4T.
+JETPACK_OF_L4T = {35: "5", 36: "6"}
+
 Problem = str
 
 
@@ -89,9 +104,10 @@ def check_settings(
                 )
                 continue
         elif kind == "secret":
-            if not (isinstance(value, str) and len(value) >= 16 and value.isprintable()):
+            if not (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", value)):
                 problems.append(
-                    f"{name} is too short or not text; accepted is text of 16 characters up."
+                    f"{name} is too short or has other characters; accepted are 16 and more of"
+                    " letters, digits and . _ ~ + / = -"
                 )
                 continue
         elif not isinstance(value, str):
@@ -108,7 +124,7 @@ def check_settings(
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def _within(l4t: dict[str, Any], bounds: list[str]) -> bool:
@@ -181,6 +197,23 @@ def _board_problems(
             f" {system} {version} does not have the plugin; install Docker CE"
             " (docs.docker.com/engine/install) and run this again."
         )
+    elif docker["ce"] and not (docker["running"] and docker["compose"]):
+        problems.append(
+            "Docker CE is installed on the host, and "
+            + (
+                "its compose plugin is missing; install docker-compose-plugin"
+                if docker["running"]
+                else f"does not answer ({docker['error']}); start it (systemctl start docker)"
+            )
+            + " and run this again."
+        )
+    if docker["compose"] and _version(docker["compose"])[:2] < MINIMUM_COMPOSE:
+        problems.append(
+            f"the host has docker compose {docker['compose']}; accepted is"
+            f" {'.'.join(map(str, MINIMUM_COMPOSE))} or newer."
+        )
+    if not board["root"]:
+        problems.append("the host was not read as root; set ansible_become: true for it.")
     if board["init"] != "systemd":
         problems.append(f"the host's init is {board['init']}; supported is systemd.")
     l4t = board["l4t"]
@@ -194,6 +227,15 @@ def _board_problems(
     if docker["daemon_json_error"]:
         problems.append(f"/etc/docker/daemon.json cannot be read: {docker['daemon_json_error']}")
     return problems
+
+
+def _daemon_option_problems(options: dict[str, Any]) -> list[Problem]:
+    return [
+        f"board_docker_options has {name}, which Docker takes in by a restart only;"
+        f" accepted are: {_choices(list(RELOADABLE))}."
+        for name in sorted(options)
+        if name not in RELOADABLE
+    ]
 
 
 def _port_problems(ports: dict[str, Any]) -> list[Problem]:
@@ -217,6 +259,13 @@ def _pinned(row: dict[str, Any]) -> str:
     return f"{row['image']}@{row['digest']}"
 
 
+def _repository(image: str) -> str:
+    """An image's name without tag and digest; a colon before the last slash is a port's."""
+    name = image.partition("@")[0]
+    head, _, tail = name.rpartition("/")
+    return f"{head}/{tail.partition(':')[0]}".removeprefix("docker.io/")
+
+
 def _engine_image(
     settings: dict[str, Any],
     provider: str,
@@ -229,12 +278,14 @@ def _engine_image(
     if isinstance(own, dict):
         own = own.get(provider)
     if own:
-        if "@sha256:" not in own and own not in state["deployment"]["images"]:
+        if not PINNED.fullmatch(own) and own not in state["deployment"]["images"]:
             return {}, [
                 f"llm_image is {own}, which the host does not have; pin it as"
                 f" {own.partition('@')[0]}@sha256:... so that what is pulled can be checked."
             ]
-        return {"image": own, "entrypoint": None}, []
+        repository = _repository(own)
+        known = [row for row in engine["images"] if _repository(row["image"]) == repository]
+        return {"image": own, "entrypoint": known[0].get("entrypoint") if known else None}, []
     row = choose_image(engine, board, board["l4t"])
     what = board["kind"] + (f" with L4T {board['l4t']['text']}" if board["l4t"] else "")
     if row is None:
@@ -393,6 +444,13 @@ def deployment_plan(
     settings, problems = check_settings(given, catalogues["settings"])
     problems += _board_problems(board, docker, catalogues)
     problems += _port_problems(state["ports"])
+    problems += _daemon_option_problems(docker_options)
+    base_image = settings["llm_api_base_image"] or _pinned(catalogues["api"])
+    if not PINNED.fullmatch(base_image):
+        problems.append(
+            f"llm_api_base_image is {base_image}; accepted is an image with CPython 3.13 and glibc,"
+            " pinned as name@sha256:..."
+        )
 
     provider = settings["llm_provider"]
     if provider == "auto":
@@ -416,7 +474,11 @@ def deployment_plan(
     required = settings["llm_gpu_required"]
     if required is None:
         required = gpu_layers > 0
-    runtime = "nvidia" if gpu_layers > 0 and board["kind"] == "jetson" else None
+    runtime = "nvidia" if gpu_layers > 0 and board["kind"] != "pi" else None
+    if gpu_layers > 0 and board["kind"] == "pi":
+        problems.append(
+            f"llm_gpu_layers is {gpu_layers}, and no engine uses a Pi's GPU; accepted is 0."
+        )
     if runtime and not board["nvidia_runtime"] and runtime not in docker["runtimes"]:
         problems.append(
             "llm_gpu_layers asks for the GPU, and the host has no nvidia-container-runtime;"
@@ -437,10 +499,16 @@ def deployment_plan(
     if problems:
         return {"problems": [f"{host}: {each}" for each in problems]}
 
+    jetpack = {}
+    if provider == "ollama" and board["l4t"] and board["l4t"]["major"] in JETPACK_OF_L4T:
+        jetpack = {"JETSON_JETPACK": JETPACK_OF_L4T[board["l4t"]["major"]]}
     threads = settings["llm_threads"] or default_threads(board["cpus"])
     packages = catalogues["systems"][board["os"]["id"]][board["os"]["version_id"]]
     daemon_json = _daemon_json(
-        docker["daemon_json"], docker_options, runtime, board["nvidia_runtime"]
+        docker["daemon_json"],
+        docker_options,
+        None if runtime in docker["runtimes"] else runtime,
+        board["nvidia_runtime"],
     )
     return {
         "problems": [],
@@ -455,14 +523,20 @@ def deployment_plan(
             "image": image["image"],
             "entrypoint": image["entrypoint"],
             "command": engine["command"],
-            "environment": engine["environment"],
+            "environment": engine["environment"] | jetpack,
             "healthcheck": engine["healthcheck"],
             "key": engine["key"],
             "context": engine["context"],
         },
-        "gpu": {"layers": gpu_layers, "required": required, "runtime": runtime},
+        "gpu": {
+            "layers": gpu_layers,
+            "required": required,
+            "runtime": runtime,
+            # A container's user that is not root reaches the GPU's devices by their groups.
+            "groups": board["gpu_groups"] if runtime else [],
+        },
         "api": {
-            "base_image": settings["llm_api_base_image"] or _pinned(catalogues["api"]),
+            "base_image": base_image,
             "architecture": catalogues["architectures"][board["arch"]],
         },
         "memory": need,

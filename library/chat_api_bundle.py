@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -135,8 +136,12 @@ def main() -> None:
     try:
         version = version_of(project, asked["base_image"], asked["architecture"])
         archive = Path(asked["cache"]) / f"chat-api-{version}-{asked['architecture']}.tar.gz"
-        if not archive.exists():
-            build(project, asked["architecture"], archive)
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        # Hosts of one kind share an archive: the first one makes it, the others wait for it.
+        with (archive.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not archive.exists():
+                build(project, asked["architecture"], archive)
     except OSError as error:
         module.fail_json(msg=str(error))
     # The archive is a cache on the control machine: no host has changed.

@@ -149,6 +149,16 @@ def read_disk(root: Path) -> Facts:
     }
 
 
+def read_gpu_groups(devices: Path) -> List[int]:
+    """The groups, other than root's, that own a GPU's device files; `devices` is /dev."""
+    groups = set()
+    for pattern in ("nvmap", "nvhost-*", "nvgpu/*/*", "nvidia*", "dri/render*"):
+        for path in devices.glob(pattern):
+            if path.is_char_device():
+                groups.add(path.stat().st_gid)
+    return sorted(groups - {0})
+
+
 def read_board(root: Path, system: Path) -> Facts:
     """What the host is. `system` is the folder that holds its /etc, /proc and /sys: `/`."""
     l4t = parse_l4t(read_text(system / "etc/nv_tegra_release") or "")
@@ -180,6 +190,8 @@ def read_board(root: Path, system: Path) -> Facts:
         "python": platform.python_version(),
         "init": (read_text(system / "proc/1/comm") or "").strip(),
         "nvidia_runtime": shutil.which("nvidia-container-runtime", path=SEARCH_PATH),
+        "gpu_groups": read_gpu_groups(system / "dev"),
+        "root": os.geteuid() == 0,
         "apt": shutil.which("apt-get", path=SEARCH_PATH) is not None,
     }
 
@@ -710,6 +722,8 @@ def read_state(
         "board": read_board(folder, base),
         "docker": {
             "cli": docker is not None,
+            # Docker's own packages, which those of the system's archive would replace.
+            "ce": (base / "var/lib/dpkg/info/docker-ce.list").exists(),
             **parse_docker_info(info.out, info.err),
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,

@@ -58,10 +58,10 @@ def _system_words(os_release: Path) -> str:
     return " ".join(fields.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE")).strip()
 
 
-def install_tools(step: Step, building: bool) -> str | None:
+def install_tools(step: Step, debian: bool, ollama: bool) -> str | None:
     """Install Debian packages for the commands that are not here. Raises SandboxError.
 
-    `building` asks for what building the images takes, besides.
+    `debian` and `ollama` ask besides for what making Debian's base image and building Ollama take.
     """
     wanted = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
     if not docker.answers():
@@ -71,15 +71,15 @@ def install_tools(step: Step, building: bool) -> str | None:
                 "start it, or unset DOCKER_HOST."
             )
         wanted |= {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables"}
-    if building:
-        wanted |= {"mmdebstrap": "mmdebstrap", "gcc": "gcc"}
+    files = {}
+    if debian:
+        wanted |= {"mmdebstrap": "mmdebstrap"}
+        files["/usr/share/keyrings/debian-archive-keyring.gpg"] = "debian-archive-keyring"
+    if ollama:
+        wanted |= {"gcc": "gcc"}
+        files["/usr/include/stdlib.h"] = "libc6-dev"
     packages = {package for command, package in wanted.items() if not _which(command)}
-    if building:
-        files = {
-            "/usr/include/stdlib.h": "libc6-dev",
-            "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-        }
-        packages |= {package for path, package in files.items() if not Path(path).exists()}
+    packages |= {package for path, package in files.items() if not Path(path).exists()}
     note = _install(step, sorted(packages))
     if not _which("docker"):
         # From Debian 13 on, the command is a package of its own, which docker.io only recommends.

@@ -27,8 +27,11 @@ def up(instance: Instance, hosts: list[str]) -> None:
 
 def _add_images(runner: Runner, table: dict[str, Image]) -> None:
     """Steps that end in every image being there. Longest first: that is the order of starting."""
-    building = any(image.official is None for image in table.values())
-    tools = partial(engine.install_tools, building=building)
+    tools = partial(
+        engine.install_tools,
+        debian=table["base"].official is None,
+        ollama=table["ollama"].official is None,
+    )
     runner.add("tools", "Packages of this machine", tools)
     ollama_needs = ["image-llamacpp"]
     if table["ollama"].official is None:

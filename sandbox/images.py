@@ -31,7 +31,7 @@ _SUITE = "trixie"
 _ARCHIVE = "http://deb.debian.org/debian"
 # What every image needs anyway is cheapest to install here, once.
 _BASE_PACKAGES = "ca-certificates,curl,python3"
-_OFFICIAL_BASE = "debian:13"
+_OFFICIAL_BASE = "debian:13@sha256:9cc080028c43b27d2074d63a5f9caf7166d731494965616c1a6d2827a004585c"
 _PULLED = CACHE / "pulled.json"
 
 PUBLISHED = ("llamacpp", "ollama", "python")

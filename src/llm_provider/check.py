@@ -163,7 +163,7 @@ class _Checker:
             ("ready", self._is_ready, self._wanted_ready()),
             ("models", self._models, f"{model} served"),
             ("chat", self._chat, f"{text}, with a finish_reason"),
-            ("stream", self._stream, "the chat answer in more than one chunk, properly ended"),
+            ("stream", self._stream, "an answer in more than one chunk, properly ended"),
         )
         try:
             for name, step, wanted in steps:
@@ -290,7 +290,9 @@ class _Checker:
                 texts.append(text)
                 times.append(arrived)
         answer = "".join(texts)
-        self._compare(answer, self.wanted.answer or self.report.answer)
+        # Not with the chat answer: even at temperature 0 an engine that batches its work
+        # differently need not give the same one twice.
+        self._compare(answer, self.wanted.answer)
         if len(texts) < 2:
             raise Failed("the whole answer came in one chunk; more than one is wanted")
         if not finish_reason:

@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def play(playbook: str, host: str, **variables: object) -> subprocess.CompletedProcess[str]:
+def play(
+    playbook: str, host: str, *words: str, **variables: object
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             "ansible-playbook", "-i", "inventories/sandbox", "--limit", host,
-            "-e", json.dumps(variables), playbook,
+            "-e", json.dumps(variables), *words, playbook,
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env=os.environ | {"SANDBOX": "test"},
@@ -76,3 +79,28 @@ def test_an_engine_that_does_not_start_is_told_with_its_own_words() -> None:
     finally:
         again = play("site.yml", "pi-01")
     assert again.returncode == 0, again.stdout
+
+
+def test_a_check_run_tells_of_a_swap_and_does_nothing() -> None:
+    done = play("site.yml", "pi-01", "--check", "--diff", llm_provider="llamacpp")
+    assert done.returncode == 0, done.stdout
+    assert "-LLM_PROVIDER=ollama +LLM_PROVIDER=llamacpp" in message(done)
+    assert "Would start llamacpp with smollm2-135m" in message(done)
+    after = play("site.yml", "pi-01")
+    assert after.returncode == 0, after.stdout
+    assert "changed=0" in after.stdout
+
+
+def test_a_changed_key_is_taken_in_without_a_restart(host: Any, plan: dict[str, Any]) -> None:
+    name, key = plan["host"], "a-key-that-was-just-changed"
+    running = "docker ps --no-trunc --format '{{.ID}} {{.Status}}' | cut -d' ' -f1"
+    before = host.check_output(running)
+    done = play("site.yml", name, llm_api_key=key)
+    try:
+        assert done.returncode == 0, done.stdout
+        assert key not in done.stdout
+        assert host.check_output(running) == before
+    finally:
+        again = play("site.yml", name)
+    assert again.returncode == 0, again.stdout
+    assert host.check_output(running) == before

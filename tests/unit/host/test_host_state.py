@@ -43,6 +43,8 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert board["init"] == "systemd"
     assert board["nvidia_runtime"] is None
     assert board["apt"] is False
+    assert board["gpu_groups"] == []
+    assert board["root"] is (os.geteuid() == 0)
     assert board["userland_bits"] in (32, 64)
     assert board["arch"] == os.uname().machine
     assert board["cpus"] == len(os.sched_getaffinity(0))
@@ -51,6 +53,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert 0 < board["disk"]["free"] <= board["disk"]["total"]
     assert state["docker"] == {
         "cli": False,
+        "ce": False,
         "running": False,
         "version": None,
         "compose": None,

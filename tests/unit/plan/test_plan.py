@@ -23,7 +23,7 @@ MIB = 1024**2
 IMAGE = {"llm_image": OWN_IMAGE}
 
 
-def test_a_jetson_gets_the_settings_that_the_origin_ran_with(
+def test_an_8_core_orin_nx_gets_the_measured_settings(
     jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
@@ -39,7 +39,7 @@ def test_a_jetson_gets_the_settings_that_the_origin_ran_with(
         "HARDWARE": "jetson",
         "ENGINE_IMAGE": OWN_IMAGE,
     }
-    assert plan["gpu"] == {"layers": 99, "required": True, "runtime": "nvidia"}
+    assert plan["gpu"] == {"layers": 99, "required": True, "runtime": "nvidia", "groups": [44]}
     assert plan["memory"]["kv_cache"] == 448 * MIB
     assert plan["docker"]["packages"] == []
     assert plan["docker"]["daemon_json"]["runtimes"]["nvidia"]["path"] == (
@@ -54,7 +54,7 @@ def test_a_pi_gets_ollama_by_the_table_without_a_gpu(
     assert plan["problems"] == []
     assert plan["provider"] == "ollama"
     assert plan["engine"]["image"].startswith("docker.io/ollama/ollama:0.34.0@sha256:")
-    assert plan["gpu"] == {"layers": 0, "required": False, "runtime": None}
+    assert plan["gpu"] == {"layers": 0, "required": False, "runtime": None, "groups": []}
     assert plan["environment"]["THREADS"] == 4
     assert plan["api"]["architecture"] == "arm64"
 
@@ -93,6 +93,8 @@ def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str,
         ({"llm_parallel": 65}, "accepted is a whole number from 1 to 64."),
         ({"llm_gpu_required": "maybe"}, "orin: llm_gpu_required is 'maybe'; accepted is true or"),
         ({"llm_model": 7}, "orin: llm_model is 7; accepted is text."),
+        ({"llm_image": "mine@sha256:12"}, "orin: llm_image is mine@sha256:12, which the host"),
+        ({"llm_api_base_image": "alpine:3"}, "orin: llm_api_base_image is alpine:3; accepted is"),
         ({"llm_image": [OWN_IMAGE]}, "; accepted is an image, or a mapping of provider to image"),
         (
             {"llm_context_size": 131073},
@@ -121,12 +123,35 @@ def test_what_is_asked_and_cannot_work_is_refused(
     assert sum(sentence in problem for problem in plan["problems"]) == 1
 
 
+@pytest.mark.parametrize(
+    "key", ["hunter2", "two words are long enough", "#starts-with-a-hash", "a$(touch /tmp/x)bcdefg"]
+)
 def test_a_key_that_is_refused_is_not_shown(
+    jetson: dict[str, Any], catalogues: dict[str, Any], key: str
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_key": key}, catalogues)
+    assert "llm_api_key is too short or has other characters" in plan["problems"][0]
+    assert key not in plan["problems"][0]
+
+
+def test_an_own_image_of_a_known_repository_keeps_its_entrypoint(
     jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
-    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_key": "hunter2"}, catalogues)
-    assert "llm_api_key is too short" in plan["problems"][0]
-    assert "hunter2" not in plan["problems"][0]
+    for name, entrypoint in (
+        ("docker.io/dustynv/llama_cpp", ["llama-server"]),
+        ("dustynv/llama_cpp:r36.4.0", ["llama-server"]),
+        ("registry.example:5000/mine", None),
+    ):
+        given = {"llm_image": f"{name}@sha256:{'a' * 64}"}
+        plan = deployment_plan(jetson, "orin", given, catalogues)
+        assert plan["engine"]["entrypoint"] == entrypoint
+
+
+def test_ollama_on_a_jetson_is_told_its_jetpack(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(jetson, "orin", {"llm_provider": "ollama"}, catalogues)
+    assert plan["engine"]["environment"]["JETSON_JETPACK"] == "6"
 
 
 LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
@@ -158,6 +183,8 @@ LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": 
             LISTENER | {"container": "ollama"},
             "port 11434 is needed for the engine and is in use by container ollama; stop it",
         ),
+        ("board.root", False, "the host was not read as root; set ansible_become: true for it."),
+        ("docker.compose", "v2.17.3-x", "has docker compose v2.17.3-x; accepted is 2.18 or newer."),
         ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json cannot be read: no JSON"),
     ],
 )
@@ -204,6 +231,39 @@ def test_only_what_is_missing_of_docker_is_installed(
     pi["docker"] |= {"running": running, "compose": compose}
     plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
     assert plan["docker"]["packages"] == packages
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"compose": None}, "its compose plugin is missing; install docker-compose-plugin"),
+        ({"running": False, "error": "dead"}, "does not answer (dead); start it (systemctl"),
+    ],
+)
+def test_docker_ce_is_never_replaced(
+    pi: dict[str, Any], catalogues: dict[str, Any], change: dict[str, Any], sentence: str
+) -> None:
+    pi["docker"] |= {"ce": True} | change
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert "pi: Docker CE is installed on the host, and " in plan["problems"][0]
+    assert sentence in plan["problems"][0]
+
+
+def test_docker_options_that_need_a_restart_are_refused(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    options = {"data-root": "/mnt"}
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options=options)
+    assert "board_docker_options has data-root, which Docker takes in by a" in plan["problems"][0]
+
+
+def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    given = {"llm_model": "smollm2-135m", "llm_gpu_layers": 10}
+    assert (
+        "no engine uses a Pi's GPU" in deployment_plan(pi, "pi", given, catalogues)["problems"][0]
+    )
 
 
 def test_own_containers_may_hold_the_ports(

@@ -77,3 +77,17 @@ def test_locks_agree() -> None:
                 found.setdefault(match[1], set()).add(match[2])
         for package, versions in found.items():
             assert pins.setdefault(package, versions) == versions, package
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/tasks/*.yml")), ids=str)
+def test_tasks_of_the_control_machine_never_ask_for_sudo_there(path: Path) -> None:
+    """A group's ansible_become outranks the keyword, so it must be a variable of the task."""
+
+    def tasks(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        inner = [each for task in found for each in tasks(task.get("block", []))]
+        return [*found, *inner]
+
+    for task in tasks(yaml.safe_load(path.read_text())):
+        if "delegate_to" in task:
+            assert task["vars"]["ansible_become"] is False, task["name"]
+            assert "ansible_playbook_python" in task["vars"]["ansible_python_interpreter"]

@@ -201,7 +201,7 @@ async def test_white_space_around_an_answer_does_not_count() -> None:
         (
             "stream",
             {"stream": sse(event("Par"), event("is"), event(finish_reason="stop"), DONE)},
-            {},
+            {"answer": ANSWER},
             f"the answer was 'Paris', not {ANSWER!r}",
         ),
         (

@@ -65,4 +65,4 @@ def test_an_engine_asked_for_elsewhere_is_not_replaced_by_one_here(
     monkeypatch.setenv("DOCKER_HOST", "tcp://far:2375")
     monkeypatch.setattr(docker, "answers", lambda: False)
     with pytest.raises(SandboxError, match="DOCKER_HOST is tcp://far:2375, and no Docker engine"):
-        engine.install_tools(Step("tools", "tools", lambda step: None), building=False)
+        engine.install_tools(Step("tools", "tools", lambda step: None), debian=False, ollama=False)
