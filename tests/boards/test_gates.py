@@ -22,7 +22,7 @@ def play(
             "-e", json.dumps(variables), *words, playbook,
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"SANDBOX": "test"},
+        env=os.environ | {"SANDBOX": "test", "ANSIBLE_FORCE_COLOR": "false"},
     )  # fmt: skip
 
 
