@@ -255,7 +255,8 @@ def _port_problems(ports: dict[str, Any]) -> list[Problem]:
     return problems
 
 
-def _pinned(row: dict[str, Any]) -> str:
+def pinned(row: dict[str, Any]) -> str:
+    """The reference of a row of engines.yml that has a digest."""
     return f"{row['image']}@{row['digest']}"
 
 
@@ -299,7 +300,7 @@ def _engine_image(
             f" write it there (docker buildx imagetools inspect {row['image']} names it),"
             " or set llm_image to an image of your own (name@sha256:...)."
         ]
-    return {"image": _pinned(row), "entrypoint": row.get("entrypoint")}, []
+    return {"image": pinned(row), "entrypoint": row.get("entrypoint")}, []
 
 
 def _model(
@@ -445,7 +446,7 @@ def deployment_plan(
     problems += _board_problems(board, docker, catalogues)
     problems += _port_problems(state["ports"])
     problems += _daemon_option_problems(docker_options)
-    base_image = settings["llm_api_base_image"] or _pinned(catalogues["api"])
+    base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
     if not PINNED.fullmatch(base_image):
         problems.append(
             f"llm_api_base_image is {base_image}; accepted is an image with CPython 3.13 and glibc,"

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from filter_plugins.plan import choose_image, pinned
 from sandbox import docker, ollama
 from sandbox.errors import SandboxError
 from sandbox.instance import CACHE, LABEL, ROOT, SHARED
@@ -87,13 +88,11 @@ def official(engines: Mapping[str, Any], machine: str) -> dict[str, str]:
     `engines` is the content of engines.yml. An engine without a verified digest for a generic host
     of this architecture (platform.machine()) is absent: it is built.
     """
-    found = {"python": f"{engines['api']['image']}@{engines['api']['digest']}"}
+    found = {"python": pinned(engines["api"])}
     for name in ("llamacpp", "ollama"):
-        for row in engines["engines"][name]["images"]:
-            fits = row.get("kind", "generic") == "generic" and row.get("arch", machine) == machine
-            if fits and "l4t" not in row and row.get("digest"):
-                found[name] = f"{row['image']}@{row['digest']}"
-                break
+        row = choose_image(engines["engines"][name], {"kind": "generic", "arch": machine}, None)
+        if row is not None and row.get("digest"):
+            found[name] = pinned(row)
     return found
 
 
