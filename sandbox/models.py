@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from sandbox import smoke_model
 from sandbox.errors import SandboxError
 from sandbox.instance import CACHE, ROOT
+from sandbox.smoke_model import SMOKE
 from sandbox.steps import Step
 
 TREE = CACHE / "hub"
@@ -61,7 +61,7 @@ def make_smoke(step: Step) -> str | None:
     if target.exists():
         return "already there"
     unfinished = _unfinished(target)
-    smoke_model.write(unfinished)
+    SMOKE.write(unfinished)
     _finish(unfinished, target, entry)
     return None
 
