@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from llm_provider import __version__
 from llm_provider.errors import (
@@ -21,8 +24,9 @@ from llm_provider.errors import (
     NotReachable,
     Rejected,
     TimedOut,
+    Unsupported,
 )
-from llm_provider.sse import is_complete
+from llm_provider.sse import Ending, EventParser
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 """Where a host of this project publishes its engine, whichever it is, to itself alone."""
@@ -32,19 +36,49 @@ CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 5.0
 """Seconds within which a question about the engine's state must be answered."""
 
-_CHAT = "/v1/chat/completions"
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+
 _WORDS = 500
+# A name may move to another address when its container is replaced.
+_DNS_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: the engine's own bytes, and the JSON object that they hold."""
+
+    raw: bytes
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine says of itself; None where it does not tell.
+
+    `context_size`: tokens that one conversation may use. `parallel`: conversations at a time.
+    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1.
+    """
+
+    context_size: int | None = None
+    parallel: int | None = None
+    gpu_share: float | None = None
 
 
 class LLMProvider(ABC):
     """An engine that answers OpenAI chat requests with one model.
 
     `model` is the name that the engine serves the model by; it is sent with every request,
-    whatever the body says. `timeout` is in seconds of silence from the engine. `transport`
-    replaces the network, for tests. Use it as an async context manager, or call `close()`.
+    whatever the body says. `timeout` is in seconds of silence from the engine. Use it as an async
+    context manager, or call `close()`. One provider belongs to one event loop, and carries any
+    number of requests at a time.
     """
 
     name: ClassVar[str]
+    usage_on_request: ClassVar[bool] = True
+    """Whether streams tell their number of tokens only where the body asks for it."""
 
     def __init__(
         self,
@@ -53,34 +87,22 @@ class LLMProvider(ABC):
         base_url: str = DEFAULT_BASE_URL,
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if not model:
             raise ConfigurationError("No model is named; set LLM_MODEL or give model=.")
         self.model = model
         self.base_url = _root(base_url)
-        # llama-server closes a connection behind a streamed answer without saying so, and every
-        # server closes an idle one some time: a request sent into such a connection is lost, and
-        # may not be sent again since it may have run. So each request has its own connection,
-        # announced as such. To an engine on the same host that costs a fraction of a millisecond.
-        headers = {
-            "Connection": "close",
+        self._timeout = timeout
+        self._headers = {
             "Accept-Encoding": "identity",
             "User-Agent": f"edge-llm/{__version__}",
         }
         if api_key:
             if not (api_key.isascii() and api_key.isprintable()):
                 raise ConfigurationError("The engine's API key holds characters no header can.")
-            headers["Authorization"] = f"Bearer {api_key}"
-        self._client = httpx.AsyncClient(
-            base_url=self.base_url,
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            # An engine is on this host or network; a proxy for the outside world is not for it.
-            trust_env=False,
-            transport=transport,
-        )
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._open: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,7 +117,9 @@ class LLMProvider(ABC):
 
     async def close(self) -> None:
         """Close all connections; streams still open end as interrupted."""
-        await self._client.aclose()
+        self._closed = True
+        if self._open is not None:
+            await self._open.close()
 
     @abstractmethod
     async def health(self) -> None:
@@ -108,6 +132,10 @@ class LLMProvider(ABC):
         Raises Loading with what it waits for, or another LLMError where waiting will not help.
         """
 
+    @abstractmethod
+    async def capacity(self) -> Capacity:
+        """Ask a ready engine for its context size, its slots and its share of the GPU."""
+
     async def load(self) -> None:  # noqa: B027 - doing nothing is right for most
         """Have the engine load the model, and return when it has.
 
@@ -116,64 +144,106 @@ class LLMProvider(ABC):
 
     async def models(self) -> list[str]:
         """Return the names of the models that the engine serves (GET /v1/models)."""
-        answer = self._answer(await self._get("/v1/models"))
-        try:
-            return [str(entry["id"]) for entry in answer["data"] or []]
-        except (KeyError, TypeError) as error:
-            raise MalformedAnswer(
-                f"{self._who} answered /v1/models without a list of models."
-            ) from error
+        return [str(entry["id"]) for entry in await self._listed()]
 
     async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send an OpenAI chat body and return the whole answer, an OpenAI chat.completion.
 
         Everything in `body` reaches the engine, save `model` and `stream`, which are set here.
-        Raises any of LLMError's kinds.
+        Raises Unsupported for a field that this engine would drop, and any of LLMError's kinds.
         """
-        answer = self._answer(await self._post(_CHAT, self._chat_body(body, stream=False)))
-        if not isinstance(answer.get("choices"), list) or not answer["choices"]:
+        answer = (await self.send(CHAT, body)).data
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise MalformedAnswer(f"{self._who} gave a chat answer without choices.")
         return answer
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        """Send an OpenAI chat body and yield the streamed answer's raw bytes, as they come.
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Send an OpenAI chat body and yield the answer's events, each a chat.completion.chunk.
 
-        The bytes are server-sent events, cut anywhere; `llm_provider.sse` reads them. Closing
-        the generator closes the connection, which makes the engine stop its work. A stream that
-        does not end with `data: [DONE]` raises Interrupted; what had arrived is in it.
+        Closing the generator makes the engine stop its work at once. Raises Interrupted or TimedOut
+        with what had arrived, and what `chat` raises.
         """
-        request = self._client.build_request(
-            "POST", _CHAT, **_json(self._chat_body(body, stream=True))
-        )
+        parser = EventParser()
         received = bytearray()
-        with self._translated(received):
-            response = await self._client.send(request, stream=True)
-            try:
+        try:
+            async with aclosing(self.raw_stream(CHAT, body)) as chunks:
+                async for chunk in chunks:
+                    received += chunk
+                    for event in parser.objects(chunk):
+                        yield event
+        except (Interrupted, TimedOut) as error:
+            error.received = bytes(received)
+            raise
+
+    async def generate(self, prompt: str, *, system: str | None = None, **options: Any) -> str:
+        """Return the answer's text to one message; `options` are further fields of a chat body.
+
+        Raises what `chat` raises.
+        """
+        answer = await self.chat(_one_message(prompt, system, options))
+        return text_of(choice_of(answer).get("message"))
+
+    async def generate_stream(
+        self, prompt: str, *, system: str | None = None, **options: Any
+    ) -> AsyncGenerator[str, None]:
+        """Yield the text of the answer to one message, piece by piece, as it comes.
+
+        Raises what `stream` raises.
+        """
+        async with aclosing(self.stream(_one_message(prompt, system, options))) as events:
+            async for event in events:
+                if event.get("choices") and (text := text_of(choice_of(event).get("delta"))):
+                    yield text
+
+    async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
+        """POST a body to one of OpenAI's routes (/v1/...) and return the whole answer.
+
+        Raises what `chat` raises; Unsupported too where the engine has no such route.
+        """
+        data = self._encode(path, body, stream=False)
+        return await self._whole("POST", path, data, seconds=None)
+
+    async def raw_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """POST a body to one of OpenAI's routes and yield the streamed answer's bytes as they come.
+
+        They are server-sent events, cut anywhere; `llm_provider.sse` reads them. Closing the
+        generator closes the connection, which makes the engine stop its work. A stream that does
+        not come to its proper end raises Interrupted.
+        """
+        data = self._encode(path, body, stream=True)
+        count = 0
+        ending = Ending()
+        try:
+            async with self._request("POST", path, data, None) as response:
                 kind = response.headers.get("Content-Type", "")
-                if response.status_code != 200 or not kind.startswith("text/event-stream"):
-                    await response.aread()
-                    self._answer(response)
+                if response.status != 200 or not kind.startswith("text/event-stream"):
+                    self._answer(path, response, await response.read())
                     raise MalformedAnswer(
                         f"{self._who} answered a streamed request with {kind or 'no content type'}"
                         ", not text/event-stream."
                     )
-                async for chunk in response.aiter_raw():
-                    received += chunk
+                async for chunk in response.content.iter_any():
+                    count += len(chunk)
+                    ending.feed(chunk)
                     yield chunk
-            finally:
-                await response.aclose()
-        if not is_complete(received):
-            raise Interrupted(
-                f"{self._who} ended its stream after {len(received)} bytes, without [DONE].",
-                received=bytes(received),
-            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(error, count) from error
+        if not ending.complete:
+            raise Interrupted(f"{self._who} ended its stream after {count} bytes, without its end.")
 
     # What an engine may do its own way.
 
-    def _chat_body(self, body: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
-        return {**body, "model": self.model, "stream": stream}
+    def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body as this engine wants it. Raises Unsupported for what it would drop."""
+        return dict(body)
 
-    def _refusal(self, status: int, words: str, error: dict[str, Any]) -> LLMError:
+    def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
+        if status in (405, 501) or (status == 404 and not isinstance(error.get("message"), str)):
+            return Unsupported(f"{self.name} has no {path} here: {words}")
+        if status == 500 and "is not supported" in words:
+            # Pictures for a model that only reads: the request's fault, whatever the status says.
+            return Unsupported(f"{self.name} refused: {words}", param="messages")
         return Rejected(
             f"{self._who} refused with status {status}: {words}",
             status=status,
@@ -181,7 +251,7 @@ class LLMProvider(ABC):
             error=error,
         )
 
-    def _unreachable(self, error: httpx.TransportError) -> LLMError:
+    def _unreachable(self, error: Exception) -> LLMError:
         return NotReachable(f"{self._who} is not reachable: {_reason(error)}.")
 
     # Requests.
@@ -190,65 +260,155 @@ class LLMProvider(ABC):
     def _who(self) -> str:
         return f"{self.name} at {self.base_url}"
 
-    async def _get(self, path: str) -> httpx.Response:
-        with self._translated():
-            return await self._client.get(path, timeout=PROBE_SECONDS)
+    def _unsupported(self, param: str, why: str) -> Unsupported:
+        return Unsupported(f"{self.name} {why}; leave '{param}' out.", param=param)
 
-    async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        with self._translated():
-            return await self._client.post(path, **_json(body))
-
-    @contextmanager
-    def _translated(self, received: bytearray | None = None) -> Iterator[None]:
-        """Turn httpx's errors into this module's; `received` is what a stream has brought."""
+    async def _listed(self) -> list[dict[str, Any]]:
+        answer = await self._get("/v1/models")
         try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._unreachable(error) from error
-        except httpx.TimeoutException as error:
-            raise TimedOut(
-                f"{self._who} was silent for longer than allowed, "
-                f"after {len(received or b'')} bytes of its answer.",
-                received=bytes(received or b""),
-            ) from error
-        except (httpx.NetworkError, httpx.ProtocolError) as error:
-            raise Interrupted(
-                f"{self._who} broke the connection after {len(received or b'')} bytes "
-                f"of its answer: {_reason(error)}.",
-                received=bytes(received or b""),
-            ) from error
-        except httpx.HTTPError as error:
-            raise MalformedAnswer(
-                f"{self._who} gave an unreadable answer: {_reason(error)}."
-            ) from error
+            entries = list(answer["data"] or [])
+            if all("id" in entry for entry in entries):
+                return entries
+        except (KeyError, TypeError):
+            pass
+        raise MalformedAnswer(f"{self._who} answered /v1/models without a list of models.")
 
-    def _answer(self, response: httpx.Response) -> dict[str, Any]:
+    async def _get(self, path: str) -> dict[str, Any]:
+        return (await self._whole("GET", path, None, PROBE_SECONDS)).data
+
+    async def _ok(self, path: str) -> None:
+        """GET a path whose answer may be empty: status 200 is what counts."""
+        try:
+            async with self._request("GET", path, None, PROBE_SECONDS) as response:
+                if response.status != 200:
+                    self._answer(path, response, await response.read())
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(error, 0) from error
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return (await self._whole("POST", path, _json(body), None)).data
+
+    async def _whole(
+        self, method: str, path: str, data: bytes | None, seconds: float | None
+    ) -> Answer:
+        try:
+            async with self._request(method, path, data, seconds) as response:
+                raw = await response.read()
+                return Answer(raw, self._answer(path, response, raw))
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(error, 0) from error
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, path: str, data: bytes | None, seconds: float | None
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Send a request; the answer's head has come when this is entered.
+
+        `seconds` bounds the whole exchange; None: only silence is bounded, by the timeout. Raises
+        aiohttp's errors, and OSError.
+        """
+        limits = aiohttp.ClientTimeout(
+            total=seconds,
+            sock_connect=min(self._timeout, CONNECT_SECONDS),
+            sock_read=self._timeout,
+        )
+        # The head's time is bounded as a whole: a byte now and then is not silence, but no answer.
+        async with asyncio.timeout(self._timeout):
+            response = await self._session().request(
+                method,
+                self.base_url + path,
+                data=data,
+                headers={"Content-Type": "application/json"} if data else None,
+                timeout=limits,
+                allow_redirects=False,
+            )
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise NotReachable(f"{self._who} is not asked any more: this provider is closed.")
+        if self._open is None:
+            self._open = aiohttp.ClientSession(
+                # llama-server closes a connection behind a streamed answer without saying so, and
+                # every server closes an idle one some time: a request sent into such a connection
+                # is lost, and may not be sent again since it may have run. So each request has its
+                # own connection, announced as such. To an engine on the same host that costs a
+                # fraction of a millisecond.
+                connector=aiohttp.TCPConnector(
+                    force_close=True, limit=0, ttl_dns_cache=_DNS_SECONDS
+                ),
+                headers=self._headers,
+                # An engine is on this host or network; a proxy for the outside is not for it.
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._open
+
+    def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
+        return _json({**self._body(path, body), "model": self.model, "stream": stream})
+
+    def _translated(self, error: Exception, count: int) -> LLMError:
+        """This module's error for one of aiohttp's; `count`: bytes of the answer so far."""
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return self._unreachable(error)
+        if isinstance(error, TimeoutError):
+            return TimedOut(
+                f"{self._who} was silent for longer than allowed, "
+                f"after {count} bytes of its answer."
+            )
+        if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
+            return MalformedAnswer(f"{self._who} gave an unreadable answer: {_reason(error)}.")
+        return Interrupted(
+            f"{self._who} broke the connection after {count} bytes of its answer: {_reason(error)}."
+        )
+
+    def _answer(self, path: str, response: aiohttp.ClientResponse, raw: bytes) -> dict[str, Any]:
         """Return the JSON object that a fully read response holds, or raise why there is none."""
         try:
-            answer = response.json()
-        except ValueError:  # not JSON, or not UTF-8: told apart below, by the status
+            answer = json.loads(raw)
+        except (ValueError, RecursionError):  # told apart below, by the status
             answer = None
-        if response.status_code != 200:
-            raise self._refusal(response.status_code, *_words(response, answer))
+        if response.status != 200:
+            raise self._refusal(path, response.status, *_words(response.status, raw, answer))
         if not isinstance(answer, dict):
             raise MalformedAnswer(
-                f"{self._who} answered 200 with what is not a JSON object: {response.text[:80]!r}."
+                f"{self._who} answered 200 with what is not a JSON object: {_text(raw)[:80]!r}."
             )
         if answer.get("error"):
-            raise self._refusal(200, *_words(response, answer))
+            raise self._refusal(path, 200, *_words(200, raw, answer))
         return answer
+
+
+def choice_of(answer: dict[str, Any]) -> dict[str, Any]:
+    """The first choice of an answer or of an event that has choices. Raises MalformedAnswer."""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise MalformedAnswer(f"The answer's choices are {choices!r}, not objects.")
+    return choices[0]
+
+
+def text_of(message: object) -> str:
+    """The text of a message or of a delta; empty where it holds none. Raises MalformedAnswer."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if content is not None and not isinstance(content, str):
+        raise MalformedAnswer(f"The answer's content is {content!r}, not text.")
+    return content or ""
 
 
 def is_refused(error: BaseException) -> bool:
     """Whether a connection was actively refused: the host is there, the port is not open yet."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ConnectionRefusedError):
-            return True
-        if isinstance(seen, BaseExceptionGroup):
-            return all(is_refused(one) for one in seen.exceptions)
-        seen = seen.__cause__ or seen.__context__
-    return False
+    return isinstance(error, aiohttp.ClientConnectorError) and (
+        isinstance(error.os_error, ConnectionRefusedError)
+    )
+
+
+def _one_message(prompt: str, system: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    before = [{"role": "system", "content": system}] if system else []
+    return {**options, "messages": [*before, {"role": "user", "content": prompt}]}
 
 
 def _root(url: str) -> str:
@@ -267,28 +427,47 @@ def _root(url: str) -> str:
     return url
 
 
-def _json(body: dict[str, Any]) -> dict[str, Any]:
-    """`body` as httpx's arguments; ASCII escapes carry any text, lone surrogates included."""
-    return {
-        "content": json.dumps(body, separators=(",", ":")).encode(),
-        "headers": {"Content-Type": "application/json"},
-    }
+def _json(body: dict[str, Any]) -> bytes:
+    """`body` on the wire; ASCII escapes carry any text, lone surrogates included."""
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
-def _words(response: httpx.Response, answer: object) -> tuple[str, dict[str, Any]]:
+def _words(status: int, raw: bytes, answer: object) -> tuple[str, dict[str, Any]]:
     """The engine's own message and its error object, from any of the shapes engines use."""
+    error = _error_of(answer)
+    words = error.get("message") or error.get("detail") or _text(raw).strip()
+    # Ollama passes on what its runner said as JSON inside its own message.
+    while isinstance(words, str) and words.startswith("{"):
+        try:
+            inner = _error_of(json.loads(words))
+        except (ValueError, RecursionError):
+            break
+        if not inner.get("message"):
+            break
+        words = inner["message"]
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = f"status {status}"
+    return str(words)[:_WORDS] or phrase, error
+
+
+def _error_of(answer: object) -> dict[str, Any]:
     error = answer.get("error", answer) if isinstance(answer, dict) else None
     if isinstance(error, str):
-        error = {"message": error}
-    if not isinstance(error, dict):
-        error = {}
-    words = error.get("message") or error.get("detail") or response.text.strip()
-    return str(words)[:_WORDS] or response.reason_phrase, error
+        return {"message": error}
+    return error if isinstance(error, dict) else {}
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _reason(error: BaseException) -> str:
     if is_refused(error):
         return "the connection was refused"
-    if isinstance(error, httpx.ConnectTimeout):
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no answer to the attempt to connect"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return (error.os_error.strerror or str(error.os_error)).rstrip(".")
     return str(error).rstrip(".") or type(error).__name__

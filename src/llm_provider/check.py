@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import httpx
-
-from llm_provider.base import LLMProvider
+from llm_provider.base import CHAT, Capacity, LLMProvider, choice_of, text_of
 from llm_provider.errors import (
     Interrupted,
     LLMError,
     Loading,
-    MalformedAnswer,
     NotReachable,
+    Rejected,
     TimedOut,
 )
-from llm_provider.sse import events
+from llm_provider.sse import EventParser
 
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence."
 MAX_TOKENS = 64
@@ -37,24 +35,24 @@ class Board(LLMProvider):
 
     name = "the chat API"
 
-    async def probe(self, path: str) -> httpx.Response:
-        """Return the answer to GET `path`, whatever its status."""
+    async def look(self, path: str) -> dict[str, Any]:
+        """Return what GET `path` answers with status 200; raises LLMError for anything else."""
         return await self._get(path)
 
-    def read(self, response: httpx.Response) -> dict[str, Any]:
-        """Return the JSON object answered with status 200; raise LLMError for anything else."""
-        return self._answer(response)
-
     async def health(self) -> None:
-        self.read(await self.probe("/health"))
+        await self.look("/health")
 
     async def ready(self) -> None:
-        self.read(await self.probe("/ready"))
+        await self.look("/ready")
 
-    def _refusal(self, status: int, words: str, error: dict[str, Any]) -> LLMError:
+    async def capacity(self) -> Capacity:
+        report = await self.look("/ready")
+        return Capacity(report.get("context_size"), report.get("parallel"), report.get("gpu_share"))
+
+    def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
         if error.get("code") == "engine_not_ready":
             return Loading(f"{self._who} is not ready: {words}")
-        return super()._refusal(status, words, error)
+        return super()._refusal(path, status, words, error)
 
 
 @dataclass(frozen=True)
@@ -116,13 +114,12 @@ async def check(
     wanted: Wanted,
     *,
     tell: Callable[[Check], None] | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
 ) -> Report:
     """Run every check against the chat API at `url`; `tell` hears of each as it ends.
 
     Raises ConfigurationError for a URL or key that cannot be used.
     """
-    checker = _Checker(url, key, wanted, transport)
+    checker = _Checker(url, key, wanted)
     await checker.run(tell)
     return checker.report
 
@@ -133,7 +130,6 @@ class _Checker:
         url: str,
         key: str | None,
         wanted: Wanted,
-        transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         self.wanted = wanted
         self.report = Report(url)
@@ -145,7 +141,6 @@ class _Checker:
                 base_url=url,
                 api_key=api_key,
                 timeout=wanted.seconds,
-                transport=transport,
             )
 
         self._board = board(key)
@@ -192,7 +187,7 @@ class _Checker:
 
     async def _health(self) -> str:
         try:
-            answer = self._board.read(await self._board.probe("/health"))
+            answer = await self._board.look("/health")
         except NotReachable:
             self.report.reachable = False
             raise
@@ -201,7 +196,11 @@ class _Checker:
     async def _key(self) -> str:
         self._need(self.report.reachable, "the host is not reachable")
         for whose, stranger in self._strangers.items():
-            status = (await stranger.probe("/v1/models")).status_code
+            status = 200
+            try:
+                await stranger.look("/v1/models")
+            except Rejected as error:
+                status = error.status
             if status != 401:
                 raise Failed(f"a request {whose} was answered {status}, not 401")
         return "401 without a key and with a wrong one"
@@ -211,7 +210,7 @@ class _Checker:
         deadline = time.monotonic() + self.wanted.seconds
         while True:
             try:
-                report = self._board.read(await self._board.probe("/ready"))
+                report = await self._board.look("/ready")
                 break
             except (Loading, NotReachable, Interrupted, TimedOut) as error:
                 if time.monotonic() >= deadline:
@@ -269,26 +268,23 @@ class _Checker:
         finish_reason = None
         tokens = None
         body = self._body() | {"stream_options": {"include_usage": True}}
-        arrived = started = time.monotonic()
+        started = time.monotonic()
 
-        async def clocked() -> AsyncGenerator[bytes, None]:
-            # What comes in one piece came at one time, however many events it holds.
-            nonlocal arrived
-            async with aclosing(self._board.stream(body)) as stream:
-                async for chunk in stream:
-                    arrived = time.monotonic()
-                    yield chunk
-
-        async for event in events(clocked()):
-            if isinstance(usage := event.get("usage"), dict):
-                tokens = usage.get("completion_tokens")
-            if not event.get("choices"):
-                continue
-            choice = choice_of(event)
-            finish_reason = choice.get("finish_reason") or finish_reason
-            if text := text_of(choice.get("delta")):
-                texts.append(text)
-                times.append(arrived)
+        parser = EventParser()
+        async with aclosing(self._board.raw_stream(CHAT, body)) as stream:
+            async for chunk in stream:
+                # What comes in one piece came at one time, however many events it holds.
+                arrived = time.monotonic()
+                for event in parser.objects(chunk):
+                    if isinstance(usage := event.get("usage"), dict):
+                        tokens = usage.get("completion_tokens")
+                    if not event.get("choices"):
+                        continue
+                    choice = choice_of(event)
+                    finish_reason = choice.get("finish_reason") or finish_reason
+                    if text := text_of(choice.get("delta")):
+                        texts.append(text)
+                        times.append(arrived)
         answer = "".join(texts)
         # Not with the chat answer: even at temperature 0 an engine that batches its work
         # differently need not give the same one twice.
@@ -313,22 +309,6 @@ class _Checker:
             raise Failed("an empty answer")
         if wanted is not None and text.strip() != wanted.strip():
             raise Failed(f"the answer was {text.strip()!r}, not {wanted.strip()!r}")
-
-
-def choice_of(answer: dict[str, Any]) -> dict[str, Any]:
-    """The first choice of an answer or of an event that has choices."""
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise MalformedAnswer(f"The answer's choices are {choices!r}, not objects.")
-    return choices[0]
-
-
-def text_of(message: object) -> str:
-    """The text of a message or of a delta; empty where it holds none."""
-    content = message.get("content") if isinstance(message, dict) else None
-    if content is not None and not isinstance(content, str):
-        raise MalformedAnswer(f"The answer's content is {content!r}, not text.")
-    return content or ""
 
 
 def _rate(tokens: int, times: list[float]) -> float | None:

@@ -153,20 +153,17 @@ async def _check(arguments: argparse.Namespace) -> int:
 
 
 async def _chat(arguments: argparse.Namespace) -> int:
-    from llm_provider.check import Board, choice_of, text_of
-    from llm_provider.sse import events
+    from llm_provider.check import Board
 
     async with Board(
         model=arguments.model, base_url=arguments.url, api_key=_key(arguments)
     ) as board:
-        body = {"messages": [{"role": "user", "content": arguments.prompt}]}
         begun = False
         try:
-            async for event in events(board.stream(body)):
-                text = text_of(choice_of(event).get("delta")) if event.get("choices") else ""
-                text = text if begun else text.lstrip()
-                begun = begun or bool(text)
-                print(text, end="", flush=True)
+            async for text in board.generate_stream(arguments.prompt):
+                piece = text if begun else text.lstrip()
+                begun = begun or bool(piece)
+                print(piece, end="", flush=True)
         finally:
             if begun:
                 print()

@@ -2,47 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
-from llm_provider.base import LLMProvider, is_refused
-from llm_provider.errors import LLMError, Loading, MalformedAnswer
+from llm_provider.base import CHAT, COMPLETIONS, Capacity, LLMProvider, is_refused
+from llm_provider.errors import LLMError, Loading, MalformedAnswer, Unsupported
 
 
 class LlamaCpp(LLMProvider):
     """llama.cpp's llama-server: it loads as it starts, and /health is 503 until it has."""
 
     name = "llamacpp"
+    usage_on_request = False  # its streams end with `timings`, asked or not
 
     async def health(self) -> None:
-        response = await self._get("/health")
-        if response.status_code != 503:
-            self._answer(response)
+        try:
+            await self._get("/health")
+        except Loading:
+            return
 
     async def ready(self) -> None:
-        self._answer(await self._get("/health"))
+        await self._get("/health")
 
-    def _refusal(self, status: int, words: str, error: dict[str, Any]) -> LLMError:
+    async def capacity(self) -> Capacity:
+        props = await self._get("/props")
+        settings = props.get("default_generation_settings")
+        size = settings.get("n_ctx") if isinstance(settings, dict) else None
+        return Capacity(_count(size), _count(props.get("total_slots")))
+
+    def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
         # 503 is also its answer to some requests it has no place for; only this one has not begun.
         if status == 503 and "loading" in words.lower():
             return Loading(f"{self._who} is loading its model: {words}")
-        return super()._refusal(status, words, error)
+        if status == 404:  # never for a model: it answers to any name
+            return Unsupported(f"{self.name} has no {path} here: {words}")
+        return super()._refusal(path, status, words, error)
 
 
 class Ollama(LLMProvider):
-    """Ollama: it answers at once, and loads a model when told to, or at the first request."""
+    """Ollama: it answers at once, and loads a model when told to, or at the first request.
+
+    What of OpenAI's bodies its /v1 routes do not read (as of 0.34: openai/openai.go) is mapped to
+    what they do, or refused: it would be dropped without a word.
+    """
 
     name = "ollama"
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._context_size: int | None = None
+
     async def health(self) -> None:
-        self._answer(await self._get("/api/version"))
+        await self._get("/api/version")
 
     async def ready(self) -> None:
-        answer = self._answer(await self._get("/api/ps"))
+        await self._loaded()
+
+    async def capacity(self) -> Capacity:
+        entry = await self._loaded()
+        size, on_gpu = _count(entry.get("size")), entry.get("size_vram")
+        share = on_gpu / size if size and isinstance(on_gpu, int) else None
+        return Capacity(_count(entry.get("context_length")), None, share)
+
+    async def load(self) -> None:
+        # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
+        await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
+
+    def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if path not in (CHAT, COMPLETIONS):
+            return dict(body)
+        for param in _OLLAMA_DROPS[path]:
+            if body.get(param) not in _NOTHING and body[param] != _OLLAMA_DOES.get(param):
+                raise self._unsupported(param, f"cannot do {param} {body[param]!r}")
+        mapped = dict(body)
+        if (limit := mapped.pop("max_completion_tokens", None)) is not None:
+            mapped["max_tokens"] = limit
+        if mapped.get("max_tokens") is None and self._context_size:
+            # It would shift its context and go on, to ten times that; others end there.
+            mapped["max_tokens"] = self._context_size
+        if mapped.get("top_logprobs") is not None and not mapped.get("logprobs"):
+            raise self._unsupported("top_logprobs", "gives top_logprobs only beside logprobs")
+        choice = mapped.pop("tool_choice", None)
+        if choice == "none":
+            mapped.pop("tools", None)
+        elif choice not in (None, "auto"):
+            raise self._unsupported("tool_choice", "cannot be made to call a tool")
+        if isinstance(messages := mapped.get("messages"), list):
+            mapped["messages"] = [_joined(message) for message in messages]
+        return mapped
+
+    async def _loaded(self) -> dict[str, Any]:
+        """What /api/ps tells of the model. Raises Loading where it is not among the loaded."""
+        answer = await self._get("/api/ps")
         try:
-            loaded = {_tagged(entry["name"]) for entry in answer["models"] or []}
-        except (KeyError, TypeError, AttributeError) as error:
+            loaded = {_tagged(entry["name"]): dict(entry) for entry in answer["models"] or []}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedAnswer(
                 f"{self._who} answered /api/ps without a list of models."
             ) from error
@@ -51,11 +105,9 @@ class Ollama(LLMProvider):
                 f"{self._who} has not loaded {self.model} yet; "
                 f"loaded: {', '.join(sorted(loaded)) or 'nothing'}."
             )
-
-    async def load(self) -> None:
-        # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
-        body = {"model": self.model, "keep_alive": -1, "stream": False}
-        self._answer(await self._post("/api/generate", body))
+        entry = loaded[_tagged(self.model)]
+        self._context_size = _count(entry.get("context_length"))
+        return entry
 
 
 class VLLM(LLMProvider):
@@ -67,14 +119,55 @@ class VLLM(LLMProvider):
         await self.ready()
 
     async def ready(self) -> None:
-        response = await self._get("/health")  # 200 with an empty body
-        if response.status_code != 200:
-            self._answer(response)
+        await self._ok("/health")
 
-    def _unreachable(self, error: httpx.TransportError) -> LLMError:
+    async def capacity(self) -> Capacity:
+        for entry in await self._listed():
+            if entry["id"] == self.model:
+                return Capacity(_count(entry.get("max_model_len")))
+        return Capacity()
+
+    def _unreachable(self, error: Exception) -> LLMError:
         if is_refused(error):
             return Loading(f"{self._who} has not opened its port: it is loading its model.")
         return super()._unreachable(error)
+
+
+_NOTHING: tuple[Any, ...] = (None, {}, [], "")
+_OLLAMA_DROPS = {
+    CHAT: (
+        *("n", "logit_bias", "parallel_tool_calls", "functions", "function_call", "modalities"),
+        *("prediction", "audio", "top_k", "min_p", "repeat_penalty", "typical_p", "mirostat"),
+        *("ignore_eos", "grammar"),
+    ),
+    COMPLETIONS: ("n", "best_of", "echo", "logit_bias", "logprobs", "top_k", "min_p", "grammar"),
+}
+# The one value of such a field that it does anyway.
+_OLLAMA_DOES: dict[str, Any] = {
+    "n": 1,
+    "best_of": 1,
+    "echo": False,
+    "parallel_tool_calls": True,
+    "modalities": ["text"],
+    "ignore_eos": False,
+    "repeat_penalty": 1,
+    "mirostat": 0,
+}
+
+
+def _joined(message: Any) -> Any:
+    """A message whose text comes in parts, in one: Ollama would make a message of each part."""
+    parts = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+        for part in parts
+    ):
+        return message
+    return {**message, "content": "".join(part["text"] for part in parts)}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _tagged(model: str) -> str:

@@ -1,5 +1,15 @@
 """What can go wrong between a caller and an engine, by what the caller can do about it.
 
+    LLMError
+    ├── ConfigurationError   a setting cannot work: fix it
+    ├── NotReachable         no connection: nothing ran, send it again
+    ├── Loading              nothing ran yet: send it again, later
+    ├── Unsupported          this engine cannot do what a field asks: leave it out, or swap
+    ├── Rejected             the engine refused, in its own words
+    ├── MalformedAnswer      the engine answered with what is no answer
+    ├── Interrupted          the answer broke off; what had arrived is in it
+    └── TimedOut             the engine fell silent; what had arrived is in it
+
 Each error's text is a sentence that names the engine, its address and what was seen.
 """
 
@@ -24,6 +34,17 @@ class Loading(LLMError):
     """The engine is on its way but has run nothing yet: it is safe to send again, later."""
 
 
+class Unsupported(LLMError):
+    """The engine cannot do what was asked, and would have left it out without a word.
+
+    `param` is the field of the request that asks for it; None where the whole route is missing.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class Rejected(LLMError):
     """The engine answered, and refused.
 
@@ -42,23 +63,28 @@ class MalformedAnswer(LLMError):
     """The engine answered 200 with something that is not an answer."""
 
 
-class Interrupted(LLMError):
-    """The connection ended before the answer did. The request may have run: do not resend it.
+class _Partial(LLMError):
+    """A streamed answer that did not come to its end.
 
-    `received` holds the raw bytes of a streamed answer that had arrived (empty if none had).
+    `received` holds the raw bytes of it that had arrived (empty where none had, or where the
+    caller read them itself, from `raw_stream`).
     """
 
     def __init__(self, message: str, *, received: bytes = b"") -> None:
         super().__init__(message)
         self.received = received
 
+    @property
+    def text(self) -> str:
+        """The text of the answer that had arrived."""
+        from llm_provider.sse import text_in
 
-class TimedOut(LLMError):
-    """The engine was silent for longer than allowed. The request may have run.
+        return text_in(self.received)
 
-    `received` holds the raw bytes of a streamed answer that had arrived (empty if none had).
-    """
 
-    def __init__(self, message: str, *, received: bytes = b"") -> None:
-        super().__init__(message)
-        self.received = received
+class Interrupted(_Partial):
+    """The connection ended before the answer did. The request may have run: do not resend it."""
+
+
+class TimedOut(_Partial):
+    """The engine was silent for longer than allowed. The request may have run."""

@@ -1,4 +1,8 @@
-"""What stands between requests and the engine: its readiness, and its number of slots."""
+"""What stands between requests and the engine: whether it may be asked now, and by how many.
+
+Requests pass in the order in which they came. While the engine loads, is lost or is being changed,
+they are held; once it is ready they go on, to whichever engine that is.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,18 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from llm_provider.base import LLMProvider
+from llm_provider.base import Capacity, LLMProvider
 from llm_provider.errors import LLMError, Loading, NotReachable
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
+QUEUE = 64
+"""Requests that may wait beside those that run."""
 POLL_SECONDS = 0.25
 RECHECK_SECONDS = 5.0
 
@@ -22,27 +29,211 @@ _log = logging.getLogger("llm_provider.engine")
 
 
 class QueueFull(Exception):
-    """As many requests wait for a slot as may."""
+    """As many requests wait as may."""
 
 
-class Engine:
-    """A provider whose readiness is watched, and whose requests are held until it is ready."""
+class Stopping(Exception):
+    """The chat API stops: what has not begun will not."""
 
-    def __init__(self, provider: LLMProvider, hold_seconds: float) -> None:
+
+class Turn:
+    """A request's place: first in the line, then at the engine."""
+
+    def __init__(self, gate: Gate, arrived: float) -> None:
+        self._gate = gate
+        self.arrived = arrived
+        self.held_until = math.inf
+        self.future: asyncio.Future[None] | None = None
+        self.running = False
+
+    async def ask(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
+        """Return `question`'s answer, put to the engine whose turn it is.
+
+        Put again only after an error that says that the engine has not begun. Raises Loading when
+        it was held for too long, Stopping, and whatever else `question` raises.
+        """
+        while True:
+            provider = self._gate.provider
+            try:
+                return await question(provider)
+            except (NotReachable, Loading) as error:
+                self._gate.lost(provider, str(error))
+                await self._gate.again(self)
+
+
+class Gate:
+    """The one way to the engine. `parallel` requests run at once; see the module for the others.
+
+    `hold_seconds`: how long a request is held while the engine is not there. Waiting in line while
+    the engine works does not count.
+    """
+
+    def __init__(self, provider: LLMProvider, parallel: int, hold_seconds: float) -> None:
         self.provider = provider
+        self.parallel = parallel
+        self.capacity = Capacity()
+        self.running = 0
         self._hold_seconds = hold_seconds
-        self._ready = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._lost_at = time.monotonic()
+        self._waiting: deque[Turn] = deque()
+        self._ready = False
+        self._paused: str | None = None
+        self.stopping = False
+        self._shut_at = time.monotonic()
+        self._expiry: asyncio.TimerHandle | None = None
         self._reason = f"{provider.name} has not been asked yet."
         self._load_failure: str | None = None
+        self._lost = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # What is told of it.
+
+    @property
+    def open(self) -> bool:
+        """Whether requests pass now."""
+        return self._ready and self._paused is None and not self.stopping
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for others to end."""
+        return len(self._waiting) if self.open else 0
+
+    @property
+    def held(self) -> int:
+        """Requests that wait for the engine."""
+        return 0 if self.open else len(self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine answered when it was last asked."""
+        return self._ready
+
+    @property
+    def paused(self) -> bool:
+        """Whether requests are held on purpose."""
+        return self._paused is not None
 
     @property
     def waiting_for(self) -> str:
-        """What stands between the engine and its being ready, as sentences."""
+        """What stands between requests and the engine, as sentences."""
+        if self._paused is not None:
+            return self._paused
         if self._load_failure is None:
             return self._reason
         return f"{self._reason} Loading failed: {self._load_failure}"
+
+    # Requests.
+
+    @asynccontextmanager
+    async def turn(self, arrived: float) -> AsyncGenerator[Turn, None]:
+        """Wait in line; what is entered is at the engine, and is its place until left.
+
+        `arrived` is when the request came (time.monotonic). Raises QueueFull at once where the line
+        has no place, Loading when held for too long, Stopping.
+        """
+        if self.running + len(self._waiting) >= self.parallel + QUEUE:
+            raise QueueFull
+        turn = Turn(self, arrived)
+        await self._wait(turn)
+        try:
+            yield turn
+        finally:
+            self._leave(turn)
+
+    async def again(self, turn: Turn) -> None:
+        """Put a request that has not begun back to where it stood: before all that came later."""
+        self._leave(turn)
+        await self._wait(turn, first=True)
+
+    async def _wait(self, turn: Turn, *, first: bool = False) -> None:
+        if self.stopping:
+            raise Stopping
+        if self.open and not self._waiting and self.running < self.parallel:
+            self._enter(turn)
+            return
+        turn.future = asyncio.get_running_loop().create_future()
+        (self._waiting.appendleft if first else self._waiting.append)(turn)
+        if not self.open:
+            self._hold(turn)
+            self._arm()
+        self._pump()
+        try:
+            await turn.future
+        except BaseException:
+            if turn.running:  # let in, and cancelled before it knew
+                self._leave(turn)
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+
+    def _enter(self, turn: Turn) -> None:
+        turn.running = True
+        self.running += 1
+        self._idle.clear()
+
+    def _leave(self, turn: Turn) -> None:
+        if not turn.running:
+            return
+        turn.running = False
+        self.running -= 1
+        if self.running == 0:
+            self._idle.set()
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._waiting and self.open and self.running < self.parallel:
+            turn = self._waiting.popleft()
+            if turn.future is not None and not turn.future.done():
+                self._enter(turn)
+                turn.future.set_result(None)
+
+    # Holding.
+
+    def _hold(self, turn: Turn) -> None:
+        until = max(turn.arrived, self._shut_at) + self._hold_seconds
+        turn.held_until = min(turn.held_until, until)
+
+    def _arm(self) -> None:
+        """Have those sent away whose time is over, when the first of them is."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self._waiting and not self.open:
+            first = min(turn.held_until for turn in self._waiting)
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(0.0, first - time.monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for turn in [turn for turn in self._waiting if turn.held_until <= now]:
+            self._send_away(turn, Loading(f"The engine is not ready: {self.waiting_for}"))
+        self._arm()
+
+    def _send_away(self, turn: Turn, error: Exception) -> None:
+        self._waiting.remove(turn)
+        if turn.future is not None and not turn.future.done():
+            turn.future.set_exception(error)
+
+    def _shut(self, was_open: bool) -> None:
+        if was_open and not self.open:
+            self._shut_at = time.monotonic()
+            for turn in self._waiting:
+                self._hold(turn)
+            self._arm()
+
+    # The engine.
+
+    def lost(self, provider: LLMProvider, reason: str) -> None:
+        """Hold requests: the engine would not answer. What is said of a former one is ignored."""
+        if provider is not self.provider:
+            return
+        if reason != self._reason or self._ready:
+            _log.warning("engine not ready: %s", reason)
+        was_open = self.open
+        self._reason = reason
+        self._ready = False
+        self._lost.set()
+        self._shut(was_open)
 
     async def watch(self) -> None:
         """Ask for ever: often, and loading what is not loaded, until ready; then now and then."""
@@ -56,7 +247,8 @@ class Engine:
             if ready:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._lost.wait(), RECHECK_SECONDS)
-            else:
+            if not self._ready:
+                # Not at once, should the engine call itself ready and yet refuse.
                 await asyncio.sleep(POLL_SECONDS)
 
     async def probe(self, *, load: bool = False) -> bool:
@@ -64,90 +256,86 @@ class Engine:
 
         With `load`, an engine that waits to be told is told, and this returns when it has loaded.
         """
+        provider = self.provider
         try:
-            await self.provider.ready()
+            await provider.ready()
         except LLMError as error:
-            self._lose(str(error))
+            self.lost(provider, str(error))
             if load and isinstance(error, Loading):
-                await self._load()
+                await self._load(provider)
             return False
-        if not self._ready.is_set():
-            _log.info("engine ready", extra={"provider": self.provider.name})
+        if not self._ready:
+            capacity = await self._capacity(provider)
+            if provider is not self.provider or self._ready:
+                return self._ready
+            self.capacity = capacity
+            _log.info("engine ready", extra={"provider": provider.name, "model": provider.model})
             self._lost.clear()
-            self._ready.set()
-        return True
+            self._ready = True
+            self._load_failure = None
+            self._arm()
+            self._pump()
+        return self._ready
 
-    async def run(self, arrived: float, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Return `ask`'s answer, held back while the engine is not ready.
-
-        Asked again only after an error that says the engine has not begun. `arrived` is when the
-        request came (time.monotonic). Raises Loading when it was held for too long.
-        """
-        deadline = math.inf
-        while True:
-            if not self._ready.is_set():
-                deadline = min(deadline, self._deadline(arrived))
-                await self._until_ready(deadline)
-            try:
-                return await ask()
-            except (NotReachable, Loading) as error:
-                self._lose(str(error))
-                deadline = min(deadline, self._deadline(arrived))
-                if time.monotonic() >= deadline:
-                    raise
-                # Not at once, should the engine call itself ready and yet refuse.
-                await asyncio.sleep(POLL_SECONDS)
-
-    def _deadline(self, arrived: float) -> float:
-        """Waiting for a slot while the engine worked does not count as being held."""
-        return max(arrived, self._lost_at) + self._hold_seconds
-
-    async def _until_ready(self, deadline: float) -> None:
+    async def _capacity(self, provider: LLMProvider) -> Capacity:
+        """What a ready engine says of itself; that it would not say must not keep it from work."""
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                await self._ready.wait()
-        except TimeoutError:
-            raise Loading(f"The engine is not ready: {self.waiting_for}") from None
-
-    async def _load(self) -> None:
-        try:
-            await self.provider.load()
+            return await provider.capacity()
         except LLMError as error:
+            _log.warning("the engine's capacity is not known: %s", error)
+            return Capacity()
+
+    async def _load(self, provider: LLMProvider) -> None:
+        try:
+            await provider.load()
+        except LLMError as error:
+            if provider is not self.provider:
+                return
             if str(error) != self._load_failure:
                 _log.warning("loading failed: %s", error)
             self._load_failure = str(error)
-        else:
-            self._load_failure = None
 
-    def _lose(self, reason: str) -> None:
-        if reason != self._reason or self._ready.is_set():
-            _log.warning("engine not ready: %s", reason)
-        self._reason = reason
-        if self._ready.is_set():
-            self._ready.clear()
-            self._lost.set()
-            self._lost_at = time.monotonic()
+    # Changes.
 
+    def pause(self, reason: str) -> None:
+        """Hold requests until `resume` or `point`; those that run go on."""
+        was_open = self.open
+        if self._paused is None:
+            _log.info("requests are held: %s", reason)
+        self._paused = reason
+        self._shut(was_open)
 
-class Slots:
-    """As many at once as the engine has slots; the rest wait in order, up to `queue` of them."""
+    def resume(self) -> None:
+        """Let requests pass again, as far as the engine is ready."""
+        if self._paused is not None:
+            _log.info("requests pass again", extra={"held": len(self._waiting)})
+        self._paused = None
+        self._arm()
+        self._pump()
 
-    def __init__(self, slots: int, queue: int) -> None:
-        self._free = asyncio.Semaphore(slots)
-        self._queue = queue
-        self._waiting = 0
+    async def drained(self, seconds: float) -> bool:
+        """Wait until no request runs, for `seconds` at most; whether none does."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        return self.running == 0
 
-    @asynccontextmanager
-    async def take(self) -> AsyncGenerator[None, None]:
-        """Hold a slot. Raises QueueFull at once where the queue has no place."""
-        if self._free.locked() and self._waiting >= self._queue:
-            raise QueueFull
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._free.release()
+    async def point(self, provider: LLMProvider, parallel: int, drain_seconds: float) -> None:
+        """Change over to another engine: no request that has not begun is lost.
+
+        New requests are held, and those that run may end within `drain_seconds` (then they are cut
+        off, and told). After `resume`, those held go on to `provider`, in order, once it is ready.
+        """
+        self.pause(f"The engine is being changed to {provider.name} with {provider.model}.")
+        if not await self.drained(drain_seconds):
+            _log.warning("cut off after %s s", drain_seconds, extra={"requests": self.running})
+        old, self.provider, self.parallel = self.provider, provider, parallel
+        self.capacity = Capacity()
+        self._load_failure = None
+        self.lost(provider, f"{provider.name} has not been asked yet.")
+        await old.close()
+
+    def stop(self) -> None:
+        """Send away all that wait, and let none in; what runs goes on."""
+        self.stopping = True
+        for turn in list(self._waiting):
+            self._send_away(turn, Stopping())

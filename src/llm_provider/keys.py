@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from llm_provider.errors import ConfigurationError
+from llm_provider.files import Watched
 
 _log = logging.getLogger("llm_provider.keys")
 
@@ -20,8 +21,7 @@ class KeyFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._signature = self._sign()
+        self._file = Watched(path)
         self._digests = self._read()
 
     def accepts(self, authorization: str | None) -> bool:
@@ -34,37 +34,18 @@ class KeyFile:
         return scheme.lower() == "bearer" and any(found)
 
     def _refresh(self) -> None:
-        signature = self._sign()
-        if signature == self._signature:
+        if not self._file.changed():
             return
-        self._signature = signature
         try:
             self._digests = self._read()
             _log.info("keys read again", extra={"keys": len(self._digests)})
         except ConfigurationError as error:
             _log.error("the keys before stay in force: %s", error)
 
-    def _sign(self) -> tuple[int, ...]:
-        try:
-            status = self._path.stat()
-        except OSError:  # reading it will say why
-            return ()
-        return status.st_mtime_ns, status.st_ino, status.st_size
-
     def _read(self) -> list[bytes]:
-        try:
-            lines = [line.strip() for line in self._path.read_text().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"The key file {self._path} cannot be read: {error}."
-            ) from error
-        keys = [line for line in lines if line and not line.startswith("#")]
-        if not keys:
-            raise ConfigurationError(
-                f"The key file {self._path} holds no key; one per line is needed."
-            )
+        keys = self._file.lines("The key file", "one API key per line")
         if any(not key.isascii() or " " in key for key in keys):
             raise ConfigurationError(
-                f"The key file {self._path} holds a line that is no key: a key is one ASCII word."
+                "The key file holds a line that is no key: a key is one ASCII word."
             )
         return [sha256(key.encode()).digest() for key in keys]

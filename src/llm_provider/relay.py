@@ -1,0 +1,264 @@
+"""An engine's answer on its way to a client: whole, or byte for byte as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llm_provider.answers import APIError
+from llm_provider.base import CHAT, Answer, LLMProvider, choice_of, text_of
+from llm_provider.errors import Interrupted, LLMError, TimedOut
+from llm_provider.gate import Gate
+from llm_provider.sse import EventParser, WithoutUsage, tokens_in, tokens_of
+
+STALL_SECONDS = 60.0
+"""How long a client may take nothing of a stream before it counts as gone: it blocks a slot."""
+# Where the last events of a stream are, which tell of its tokens.
+_TAIL = 4096
+_SSE = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+]
+_JSON = b"application/json"
+_CUT_OFF = APIError(
+    503,
+    "The chat API stopped before the answer was complete.",
+    type="server_error",
+    code="stopped",
+)
+
+
+class Relay(Response):
+    """A response that is the engine's own; `body` is what it is asked at `path`.
+
+    `arrived` is when the request came (time.monotonic); `notes` takes what the log is to tell.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        path: str,
+        body: dict[str, Any],
+        arrived: float,
+        notes: dict[str, object],
+    ) -> None:
+        super().__init__()
+        self._gate = gate
+        self._path = path
+        self._body = body
+        self._arrived = arrived
+        self._notes = notes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer. Raises ClientDisconnect when the client leaves; the engine stops at once then."""
+
+        async def leave() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        work = asyncio.create_task(self._answer(send))
+        left = asyncio.create_task(leave())
+        try:
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            work.result()
+        except asyncio.CancelledError:
+            if not self._gate.stopping:
+                raise
+            # The time that a stop allows is over: tell, rather than just break off.
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await self._end(send, _CUT_OFF)
+        finally:
+            left.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    @abstractmethod
+    async def _answer(self, send: Send) -> None:
+        """Ask the engine and send what it says."""
+
+    async def _end(self, send: Send, error: Exception) -> None:
+        """Tell of a failure in place of the answer, which has not begun."""
+        problem = APIError.of(error)
+        self._notes["outcome"] = problem.outcome
+        response = problem.response()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": response.raw_headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": response.body})
+
+    def _count(self, tokens: tuple[int, int] | None) -> None:
+        if tokens is not None:
+            self._notes["tokens_in"], self._notes["tokens_out"] = tokens
+
+
+class Whole(Relay):
+    """An answer in one piece."""
+
+    async def _answer(self, send: Send) -> None:
+        async def ask(provider: LLMProvider) -> Answer:
+            return await provider.send(self._path, self._body)
+
+        async with self._gate.turn(self._arrived) as turn:
+            answer = await turn.ask(ask)
+        self._count(tokens_of(answer.data))
+        raw = self._shaped(answer)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", _JSON),
+                    (b"content-length", str(len(raw)).encode()),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": raw})
+
+    def _shaped(self, answer: Answer) -> bytes:
+        return answer.raw
+
+
+class Stream(Relay):
+    """A streamed answer, passed on as it comes."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        path: str,
+        body: dict[str, Any],
+        arrived: float,
+        notes: dict[str, object],
+    ) -> None:
+        super().__init__(gate, path, body, arrived, notes)
+        self._begun = False
+        self._filter: WithoutUsage | None = None
+
+    async def _answer(self, send: Send) -> None:
+        async def begin(
+            provider: LLMProvider,
+        ) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+            # Up to the first bytes, a failure can still be answered with a status of its own.
+            chunks = provider.raw_stream(self._path, self._asked(provider))
+            return await anext(chunks), chunks
+
+        async with self._gate.turn(self._arrived) as turn:
+            first, chunks = await turn.ask(begin)
+            async with aclosing(chunks):
+                self._notes["first_bytes_seconds"] = round(time.monotonic() - self._arrived, 4)
+                await self._pass_on(send, first, chunks)
+
+    def _asked(self, provider: LLMProvider) -> dict[str, Any]:
+        """The body; the number of tokens is asked for too, where it can be taken out again."""
+        self._filter = None
+        options = self._body.get("stream_options")
+        if not provider.usage_on_request or options or self._path != CHAT:
+            return self._body
+        self._filter = WithoutUsage()
+        return {**self._body, "stream_options": {"include_usage": True}}
+
+    async def _pass_on(self, send: Send, first: bytes, chunks: AsyncGenerator[bytes, None]) -> None:
+        self._begun = True
+        await send({"type": "http.response.start", "status": 200, "headers": _SSE})
+        tail = first
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as stall:
+
+                async def give(data: bytes) -> None:
+                    if data:
+                        stall.reschedule(loop.time() + STALL_SECONDS)
+                        await send({"type": "http.response.body", "body": data, "more_body": True})
+                        stall.reschedule(None)
+
+                await give(self._shaped(first))
+                async for chunk in chunks:
+                    tail = (tail + chunk)[-_TAIL:]
+                    await give(self._shaped(chunk))
+                await give(self._rest())
+        except TimeoutError:
+            self._notes["outcome"] = "client_stalled"
+            raise ClientDisconnect from None
+        except LLMError as error:
+            await self._end(send, error)
+            return
+        self._count(tokens_in(tail))
+        await send({"type": "http.response.body", "body": b""})
+
+    def _shaped(self, chunk: bytes) -> bytes:
+        return chunk if self._filter is None else self._filter.feed(chunk)
+
+    def _rest(self) -> bytes:
+        return b"" if self._filter is None else self._filter.rest()
+
+    async def _end(self, send: Send, error: Exception) -> None:
+        if not self._begun:
+            await super()._end(send, error)
+            return
+        # The status is sent; an error event is how OpenAI's clients learn of it.
+        problem = APIError.of(error)
+        self._notes["outcome"] = (
+            "interrupted" if isinstance(error, Interrupted | TimedOut) else problem.outcome
+        )
+        event = f"\n\ndata: {json.dumps({'error': problem.error})}\n\n".encode()
+        await send({"type": "http.response.body", "body": event})
+
+
+class Message(Whole):
+    """POST /api/chat's answer: the text, and what it came with."""
+
+    def _shaped(self, answer: Answer) -> bytes:
+        choice = choice_of(answer.data)
+        shaped = {
+            "answer": text_of(choice.get("message")).strip(),
+            "model": answer.data.get("model"),
+            "finish_reason": choice.get("finish_reason"),
+            "usage": answer.data.get("usage"),
+        }
+        return json.dumps(shaped).encode()
+
+
+class MessageStream(Stream):
+    """POST /api/chat's answer as events: {"delta": "..."} for each piece of text, then [DONE]."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        path: str,
+        body: dict[str, Any],
+        arrived: float,
+        notes: dict[str, object],
+    ) -> None:
+        super().__init__(gate, path, body, arrived, notes)
+        self._parser = EventParser()
+        self._told = False
+
+    def _shaped(self, chunk: bytes) -> bytes:
+        out = bytearray()
+        for event in self._parser.objects(chunk):
+            text = text_of(choice_of(event).get("delta")) if event.get("choices") else ""
+            # A model whose first token begins a word comes out with a leading space.
+            text = text if self._told else text.lstrip()
+            if text:
+                self._told = True
+                out += f"data: {json.dumps({'delta': text})}\n\n".encode()
+        return bytes(out)
+
+    def _rest(self) -> bytes:
+        return b"data: [DONE]\n\n"

@@ -1,0 +1,107 @@
+"""Which engine the chat API stands before, while it runs: a file that is followed.
+
+The file holds NAME=VALUE lines which override the environment's: LLM_PROVIDER, LLM_BASE_URL,
+LLM_MODEL, LLM_API_KEY_FILE, CTX_SIZE, PARALLEL; LLM_HOLD=1 holds requests. It is replaced whole
+(written beside, then renamed), and a process that starts anew reads the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from llm_provider.errors import ConfigurationError
+from llm_provider.files import Watched
+from llm_provider.gate import Gate
+from llm_provider.selection import count, get_llm_provider
+
+NAMES = frozenset(
+    {
+        "LLM_PROVIDER",
+        "LLM_BASE_URL",
+        "LLM_MODEL",
+        "LLM_API_KEY_FILE",
+        "CTX_SIZE",
+        "PARALLEL",
+        "LLM_HOLD",
+    }
+)
+HELD = "Requests are held while the engine is being changed."
+POLL_SECONDS = 0.1
+
+_log = logging.getLogger("llm_provider.engine")
+
+
+class Target:
+    """The engine's settings: the environment's, and over them those of LLM_ENGINE_FILE.
+
+    Raises ConfigurationError where that file cannot be read or holds what is not known.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        name = environ.get("LLM_ENGINE_FILE")
+        self._file = Watched(Path(name)) if name else None
+        self.settings = self._read()
+
+    @property
+    def parallel(self) -> int:
+        """Requests that the engine runs at once."""
+        return count(self.settings, "PARALLEL") or 1
+
+    @property
+    def context_size(self) -> int | None:
+        """Tokens of one conversation, as was asked for; None where not told."""
+        return count(self.settings, "CTX_SIZE")
+
+    @property
+    def hold(self) -> bool:
+        """Whether requests are to be held."""
+        return self.settings.get("LLM_HOLD") == "1"
+
+    async def follow(self, gate: Gate, drain_seconds: float) -> None:
+        """Change `gate` over to whatever the file says, for ever."""
+        if self._file is None:
+            return
+        while True:
+            if self._file.changed():
+                await self._apply(gate, drain_seconds)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _apply(self, gate: Gate, drain_seconds: float) -> None:
+        before = self._engine()
+        try:
+            settings = self._read()
+            provider = get_llm_provider(environ=settings)
+            parallel = count(settings, "PARALLEL") or 1
+            count(settings, "CTX_SIZE")
+        except ConfigurationError as error:
+            # As it was, for whoever writes it may be half-way through.
+            _log.error("the engine before stays: %s", error)
+            return
+        self.settings = settings
+        if self._engine() != before:
+            await gate.point(provider, parallel, drain_seconds)
+        if self.hold:
+            gate.pause(HELD)
+        else:
+            gate.resume()
+
+    def _engine(self) -> dict[str, str]:
+        return {name: self.settings.get(name, "") for name in NAMES - {"LLM_HOLD"}}
+
+    def _read(self) -> dict[str, str]:
+        if self._file is None:
+            return dict(self._environ)
+        found = {}
+        for line in self._file.lines("The engine file", "LLM_PROVIDER=llamacpp"):
+            name, equals, value = line.partition("=")
+            if not equals or name not in NAMES:
+                raise ConfigurationError(
+                    f"LLM_ENGINE_FILE holds {line[:80]!r}; "
+                    f"known are: {', '.join(sorted(NAMES))}, each as NAME=VALUE."
+                )
+            found[name] = value
+        return {**self._environ, **found}
