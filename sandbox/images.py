@@ -34,6 +34,8 @@ _ARCHIVE = "http://deb.debian.org/debian"
 _BASE_PACKAGES = "ca-certificates,curl,python3"
 _OFFICIAL_BASE = "debian:13@sha256:9cc080028c43b27d2074d63a5f9caf7166d731494965616c1a6d2827a004585c"
 _PULLED = CACHE / "pulled.json"
+# What this machine's pip trusts, a build has to trust too: a network may sign traffic anew.
+_AUTHORITIES = Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")
 
 PUBLISHED = ("llamacpp", "ollama", "python")
 """Images that boards pull from the sandbox's registry."""
@@ -122,6 +124,17 @@ def table(source: Source) -> dict[str, Image]:
     return images
 
 
+def vllm(images: Mapping[str, Image]) -> Image:
+    """vLLM's image, for the tests of the engines alone: it is not one of `table`, which it takes.
+
+    It has 5.5 GB, and is for x86-64.
+    """
+    lock = {"requirements.txt": (ROOT / "requirements" / "vllm.txt").read_bytes()}
+    files = read_tree(_HERE / "images" / "vllm") | lock
+    base = images["base"].reference
+    return Image("vllm", content_tag(files, base), base, None, files)
+
+
 def bootstrap(step: Step, image: Image) -> str | None:
     """Make the archive of the base image's file system with mmdebstrap, where it is needed."""
     if image.official or image.there or _archive(image).exists():
@@ -182,6 +195,8 @@ def make(step: Step, image: Image) -> str | None:
     files = dict(image.files)
     if image.name == "ollama" and not image.official:
         files["ollama"] = ollama.BINARY.read_bytes()
+    if image.name == "vllm":
+        files["ca-certificates.crt"] = _AUTHORITIES.read_bytes()
     words = ["--force-rm", "--label", f"{LABEL}={SHARED}", "--tag", image.reference]
     if image.base:
         words += ["--build-arg", f"BASE={image.base}"]
