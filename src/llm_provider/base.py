@@ -13,8 +13,6 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from llm_provider import __version__
 from llm_provider.errors import (
     ConfigurationError,
@@ -27,12 +25,12 @@ from llm_provider.errors import (
     Unsupported,
 )
 from llm_provider.sse import Ending, EventParser
+from llm_provider.wire import Exchange, Silent, Unreachable, Unreadable, Wire, WireError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 """Where a host of this project publishes its engine, whichever it is, to itself alone."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds of silence allowed: a long prompt on a small board takes minutes to the first token."""
-CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 5.0
 """Seconds within which a question about the engine's state must be answered."""
 
@@ -42,8 +40,8 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 
 _WORDS = 500
-# A name may move to another address when its container is replaced.
-_DNS_SECONDS = 2
+_MOST_BYTES = 64 * 1024 * 1024
+"""A whole answer's size, at most."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +90,15 @@ class LLMProvider(ABC):
             raise ConfigurationError("No model is named; set LLM_MODEL or give model=.")
         self.model = model
         self.base_url = _root(base_url)
-        self._timeout = timeout
-        self._headers = {
+        headers = {
             "Accept-Encoding": "identity",
             "User-Agent": f"edge-llm/{__version__}",
         }
         if api_key:
             if not (api_key.isascii() and api_key.isprintable()):
                 raise ConfigurationError("The engine's API key holds characters no header can.")
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._open: aiohttp.ClientSession | None = None
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._wire = Wire(self.base_url, headers, timeout)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -118,8 +115,7 @@ class LLMProvider(ABC):
     async def close(self) -> None:
         """Close all connections; streams still open end as interrupted."""
         self._closed = True
-        if self._open is not None:
-            await self._open.close()
+        self._wire.close()
 
     @abstractmethod
     async def health(self) -> None:
@@ -215,19 +211,19 @@ class LLMProvider(ABC):
         count = 0
         ending = Ending()
         try:
-            async with self._request("POST", path, data, None) as response:
-                kind = response.headers.get("Content-Type", "")
-                if response.status != 200 or not kind.startswith("text/event-stream"):
-                    self._answer(path, response, await response.read())
+            async with self._request("POST", path, data) as answer:
+                kind = answer.headers.get("content-type", "")
+                if answer.status != 200 or not kind.startswith("text/event-stream"):
+                    self._answer(path, answer.status, await answer.read(_MOST_BYTES))
                     raise MalformedAnswer(
                         f"{self._who} answered a streamed request with {kind or 'no content type'}"
                         ", not text/event-stream."
                     )
-                async for chunk in response.content.iter_any():
+                while chunk := await answer.next():
                     count += len(chunk)
                     ending.feed(chunk)
                     yield chunk
-        except (aiohttp.ClientError, OSError) as error:
+        except WireError as error:
             raise self._translated(error, count) from error
         if not ending.complete:
             raise Interrupted(f"{self._who} ended its stream after {count} bytes, without its end.")
@@ -251,8 +247,8 @@ class LLMProvider(ABC):
             error=error,
         )
 
-    def _unreachable(self, error: Exception) -> LLMError:
-        return NotReachable(f"{self._who} is not reachable: {_reason(error)}.")
+    def _unreachable(self, error: Unreachable) -> LLMError:
+        return NotReachable(f"{self._who} is not reachable: {error}.")
 
     # Requests.
 
@@ -278,102 +274,69 @@ class LLMProvider(ABC):
 
     async def _ok(self, path: str) -> None:
         """GET a path whose answer may be empty: status 200 is what counts."""
-        try:
-            async with self._request("GET", path, None, PROBE_SECONDS) as response:
-                if response.status != 200:
-                    self._answer(path, response, await response.read())
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._translated(error, 0) from error
+        await self._whole("GET", path, None, PROBE_SECONDS, empty=True)
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return (await self._whole("POST", path, _json(body), None)).data
 
     async def _whole(
-        self, method: str, path: str, data: bytes | None, seconds: float | None
+        self, method: str, path: str, data: bytes | None, seconds: float | None, empty: bool = False
     ) -> Answer:
+        """The whole answer, within `seconds`; None: only silence is bounded, by the timeout."""
         try:
-            async with self._request(method, path, data, seconds) as response:
-                raw = await response.read()
-                return Answer(raw, self._answer(path, response, raw))
-        except (aiohttp.ClientError, OSError) as error:
+            async with (
+                asyncio.timeout(seconds),
+                self._request(method, path, data) as answer,
+            ):
+                raw = await answer.read(_MOST_BYTES)
+        except TimeoutError as error:
+            raise self._translated(Silent("silence"), 0) from error
+        except WireError as error:
             raise self._translated(error, 0) from error
+        if empty and answer.status == 200:
+            return Answer(raw, {})
+        return Answer(raw, self._answer(path, answer.status, raw))
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, data: bytes | None, seconds: float | None
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Send a request; the answer's head has come when this is entered.
-
-        `seconds` bounds the whole exchange; None: only silence is bounded, by the timeout. Raises
-        aiohttp's errors, and OSError.
-        """
-        limits = aiohttp.ClientTimeout(
-            total=seconds,
-            sock_connect=min(self._timeout, CONNECT_SECONDS),
-            sock_read=self._timeout,
-        )
-        # The head's time is bounded as a whole: a byte now and then is not silence, but no answer.
-        async with asyncio.timeout(self._timeout):
-            response = await self._session().request(
-                method,
-                self.base_url + path,
-                data=data,
-                headers={"Content-Type": "application/json"} if data else None,
-                timeout=limits,
-                allow_redirects=False,
-            )
-        try:
-            yield response
-        finally:
-            response.close()
-
-    def _session(self) -> aiohttp.ClientSession:
+        self, method: str, path: str, data: bytes | None
+    ) -> AsyncGenerator[Exchange, None]:
+        """Send a request; its answer's head has come when this is entered. Raises WireError."""
         if self._closed:
             raise NotReachable(f"{self._who} is not asked any more: this provider is closed.")
-        if self._open is None:
-            self._open = aiohttp.ClientSession(
-                # llama-server closes a connection behind a streamed answer without saying so, and
-                # every server closes an idle one some time: a request sent into such a connection
-                # is lost, and may not be sent again since it may have run. So each request has its
-                # own connection, announced as such. To an engine on the same host that costs a
-                # fraction of a millisecond.
-                connector=aiohttp.TCPConnector(
-                    force_close=True, limit=0, ttl_dns_cache=_DNS_SECONDS
-                ),
-                headers=self._headers,
-                # An engine is on this host or network; a proxy for the outside is not for it.
-                trust_env=False,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._open
+        answer = await self._wire.open(method, path, data)
+        try:
+            yield answer
+        finally:
+            answer.close()
 
     def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
         return _json({**self._body(path, body), "model": self.model, "stream": stream})
 
-    def _translated(self, error: Exception, count: int) -> LLMError:
-        """This module's error for one of aiohttp's; `count`: bytes of the answer so far."""
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return self._unreachable(error)
-        if isinstance(error, TimeoutError):
-            return TimedOut(
-                f"{self._who} was silent for longer than allowed, "
-                f"after {count} bytes of its answer."
-            )
-        if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
-            return MalformedAnswer(f"{self._who} gave an unreadable answer: {_reason(error)}.")
+    def _translated(self, error: WireError, count: int) -> LLMError:
+        """This module's error for one on the wire; `count`: bytes of the answer so far."""
+        match error:
+            case Unreachable():
+                return self._unreachable(error)
+            case Silent():
+                return TimedOut(
+                    f"{self._who} was silent for longer than allowed, "
+                    f"after {count} bytes of its answer."
+                )
+            case Unreadable():
+                return MalformedAnswer(f"{self._who} gave an unreadable answer: {error}.")
         return Interrupted(
-            f"{self._who} broke the connection after {count} bytes of its answer: {_reason(error)}."
+            f"{self._who} broke the connection after {count} bytes of its answer: {error}."
         )
 
-    def _answer(self, path: str, response: aiohttp.ClientResponse, raw: bytes) -> dict[str, Any]:
-        """Return the JSON object that a fully read response holds, or raise why there is none."""
+    def _answer(self, path: str, status: int, raw: bytes) -> dict[str, Any]:
+        """Return the JSON object that a fully read answer holds, or raise why there is none."""
         try:
             answer = json.loads(raw)
         except (ValueError, RecursionError):  # told apart below, by the status
             answer = None
-        if response.status != 200:
-            raise self._refusal(path, response.status, *_words(response.status, raw, answer))
+        if status != 200:
+            raise self._refusal(path, status, *_words(status, raw, answer))
         if not isinstance(answer, dict):
             raise MalformedAnswer(
                 f"{self._who} answered 200 with what is not a JSON object: {_text(raw)[:80]!r}."
@@ -397,13 +360,6 @@ def text_of(message: object) -> str:
     if content is not None and not isinstance(content, str):
         raise MalformedAnswer(f"The answer's content is {content!r}, not text.")
     return content or ""
-
-
-def is_refused(error: BaseException) -> bool:
-    """Whether a connection was actively refused: the host is there, the port is not open yet."""
-    return isinstance(error, aiohttp.ClientConnectorError) and (
-        isinstance(error.os_error, ConnectionRefusedError)
-    )
 
 
 def _one_message(prompt: str, system: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -461,13 +417,3 @@ def _error_of(answer: object) -> dict[str, Any]:
 
 def _text(raw: bytes) -> str:
     return raw.decode(errors="replace")
-
-
-def _reason(error: BaseException) -> str:
-    if is_refused(error):
-        return "the connection was refused"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return "no answer to the attempt to connect"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or str(error.os_error)).rstrip(".")
-    return str(error).rstrip(".") or type(error).__name__

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_provider.base import CHAT, COMPLETIONS, Capacity, LLMProvider, is_refused
+from llm_provider.base import CHAT, COMPLETIONS, Capacity, LLMProvider
 from llm_provider.errors import LLMError, Loading, MalformedAnswer, Unsupported
+from llm_provider.wire import Unreachable
 
 
 class LlamaCpp(LLMProvider):
@@ -127,8 +128,8 @@ class VLLM(LLMProvider):
                 return Capacity(_count(entry.get("max_model_len")))
         return Capacity()
 
-    def _unreachable(self, error: Exception) -> LLMError:
-        if is_refused(error):
+    def _unreachable(self, error: Unreachable) -> LLMError:
+        if error.refused:
             return Loading(f"{self._who} has not opened its port: it is loading its model.")
         return super()._unreachable(error)
 

@@ -39,5 +39,3 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # Its own line for each request to the engine tells nothing that ours does not.
-    logging.getLogger("aiohttp").setLevel(logging.WARNING)
