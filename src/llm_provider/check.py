@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llm_provider.base import CHAT, Capacity, LLMProvider, choice_of, text_of
+from llm_provider.base import CHAT, choice_of, text_of
+from llm_provider.client import Board, Incoming, reasoning_of
 from llm_provider.errors import (
     Interrupted,
     LLMError,
@@ -23,36 +24,13 @@ from llm_provider.errors import (
     Rejected,
     TimedOut,
 )
-from llm_provider.sse import EventParser
 
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence."
 MAX_TOKENS = 64
 _POLL_SECONDS = 0.5
-
-
-class Board(LLMProvider):
-    """A host's chat API, as a client sees it: it speaks as engines do, so it is used as one."""
-
-    name = "the chat API"
-
-    async def look(self, path: str) -> dict[str, Any]:
-        """Return what GET `path` answers with status 200; raises LLMError for anything else."""
-        return await self._get(path)
-
-    async def health(self) -> None:
-        await self.look("/health")
-
-    async def ready(self) -> None:
-        await self.look("/ready")
-
-    async def capacity(self) -> Capacity:
-        report = await self.look("/ready")
-        return Capacity(report.get("context_size"), report.get("parallel"), report.get("gpu_share"))
-
-    def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
-        if error.get("code") == "engine_not_ready":
-            return Loading(f"{self._who} is not ready: {words}")
-        return super()._refusal(path, status, words, error)
+_NOT_TRIED = "not tried: "
+# llama-server rounds its context up to a multiple of this; a conversation may use what was asked.
+_CONTEXT_STEP = 256
 
 
 @dataclass(frozen=True)
@@ -64,11 +42,17 @@ class Check:
     seen: str
     wanted: str
 
+    @property
+    def tried(self) -> bool:
+        """Whether there was anything to look at."""
+        return self.ok or not self.seen.startswith(_NOT_TRIED)
+
 
 @dataclass
 class Report:
     """What all checks found. `answer` is the chat answer's text, without white space around it.
 
+    `context_size` (tokens of one conversation), `parallel` and `gpu_share` are as /ready tells;
     `ttft_seconds` and `tokens_per_second` are measured here, at the client, on the stream.
     """
 
@@ -76,6 +60,9 @@ class Report:
     reachable: bool = True
     provider: str | None = None
     model: str | None = None
+    context_size: int | None = None
+    parallel: int | None = None
+    gpu_share: float | None = None
     answer: str | None = None
     ttft_seconds: float | None = None
     tokens_per_second: float | None = None
@@ -94,12 +81,22 @@ class Report:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the caller expects; None accepts whatever the host serves."""
+    """What the caller expects; None accepts whatever the host serves.
+
+    `gpu`: the whole model must be in the GPU's memory. Where the engine's API does not tell,
+    `engine_log` does: what `module_utils/edge_llm_host.py` found in its log on the host
+    (layers_offloaded, layers_total, gpu_buffers).
+    """
 
     provider: str | None = None
     model: str | None = None
     prompt: str = DEFAULT_PROMPT
     answer: str | None = None
+    max_tokens: int = MAX_TOKENS
+    context_size: int | None = None
+    parallel: int | None = None
+    gpu: bool = False
+    engine_log: Mapping[str, Any] | None = None
     seconds: float = 120.0
     """How long to wait for readiness, and for each answer."""
 
@@ -108,32 +105,38 @@ class Failed(Exception):
     """A check saw something other than what it wanted."""
 
 
+class Watcher:
+    """Hears of the checks as they go; this one listens to nothing."""
+
+    def begins(self, name: str) -> None:
+        """The check of that name begins."""
+
+    def waits(self, reason: str) -> None:
+        """It waits for something, and asks again."""
+
+    def ends(self, outcome: Check) -> None:
+        """It has ended."""
+
+
 async def check(
-    url: str,
-    key: str | None,
-    wanted: Wanted,
-    *,
-    tell: Callable[[Check], None] | None = None,
+    url: str, key: str | None, wanted: Wanted, *, watcher: Watcher | None = None
 ) -> Report:
-    """Run every check against the chat API at `url`; `tell` hears of each as it ends.
+    """Run every check against the chat API at `url`; `watcher` hears of each.
 
     Raises ConfigurationError for a URL or key that cannot be used.
     """
-    checker = _Checker(url, key, wanted)
-    await checker.run(tell)
+    checker = _Checker(url, key, wanted, watcher or Watcher())
+    await checker.run()
     return checker.report
 
 
 class _Checker:
-    def __init__(
-        self,
-        url: str,
-        key: str | None,
-        wanted: Wanted,
-    ) -> None:
+    def __init__(self, url: str, key: str | None, wanted: Wanted, watcher: Watcher) -> None:
         self.wanted = wanted
         self.report = Report(url)
+        self._watcher = watcher
         self._ready = False
+        self._names: list[str | None] = []
 
         def board(api_key: str | None) -> Board:
             return Board(
@@ -149,26 +152,29 @@ class _Checker:
             "with a wrong key": board(secrets.token_hex()),
         }
 
-    async def run(self, tell: Callable[[Check], None] | None) -> None:
-        model = f"the model {self.wanted.model}" if self.wanted.model else "one model"
+    async def run(self) -> None:
         text = "some text" if self.wanted.answer is None else repr(self.wanted.answer.strip())
-        steps = (
+        steps = [
             ("health", self._health, "GET /health answered 200"),
             ("key", self._key, "401 without a valid key"),
             ("ready", self._is_ready, self._wanted_ready()),
-            ("models", self._models, f"{model} served"),
+            ("models", self._models, f"{self.wanted.model or 'the model of /ready'} listed"),
+            ("context", self._context, self._wanted_context()),
             ("chat", self._chat, f"{text}, with a finish_reason"),
-            ("stream", self._stream, "an answer in more than one chunk, properly ended"),
-        )
+            ("stream", self._stream, f"{text}, in more than one chunk, properly ended"),
+            ("identity", self._identity, "answers that name the served model"),
+        ]
+        if self.wanted.gpu:
+            steps.append(("gpu", self._gpu, "the whole model in the GPU's memory"))
         try:
             for name, step, wanted in steps:
+                self._watcher.begins(name)
                 try:
                     outcome = Check(name, True, await step(), wanted)
                 except (Failed, LLMError) as error:
                     outcome = Check(name, False, str(error), wanted)
                 self.report.checks.append(outcome)
-                if tell is not None:
-                    tell(outcome)
+                self._watcher.ends(outcome)
         finally:
             for board in (self._board, *self._strangers.values()):
                 await board.close()
@@ -181,9 +187,16 @@ class _Checker:
         ]
         return ", ".join(["ready", *parts]) + f" within {self.wanted.seconds:g} s"
 
+    def _wanted_context(self) -> str:
+        size, parallel = self.wanted.context_size, self.wanted.parallel
+        return (
+            f"{size or 'a number of'} tokens for a conversation, "
+            f"{parallel or 'a number of'} conversations at once"
+        )
+
     def _need(self, condition: bool, reason: str) -> None:
         if not condition:
-            raise Failed(f"not tried: {reason}")
+            raise Failed(f"{_NOT_TRIED}{reason}")
 
     async def _health(self) -> str:
         try:
@@ -210,113 +223,139 @@ class _Checker:
         deadline = time.monotonic() + self.wanted.seconds
         while True:
             try:
-                report = await self._board.look("/ready")
+                told = await self._board.look("/ready")
                 break
             except (Loading, NotReachable, Interrupted, TimedOut) as error:
                 if time.monotonic() >= deadline:
                     raise Failed(f"not ready after {self.wanted.seconds:g} s: {error}") from error
+                self._watcher.waits(str(error))
             await asyncio.sleep(_POLL_SECONDS)
-        if report.get("ready") is not True:
-            raise Failed(f"/ready answered 200, but ready is {report.get('ready')!r}")
+        if told.get("ready") is not True:
+            raise Failed(f"/ready answered 200, but ready is {told.get('ready')!r}")
         self._ready = True
-        self.report.provider = provider = report.get("provider")
-        self.report.model = model = report.get("model")
+        report = self.report
+        report.provider, report.model = told.get("provider"), told.get("model")
+        report.context_size, report.parallel = told.get("context_size"), told.get("parallel")
+        report.gpu_share = told.get("gpu_share")
         for what, seen, wanted in (
-            ("provider", provider, self.wanted.provider),
-            ("model", model, self.wanted.model),
+            ("provider", report.provider, self.wanted.provider),
+            ("model", report.model, self.wanted.model),
         ):
             if wanted is not None and seen != wanted:
                 raise Failed(f"the {what} is {seen}, not {wanted}")
-        return (
-            f"provider {provider}, model {model}, "
-            f"context {report.get('context_size')}, {report.get('parallel')} in parallel"
-        )
+        return f"provider {report.provider}, model {report.model}"
 
     async def _models(self) -> str:
         self._need(self.report.reachable, "the host is not reachable")
         names = await self._board.models()
         listed = ", ".join(names) or "none"
-        if self.wanted.model is not None:
-            if self.wanted.model not in names:
-                raise Failed(f"the model {self.wanted.model} is not among those served: {listed}")
-        elif len(names) != 1:
-            raise Failed(f"{len(names)} models are served, not one: {listed}")
+        wanted = self.wanted.model or self.report.model
+        self._need(wanted is not None, f"no model is known to look for; listed: {listed}")
+        if wanted not in names:
+            raise Failed(f"the model {wanted} is not among those listed: {listed}")
         return listed
+
+    async def _context(self) -> str:
+        self._need(self._ready, "the engine is not ready")
+        size, parallel = self.report.context_size, self.report.parallel
+        for what, told in (("context size", size), ("number of slots", parallel)):
+            if not isinstance(told, int):
+                raise Failed(f"/ready does not tell the {what}: it is {told!r}")
+        seen = f"{size} tokens for a conversation, {parallel} conversations at once"
+        wanted = self.wanted.context_size
+        if wanted is not None and not wanted <= (size or 0) < wanted + _CONTEXT_STEP:
+            raise Failed(f"{seen}; the context is not {wanted}")
+        if self.wanted.parallel not in (None, parallel):
+            raise Failed(f"{seen}; the slots are not {self.wanted.parallel}")
+        return seen
 
     def _body(self) -> dict[str, Any]:
         return {
             "messages": [{"role": "user", "content": self.wanted.prompt}],
             "temperature": 0,
             "seed": 0,
-            "max_tokens": MAX_TOKENS,
+            "max_tokens": self.wanted.max_tokens,
         }
 
     async def _chat(self) -> str:
         self._need(self._ready, "the engine is not ready")
-        choice = choice_of(await self._board.chat(self._body()))
+        answer = await self._board.chat(self._body())
+        choice = choice_of(answer)
+        self._names.append(answer.get("model"))
         text = text_of(choice.get("message"))
         self.report.answer = text.strip() or None
-        self._compare(text, self.wanted.answer)
+        self._compare(text, reasoning_of(choice.get("message")))
         if not choice.get("finish_reason"):
             raise Failed(f"{text.strip()!r}, without a finish_reason")
         return f"{text.strip()!r}, finish_reason {choice['finish_reason']}"
 
     async def _stream(self) -> str:
         self._need(self._ready, "the engine is not ready")
-        texts: list[str] = []
-        times: list[float] = []
-        finish_reason = None
-        tokens = None
+        answer = Incoming()
         body = self._body() | {"stream_options": {"include_usage": True}}
         started = time.monotonic()
-
-        parser = EventParser()
-        async with aclosing(self._board.raw_stream(CHAT, body)) as stream:
-            async for chunk in stream:
-                # What comes in one piece came at one time, however many events it holds.
-                arrived = time.monotonic()
-                for event in parser.objects(chunk):
-                    if isinstance(usage := event.get("usage"), dict):
-                        tokens = usage.get("completion_tokens")
-                    if not event.get("choices"):
-                        continue
-                    choice = choice_of(event)
-                    finish_reason = choice.get("finish_reason") or finish_reason
-                    if text := text_of(choice.get("delta")):
-                        texts.append(text)
-                        times.append(arrived)
-        answer = "".join(texts)
+        async with aclosing(self._board.raw_stream(CHAT, body)) as chunks:
+            async for chunk in chunks:
+                answer.feed(chunk, time.monotonic())
+        self._names.append(answer.model)
         # Not with the chat answer: even at temperature 0 an engine that batches its work
         # differently need not give the same one twice.
-        self._compare(answer, self.wanted.answer)
-        if len(texts) < 2:
+        self._compare(answer.text, "".join(answer.reasoning))
+        count = len(answer.texts)
+        if count < 2:
             raise Failed("the whole answer came in one chunk; more than one is wanted")
-        if not finish_reason:
-            raise Failed(f"{len(texts)} chunks, without a finish_reason")
-        self.report.ttft_seconds = round(times[0] - started, 4)
-        rate = _rate(tokens if isinstance(tokens, int) else len(texts), times)
-        self.report.tokens_per_second = rate
-        pace = "all at once" if rate is None else f"{rate:g} tokens/s"
+        if not answer.finish_reason:
+            raise Failed(f"{count} chunks, without a finish_reason")
+        self.report.ttft_seconds = round(answer.times[0] - started, 4)
+        self.report.tokens_per_second = pace = answer.tokens_per_second
         return (
-            f"{len(texts)} chunks, finish_reason {finish_reason}, [DONE]; "
-            f"first after {self.report.ttft_seconds:.3f} s, {pace}"
+            f"{count} chunks, finish_reason {answer.finish_reason}, [DONE]; "
+            f"first after {self.report.ttft_seconds:.3f} s, "
+            + ("all at once" if pace is None else f"{pace:g} tokens/s")
         )
 
-    def _compare(self, text: str, wanted: str | None) -> None:
+    def _compare(self, text: str, reasoning: str) -> None:
         # White space around it does not count: a model whose first token begins a word comes out
         # with a leading space, which engines strip or keep, each its own way.
+        wanted = self.wanted.answer
         if not text.strip():
-            raise Failed("an empty answer")
+            if not reasoning:
+                raise Failed("an empty answer")
+            raise Failed(
+                f"no text, only {len(reasoning)} characters of reasoning: the model reasons, and "
+                f"--max-tokens {self.wanted.max_tokens} did not reach to its answer"
+            )
         if wanted is not None and text.strip() != wanted.strip():
             raise Failed(f"the answer was {text.strip()!r}, not {wanted.strip()!r}")
 
+    async def _identity(self) -> str:
+        self._need(bool(self._names), "no answer came")
+        served = self.report.model
+        for name in self._names:
+            # Ollama's full name of a model without a tag.
+            if name not in (served, f"{served}:latest"):
+                raise Failed(f"an answer calls its model {name!r}; served is {served!r}")
+        return f"model {' and '.join(sorted({str(name) for name in self._names}))}"
 
-def _rate(tokens: int, times: list[float]) -> float | None:
-    """Tokens per second after the first that came; None when all came at once.
-
-    `times` is when each piece of text came (seconds); `tokens` is how many they hold in all.
-    """
-    later = sum(time > times[0] for time in times)
-    if not later:
-        return None
-    return round(tokens * later / len(times) / (times[-1] - times[0]), 1)
+    async def _gpu(self) -> str:
+        self._need(self._ready, "the engine is not ready")
+        share, log = self.report.gpu_share, self.wanted.engine_log
+        if isinstance(share, int | float):
+            if share < 1:
+                raise Failed(f"{min(share, 0.999):.1%} of the model in the GPU's memory")
+            return "all of the model in the GPU's memory"
+        if log is None:
+            raise Failed(
+                f"{self.report.provider} does not tell over its API; its log does: "
+                "give --host-state"
+            )
+        offloaded, total = log.get("layers_offloaded"), log.get("layers_total")
+        devices = ", ".join(log.get("gpu_buffers") or ())
+        seen = (
+            f"{'none' if offloaded is None else offloaded} of {total or 'an unknown number of'} "
+            f"layers offloaded, with model buffers on {devices or 'no GPU'}"
+        )
+        # A build without a GPU says that it offloaded all layers, too.
+        if not devices or offloaded is None or total is None or offloaded < total:
+            raise Failed(seen)
+        return seen

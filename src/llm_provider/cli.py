@@ -1,4 +1,4 @@
-"""The `llm-provider` command: prove that a host answers, list its models, talk to it."""
+"""The `llm-provider` command: prove that a host answers, talk to it, list its models, time it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,36 @@ import io
 import json
 import os
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, aclosing
 from pathlib import Path
+from typing import Any
 
-from llm_provider.errors import ConfigurationError, LLMError, NotReachable
+from llm_provider.errors import (
+    ConfigurationError,
+    Interrupted,
+    LLMError,
+    NotReachable,
+    TimedOut,
+)
 
 OK, FAILED, USAGE, NOT_REACHABLE = range(4)
+STOPPED = 130
 
 _EXIT_CODES = """\
 exit status:
-  0  all is well
-  1  a check failed, or the request did
-  2  wrong usage
-  3  the host is not reachable
+  0    all is well
+  1    a check failed, or a request did
+  2    wrong usage
+  3    the host is not reachable
+  130  stopped by Ctrl-C
+
+Sentences about failures are on standard error. With --json, standard output is one
+JSON object: what the command found, or {"error": SENTENCE}; nothing where the usage is wrong.
 """
+_MOST_AT_ONCE = 256
+_MOST_REQUESTS = 10_000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,22 +51,32 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments.url:
             raise ConfigurationError("No URL is given; use --url, or set OPENAI_BASE_URL.")
         status: int = asyncio.run(arguments.run(arguments))
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        return 130
+        return STOPPED
+    except BrokenPipeError:
+        # Whoever read has had enough; what Python would still flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except LLMError as error:
         print(f"llm-provider: {error}", file=sys.stderr)
         if isinstance(error, ConfigurationError):
             return USAGE
+        if arguments.json:
+            told = {"error": str(error)}
+            if isinstance(error, Interrupted | TimedOut):
+                told["answer"] = error.text.strip()
+            print(json.dumps(told))
         return NOT_REACHABLE if isinstance(error, NotReachable) else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
         made = commands.add_parser(
             name,
             help=text,
-            description=text,
+            description=f"{text} {more}",
             epilog=_EXIT_CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -63,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="a file with the API key, - for standard input (default: OPENAI_API_KEY)",
         )
+        made.add_argument("--json", action="store_true", help="print one JSON object")
         return made
 
     parser = argparse.ArgumentParser(
@@ -72,12 +100,62 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_check(command("check", "Prove that a host answers chat requests as it should."))
 
-    check = command("check", "Prove that a host answers chat requests as it should.")
+    chat = command("chat", "Ask a question and print the answer as it comes.")
+    chat.add_argument("--model", default="default", help="the model (default: the one served)")
+    chat.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    chat.add_argument("--max-tokens", type=_count, metavar="N", help="the answer's longest length")
+    chat.add_argument("prompt", metavar="PROMPT")
+    chat.set_defaults(run=_chat)
+
+    models = command("models", "List the models that a host serves, one per line.")
+    models.set_defaults(run=_models)
+
+    _add_bench(
+        command(
+            "bench",
+            "Time a chat API or an engine, at some numbers of requests at once.",
+            "Every request is the same, streamed, so the engine has its prompt in memory after the "
+            "first.",
+        )
+    )
+    return parser
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("--provider", help="the provider that must serve")
     check.add_argument("--model", help="the model that must be served")
     check.add_argument("--prompt", help="what to ask (default: the capital of France)")
     check.add_argument("--answer", help="the exact answer wanted, at temperature 0")
+    check.add_argument(
+        "--max-tokens",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="tokens allowed for an answer; more for a model that reasons first (default: 64)",
+    )
+    check.add_argument(
+        "--context-size",
+        type=_count,
+        metavar="N",
+        help="the tokens that a conversation must be allowed",
+    )
+    check.add_argument(
+        "--parallel",
+        type=_count,
+        metavar="N",
+        help="how many requests must be answered at once",
+    )
+    check.add_argument(
+        "--gpu", action="store_true", help="the whole model must be in the GPU's memory"
+    )
+    check.add_argument(
+        "--host-state",
+        metavar="FILE",
+        help="for --gpu with llama.cpp, whose API does not tell: what "
+        "module_utils/edge_llm_host.py printed on the host, - for standard input",
+    )
     check.add_argument(
         "--timeout",
         type=_seconds,
@@ -85,102 +163,258 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to wait for readiness, and for each answer (default: 120)",
     )
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
     check.set_defaults(run=_check)
 
-    chat = command("chat", "Ask a question and print the answer as it comes.")
-    chat.add_argument("--model", default="default", help="the model (default: the one served)")
-    chat.add_argument("prompt", metavar="PROMPT")
-    chat.set_defaults(run=_chat)
 
-    models = command("models", "List the models that a host serves, one per line.")
-    models.set_defaults(run=_models)
-    return parser
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--model", help="the model (default: the only one served)")
+    bench.add_argument(
+        "--requests",
+        type=_requests,
+        default=16,
+        metavar="N",
+        help="requests of each level (default: 16, or one round where that is more)",
+    )
+    bench.add_argument(
+        "--parallel",
+        type=_levels,
+        default=(1, 4),
+        metavar="N,N,...",
+        help="how many run at once, one level after another (default: 1,4)",
+    )
+    bench.add_argument("--prompt", help="what to ask (default: the capital of France)")
+    bench.add_argument(
+        "--max-tokens",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="tokens of an answer, at most (default: 64)",
+    )
+    bench.add_argument(
+        "--compare",
+        metavar="URL",
+        help="a second address, which gets the same requests in turns with the first",
+    )
+    bench.add_argument(
+        "--compare-key-file",
+        metavar="FILE",
+        help="a file with its key, where it asks for one (the first one's key is never sent there)",
+    )
+    bench.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="begin no round later than this in a level (default: 60)",
+    )
+    bench.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=120.0,
+        metavar="S",
+        help="seconds within which each answer must be complete (default: 120)",
+    )
+    bench.set_defaults(run=_bench)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return value
 
 
-def _key(arguments: argparse.Namespace) -> str | None:
-    name = arguments.key_file
-    if name is None:
-        return os.environ.get("OPENAI_API_KEY")
+def _count(text: str, most: int = 10**9) -> int:
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 11 else 0
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
+    return value
+
+
+def _requests(text: str) -> int:
+    return _count(text, _MOST_REQUESTS)
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_count(part.strip(), _MOST_AT_ONCE) for part in text.split(",")))
+
+
+def _text_of(name: str, what: str) -> str:
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text()
+        return sys.stdin.read() if name == "-" else Path(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The key file cannot be read: {error}.") from error
+        raise ConfigurationError(f"The {what} cannot be read: {error}.") from error
+
+
+def _key(name: str | None) -> str | None:
+    if name is None:
+        return None
     # The chat API's own file will do: the first line that is a key.
-    for line in map(str.strip, text.splitlines()):
+    for line in map(str.strip, _text_of(name, "key file").splitlines()):
         if line and not line.startswith("#"):
             return line
     raise ConfigurationError(f"The key file {name} holds no key.")
 
 
+def _own_key(arguments: argparse.Namespace) -> str | None:
+    return _key(arguments.key_file) or os.environ.get("OPENAI_API_KEY")
+
+
+def _engine_log(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
+    """What the host's state says of the engine's log."""
+    name = arguments.host_state
+    if name is None:
+        return None
+    if not arguments.gpu:
+        raise ConfigurationError("--host-state is for --gpu, which is not given.")
+    if name == arguments.key_file == "-":
+        raise ConfigurationError("--key-file and --host-state cannot both be standard input.")
+    text = _text_of(name, "host's state")
+    try:
+        log = json.loads(text)["deployment"]["engine_log"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        log = None
+    if not isinstance(log, dict):
+        raise ConfigurationError(
+            f"The host's state {name} has no deployment.engine_log; "
+            "give what module_utils/edge_llm_host.py printed on the host."
+        )
+    return log
+
+
 async def _check(arguments: argparse.Namespace) -> int:
-    from llm_provider.check import DEFAULT_PROMPT, Check, Wanted, check
-
-    ok_mark, failed_mark = _marks()
-
-    def tell(outcome: Check) -> None:
-        mark = ok_mark if outcome.ok else failed_mark
-        print(f"{mark} {outcome.name:<7} {outcome.seen}", flush=True)
-        if not outcome.ok:
-            print(f"  {'':<7} wanted: {outcome.wanted}", flush=True)
+    from llm_provider.check import DEFAULT_PROMPT, Wanted, check
+    from llm_provider.display import for_stdout
 
     wanted = Wanted(
         provider=arguments.provider,
         model=arguments.model,
         prompt=arguments.prompt or DEFAULT_PROMPT,
         answer=arguments.answer,
+        max_tokens=arguments.max_tokens,
+        context_size=arguments.context_size,
+        parallel=arguments.parallel,
+        gpu=arguments.gpu,
+        engine_log=_engine_log(arguments),
         seconds=arguments.timeout,
     )
-    report = await check(
-        arguments.url, _key(arguments), wanted, tell=None if arguments.json else tell
-    )
+    key = _own_key(arguments)
     if arguments.json:
+        report = await check(arguments.url, key, wanted)
         print(json.dumps(report.as_dict()))
     else:
-        failed = [outcome.name for outcome in report.checks if not outcome.ok]
-        verdict = f"failed: {', '.join(failed)}" if failed else "all checks passed"
-        print(f"{report.url}: {verdict}.")
+        display = for_stdout()
+        with display.busy("health"):
+            report = await check(arguments.url, key, wanted, watcher=display)
+        display.verdict(report)
     if not report.reachable:
         return NOT_REACHABLE
     return OK if report.ok else FAILED
 
 
 async def _chat(arguments: argparse.Namespace) -> int:
-    from llm_provider.check import Board
+    from llm_provider.client import Board, Incoming
+    from llm_provider.display import for_stdout
 
+    before = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    body: dict[str, Any] = {
+        "messages": [*before, {"role": "user", "content": arguments.prompt}],
+        "stream_options": {"include_usage": True},
+    }
+    if arguments.max_tokens:
+        body["max_tokens"] = arguments.max_tokens
+    display = None if arguments.json else for_stdout()
+    answer = Incoming()
+    begun = False
+    started = time.monotonic()
     async with Board(
-        model=arguments.model, base_url=arguments.url, api_key=_key(arguments)
+        model=arguments.model, base_url=arguments.url, api_key=_own_key(arguments)
     ) as board:
-        begun = False
-        try:
-            async for text in board.generate_stream(arguments.prompt):
-                piece = text if begun else text.lstrip()
-                begun = begun or bool(piece)
-                print(piece, end="", flush=True)
-        finally:
-            if begun:
-                print()
+        with ExitStack() as waiting:
+            if display:
+                waiting.enter_context(display.busy("waiting for the first token"))
+            try:
+                async with aclosing(board.stream(body)) as events:
+                    async for event in events:
+                        text = answer.take(event, time.monotonic())
+                        if display is None:
+                            continue
+                        if not begun and answer.reasoning:
+                            display.say(f"reasoning: {len(''.join(answer.reasoning))} characters")
+                        piece = text if begun else text.lstrip()
+                        if piece:
+                            begun = True
+                            waiting.close()
+                            display.write(piece)
+            finally:
+                if display and begun:
+                    display.end()
+    ttft = answer.times[0] - started if answer.times else None
+    if display is None:
+        print(
+            json.dumps(
+                {
+                    "answer": answer.text.strip(),
+                    "reasoning": "".join(answer.reasoning) or None,
+                    "model": answer.model,
+                    "finish_reason": answer.finish_reason,
+                    "usage": answer.usage,
+                    "ttft_seconds": None if ttft is None else round(ttft, 4),
+                    "tokens_per_second": answer.tokens_per_second,
+                }
+            )
+        )
+    elif not begun:
+        kind = "only reasoning" if answer.reasoning else "no text"
+        print(f"llm-provider: The answer has {kind}.", file=sys.stderr)
+    elif display.terminal and ttft is not None:
+        parts = [f"{answer.tokens} tokens", f"first after {ttft:.2f} s"]
+        if answer.tokens_per_second is not None:
+            parts.append(f"{answer.tokens_per_second:g} tokens/s")
+        if answer.finish_reason == "length":
+            parts.append("cut off at the length allowed")
+        display.line(", ".join(parts), "dim")
     return OK
 
 
 async def _models(arguments: argparse.Namespace) -> int:
-    from llm_provider.check import Board
+    from llm_provider.client import Board
 
-    async with Board(model="default", base_url=arguments.url, api_key=_key(arguments)) as board:
-        print("\n".join(await board.models()))
+    async with Board(model="default", base_url=arguments.url, api_key=_own_key(arguments)) as board:
+        names = await board.models()
+    print(json.dumps({"models": names}) if arguments.json else "\n".join(names))
     return OK
 
 
-def _marks() -> tuple[str, str]:
-    try:
-        "✓✗".encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return "ok    ", "FAILED"
-    return "✓", "✗"
+async def _bench(arguments: argparse.Namespace) -> int:
+    from llm_provider.bench import Address, Load, bench
+    from llm_provider.check import DEFAULT_PROMPT
+    from llm_provider.display import for_stdout
+
+    if arguments.compare_key_file and not arguments.compare:
+        raise ConfigurationError("--compare-key-file is for --compare, which is not given.")
+    if arguments.compare_key_file == arguments.key_file == "-":
+        raise ConfigurationError("--key-file and --compare-key-file cannot both be standard input.")
+    load = Load(
+        requests=arguments.requests,
+        levels=arguments.parallel,
+        prompt=arguments.prompt or DEFAULT_PROMPT,
+        max_tokens=arguments.max_tokens,
+        seconds=arguments.seconds,
+        timeout=arguments.timeout,
+    )
+    address = Address(arguments.url, _own_key(arguments))
+    compare = None
+    if arguments.compare:
+        compare = Address(arguments.compare, _key(arguments.compare_key_file))
+    if arguments.json:
+        result = await bench(load, address, compare, model=arguments.model)
+        print(json.dumps(result.as_dict()))
+    else:
+        display = for_stdout()
+        with display.busy("warming up", bar=True):
+            result = await bench(load, address, compare, model=arguments.model, watcher=display)
+    return FAILED if result.failed else OK
