@@ -7,9 +7,11 @@ they are held; once it is ready they go on, to whichever engine that is.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -39,9 +41,11 @@ class Stopping(Exception):
 class Turn:
     """A request's place: first in the line, then at the engine."""
 
-    def __init__(self, gate: Gate, arrived: float) -> None:
+    def __init__(self, gate: Gate, number: int, arrived: float, hold_seconds: float) -> None:
         self._gate = gate
+        self.number = number
         self.arrived = arrived
+        self.hold_left = hold_seconds
         self.held_until = math.inf
         self.future: asyncio.Future[None] | None = None
         self.running = False
@@ -74,7 +78,8 @@ class Gate:
         self.capacity = Capacity()
         self.running = 0
         self._hold_seconds = hold_seconds
-        self._waiting: deque[Turn] = deque()
+        self._waiting: deque[Turn] = deque()  # by their numbers
+        self._numbers = itertools.count()
         self._ready = False
         self._paused: str | None = None
         self.stopping = False
@@ -133,7 +138,7 @@ class Gate:
         """
         if self.running + len(self._waiting) >= self.parallel + QUEUE:
             raise QueueFull
-        turn = Turn(self, arrived)
+        turn = Turn(self, next(self._numbers), arrived, self._hold_seconds)
         await self._wait(turn)
         try:
             yield turn
@@ -142,17 +147,19 @@ class Gate:
 
     async def again(self, turn: Turn) -> None:
         """Put a request that has not begun back to where it stood: before all that came later."""
+        if self.open:  # the engine is there again, or another: the place is still its own
+            return
         self._leave(turn)
-        await self._wait(turn, first=True)
+        await self._wait(turn)
 
-    async def _wait(self, turn: Turn, *, first: bool = False) -> None:
+    async def _wait(self, turn: Turn) -> None:
         if self.stopping:
             raise Stopping
         if self.open and not self._waiting and self.running < self.parallel:
             self._enter(turn)
             return
         turn.future = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if first else self._waiting.append)(turn)
+        insort(self._waiting, turn, key=lambda each: each.number)
         if not self.open:
             self._hold(turn)
             self._arm()
@@ -190,8 +197,7 @@ class Gate:
     # Holding.
 
     def _hold(self, turn: Turn) -> None:
-        until = max(turn.arrived, self._shut_at) + self._hold_seconds
-        turn.held_until = min(turn.held_until, until)
+        turn.held_until = max(turn.arrived, self._shut_at) + turn.hold_left
 
     def _arm(self) -> None:
         """Have those sent away whose time is over, when the first of them is."""
@@ -214,12 +220,18 @@ class Gate:
         if turn.future is not None and not turn.future.done():
             turn.future.set_exception(error)
 
-    def _shut(self, was_open: bool) -> None:
+    def _changed(self, was_open: bool) -> None:
+        """Begin or end the holding of all in line, where the gate shut or opened."""
+        now = time.monotonic()
         if was_open and not self.open:
-            self._shut_at = time.monotonic()
+            self._shut_at = now
             for turn in self._waiting:
                 self._hold(turn)
-            self._arm()
+        elif self.open and not was_open:
+            for turn in self._waiting:
+                turn.hold_left = turn.held_until - now
+        self._arm()
+        self._pump()
 
     # The engine.
 
@@ -233,7 +245,7 @@ class Gate:
         self._reason = reason
         self._ready = False
         self._lost.set()
-        self._shut(was_open)
+        self._changed(was_open)
 
     async def watch(self) -> None:
         """Ask for ever: often, and loading what is not loaded, until ready; then now and then."""
@@ -270,11 +282,11 @@ class Gate:
                 return self._ready
             self.capacity = capacity
             _log.info("engine ready", extra={"provider": provider.name, "model": provider.model})
+            was_open = self.open
             self._lost.clear()
             self._ready = True
             self._load_failure = None
-            self._arm()
-            self._pump()
+            self._changed(was_open)
         return self._ready
 
     async def _capacity(self, provider: LLMProvider) -> Capacity:
@@ -303,15 +315,15 @@ class Gate:
         if self._paused is None:
             _log.info("requests are held: %s", reason)
         self._paused = reason
-        self._shut(was_open)
+        self._changed(was_open)
 
     def resume(self) -> None:
         """Let requests pass again, as far as the engine is ready."""
         if self._paused is not None:
             _log.info("requests pass again", extra={"held": len(self._waiting)})
+        was_open = self.open
         self._paused = None
-        self._arm()
-        self._pump()
+        self._changed(was_open)
 
     async def drained(self, seconds: float) -> bool:
         """Wait until no request runs, for `seconds` at most; whether none does."""
