@@ -98,6 +98,10 @@ class APIError(Exception):
         return JSONResponse({"error": self.error}, self.status, self.headers)
 
 
+FORESEEN = (APIError, LLMError, QueueFull, Stopping)
+"""What `APIError.of` can say."""
+
+
 async def answer_error(request: Request, error: Exception) -> Response:
     """Answer any foreseen failure of a handler."""
     if isinstance(error, HTTPException):
