@@ -137,7 +137,8 @@ class Scripted:
     async def answer(self, request: Request) -> Response:
         path = request.url.path
         authorization = request.headers.get("Authorization")
-        body = json.loads(raw) if (raw := await request.body()) else None
+        raw = await request.body()
+        body: Any = json.loads(raw) if raw else None
         self.asked.append(Asked(path, authorization, body))
         name = path.removeprefix("/v1").removeprefix("/")
         if path != "/health" and authorization != f"Bearer {KEY}":
