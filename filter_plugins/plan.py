@@ -56,6 +56,17 @@ def _mib(size: int) -> str:
     return f"{round(size / MIB):,} MiB"
 
 
+_KEY_RULE = "accepted are 16 and more of letters, digits and . _ ~ + / = -"
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", value))
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", value))
+
+
 def check_settings(
     given: dict[str, Any], schema: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Problem]]:
@@ -104,10 +115,18 @@ def check_settings(
                 )
                 continue
         elif kind == "secret":
-            if not (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", value)):
+            if not _is_key(value):
+                problems.append(f"{name} is too short or has other characters; {_KEY_RULE}")
+                continue
+        elif kind == "secrets":
+            if not isinstance(value, list) or not all(_is_key(each) for each in value):
+                problems.append(f"{name} is not a list of keys; of each, {_KEY_RULE}")
+                continue
+        elif kind == "names":
+            if not isinstance(value, list) or not all(_is_name(each) for each in value):
                 problems.append(
-                    f"{name} is too short or has other characters; accepted are 16 and more of"
-                    " letters, digits and . _ ~ + / = -"
+                    f"{name} is {value!r}; accepted is a list of names, each of letters, digits and"
+                    " . _ : / -"
                 )
                 continue
         elif not isinstance(value, str):
@@ -555,6 +574,7 @@ def deployment_plan(
             "N_GPU_LAYERS": gpu_layers,
             "THREADS": threads,
             "PARALLEL": parallel,
+            "LLM_MODEL_ALIASES": ",".join(settings["llm_model_aliases"]),
             "HARDWARE": board["kind"],
             "ENGINE_IMAGE": image["image"],
         },

@@ -36,6 +36,7 @@ def test_an_8_core_orin_nx_gets_the_measured_settings(
         "N_GPU_LAYERS": 99,
         "THREADS": 6,
         "PARALLEL": 4,
+        "LLM_MODEL_ALIASES": "",
         "HARDWARE": "jetson",
         "ENGINE_IMAGE": OWN_IMAGE,
     }
@@ -132,6 +133,30 @@ def test_a_key_that_is_refused_is_not_shown(
     plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_key": key}, catalogues)
     assert "llm_api_key is too short or has other characters" in plan["problems"][0]
     assert key not in plan["problems"][0]
+
+
+@pytest.mark.parametrize("keys", [["hunter2"], "one-key-that-is-long-enough", [None], [["x" * 20]]])
+def test_further_keys_that_are_refused_are_not_shown(
+    jetson: dict[str, Any], catalogues: dict[str, Any], keys: Any
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_keys": keys}, catalogues)
+    assert "llm_api_keys is not a list of keys; of each, accepted are 16" in plan["problems"][0]
+    assert "hunter2" not in plan["problems"][0]
+
+
+@pytest.mark.parametrize("names", ["gpt-4o", ["two words"], ["a,b"], [""], ["${HOME}"], [1]])
+def test_aliases_that_cannot_be(
+    jetson: dict[str, Any], catalogues: dict[str, Any], names: Any
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_model_aliases": names}, catalogues)
+    assert "llm_model_aliases is " in plan["problems"][0]
+    assert "accepted is a list of names" in plan["problems"][0]
+
+
+def test_aliases_reach_the_chat_api(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    names = ["gpt-4o-mini", "meta-llama/Llama-3.2-3B:instruct"]
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_model_aliases": names}, catalogues)
+    assert plan["environment"]["LLM_MODEL_ALIASES"] == ",".join(names)
 
 
 def test_an_own_image_of_a_known_repository_keeps_its_entrypoint(
