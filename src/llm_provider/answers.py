@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from llm_provider.errors import (
@@ -94,8 +96,11 @@ class APIError(Exception):
                 return cls(503, str(error), type="server_error", code="engine_busy", headers=_RETRY)
         return cls(502, str(error), type="server_error", code="engine_error")
 
-    def response(self) -> JSONResponse:
-        return JSONResponse({"error": self.error}, self.status, self.headers)
+    def response(self, **beside: Any) -> Response:
+        """The answer; `beside` are further keys of its body."""
+        # ASCII escapes carry any text: an engine's words may quote half a character.
+        body = json.dumps({**beside, "error": self.error})
+        return Response(body, self.status, self.headers, "application/json")
 
 
 FORESEEN = (APIError, LLMError, QueueFull, Stopping)

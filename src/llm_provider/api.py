@@ -119,7 +119,7 @@ class ChatAPI:
         if gate.open:
             return JSONResponse(report)
         problem = APIError.of(Stopping() if gate.stopping else Loading(gate.waiting_for))
-        return JSONResponse(report | {"error": problem.error}, problem.status, problem.headers)
+        return problem.response(**report)
 
     async def metrics(self) -> Response:
         """Counters for Prometheus."""
