@@ -33,7 +33,7 @@ from llm_provider.answers import FORESEEN, APIError, answer_error
 from llm_provider.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, LLMProvider
 from llm_provider.edge import OPEN, Edge
 from llm_provider.errors import ConfigurationError, Loading
-from llm_provider.gate import Gate, Stopping
+from llm_provider.gate import Gate, Need, Stopping
 from llm_provider.keys import KeyFile
 from llm_provider.metrics import CONTENT_TYPE, Metrics
 from llm_provider.relay import Message, MessageStream, Stream, Whole
@@ -131,6 +131,8 @@ class ChatAPI:
 
     async def model(self, name: str) -> dict[str, object]:
         """One of those names."""
+        if not name:
+            raise HTTPException(404)
         self._check_model(name)
         return self._entry(name)
 
@@ -140,11 +142,13 @@ class ChatAPI:
 
         async def handle(request: Request) -> Response:
             arrived = time.monotonic()
-            body = _parse(await _read(request))
-            _need(body, path)
+            raw = await _read(request)
+            body = _parse(raw)
+            _require(body, path)
             self._check_model(body.get("model"))
             kind = Stream if streams and body.get("stream") else Whole
-            return kind(self._gate, path, body, arrived, request.state.notes)
+            need = _need_of(raw, body)
+            return kind(self._gate, path, body, arrived, request.state.notes, need)
 
         handle.__name__ = path.removeprefix("/v1/").replace("/", "_")
         return handle
@@ -152,8 +156,9 @@ class ChatAPI:
     async def message(self, request: Request) -> Response:
         """A message in, an answer out; streamed on request."""
         arrived = time.monotonic()
-        body = _parse(await _read(request))
-        _need(body, MESSAGE)
+        raw = await _read(request)
+        body = _parse(raw)
+        _require(body, MESSAGE)
         self._check_model(body.get("model"))
         message, system = body.pop("message"), body.pop("system", None)
         if system is not None and not isinstance(system, str):
@@ -161,7 +166,8 @@ class ChatAPI:
         before = [{"role": "system", "content": system}] if system else []
         body["messages"] = [*before, {"role": "user", "content": message}]
         kind = MessageStream if body.get("stream") else Message
-        return kind(self._gate, CHAT, body, arrived, request.state.notes)
+        need = _need_of(raw, body)
+        return kind(self._gate, CHAT, body, arrived, request.state.notes, need)
 
     @property
     def _served(self) -> list[str]:
@@ -316,7 +322,16 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _need(body: dict[str, Any], path: str) -> None:
+def _need_of(raw: bytes, body: dict[str, Any]) -> Need:
+    """What a body asks of a context that conversations share."""
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        most = body.get(name)
+        if isinstance(most, int) and most > 0:
+            return Need(len(raw), most)
+    return Need(len(raw))
+
+
+def _require(body: dict[str, Any], path: str) -> None:
     """Raise APIError 400 where the field that a route is about is not there, or `stream` is odd."""
     (field,) = schema.BODIES[path]["required"]
     value = body.get(field)
