@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from llm_provider.answers import APIError
 from llm_provider.base import CHAT, Answer, LLMProvider, choice_of, text_of
 from llm_provider.errors import Interrupted, LLMError, TimedOut
-from llm_provider.gate import Gate
+from llm_provider.gate import Gate, Need
 from llm_provider.sse import EventParser, WithoutUsage, tokens_in, tokens_of
 
 STALL_SECONDS = 60.0
@@ -40,7 +40,8 @@ _CUT_OFF = APIError(
 class Relay(Response):
     """A response that is the engine's own; `body` is what it is asked at `path`.
 
-    `arrived` is when the request came (time.monotonic); `notes` takes what the log is to tell.
+    `arrived` is when the request came (time.monotonic); `notes` takes what the log is to tell;
+    `need` is what it asks of the engine's context.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Relay(Response):
         body: dict[str, Any],
         arrived: float,
         notes: dict[str, object],
+        need: Need,
     ) -> None:
         super().__init__()
         self._gate = gate
@@ -57,6 +59,7 @@ class Relay(Response):
         self._body = body
         self._arrived = arrived
         self._notes = notes
+        self._need = need
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises ClientDisconnect when the client leaves; the engine stops at once then."""
@@ -115,7 +118,7 @@ class Whole(Relay):
         async def ask(provider: LLMProvider) -> Answer:
             return await provider.send(self._path, self._body)
 
-        async with self._gate.turn(self._arrived) as turn:
+        async with self._gate.turn(self._arrived, self._need) as turn:
             answer = await turn.ask(ask)
         self._count(tokens_of(answer.data))
         raw = self._shaped(answer)
@@ -145,8 +148,9 @@ class Stream(Relay):
         body: dict[str, Any],
         arrived: float,
         notes: dict[str, object],
+        need: Need,
     ) -> None:
-        super().__init__(gate, path, body, arrived, notes)
+        super().__init__(gate, path, body, arrived, notes, need)
         self._begun = False
         self._filter: WithoutUsage | None = None
 
@@ -158,7 +162,7 @@ class Stream(Relay):
             chunks = provider.raw_stream(self._path, self._asked(provider))
             return await anext(chunks), chunks
 
-        async with self._gate.turn(self._arrived) as turn:
+        async with self._gate.turn(self._arrived, self._need) as turn:
             first, chunks = await turn.ask(begin)
             async with aclosing(chunks):
                 self._notes["first_bytes_seconds"] = round(time.monotonic() - self._arrived, 4)
@@ -167,11 +171,16 @@ class Stream(Relay):
     def _asked(self, provider: LLMProvider) -> dict[str, Any]:
         """The body; the number of tokens is asked for too, where it can be taken out again."""
         self._filter = None
-        options = self._body.get("stream_options")
-        if not provider.usage_on_request or options or self._path != CHAT:
+        options = self._body.get("stream_options") or {}
+        if (
+            not provider.usage_on_request
+            or self._path != CHAT
+            or not isinstance(options, dict)  # the engine's to refuse
+            or options.get("include_usage")
+        ):
             return self._body
         self._filter = WithoutUsage()
-        return {**self._body, "stream_options": {"include_usage": True}}
+        return {**self._body, "stream_options": {**options, "include_usage": True}}
 
     async def _pass_on(self, send: Send, first: bytes, chunks: AsyncGenerator[bytes, None]) -> None:
         self._begun = True
@@ -244,8 +253,9 @@ class MessageStream(Stream):
         body: dict[str, Any],
         arrived: float,
         notes: dict[str, object],
+        need: Need,
     ) -> None:
-        super().__init__(gate, path, body, arrived, notes)
+        super().__init__(gate, path, body, arrived, notes, need)
         self._parser = EventParser()
         self._told = False
 
