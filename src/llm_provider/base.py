@@ -78,6 +78,9 @@ class LLMProvider(ABC):
     usage_on_request: ClassVar[bool] = True
     """Whether streams tell their number of tokens only where the body asks for it."""
 
+    shares_context: ClassVar[bool] = False
+    """Whether all conversations that run share one context, and fail together where it is full."""
+
     def __init__(
         self,
         *,

@@ -68,7 +68,7 @@ class Edge:
             else:
                 await self._app(scope, receive, send_named)
         except ClientDisconnect:
-            notes["outcome"] = "client_left"
+            notes.setdefault("outcome", "client_left")
         except Exception:
             _log.exception("defect", extra={"request_id": request_id})
             notes["outcome"] = "defect"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_provider.base import CHAT, COMPLETIONS, Capacity, LLMProvider
-from llm_provider.errors import LLMError, Loading, MalformedAnswer, Unsupported
+from llm_provider.errors import Crowded, LLMError, Loading, MalformedAnswer, Unsupported
 from llm_provider.wire import Unreachable
 
 
@@ -15,6 +15,7 @@ class LlamaCpp(LLMProvider):
 
     name = "llamacpp"
     usage_on_request = False  # its streams end with `timings`, asked or not
+    shares_context = True
 
     async def health(self) -> None:
         try:
@@ -35,6 +36,14 @@ class LlamaCpp(LLMProvider):
         # 503 is also its answer to some requests it has no place for; only this one has not begun.
         if status == 503 and "loading" in words.lower():
             return Loading(f"{self._who} is loading its model: {words}")
+        if status == 500 and "context size has been exceeded" in words.lower():
+            # A prompt that is too long by itself gets 400, and other words.
+            return Crowded(
+                f"{self._who} had no room for it beside others: {words}",
+                status=status,
+                words=words,
+                error=error,
+            )
         if status == 404:  # never for a model: it answers to any name
             return Unsupported(f"{self.name} has no {path} here: {words}")
         return super()._refusal(path, status, words, error)

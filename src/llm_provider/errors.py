@@ -6,6 +6,7 @@
     ├── Loading              nothing ran yet: send it again, later
     ├── Unsupported          this engine cannot do what a field asks: leave it out, or swap
     ├── Rejected             the engine refused, in its own words
+    │   └── Crowded          for lack of room beside others: send it again, alone
     ├── MalformedAnswer      the engine answered with what is no answer
     ├── Interrupted          the answer broke off; what had arrived is in it
     └── TimedOut             the engine fell silent; what had arrived is in it
@@ -57,6 +58,10 @@ class Rejected(LLMError):
         self.status = status
         self.words = words
         self.error = error
+
+
+class Crowded(Rejected):
+    """The engine gave up on requests that together outgrew its memory: alone it may fit."""
 
 
 class MalformedAnswer(LLMError):

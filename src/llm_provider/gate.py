@@ -15,10 +15,11 @@ from bisect import insort
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from llm_provider.base import Capacity, LLMProvider
-from llm_provider.errors import LLMError, Loading, NotReachable
+from llm_provider.errors import Crowded, LLMError, Loading, NotReachable
 
 Result = TypeVar("Result")
 
@@ -30,6 +31,9 @@ RECHECK_SECONDS = 5.0
 _log = logging.getLogger("llm_provider.engine")
 
 
+_BYTES_A_TOKEN = 3
+
+
 class QueueFull(Exception):
     """As many requests wait as may."""
 
@@ -38,13 +42,34 @@ class Stopping(Exception):
     """The chat API stops: what has not begun will not."""
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a request asks of a context that is shared: its size in bytes, and its most tokens."""
+
+    size: int = 0
+    most: int | None = None
+
+    def tokens(self, share: float) -> float:
+        """An estimate. `share` is what each conversation may count on; half of it is kept for an
+        answer that nobody bounds. A token is seldom less than three bytes of JSON."""
+        return self.size / _BYTES_A_TOKEN + (share / 2 if self.most is None else self.most)
+
+
+NO_NEED = Need()
+
+
 class Turn:
     """A request's place: first in the line, then at the engine."""
 
-    def __init__(self, gate: Gate, number: int, arrived: float, hold_seconds: float) -> None:
+    def __init__(
+        self, gate: Gate, number: int, arrived: float, hold_seconds: float, need: Need = NO_NEED
+    ) -> None:
         self._gate = gate
         self.number = number
         self.arrived = arrived
+        self.need = need
+        self.alone = False
+        self.taken = 0.0
         self.hold_left = hold_seconds
         self.held_until = math.inf
         self.future: asyncio.Future[None] | None = None
@@ -53,8 +78,9 @@ class Turn:
     async def ask(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
         """Return `question`'s answer, put to the engine whose turn it is.
 
-        Put again only after an error that says that the engine has not begun. Raises Loading when
-        it was held for too long, Stopping, and whatever else `question` raises.
+        Put again only after an error that says that the engine has not begun, or has given up for
+        lack of room beside others: then alone. Raises Loading when it was held for too long,
+        Stopping, and whatever else `question` raises.
         """
         while True:
             provider = self._gate.provider
@@ -63,6 +89,11 @@ class Turn:
             except (NotReachable, Loading) as error:
                 self._gate.lost(provider, str(error))
                 await self._gate.again(self)
+            except Crowded:
+                if self.alone:
+                    raise
+                self.alone = True
+                await self._gate.step_back(self)
 
 
 class Gate:
@@ -77,6 +108,7 @@ class Gate:
         self.parallel = parallel
         self.capacity = Capacity()
         self.running = 0
+        self._taken = 0.0
         self._hold_seconds = hold_seconds
         self._waiting: deque[Turn] = deque()  # by their numbers
         self._numbers = itertools.count()
@@ -130,15 +162,16 @@ class Gate:
     # Requests.
 
     @asynccontextmanager
-    async def turn(self, arrived: float) -> AsyncGenerator[Turn, None]:
+    async def turn(self, arrived: float, need: Need = NO_NEED) -> AsyncGenerator[Turn, None]:
         """Wait in line; what is entered is at the engine, and is its place until left.
 
-        `arrived` is when the request came (time.monotonic). Raises QueueFull at once where the line
+        `arrived` is when the request came (time.monotonic). Where conversations share one context,
+        those run together whose needs it has room for. Raises QueueFull at once where the line
         has no place, Loading when held for too long, Stopping.
         """
         if self.running + len(self._waiting) >= self.parallel + QUEUE:
             raise QueueFull
-        turn = Turn(self, next(self._numbers), arrived, self._hold_seconds)
+        turn = Turn(self, next(self._numbers), arrived, self._hold_seconds, need)
         await self._wait(turn)
         try:
             yield turn
@@ -149,13 +182,17 @@ class Gate:
         """Put a request that has not begun back to where it stood: before all that came later."""
         if self.open:  # the engine is there again, or another: the place is still its own
             return
+        await self.step_back(turn)
+
+    async def step_back(self, turn: Turn) -> None:
+        """Let others pass, and wait for a turn anew."""
         self._leave(turn)
         await self._wait(turn)
 
     async def _wait(self, turn: Turn) -> None:
         if self.stopping:
             raise Stopping
-        if self.open and not self._waiting and self.running < self.parallel:
+        if self.open and not self._waiting and self._fits(turn):
             self._enter(turn)
             return
         turn.future = asyncio.get_running_loop().create_future()
@@ -173,8 +210,26 @@ class Gate:
                 self._waiting.remove(turn)
             raise
 
+    def _fits(self, turn: Turn) -> bool:
+        if self.running >= self.parallel:
+            return False
+        return self.running == 0 or self._taken + self._cost(turn) <= self._room
+
+    @property
+    def _room(self) -> float:
+        """Tokens that all conversations share; without end where each has a context of its own."""
+        size = self.capacity.context_size if self.provider.shares_context else None
+        return size or math.inf
+
+    def _cost(self, turn: Turn) -> float:
+        if self._room == math.inf:
+            return 0
+        return math.inf if turn.alone else turn.need.tokens(self._room / self.parallel)
+
     def _enter(self, turn: Turn) -> None:
         turn.running = True
+        turn.taken = self._cost(turn)
+        self._taken += turn.taken
         self.running += 1
         self._idle.clear()
 
@@ -183,12 +238,14 @@ class Gate:
             return
         turn.running = False
         self.running -= 1
+        self._taken -= turn.taken
         if self.running == 0:
+            self._taken = 0.0  # infinity less itself is no number
             self._idle.set()
         self._pump()
 
     def _pump(self) -> None:
-        while self._waiting and self.open and self.running < self.parallel:
+        while self._waiting and self.open and self._fits(self._waiting[0]):
             turn = self._waiting.popleft()
             if turn.future is not None and not turn.future.done():
                 self._enter(turn)
