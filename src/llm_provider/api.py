@@ -23,7 +23,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
@@ -202,6 +202,9 @@ class Application(FastAPI):
         self._lane: dict[str, tuple[BaseRoute, Handler]] = {}
         self._edge: Edge | None = None
 
+    def openapi(self) -> dict[str, Any]:
+        return schema.document(super().openapi())
+
     def answer(self, path: str, handler: Handler, **described: Any) -> None:
         """Have `handler` answer POST `path`."""
         self.post(path, response_model=None, **described)(handler)
@@ -272,7 +275,9 @@ def create_app(
     app.state.gate = gate
     app.get(OPEN)(api.health)
     app.get("/ready", **schema.operation(None, 401, 503))(api.ready)
-    app.get("/metrics", **schema.operation(None, 401))(api.metrics)
+    app.get("/metrics", response_class=PlainTextResponse, **schema.operation(None, 401))(
+        api.metrics
+    )
     app.get("/v1/models", **schema.operation(None, 401))(api.models)
     # A model's name may hold slashes.
     app.get("/v1/models/{name:path}", **schema.operation(None, 401, 404))(api.model)
