@@ -75,15 +75,13 @@ class Target:
         try:
             settings = self._read()
             provider = get_llm_provider(environ=settings)
-            parallel = count(settings, "PARALLEL") or 1
-            count(settings, "CTX_SIZE")
         except ConfigurationError as error:
             # As it was, for whoever writes it may be half-way through.
             _log.error("the engine before stays: %s", error)
             return
         self.settings = settings
         if self._engine() != before:
-            await gate.point(provider, parallel, drain_seconds)
+            await gate.point(provider, self.parallel, drain_seconds)
         if self.hold:
             gate.pause(HELD)
         else:
@@ -93,15 +91,19 @@ class Target:
         return {name: self.settings.get(name, "") for name in NAMES - {"LLM_HOLD"}}
 
     def _read(self) -> dict[str, str]:
-        if self._file is None:
-            return dict(self._environ)
-        found = {}
-        for line in self._file.lines("The engine file", "LLM_PROVIDER=llamacpp"):
+        found = dict(self._environ)
+        lines = []
+        if self._file is not None:
+            lines = self._file.lines("The engine file", "LLM_PROVIDER=llamacpp")
+        for line in lines:
             name, equals, value = line.partition("=")
             if not equals or name not in NAMES:
                 raise ConfigurationError(
-                    f"LLM_ENGINE_FILE holds {line[:80]!r}; "
+                    # Not the value: it may be a key.
+                    f"LLM_ENGINE_FILE holds {name[:80]!r}; "
                     f"known are: {', '.join(sorted(NAMES))}, each as NAME=VALUE."
                 )
             found[name] = value
-        return {**self._environ, **found}
+        for name in ("PARALLEL", "CTX_SIZE"):
+            count(found, name)  # says what is wrong now, not when it is needed
+        return found
