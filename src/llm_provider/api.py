@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import os
+import signal
 import socket
 import sys
 import time
@@ -46,6 +47,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 # A larger body is read to here before it is refused: a client whose connection breaks while it
 # sends learns nothing.
 _DRAIN_BYTES = 8 * MAX_BODY_BYTES
+_MOST_DIGITS = 1000
 MESSAGE = "/api/chat"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -318,9 +320,16 @@ def _parse(raw: bytes) -> dict[str, Any]:
             raise ValueError(f"{text} is no number of JSON")
         return value
 
+    def whole(text: str) -> int:
+        if len(text) > _MOST_DIGITS:
+            raise ValueError(f"a number of {len(text)} digits")
+        return int(text)
+
     try:
-        body = json.loads(raw, parse_float=finite, parse_constant=finite)
-    except (ValueError, RecursionError) as error:
+        body = json.loads(raw, parse_float=finite, parse_int=whole, parse_constant=finite)
+    except RecursionError as error:
+        raise APIError(400, "The body is nested too deeply.") from error
+    except ValueError as error:
         raise APIError(400, f"The body is not JSON: {error}.") from error
     if not isinstance(body, dict):
         raise APIError(400, "The body must be a JSON object.")
@@ -395,6 +404,10 @@ def main(argv: list[str] | None = None) -> int:
         timeout_graceful_shutdown=math.ceil(drain),
     )
     server = Server(config, app.state.gate)
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        # Once it has stopped, uvicorn raises the signal again, to whoever had it before: had that
+        # been the system, a clean stop would end as one by a signal.
+        signal.signal(wanted, server.handle_exit)
     server.run()
     return 0 if server.started else 1
 
