@@ -15,7 +15,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify lint unit molecule test
+.PHONY: help up down chat env status verify lint unit engines molecule test test-vllm bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,23 @@ unit: ## unit tests
 	@scripts/venv dev
 	pytest -q
 
+engines: ## the provider module and the chat API on real llama-server and Ollama
+	@scripts/venv dev
+	@python -m sandbox images
+	pytest -q tests/engines
+
 molecule: ## real boards, real engines: every scenario
 	@scripts/venv dev
 	tests/molecule.sh
 
-test: lint unit molecule ## all of it
+test: lint unit engines molecule ## all of it
+
+test-vllm: ## the same suite as `engines` on real vLLM, on this CPU: minutes more, and gigabytes
+	@scripts/venv dev
+	@python -m sandbox images --vllm
+	pytest -q tests/engines --engine vllm
+
+bench: ## what the chat API costs over the engine alone
+	@scripts/venv dev
+	@python -m sandbox images
+	@python -m tests.bench
