@@ -73,7 +73,8 @@ test: lint unit engines molecule ## all of it
 
 test-vllm: ## the same suite as `engines` on real vLLM, on this CPU: minutes more, and gigabytes
 	@scripts/venv dev
-	@python -m sandbox images --vllm
+	@python -m sandbox images
+	@python -m tests.engines.vllm
 	pytest -q tests/engines --engine vllm
 
 bench: ## what the chat API costs over the engine alone

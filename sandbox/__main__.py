@@ -1,4 +1,4 @@
-"""Command line of the sandbox: `python -m sandbox up | down | status | reboot | power-cut`."""
+"""Command line of the sandbox: `python -m sandbox up | down | images | status | reboot | power-cut`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     down.add_argument(
         "--keep-cache", action="store_true", help="keep engine, images and downloads for next time"
     )
+    verbs.add_parser("images", help="make images and models alone, and no hosts")
     verbs.add_parser("status", help="say what is there")
     for verb, text in (
         ("reboot", "restart a board in an orderly way"),
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         with _alone():
             if asked.verb == "up":
                 fleet.up(instance, hosts_named(asked.hosts))
+            elif asked.verb == "images":
+                fleet.make_images()
             elif asked.verb == "down":
                 fleet.down(instance, keep_cache=asked.keep_cache)
             elif asked.verb == "reboot":

@@ -16,13 +16,24 @@ def up(instance: Instance, hosts: list[str]) -> None:
     """Make what is not there yet, and start what does not run. Raises SandboxError."""
     CACHE.mkdir(parents=True, exist_ok=True)
     table = images.table(source.decide())
+    runner = _images_and_models(table)
+    _add_boards(runner, instance, table["board"], hosts)
+    _add_services(runner, instance, table)
+    runner.execute()
+
+
+def make_images() -> None:
+    """Make images and models that are not there yet, which need no host. Raises SandboxError."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    _images_and_models(images.table(source.decide())).execute()
+
+
+def _images_and_models(table: dict[str, Image]) -> Runner:
     runner = Runner(LOGS)
     _add_images(runner, table)
     runner.add("model-real", "Model SmolLM2 135M", models.fetch_real)
     runner.add("model-smoke", "Model smoke", models.make_smoke)
-    _add_boards(runner, instance, table["board"], hosts)
-    _add_services(runner, instance, table)
-    runner.execute()
+    return runner
 
 
 def _add_images(runner: Runner, table: dict[str, Image]) -> None:
