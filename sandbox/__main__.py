@@ -1,4 +1,4 @@
-"""Command line of the sandbox: `python -m sandbox up | down | images | status | reboot | power-cut`."""
+"""Command line of the sandbox: `python -m sandbox up|down|images|status|reboot|power-cut`."""
 
 from __future__ import annotations
 
