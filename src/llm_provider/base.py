@@ -222,12 +222,17 @@ class LLMProvider(ABC):
                         f"{self._who} answered a streamed request with {kind or 'no content type'}"
                         ", not text/event-stream."
                     )
+                if packed := answer.headers.get("content-encoding"):
+                    raise MalformedAnswer(
+                        f"{self._who} packed its stream with {packed}, which was not asked for."
+                    )
                 while chunk := await answer.next():
                     count += len(chunk)
                     ending.feed(chunk)
                     yield chunk
         except WireError as error:
-            raise self._translated(error, count) from error
+            if not ending.complete:  # else it is whole, however its connection ends
+                raise self._translated(error, count) from error
         if not ending.complete:
             raise Interrupted(f"{self._who} ended its stream after {count} bytes, without its end.")
 

@@ -247,9 +247,10 @@ class Exchange(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        # An answer that tells no length ends with its connection.
+        # An answer that tells no length ends with its connection; but not one cut on this side.
         if (
             error is None
+            and self._error is None
             and self._begun
             and "content-length" not in self.headers
             and "transfer-encoding" not in self.headers
@@ -257,12 +258,15 @@ class Exchange(asyncio.Protocol):
             self._whole = True
         self.fail(Broken(str(error).rstrip(".") if error else "the connection was closed"))
 
-    # What the parser finds.
+    # What the parser finds. Behind the answer's end there is nothing of ours, whatever comes.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if not self._begun:  # nor are trailers
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        if self._begun:
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:  # an interim answer: the real one follows
             self.headers.clear()
@@ -270,6 +274,8 @@ class Exchange(asyncio.Protocol):
         self._begun = True
 
     def on_body(self, data: bytes) -> None:
+        if self._whole:
+            return
         self._parts.append(data)
         self._waiting_bytes += len(data)
 
