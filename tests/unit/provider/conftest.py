@@ -9,7 +9,7 @@ import pytest
 
 from llm_provider.engines import LlamaCpp
 
-from .fake import KEY, MODEL, FakeEngine, serve_api
+from .fake import AUTH, KEY, MODEL, FakeEngine, serve_api
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,7 @@ async def api(llm: LlamaCpp, keys: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def client(api: str) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx.AsyncClient(base_url=api, headers=headers, timeout=5) as made:
+    # As many connections at once as a test wants.
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=api, headers=AUTH, timeout=5, limits=limits) as made:
         yield made

@@ -1,10 +1,10 @@
+"""The chat API's routes over real sockets, before a fake engine."""
+
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +13,42 @@ import pytest
 
 from llm_provider import LlamaCpp, Ollama, __version__
 from llm_provider.api import MAX_BODY_BYTES, create_app
+from llm_provider.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.engines import PROVIDERS
 from llm_provider.errors import ConfigurationError
-from llm_provider.logs import JsonFormatter
 
 from .fake import (
     ANSWER,
+    AUTH,
+    CONTEXT,
+    DONE,
     KEY,
     MODEL,
+    SLOTS,
+    WORDS,
     Exchange,
     FakeEngine,
-    completion,
+    delta_event,
+    error_event,
+    error_of,
     event,
-    free_port,
     serve_api,
     stream_of,
+    until,
+    usage_of,
 )
 
-CHAT = "/v1/chat/completions"
-SECRET = "a-prompt-that-no-log-may-hold"
-BODY: dict[str, Any] = {"messages": [{"role": "user", "content": SECRET}]}
-AUTH = {"Authorization": f"Bearer {KEY}"}
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error, of which the shape is checked: OpenAI's, and nothing beside it."""
-    body = response.json()
-    assert set(body) == {"error"}
-    error: dict[str, Any] = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"]
-    assert error["type"]
-    return error
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail("what was waited for did not come about")
+MESSAGES = [{"role": "user", "content": "Hello"}]
+BODY: dict[str, Any] = {"messages": MESSAGES}
+SENT = BODY | {"model": MODEL}
+MESSAGE = "/api/chat"
+POSTS = {
+    CHAT: BODY,
+    COMPLETIONS: {"prompt": "Hello"},
+    EMBEDDINGS: {"input": "Hello"},
+    RESPONSES: {"input": "Hello"},
+    MESSAGE: {"message": "Hello"},
+}
 
 
 async def test_health_is_open_and_ready_reports(api: str, client: httpx.AsyncClient) -> None:
@@ -68,18 +65,26 @@ async def test_health_is_open_and_ready_reports(api: str, client: httpx.AsyncCli
             "ready": True,
             "provider": "llamacpp",
             "model": MODEL,
-            "context_size": 4096,
-            "parallel": 2,
+            "context_size": CONTEXT,
+            "parallel": SLOTS,
+            "gpu_share": None,
+            "in_flight": 0,
+            "queued": 0,
+            "held": 0,
+            "holding": False,
         },
     )
 
 
-async def test_models(client: httpx.AsyncClient) -> None:
-    answer = (await client.get("/v1/models")).json()
-    assert answer["object"] == "list"
-    (entry,) = answer["data"]
-    assert isinstance(entry.pop("created"), int)
-    assert entry == {"id": MODEL, "object": "model", "owned_by": "edge-llm"}
+async def test_ready_tells_what_was_asked_for_where_the_engine_does_not_tell(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    engine.on("/props", lambda x: x.answer({}))
+    report = (await client.get("/ready")).json()
+    assert (report["context_size"], report["parallel"]) == (4096, 2)
+
+
+# Keys.
 
 
 async def test_a_key_is_needed(api: str) -> None:
@@ -87,8 +92,8 @@ async def test_a_key_is_needed(api: str) -> None:
         for header in (None, "", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", "Bearer caf\xe9"):
             headers: dict[bytes, bytes]
             headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
-            for path in ("/ready", "/v1/models", "/openapi.json", "/nothing", CHAT):
-                method = "POST" if path == CHAT else "GET"
+            for path in ("/ready", "/metrics", "/v1/models", "/openapi.json", "/nothing", *POSTS):
+                method = "POST" if path in POSTS else "GET"
                 answer = await stranger.request(method, path, headers=headers)
                 assert answer.status_code == 401
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -100,7 +105,7 @@ async def test_keys_are_rotated_while_running(client: httpx.AsyncClient, keys: P
         headers = {"Authorization": f"bearer {key}"}
         return (await client.get("/v1/models", headers=headers)).status_code
 
-    write, rename = keys.write_text, keys.rename
+    write, rename, write_bytes = keys.write_text, keys.rename, keys.write_bytes
     assert [await status("key-two-of-the-tests"), await status("key-three")] == [200, 401]
     fresh = keys.with_name("fresh")
     fresh.write_text("key-three\n")
@@ -111,8 +116,32 @@ async def test_keys_are_rotated_while_running(client: httpx.AsyncClient, keys: P
     assert [await status("x"), await status("key-three")] == [401, 200]
     rename(fresh)
     assert [await status("x"), await status("key-three")] == [401, 200]
+    write_bytes(b"\xff\xfe\n")
+    assert [await status("x"), await status("key-three")] == [401, 200]
     write("key-four-four")
     assert [await status("key-three"), await status("key-four-four")] == [401, 200]
+
+
+async def test_rotating_keys_drops_nobody(
+    engine: FakeEngine, client: httpx.AsyncClient, keys: Path
+) -> None:
+    """Neither who was let in before, running or in line, nor who comes with a key that stays."""
+    goes_on = engine.paused()
+    other = {"Authorization": "Bearer key-two-of-the-tests"}
+    tasks = [
+        asyncio.create_task(client.post(CHAT, json=BODY | {"stream": n % 2 == 0}, headers=other))
+        for n in range(6)
+    ]
+    await until(lambda: engine.running == 2)
+    fresh = keys.with_name("fresh")
+    for n in range(20):
+        fresh.write_text(f"key-{n}\n{KEY}\n")
+        fresh.replace(keys)
+        assert (await client.get("/v1/models")).status_code == 200
+    refused = await client.post(CHAT, json=BODY, headers=other)
+    assert refused.status_code == 401
+    goes_on.set()
+    assert {(await task).status_code for task in tasks} == {200}
 
 
 @pytest.mark.parametrize(
@@ -120,12 +149,21 @@ async def test_keys_are_rotated_while_running(client: httpx.AsyncClient, keys: P
     [
         ({}, "CHAT_API_KEYS_FILE is not set; it must name a file"),
         ({"CHAT_API_KEYS_FILE": "{}/absent"}, "absent cannot be read"),
-        ({"CHAT_API_KEYS_FILE": "{}/empty"}, "empty holds no key; one per line is needed."),
+        ({"CHAT_API_KEYS_FILE": "{}/empty"}, "empty is empty; wanted: one API key per line."),
         ({"CHAT_API_KEYS_FILE": "{}/spaced"}, "holds a line that is no key"),
         ({"CHAT_API_KEYS_FILE": "{}/good"}, "No model is named; set LLM_MODEL"),
-        ({"CHAT_API_KEYS_FILE": "{}/good", "PARALLEL": "0"}, "PARALLEL is '0'; a whole number"),
-        ({"CHAT_API_KEYS_FILE": "{}/good", "CTX_SIZE": "4k"}, "CTX_SIZE is '4k'; a whole number"),
-        ({"CHAT_API_KEYS_FILE": "{}/good", "LLM_HOLD_SECONDS": "-1"}, "LLM_HOLD_SECONDS is '-1'"),
+        *(
+            ({"CHAT_API_KEYS_FILE": "{}/good", "LLM_MODEL": "m", **wrong}, sentence)
+            for wrong, sentence in (
+                ({"PARALLEL": "0"}, "PARALLEL is '0'; a whole number"),
+                ({"LLM_HOLD_SECONDS": "-1"}, "LLM_HOLD_SECONDS is '-1'"),
+                ({"LLM_DRAIN_SECONDS": "x"}, "LLM_DRAIN_SECONDS is 'x'"),
+                ({"CTX_SIZE": "4k"}, "CTX_SIZE is '4k'; a whole number"),
+                ({"LLM_ENGINE_FILE": "{}/absent"}, "The engine file"),
+                ({"LLM_ENGINE_FILE": "{}/empty"}, "empty is empty; wanted: LLM_PROVIDER="),
+                ({"LLM_ENGINE_FILE": "{}/spaced"}, "LLM_ENGINE_FILE holds 'two words'; known are:"),
+            )
+        ),
     ],
 )
 def test_refuses_to_start(tmp_path: Path, environ: dict[str, str], sentence: str) -> None:
@@ -136,6 +174,32 @@ def test_refuses_to_start(tmp_path: Path, environ: dict[str, str], sentence: str
         create_app({name: value.format(tmp_path) for name, value in environ.items()})
 
 
+# The model's names.
+
+
+async def test_models(llm: LlamaCpp, keys: Path) -> None:
+    async with (
+        serve_api(llm, keys, LLM_MODEL_ALIASES=f"gpt-4o, meta/llama ,,{MODEL}") as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        answer = (await client.get("/v1/models")).json()
+        assert answer["object"] == "list"
+        assert [entry["id"] for entry in answer["data"]] == [MODEL, "gpt-4o", "meta/llama"]
+        for entry in answer["data"]:
+            assert isinstance(entry["created"], int)
+            assert set(entry) == {"id", "object", "created", "owned_by"}
+            assert (await client.get(f"/v1/models/{entry['id']}")).json() == entry
+        assert (await client.get("/v1/models/default")).json()["id"] == "default"
+        for name in ("gpt-5", "meta", "llama/", "%20", "caf%C3%A9", "%ff"):
+            absent = await client.get(f"/v1/models/{name}")
+            assert absent.status_code == 404
+            assert error_of(absent)["code"] == "model_not_found"
+            assert error_of(absent)["message"].endswith("served: smoke, gpt-4o, meta/llama.")
+        nothing = await client.get("/v1/models/")
+        assert nothing.status_code == 404
+        assert error_of(nothing)["message"] == "GET /v1/models/: Not Found."
+
+
 @pytest.mark.parametrize("model", [None, "", "default", MODEL, "gpt-4o", "house"])
 async def test_the_served_model_by_all_its_names(
     engine: FakeEngine, llm: LlamaCpp, keys: Path, model: str | None
@@ -144,24 +208,77 @@ async def test_the_served_model_by_all_its_names(
         serve_api(llm, keys, LLM_MODEL_ALIASES="gpt-4o, house") as url,
         httpx.AsyncClient(base_url=url, headers=AUTH) as client,
     ):
-        answer = await client.post(CHAT, json=BODY | {"model": model, "top_k": 3})
-        assert (answer.status_code, answer.json()) == (200, completion())
-        assert engine.requests[-1].body == BODY | {"model": MODEL, "top_k": 3, "stream": False}
-        refused = await client.post(CHAT, json=BODY | {"model": "gpt-5"})
-    assert refused.status_code == 404
-    assert error_of(refused) == {
-        "message": "The model 'gpt-5' is not served here; served: smoke, gpt-4o, house.",
-        "type": "invalid_request_error",
-        "param": "model",
-        "code": "model_not_found",
-    }
+        for path, body in POSTS.items():
+            before = len(engine.posts)
+            answer = await client.post(path, json=body | {"model": model, "top_k": 3})
+            assert answer.status_code == (501 if path == EMBEDDINGS else 200)
+            assert engine.posts[before].body["model"] == MODEL
+            assert engine.posts[before].body["top_k"] == 3
+            refused = await client.post(path, json=body | {"model": "gpt-5"})
+            assert refused.status_code == 404
+            assert error_of(refused) == {
+                "message": "The model 'gpt-5' is not served here; served: smoke, gpt-4o, house.",
+                "type": "invalid_request_error",
+                "param": "model",
+                "code": "model_not_found",
+            }
+            assert len(engine.posts) == before + 1
 
 
-async def test_a_stream_is_passed_on_byte_for_byte(client: httpx.AsyncClient) -> None:
-    async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"].startswith("text/event-stream")
-        assert b"".join([chunk async for chunk in answer.aiter_raw()]) == stream_of()
+# Answers.
+
+
+async def test_a_whole_answer_is_the_engines_own(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    raw = b' {"choices" : [{"message": {"content": "caf\\u00e9"}}], "timings":{} }\n'
+    engine.on(CHAT, lambda x: x.answer(raw))
+    body = SENT | {"temperature": 0, "tools": [{"a": "field"}], "tomorrow": [None]}
+    answer = await client.post(CHAT, json=body)
+    assert (answer.status_code, answer.content) == (200, raw)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert engine.asked == [body | {"stream": False}]
+
+
+async def test_streams_are_passed_on_byte_for_byte(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    for options in ({}, {"stream_options": {"include_usage": True}}):
+        body = SENT | options | {"stream": True, "seed": 1}
+        async with client.stream("POST", CHAT, json=body) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            assert answer.headers["Cache-Control"] == "no-cache"
+            raw = b"".join([chunk async for chunk in answer.aiter_raw()])
+        assert raw == stream_of(usage=bool(options))
+        assert engine.asked[-1] == body
+
+
+@pytest.mark.parametrize("name", ["ollama", "vllm"])
+@pytest.mark.parametrize(
+    ("options", "usage"),
+    [
+        ({}, False),
+        ({"stream_options": None}, False),
+        ({"stream_options": {}}, False),
+        ({"stream_options": {"include_usage": False}}, False),
+        ({"stream_options": {"include_usage": True}}, True),
+    ],
+)
+async def test_usage_is_asked_for_to_be_counted_and_given_to_who_asked(
+    keys: Path, name: str, options: dict[str, Any], usage: bool
+) -> None:
+    async with (
+        FakeEngine(name).serving() as engine,
+        PROVIDERS[name](model=MODEL, base_url=engine.url) as llm,
+        serve_api(llm, keys) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        answer = await client.post(CHAT, json=BODY | options | {"stream": True})
+        assert answer.content == stream_of(kind=name, usage=usage)
+        assert engine.asked[-1]["stream_options"] == {"include_usage": True}
+        metrics = (await client.get("/metrics")).text
+    assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
 
 
 async def test_a_stream_comes_as_it_is_made(engine: FakeEngine, client: httpx.AsyncClient) -> None:
@@ -171,7 +288,7 @@ async def test_a_stream_comes_as_it_is_made(engine: FakeEngine, client: httpx.As
         await exchange.begin_stream()
         await exchange.chunk(event("one"))
         await seen.wait()  # nothing more is sent before the client has this
-        await exchange.chunk(b"data: [DONE]\n\n")
+        await exchange.chunk(DONE)
         await exchange.chunk(b"")
 
     engine.on(CHAT, stepwise)
@@ -179,40 +296,220 @@ async def test_a_stream_comes_as_it_is_made(engine: FakeEngine, client: httpx.As
         chunks = answer.aiter_raw()
         assert await anext(chunks) == event("one")
         seen.set()
-        assert [chunk async for chunk in chunks] == [b"data: [DONE]\n\n"]
+        assert [chunk async for chunk in chunks] == [DONE]
+
+
+async def test_other_routes_are_passed_through(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    answer = await client.post(COMPLETIONS, json={"prompt": "Hello", "max_tokens": 5})
+    assert answer.json()["choices"][0]["text"] == ANSWER
+    answer = await client.post(COMPLETIONS, json={"prompt": ["Hello"], "stream": True})
+    assert answer.content.endswith(DONE)
+    answer = await client.post(RESPONSES, json={"input": "Hello"})
+    assert answer.json()["output"][0]["content"][0]["text"] == ANSWER
+    answer = await client.post(RESPONSES, json={"input": "Hello", "stream": True})
+    assert b"event: response.completed\n" in answer.content
+    assert b"error" not in answer.content.replace(b'"error": null', b"")
+    assert [request.body for request in engine.posts] == [
+        {"prompt": "Hello", "max_tokens": 5, "model": MODEL, "stream": False},
+        {"prompt": ["Hello"], "model": MODEL, "stream": True},
+        {"input": "Hello", "model": MODEL, "stream": False},
+        {"input": "Hello", "model": MODEL, "stream": True},
+    ]
+
+
+async def test_routes_that_the_engine_has_not(keys: Path) -> None:
+    for name, kind in PROVIDERS.items():
+        async with (
+            FakeEngine(name).serving() as engine,
+            kind(model=MODEL, base_url=engine.url) as llm,
+            serve_api(llm, keys) as url,
+            httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        ):
+            engine.without(RESPONSES)
+            for path in (EMBEDDINGS, RESPONSES):
+                answer = await client.post(path, json={"input": "Hello"})
+                assert answer.status_code == 501
+                problem = error_of(answer)
+                assert problem["code"] == "not_supported_by_engine"
+                assert problem["message"].startswith(f"{name} has no {path} here: ")
+
+
+async def test_what_ollama_cannot_do_is_the_requests_fault(keys: Path) -> None:
+    async with (
+        FakeEngine("ollama").serving() as engine,
+        Ollama(model=MODEL, base_url=engine.url) as llm,
+        serve_api(llm, keys) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        for stream in (False, True):
+            answer = await client.post(CHAT, json=BODY | {"n": 2, "stream": stream})
+            assert answer.status_code == 400
+            assert error_of(answer) == {
+                "message": "ollama cannot do n 2; leave 'n' out.",
+                "type": "invalid_request_error",
+                "param": "n",
+                "code": "not_supported_by_engine",
+            }
+        assert engine.asked == []
+        # Told to end at the context's end, since it would not by itself.
+        await client.post(CHAT, json=BODY)
+        assert engine.asked[0]["max_tokens"] == CONTEXT
+
+
+# A message in, an answer out.
+
+
+async def test_a_message(engine: FakeEngine, client: httpx.AsyncClient) -> None:
+    answer = await client.post(MESSAGE, json={"message": "Hello"})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {
+            "answer": ANSWER,
+            "model": MODEL,
+            "finish_reason": "stop",
+            "usage": usage_of(ANSWER),
+        },
+    )
+    body = {"message": "Hello", "system": "Be brief.", "temperature": 0, "stream": False}
+    assert (await client.post(MESSAGE, json=body)).json()["answer"] == ANSWER
+    system = {"role": "system", "content": "Be brief."}
+    assert engine.asked == [
+        {"messages": MESSAGES, "model": MODEL, "stream": False},
+        {"messages": [system, *MESSAGES], "temperature": 0, "model": MODEL, "stream": False},
+    ]
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+async def test_a_message_streamed(keys: Path, name: str) -> None:
+    async with (
+        FakeEngine(name).serving() as engine,
+        PROVIDERS[name](model=MODEL, base_url=engine.url) as llm,
+        serve_api(llm, keys) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        engine.on(CHAT, lambda x: x.stream(event(" "), event("  A") + event(" b"), DONE))
+        answer = await client.post(MESSAGE, json={"message": "Hello", "stream": True})
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.text == 'data: {"delta": "A"}\n\ndata: {"delta": " b"}\n\ndata: [DONE]\n\n'
+        engine.on(CHAT, engine.chat)
+        answer = await client.post(MESSAGE, json={"message": "Hello", "stream": True})
+    *deltas, done, rest = answer.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    assert [json.loads(line.removeprefix("data: "))["delta"] for line in deltas] == WORDS
+
+
+async def test_a_message_whose_answer_breaks_off(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(event("Hel"))
+        await asyncio.sleep(0.05)
+        await exchange.chunk(error_event("Context size has been exceeded."))
+        await exchange.chunk(b"")
+
+    engine.on(CHAT, cut)
+    answer = await client.post(MESSAGE, json={"message": "Hello", "stream": True})
+    assert answer.text.startswith('data: {"delta": "Hel"}\n\n')
+    assert DONE not in answer.content
+    last = json.loads(answer.text.rpartition("data: ")[2])
+    assert "Context size has been exceeded" in last["error"]["message"]
+
+
+async def test_a_message_without_an_answer(engine: FakeEngine, client: httpx.AsyncClient) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    engine.on(CHAT, lambda x: x.answer({"choices": [{"message": message}]}))
+    assert (await client.post(MESSAGE, json={"message": "Hello"})).json() == {
+        "answer": "",
+        "model": None,
+        "finish_reason": None,
+        "usage": None,
+    }
+    engine.on(CHAT, lambda x: x.stream(delta_event({"tool_calls": [1]}), DONE))
+    answer = await client.post(MESSAGE, json={"message": "Hello", "stream": True})
+    assert answer.content == DONE
+
+
+@pytest.mark.parametrize("wrong", [{"choices": []}, {}, {"choices": [{"message": {"content": 1}}]}])
+async def test_a_message_whose_answer_is_none(
+    engine: FakeEngine, client: httpx.AsyncClient, wrong: object
+) -> None:
+    engine.on(CHAT, lambda x: x.answer(wrong))
+    answer = await client.post(MESSAGE, json={"message": "Hello"})
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "engine_error")
+
+
+# Requests that are none.
+
+LIST = "'messages' must be a list of at least one message."
+TEXT = "must be a text or a list."
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("path", "content", "message"),
     [
-        (b"", "The body is not JSON"),
-        (b"{", "The body is not JSON"),
-        (b"\xff\xfe{", "The body is not JSON"),
-        (b'{"messages": [1], "temperature": NaN}', "The body is not JSON"),
-        (b'{"messages": [1], "temperature": 1e999}', "The body is not JSON"),
-        (b"[" * 100_000, "The body is not JSON"),
-        (b"[]", "The body must be a JSON object."),
-        (b"{}", "'messages' must be a list of at least one."),
-        (b'{"messages": []}', "'messages' must be a list of at least one."),
-        (b'{"messages": [1], "model": 1}', "'model' must be a string."),
-        (b'{"messages": [1], "stream": "yes"}', "'stream' must be true or false."),
+        (CHAT, b"", "The body is not JSON"),
+        (CHAT, b"{", "The body is not JSON"),
+        (CHAT, b"\xff\xfe{", "The body is not JSON"),
+        (CHAT, b'{"messages": [{}], "temperature": NaN}', "The body is not JSON"),
+        (CHAT, b'{"messages": [{}], "temperature": -Infinity}', "The body is not JSON"),
+        (CHAT, b'{"messages": [{}], "temperature": 1e999}', "The body is not JSON"),
+        (CHAT, b'{"messages": [{}], "n": ' + b"9" * 5000 + b"}", "The body is not JSON: a number"),
+        (CHAT, b"[" * 100_000, "The body is nested too deeply."),
+        (CHAT, b"[]", "The body must be a JSON object."),
+        (CHAT, b'"messages"', "The body must be a JSON object."),
+        (CHAT, b"{}", LIST),
+        (CHAT, b'{"messages": []}', LIST),
+        (CHAT, b'{"messages": {}}', LIST),
+        (CHAT, b'{"messages": ["Hello"]}', LIST),
+        (CHAT, b'{"messages": [{}], "model": 1}', "'model' must be a string."),
+        (CHAT, b'{"messages": [{}], "stream": "yes"}', "'stream' must be true or false."),
+        (COMPLETIONS, b'{"prompt": 1}', f"'prompt' {TEXT}"),
+        (COMPLETIONS, b'{"prompt": ""}', f"'prompt' {TEXT}"),
+        (EMBEDDINGS, b"{}", f"'input' {TEXT}"),
+        (RESPONSES, b'{"input": {}}', f"'input' {TEXT}"),
+        (MESSAGE, b'{"messages": [{}]}', "'message' must be a text."),
+        (MESSAGE, b'{"message": ["Hello"]}', "'message' must be a text."),
+        (MESSAGE, b'{"message": ""}', "'message' must be a text."),
+        (MESSAGE, b'{"message": "Hello", "system": 1}', "'system' must be a string."),
     ],
 )
 async def test_bodies_that_are_no_requests(
-    engine: FakeEngine, client: httpx.AsyncClient, content: bytes, message: str
+    engine: FakeEngine, client: httpx.AsyncClient, path: str, content: bytes, message: str
 ) -> None:
-    answer = await client.post(CHAT, content=content)
+    answer = await client.post(path, content=content)
     assert answer.status_code == 400
     assert error_of(answer)["message"].startswith(message)
-    assert CHAT not in engine.paths()
+    assert not engine.posts
 
 
-async def test_a_lone_surrogate_reaches_the_engine(
-    engine: FakeEngine, client: httpx.AsyncClient
-) -> None:
-    content = b'{"messages": [{"role": "user", "content": "\\ud800"}]}'
-    assert (await client.post(CHAT, content=content)).status_code == 200
-    assert engine.requests[-1].body["messages"][0]["content"] == "\ud800"
+async def test_any_text_reaches_the_engine(engine: FakeEngine, client: httpx.AsyncClient) -> None:
+    for content, text in (
+        (b'"\\ud800"', "\ud800"),  # a lone surrogate
+        (b'"\\u0000"', "\0"),
+        ('"café 東京 🚲"'.encode(), "café 東京 🚲"),
+        ('"café 東京 🚲"'.encode("ascii", "backslashreplace").replace(b"U000", b"u"), None),
+    ):
+        body = b'{"messages": [{"role": "user", "content": ' + content + b"}]}"
+        answer = await client.post(CHAT, content=body)
+        if text is not None:
+            assert answer.status_code == 200
+            assert engine.asked[-1]["messages"][0]["content"] == text
+
+
+@pytest.mark.parametrize("depth", [*range(150, 1000, 50)])
+async def test_deep_bodies(engine: FakeEngine, client: httpx.AsyncClient, depth: int) -> None:
+    """They reach the engine, or are refused as what they are; never a failure of this API."""
+    deep = b"[" * depth + b"]" * depth
+    answer = await client.post(CHAT, content=b'{"messages": [{}], "deep": ' + deep + b"}")
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 400:
+        assert error_of(answer)["message"] == "The body is nested too deeply."
+        assert CHAT not in engine.paths()
+    else:
+        assert json.dumps(engine.asked[0]["deep"]).encode() == deep
 
 
 async def test_large_bodies(engine: FakeEngine, client: httpx.AsyncClient) -> None:
@@ -220,31 +517,47 @@ async def test_large_bodies(engine: FakeEngine, client: httpx.AsyncClient) -> No
         return json.dumps(BODY).encode().ljust(size)
 
     assert (await client.post(CHAT, content=body(MAX_BODY_BYTES))).status_code == 200
-    before = len(engine.requests)
-    answer = await client.post(CHAT, content=body(MAX_BODY_BYTES + 1))
-    assert answer.status_code == 413
-    assert error_of(answer)["code"] == "body_too_large"
-    assert CHAT not in engine.paths()[before:]
+
+    async def parts() -> Any:
+        for _ in range(10):
+            yield body(MAX_BODY_BYTES // 5)
+
+    for content in (body(MAX_BODY_BYTES + 1), body(7 * MAX_BODY_BYTES), parts()):
+        before = len(engine.asked)
+        answer = await client.post(CHAT, content=content)
+        assert answer.status_code == 413
+        assert error_of(answer)["code"] == "body_too_large"
+        assert len(engine.asked) == before
 
 
 async def test_paths_and_methods_that_are_not(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/v1/nothing")
-    assert answer.status_code == 404
-    assert error_of(answer)["message"] == "GET /v1/nothing: Not Found."
-    answer = await client.get(CHAT)
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
-    assert error_of(answer)["message"] == f"GET {CHAT}: Method Not Allowed."
+    for path in ("/v1/nothing", "/", "/docs", "/redoc", "/v1/chat/completions/x"):
+        answer = await client.get(path)
+        assert answer.status_code == 404
+        assert error_of(answer)["message"] == f"GET {path}: Not Found."
+    for path in POSTS:
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+        assert error_of(answer)["message"] == f"GET {path}: Method Not Allowed."
+
+
+# The engine's refusals and failures; test_faults.py has those on the wire.
 
 
 @pytest.mark.parametrize(
     ("status", "error", "expected", "code", "message"),
     [
-        (400, {"message": "too long", "code": "ctx"}, 400, "ctx", "too long"),
+        (400, {"message": "too long", "code": "ctx", "param": "n"}, 400, "ctx", "too long"),
+        (400, {"message": "too long", "code": 400, "param": 1}, 400, None, "too long"),
+        (400, {"message": '{"error": {"message": "inner"}}'}, 400, None, "inner"),
         (422, {"message": "no"}, 400, None, "no"),
         (413, {"message": "no"}, 413, None, "no"),
         (503, {"message": "busy"}, 503, "engine_busy", "refused with status 503: busy"),
+        (429, {"message": "busy"}, 503, "engine_busy", "refused with status 429: busy"),
         (500, {"message": "jinja"}, 502, "engine_error", "refused with status 500: jinja"),
         (401, {"message": "key"}, 502, "engine_error", "refused with status 401: key"),
+        (500, {"message": "x is not supported"}, 400, "not_supported_by_engine", "supported"),
+        (501, {"message": "none"}, 501, "not_supported_by_engine", f"has no {CHAT} here: none"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -252,33 +565,31 @@ async def test_an_engines_refusal(
     engine: FakeEngine,
     client: httpx.AsyncClient,
     status: int,
-    error: dict[str, str],
+    error: dict[str, Any],
     expected: int,
     code: str | None,
     message: str,
     stream: bool,
 ) -> None:
     engine.on(CHAT, lambda x: x.answer({"error": error}, status))
-    answer = await client.post(CHAT, json=BODY | {"stream": stream})
-    assert answer.status_code == expected
-    assert ("Retry-After" in answer.headers) == (expected == 503)
-    problem = error_of(answer)
-    assert problem["code"] == code
-    assert problem["message"].endswith(message)
+    for path, body in ((CHAT, BODY), (MESSAGE, {"message": "Hello"})):
+        answer = await client.post(path, json=body | {"stream": stream})
+        assert answer.status_code == expected
+        assert ("Retry-After" in answer.headers) == (expected == 503)
+        problem = error_of(answer)
+        assert problem["code"] == code
+        assert problem["message"].endswith(message)
+        assert problem["param"] in (None, "n", "messages")
 
 
-async def test_a_malformed_answer_and_silence(engine: FakeEngine, keys: Path) -> None:
-    async with (
-        LlamaCpp(model=MODEL, base_url=engine.url, timeout=0.2) as llm,
-        serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
-    ):
-        engine.on(CHAT, lambda x: x.answer(b"<html>"))
-        answer = await client.post(CHAT, json=BODY)
-        assert (answer.status_code, error_of(answer)["code"]) == (502, "engine_error")
-        engine.on(CHAT, lambda x: asyncio.sleep(10))
-        answer = await client.post(CHAT, json=BODY)
-        assert (answer.status_code, error_of(answer)["code"]) == (504, "engine_timeout")
+async def test_an_engines_words_may_be_any_text(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    """It may quote what it was sent, half a character included."""
+    engine.on(CHAT, lambda x: x.answer({"error": {"message": "not \ud800, café"}}, 400))
+    answer = await client.post(CHAT, json=BODY)
+    assert answer.status_code == 400
+    assert error_of(answer)["message"] == "not \ud800, café"
 
 
 async def test_a_stream_that_breaks_off_says_so(
@@ -286,35 +597,40 @@ async def test_a_stream_that_breaks_off_says_so(
 ) -> None:
     async def cut(exchange: Exchange) -> None:
         await exchange.begin_stream()
-        await exchange.chunk(event("Hel"))
+        await exchange.chunk(event("Hel") + event("lo")[:-9])
 
     engine.on(CHAT, cut)
     raw = (await client.post(CHAT, json=BODY | {"stream": True})).content
-    assert raw.startswith(event("Hel"))
-    assert b"[DONE]" not in raw
+    assert raw.startswith(event("Hel") + event("lo")[:-9] + b"\n\n")
+    assert DONE not in raw
     last = json.loads(raw.rstrip().rsplit(b"data: ", 1)[1])
+    assert set(last["error"]) == {"message", "type", "param", "code"}
     assert "broke the connection" in last["error"]["message"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_stops_the_engine_and_frees_its_slot(
-    engine: FakeEngine, client: httpx.AsyncClient, stream: bool
-) -> None:
-    async def endless(exchange: Exchange) -> None:
-        if stream:
-            await exchange.begin_stream()
-        while True:
-            if stream:
-                await exchange.chunk(event("on "))
-            await asyncio.sleep(0.005)
+# Clients that leave, or read slowly.
 
+
+async def endless(exchange: Exchange) -> None:
+    if exchange.body["stream"]:
+        await exchange.begin_stream()
+    while True:
+        if exchange.body["stream"]:
+            await exchange.chunk(event("on "))
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, MESSAGE])
+async def test_a_client_that_leaves_stops_the_engine_and_frees_its_slot(
+    engine: FakeEngine, client: httpx.AsyncClient, path: str, stream: bool
+) -> None:
     engine.on(CHAT, endless)
+    body = POSTS[path] | {"stream": stream}
     for _ in range(3):  # more often than there are slots
         engine.left.clear()
         with pytest.raises(httpx.ReadTimeout):
-            async with client.stream(
-                "POST", CHAT, json=BODY | {"stream": stream}, timeout=0.2
-            ) as answer:
+            async with client.stream("POST", path, json=body, timeout=0.2) as answer:
                 await answer.aread() if not stream else await anext(answer.aiter_raw())
                 raise httpx.ReadTimeout("the client has seen enough")
         await asyncio.wait_for(engine.left.wait(), 1)
@@ -323,186 +639,120 @@ async def test_a_client_that_leaves_stops_the_engine_and_frees_its_slot(
     assert (await client.post(CHAT, json=BODY)).status_code == 200
 
 
-async def test_a_queued_client_that_leaves_never_reaches_the_engine(
+async def test_a_client_that_leaves_while_it_sends(
+    engine: FakeEngine, api: str, client: httpx.AsyncClient
+) -> None:
+    port = int(api.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        "Content-Length: 100\r\n\r\n{".encode()
+    )
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert engine.asked == []
+    assert 'outcome="client_left"' in (await client.get("/metrics")).text
+
+
+async def test_a_client_that_reads_slowly_holds_the_engine_up_and_loses_nothing(
     engine: FakeEngine, client: httpx.AsyncClient
 ) -> None:
-    free = asyncio.Event()
+    whole = event("x" * 100_000) * 400 + DONE
+    sent = 0
 
-    async def slow(exchange: Exchange) -> None:
-        await free.wait()
-        await exchange.answer(completion())
+    async def flood(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.begin_stream()
+        for start in range(0, len(whole), 100_000):
+            await exchange.chunk(whole[start : start + 100_000])
+            sent = start
+        await exchange.chunk(b"")
 
-    engine.on(CHAT, slow)
-    running = [asyncio.create_task(client.post(CHAT, json=BODY)) for _ in range(2)]
-    await until(lambda: engine.running == 2)
-    with pytest.raises(httpx.ReadTimeout):
-        await client.post(CHAT, json=BODY, timeout=0.1)
-    free.set()
-    assert [(await task).status_code for task in running] == [200, 200]
-    assert engine.paths().count(CHAT) == 2
+    engine.on(CHAT, flood)
+    async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
+        chunks = answer.aiter_raw()
+        received = bytearray(await anext(chunks))
+        before = -1
+        while sent != before:  # until it has to wait
+            before = sent
+            await asyncio.sleep(0.2)
+        assert sent < len(whole) * 3 / 4
+        async for chunk in chunks:
+            received += chunk
+    assert bytes(received) == whole
 
 
-async def test_slots_and_the_bounded_queue(
+async def test_a_client_that_stalls_is_gone(
     engine: FakeEngine, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = asyncio.Event()
-    order: list[int] = []
+    monkeypatch.setattr("llm_provider.relay.STALL_SECONDS", 0.2)
 
-    async def slow(exchange: Exchange) -> None:
-        order.append(exchange.body["n"])
-        await free.wait()
-        await exchange.answer(completion())
+    async def flood(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        while True:
+            await exchange.chunk(event("x" * 100_000))
 
-    engine.on(CHAT, slow)
-    tasks = []
-    for n in range(2 + 64):
-        tasks.append(asyncio.create_task(client.post(CHAT, json=BODY | {"n": n})))
-        await asyncio.sleep(0.005)
-    await until(lambda: engine.running == 2)
-    refused = await client.post(CHAT, json=BODY)
-    assert refused.status_code == 429
-    assert int(refused.headers["Retry-After"]) > 0
-    assert error_of(refused)["code"] == "queue_full"
-    free.set()
-    assert {(await task).status_code for task in tasks} == {200}
-    assert order == sorted(order)
-    assert engine.most_running == 2
+    engine.on(CHAT, flood)
+    async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
+        chunks = answer.aiter_raw()
+        await anext(chunks)
+        await asyncio.wait_for(engine.left.wait(), 5)
+        del chunks
+    metrics = (await client.get("/metrics")).text
+    assert 'outcome="client_stalled"' in metrics
+    assert "edge_llm_requests_in_flight 0.0" in metrics
 
 
-async def test_requests_are_held_while_the_engine_loads(
-    engine: FakeEngine, client: httpx.AsyncClient
-) -> None:
-    loading = {"error": {"message": "Loading model"}}
-    for path in ("/health", CHAT):
-        engine.on(path, lambda x: x.answer(loading, 503))
-    answer = await client.get("/ready")
-    assert answer.status_code == 503
-    assert answer.json()["ready"] is False
-    assert "is loading its model" in answer.json()["error"]["message"]
-    held = asyncio.create_task(client.post(CHAT, json=BODY))
-    await asyncio.sleep(0.1)
-    assert not held.done()
-    engine.on(CHAT, engine.chat)
-    engine.on("/health", lambda x: x.answer({"status": "ok"}))
-    assert (await held).json() == completion()
-
-
-async def test_a_request_is_held_over_an_engines_restart(llm: LlamaCpp, keys: Path) -> None:
-    port = free_port()
-    async with LlamaCpp(model=MODEL, base_url=f"http://127.0.0.1:{port}") as restarted:
-        engine = FakeEngine()
-        async with (
-            serve_api(restarted, keys) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTH) as client,
-        ):
-            async with engine.serving(port):
-                assert (await client.post(CHAT, json=BODY)).status_code == 200
-            # The API still believes it ready: the request itself finds out, and waits.
-            held = asyncio.create_task(client.post(CHAT, json=BODY | {"stream": True}))
-            await asyncio.sleep(0.1)
-            assert not held.done()
-            async with engine.serving(port):
-                assert (await held).content == stream_of()
-
-
-@pytest.mark.parametrize("calls_itself_ready", [True, False])
-async def test_holding_is_bounded(
-    engine: FakeEngine, llm: LlamaCpp, keys: Path, calls_itself_ready: bool
-) -> None:
-    loading = {"error": {"message": "Loading model"}}
-    engine.on(CHAT, lambda x: x.answer(loading, 503))
-    if not calls_itself_ready:
-        engine.on("/health", lambda x: x.answer(loading, 503))
-    async with (
-        serve_api(llm, keys, LLM_HOLD_SECONDS="0.4") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
-    ):
-        answers = await asyncio.gather(*(client.post(CHAT, json=BODY) for _ in range(5)))
-    for answer in answers:
-        assert answer.status_code == 503
-        assert int(answer.headers["Retry-After"]) > 0
-        assert error_of(answer)["code"] == "engine_not_ready"
-        assert "Loading model" in error_of(answer)["message"]
-
-
-async def test_ollama_is_told_to_load(engine: FakeEngine, keys: Path) -> None:
-    async with (
-        Ollama(model=MODEL, base_url=engine.url) as llm,
-        serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
-    ):
-        assert (await client.post(CHAT, json=BODY)).status_code == 200
-        assert engine.paths().index("/api/generate") < engine.paths().index(CHAT)
-        assert (await client.get("/ready")).json()["provider"] == "ollama"
-
-
-async def test_ready_says_why_loading_fails(engine: FakeEngine, keys: Path) -> None:
-    engine.on("/api/generate", lambda x: x.answer({"error": "model 'smoke' not found"}, 404))
-    async with (
-        Ollama(model=MODEL, base_url=engine.url) as llm,
-        serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
-    ):
-        await until(lambda: "/api/generate" in engine.paths())
-        await asyncio.sleep(0.05)
-        answer = await client.get("/ready")
-    assert answer.status_code == 503
-    assert "model 'smoke' not found" in answer.json()["error"]["message"]
+# The rest.
 
 
 async def test_request_ids(client: httpx.AsyncClient, api: str) -> None:
     first, second = [(await client.get("/health")).headers["X-Request-Id"] for _ in range(2)]
     assert re.fullmatch(r"[0-9a-f]{32}", first)
     assert first != second
+    for stream in (False, True):
+        headers = {"X-Request-Id": f"mine-{stream}"}
+        answer = await client.post(CHAT, json=BODY | {"stream": stream}, headers=headers)
+        assert answer.headers.get_list("X-Request-Id") == [f"mine-{stream}"]
     answer = await client.get("/v1/nothing", headers={"X-Request-Id": "mine-1"})
     assert answer.headers["X-Request-Id"] == "mine-1"
-    answer = await client.get("/health", headers={"X-Request-Id": "not one\tword"})
-    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
+    for odd in ("not one\tword", "x" * 65, "", "caf\xe9"):
+        answer = await client.get("/health", headers={b"X-Request-Id": odd.encode("latin-1")})
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
     async with httpx.AsyncClient(base_url=api) as stranger:
         assert (await stranger.get("/ready")).headers["X-Request-Id"]
 
 
-async def test_logs_are_json_and_hold_no_prompt_answer_or_key(
-    engine: FakeEngine, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+async def test_a_defect_is_answered_without_its_text(
+    engine: FakeEngine, llm: LlamaCpp, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="llm_provider")
-    await client.post(CHAT, json=BODY)
-    await client.post(CHAT, json=BODY | {"stream": True})
-    await client.get(f"/{KEY}")
-    engine.on(CHAT, lambda x: x.answer({"error": {"message": SECRET}}, 400))
-    await client.post(CHAT, json=BODY, headers={"X-Request-Id": "mine-2"})
-    engine.on(CHAT, lambda x: x.answer(ANSWER.encode()))
-    await client.post(CHAT, json=BODY)
-    records = [record for record in caplog.records if record.name.startswith("llm_provider")]
-    lines = [JsonFormatter().format(record) for record in records]
-    requests = [entry for line in lines if (entry := json.loads(line))["message"] == "request"]
-    assert [entry["status"] for entry in requests] == [200, 200, 404, 400, 502]
-    assert [entry["path"] for entry in requests] == [CHAT, CHAT, None, CHAT, CHAT]
-    assert requests[1]["outcome"] == "complete"
-    assert requests[1]["first_bytes_seconds"] > 0
-    assert (requests[3]["request_id"], requests[3]["outcome"]) == ("mine-2", "Rejected")
-    for secret in (SECRET, KEY, ANSWER.split()[1]):
-        assert not [line for line in lines if secret in line]
+    async def broken(path: str, body: object) -> dict[str, Any]:
+        raise RuntimeError("a text that may quote the request")
+
+    monkeypatch.setattr(llm, "send", broken)
+    for path, body in ((CHAT, BODY), (MESSAGE, {"message": "Hello"})):
+        answer = await client.post(path, json=body, headers={"X-Request-Id": "mine-3"})
+        assert answer.status_code == 500
+        assert error_of(answer) == {
+            "message": "The chat API failed; its log tells why under request id mine-3.",
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        }
+    assert "edge_llm_requests_in_flight 0.0" in (await client.get("/metrics")).text
 
 
-async def test_a_defect_is_answered_and_logged_without_its_text(
-    llm: LlamaCpp, keys: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(body: object) -> dict[str, Any]:
-        raise RuntimeError(SECRET)
-
-    monkeypatch.setattr(llm, "chat", broken)
-    app = create_app({"CHAT_API_KEYS_FILE": str(keys)}, provider=llm)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api", headers=AUTH) as client,
-    ):
-        answer = await client.post(CHAT, json=BODY, headers={"X-Request-Id": "mine-3"})
-    assert answer.status_code == 500
-    assert "mine-3" in error_of(answer)["message"]
-    (record,) = [record for record in caplog.records if record.message == "defect"]
-    line = JsonFormatter().format(record)
-    assert SECRET not in line
-    assert json.loads(line)["exception"] == "RuntimeError"
-    assert any("broken" in place for place in json.loads(line)["trace"])
+async def test_the_openapi_document(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
+    assert {path for path, methods in paths.items() if "post" in methods} == set(POSTS)
+    schemes = document["components"]["securitySchemes"]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            needed = [name for one in operation.get("security", []) for name in one]
+            assert bool(needed) == (path != "/health")
+            assert set(needed) <= set(schemes)
+            assert "422" not in operation["responses"]
+    assert schemes == {"key": {"type": "http", "scheme": "bearer"}}

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from llm_provider import ConfigurationError, choose_provider, get_llm_provider
+from llm_provider import (
+    ConfigurationError,
+    LLMProvider,
+    TimedOut,
+    choose_provider,
+    get_llm_provider,
+)
+
+from .fake import FakeEngine
 
 JETSON_RELEASE = "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic, EABI: aarch64\n"
 
@@ -77,34 +86,57 @@ def test_unknown_names_are_errors_that_list_the_known(
     assert str(caught.value) == sentence
 
 
-async def test_arguments_win_over_the_environment(tmp_path: Path) -> None:
+async def key_sent(llm: LLMProvider, engine: FakeEngine) -> str | None:
+    """The key that an engine hears; the provider's address is the engine's."""
+    async with llm:
+        await llm.models()
+    return engine.requests[-1].headers.get("authorization")
+
+
+async def test_arguments_win_over_the_environment(engine: FakeEngine) -> None:
     environ = {
         "LLM_PROVIDER": "llamacpp",
         "LLM_BASE_URL": "http://engine:8080/v1/",
         "LLM_MODEL": "smoke",
         "LLM_API_KEY": "abc",
     }
-    async with get_llm_provider(environ=environ) as llm:
-        assert (llm.name, llm.base_url, llm.model) == ("llamacpp", "http://engine:8080", "smoke")
-        assert llm._client.headers["Authorization"] == "Bearer abc"
-    async with get_llm_provider(
+    llm = get_llm_provider(environ=environ)
+    assert (llm.name, llm.base_url, llm.model) == ("llamacpp", "http://engine:8080", "smoke")
+    llm = get_llm_provider(
         "ollama", base_url="http://pi:11434", model="other", api_key="xyz", environ=environ
-    ) as llm:
-        assert (llm.name, llm.base_url, llm.model) == ("ollama", "http://pi:11434", "other")
-        assert llm._client.headers["Authorization"] == "Bearer xyz"
+    )
+    assert (llm.name, llm.base_url, llm.model) == ("ollama", "http://pi:11434", "other")
+    here = environ | {"LLM_BASE_URL": f"{engine.url}/v1"}
+    assert await key_sent(get_llm_provider(environ=here), engine) == "Bearer abc"
+    assert await key_sent(get_llm_provider(api_key="xyz", environ=here), engine) == "Bearer xyz"
+    here["LLM_API_KEY"] = ""
+    assert await key_sent(get_llm_provider(environ=here), engine) is None
 
 
-async def test_the_engines_key_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "engine_key"
-    path.write_text("from-a-file\n")
-    environ = {"LLM_MODEL": "smoke", "LLM_API_KEY_FILE": str(path)}
+async def test_the_silence_allowed(engine: FakeEngine) -> None:
+    engine.on("/v1/chat/completions", lambda x: asyncio.sleep(60))
+    environ = {"LLM_MODEL": "smoke", "LLM_TIMEOUT": "0.1", "LLM_BASE_URL": engine.url}
     async with get_llm_provider(environ=environ) as llm:
-        assert llm._client.headers["Authorization"] == "Bearer from-a-file"
-        assert llm.base_url == "http://127.0.0.1:11434"
-    path.write_text("\n")
+        with pytest.raises(TimedOut):
+            await asyncio.wait_for(llm.generate("Hello"), 10)
+    async with get_llm_provider(environ=environ | {"LLM_TIMEOUT": "60"}, timeout=0.1) as llm:
+        with pytest.raises(TimedOut):
+            await asyncio.wait_for(llm.generate("Hello"), 10)
+
+
+async def test_the_engines_key_from_a_file(tmp_path: Path, engine: FakeEngine) -> None:
+    path = tmp_path / "engine_key"
+    write, unlink = path.write_text, path.unlink
+    write("from-a-file\n")
+    environ = {"LLM_MODEL": "smoke", "LLM_API_KEY_FILE": str(path)}
+    llm = get_llm_provider(environ=environ)
+    assert llm.base_url == "http://127.0.0.1:11434"
+    llm = get_llm_provider(environ=environ | {"LLM_BASE_URL": engine.url})
+    assert await key_sent(llm, engine) == "Bearer from-a-file"
+    write("\n")
     with pytest.raises(ConfigurationError, match="which holds no key"):
         get_llm_provider(environ=environ)
-    path.unlink()
+    unlink()
     with pytest.raises(ConfigurationError, match="LLM_API_KEY_FILE cannot be read"):
         get_llm_provider(environ=environ)
 

@@ -1,0 +1,641 @@
+"""The line before the engine, by itself: order, bounds, holding, changing over, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from llm_provider.base import Capacity, LLMProvider
+from llm_provider.errors import Interrupted, LLMError, Loading, NotReachable, Rejected
+from llm_provider.gate import QUEUE, Gate, QueueFull, Stopping, Turn
+
+from .fake import until
+
+
+class Stub(LLMProvider):
+    """An engine in whatever state a test wants it."""
+
+    name = "stub"
+
+    def __init__(self, model: str = "m") -> None:
+        super().__init__(model=model)
+        self.problem: Exception | None = None
+        self.load_problem: LLMError | None = None
+        self.capacity_problem: LLMError | None = None
+        self.loads = 0
+        self.closed = False
+
+    async def health(self) -> None:
+        raise AssertionError
+
+    async def ready(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+
+    async def load(self) -> None:
+        self.loads += 1
+        if self.load_problem is not None:
+            raise self.load_problem
+
+    async def capacity(self) -> Capacity:
+        if self.capacity_problem is not None:
+            raise self.capacity_problem
+        return Capacity(4096, 2)
+
+    async def close(self) -> None:
+        self.closed = True
+        await super().close()
+
+
+class Line:
+    """Requests with names, that enter and leave a gate as told."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.entered: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.turns: dict[str, Turn] = {}
+        self._leave: dict[str, asyncio.Event] = {}
+
+    async def come(self, *names: str, seconds_ago: float = 0.0) -> None:
+        """Have requests come, each before the next."""
+        for name in names:
+            self._leave[name] = asyncio.Event()
+            arrived = time.monotonic() - seconds_ago
+            self.tasks[name] = asyncio.create_task(self._request(name, arrived))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async def _request(self, name: str, arrived: float) -> None:
+        async with self.gate.turn(arrived) as turn:
+            self.turns[name] = turn
+            self.entered.append(name)
+            await self._leave[name].wait()
+
+    async def leave(self, *names: str) -> None:
+        for name in names:
+            self._leave[name].set()
+            await asyncio.wait_for(self.tasks[name], 5)
+
+    async def cancel(self, name: str) -> None:
+        self.tasks[name].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self.tasks[name]
+
+    def numbers(self) -> tuple[int, int, int]:
+        return self.gate.running, self.gate.queued, self.gate.held
+
+
+@pytest.fixture
+async def stub() -> Stub:
+    return Stub()
+
+
+@asynccontextmanager
+async def lined(stub: Stub, parallel: int = 2, hold: float = 5.0) -> AsyncIterator[Line]:
+    """A gate that is open; whatever still waits at the end is cancelled."""
+    gate = Gate(stub, parallel, hold)
+    assert await gate.probe()
+    line = Line(gate)
+    try:
+        yield line
+    finally:
+        for task in line.tasks.values():
+            task.cancel()
+        await asyncio.gather(*line.tasks.values(), return_exceptions=True)
+        assert (gate.running, gate.queued, gate.held) == (0, 0, 0)
+        assert await gate.drained(0.1)
+
+
+def lose(gate: Gate, reason: str = "gone") -> None:
+    gate.lost(gate.provider, reason)
+
+
+async def gone(line: Line, *names: str) -> list[BaseException | None]:
+    """The errors with which these requests ended."""
+    await asyncio.wait([line.tasks[name] for name in names], timeout=5)
+    return [line.tasks[name].exception() for name in names]
+
+
+# The line.
+
+
+async def test_first_come_first_served(stub: Stub) -> None:
+    async with lined(stub) as line:
+        await line.come("a", "b", "c", "d", "e")
+        assert line.entered == ["a", "b"]
+        assert line.numbers() == (2, 3, 0)
+        await line.leave("b", "a")
+        assert line.entered == ["a", "b", "c", "d"]
+        await line.leave("c", "d", "e")
+        assert line.entered == ["a", "b", "c", "d", "e"]
+
+
+async def test_nobody_is_overtaken_by_who_comes_as_a_slot_frees(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b")
+        line._leave["a"].set()
+        await line.come("c")  # before "a" has been told to go on
+        await line.leave("a", "b", "c")
+        assert line.entered == ["a", "b", "c"]
+
+
+async def test_the_line_is_bounded(stub: Stub) -> None:
+    async with lined(stub) as line:
+        names = [str(n) for n in range(2 + QUEUE)]
+        await line.come(*names)
+        await line.come("one more")
+        (error,) = await gone(line, "one more")
+        assert isinstance(error, QueueFull)
+        assert line.numbers() == (2, QUEUE, 0)
+        await line.leave("0")
+        await line.come("another")
+        assert line.numbers() == (2, QUEUE, 0)
+        lose(line.gate)
+        await line.come("held or not")
+        (error,) = await gone(line, "held or not")
+        assert isinstance(error, QueueFull)
+
+
+async def test_who_leaves_the_line_is_not_waited_for(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b", "c")
+        await line.cancel("b")
+        assert line.numbers() == (1, 1, 0)
+        await line.leave("a", "c")
+        assert line.entered == ["a", "c"]
+
+
+async def test_a_failure_frees_the_place(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        with pytest.raises(RuntimeError):
+            async with line.gate.turn(time.monotonic()):
+                raise RuntimeError
+        await line.come("a")
+        assert line.entered == ["a"]
+
+
+async def test_who_is_let_in_and_cancelled_at_once_frees_the_place(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        async with line.gate.turn(time.monotonic()):
+            await line.come("b", "c")
+        # "b" has been let in, and does not know it yet.
+        assert line.numbers() == (1, 1, 0)
+        assert line.entered == []
+        await line.cancel("b")
+        await until(lambda: line.entered == ["c"])
+
+
+async def test_who_is_sent_away_and_cancelled_at_once(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b")
+        line.gate.stop()
+        line.tasks["b"].cancel()
+        await asyncio.wait([line.tasks["b"]])
+        assert line.numbers() == (1, 0, 0)
+
+
+# Holding.
+
+
+async def test_requests_are_held_until_the_engine_is_ready(stub: Stub) -> None:
+    stub.problem = Loading("It loads.")
+    gate = Gate(stub, 2, 5)
+    assert gate.waiting_for == "stub has not been asked yet."
+    assert not await gate.probe()
+    line = Line(gate)
+    await line.come("a", "b", "c")
+    assert (line.entered, line.numbers()) == ([], (0, 0, 3))
+    assert (gate.open, gate.waiting_for) == (False, "It loads.")
+    stub.problem = None
+    assert await gate.probe()
+    await line.leave("a", "b", "c")
+    assert line.entered == ["a", "b", "c"]
+    assert gate.capacity == Capacity(4096, 2)
+
+
+async def test_holding_is_bounded_for_all_in_line(stub: Stub) -> None:
+    async with lined(stub, parallel=1, hold=0.15) as line:
+        await line.come("a", "b", "c")
+        lose(line.gate, "It fell over.")
+        await line.come("d")
+        started = time.monotonic()
+        errors = await gone(line, "b", "c", "d")
+        assert time.monotonic() - started > 0.1
+        for error in errors:
+            assert isinstance(error, Loading)
+            assert str(error) == "The engine is not ready: It fell over."
+        assert line.numbers() == (1, 0, 0)  # "a" runs on: it may yet be answered
+        await line.come("e")
+        assert line.numbers() == (1, 0, 1)
+        assert await line.gate.probe()
+        await line.leave("a", "e")
+
+
+async def test_a_body_that_came_slowly_has_been_held_already(stub: Stub) -> None:
+    """The time counts from a request's arrival, where the engine was not there then."""
+    stub.problem = Loading("It loads.")
+    gate = Gate(stub, 1, 0.2)
+    line = Line(gate)
+    await asyncio.sleep(0.15)
+    await line.come("a", seconds_ago=0.15)
+    started = time.monotonic()
+    (error,) = await gone(line, "a")
+    assert isinstance(error, Loading)
+    assert time.monotonic() - started < 0.15
+
+
+async def test_waiting_for_others_does_not_count(stub: Stub) -> None:
+    async with lined(stub, parallel=1, hold=0.2) as line:
+        await line.come("a", "b")
+        await asyncio.sleep(0.3)
+        lose(line.gate)
+        await asyncio.sleep(0.05)
+        assert line.numbers() == (1, 0, 1)
+        assert await line.gate.probe()
+        await line.leave("a", "b")
+
+
+async def test_waiting_for_others_after_having_been_held_does_not_count(stub: Stub) -> None:
+    async with lined(stub, parallel=1, hold=0.2) as line:
+        await line.come("a")
+        lose(line.gate)
+        await line.come("b")
+        await asyncio.sleep(0.05)
+        assert await line.gate.probe()
+        await asyncio.sleep(0.3)
+        assert line.numbers() == (1, 1, 0)
+        lose(line.gate)
+        await asyncio.sleep(0.05)
+        assert line.numbers() == (1, 0, 1)
+        (error,) = await gone(line, "b")  # what is left of its time
+        assert isinstance(error, Loading)
+
+
+async def test_pausing_and_resuming(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a")
+        line.gate.pause("On purpose.")
+        line.gate.pause("On purpose, again.")
+        await line.come("b", "c")
+        assert line.numbers() == (1, 0, 2)
+        assert (line.gate.paused, line.gate.ready) == (True, True)
+        assert line.gate.waiting_for == "On purpose, again."
+        await line.leave("a")
+        assert line.entered == ["a"]
+        assert await line.gate.probe()  # the engine is ready: that alone lets nobody pass
+        assert line.numbers() == (0, 0, 2)
+        line.gate.resume()
+        await line.leave("b", "c")
+        assert line.entered == ["a", "b", "c"]
+
+
+async def test_a_pause_is_bounded_too(stub: Stub) -> None:
+    async with lined(stub, parallel=1, hold=0.1) as line:
+        line.gate.pause("On purpose.")
+        await line.come("a")
+        (error,) = await gone(line, "a")
+        assert str(error) == "The engine is not ready: On purpose."
+
+
+# Asking.
+
+
+class Asked:
+    """A question whose answers are told beforehand; errors are raised."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.of: list[LLMProvider] = []
+
+    async def __call__(self, provider: LLMProvider) -> object:
+        self.of.append(provider)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@asynccontextmanager
+async def watched(gate: Gate) -> AsyncIterator[None]:
+    task = asyncio.create_task(gate.watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("error", [NotReachable("refused"), Loading("It loads.")])
+async def test_what_has_not_begun_is_asked_again(stub: Stub, error: LLMError) -> None:
+    question = Asked(error, error, "an answer")
+    async with lined(stub) as line, watched(line.gate):
+        async with line.gate.turn(time.monotonic()) as turn:
+            assert await asyncio.wait_for(turn.ask(question), 5) == "an answer"
+        assert len(question.of) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Interrupted("broken"),
+        Rejected("no", status=503, words="no", error={}),
+        LLMError("any other"),
+        RuntimeError(),
+    ],
+)
+async def test_what_may_have_begun_is_never_asked_again(stub: Stub, error: Exception) -> None:
+    question = Asked(error, "an answer")
+    async with lined(stub) as line:
+        with pytest.raises(type(error)):
+            async with line.gate.turn(time.monotonic()) as turn:
+                await turn.ask(question)
+        assert len(question.of) == 1
+        assert line.gate.open
+
+
+async def test_an_engine_that_calls_itself_ready_and_refuses(stub: Stub) -> None:
+    class Refusing(Asked):
+        async def __call__(self, provider: LLMProvider) -> object:
+            self.answers.append(Loading("It loads."))
+            return await super().__call__(provider)
+
+    question = Refusing()
+    async with lined(stub, hold=0.7) as line, watched(line.gate):
+        with pytest.raises(Loading, match="The engine is not ready: It loads"):
+            async with line.gate.turn(time.monotonic()) as turn:
+                await asyncio.wait_for(turn.ask(question), 5)
+    assert 1 < len(question.of) < 10  # again, and not in a frenzy
+
+
+async def test_those_put_back_keep_their_order_before_those_who_came_later(stub: Stub) -> None:
+    async with lined(stub, parallel=3) as line:
+        await line.come("a", "b", "c", "d")
+        lose(line.gate)
+        await line.come("e")
+        order: list[str] = []
+
+        async def again(name: str) -> None:
+            await line.gate.again(line.turns[name])
+            order.append(name)
+
+        back = []
+        for name in ("b", "a", "c"):  # as they happen to fail
+            back.append(asyncio.create_task(again(name)))
+            await asyncio.sleep(0)
+        assert line.numbers() == (0, 0, 5)
+        line.gate.parallel = 1
+        assert await line.gate.probe()
+        for name in ("a", "b", "c"):
+            await until(lambda name=name: order[-1:] == [name])  # type: ignore[misc]
+            assert "d" not in line.entered
+            await line.leave(name)
+        await asyncio.gather(*back)
+        await line.leave("d", "e")
+        assert line.entered == ["a", "b", "c", "d", "e"]
+
+
+async def test_who_is_put_back_at_an_open_gate_stays_before_those_who_wait(stub: Stub) -> None:
+    """The gate opened again before its request knew that it had failed."""
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b")
+        await asyncio.wait_for(line.gate.again(line.turns["a"]), 1)
+        assert line.entered == ["a"]
+        await line.leave("a", "b")
+
+
+async def test_a_request_put_back_that_is_cancelled(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        lose(line.gate)
+        await line.come("a")
+        back = asyncio.create_task(line.gate.again(Turn(line.gate, -1, time.monotonic(), 5)))
+        await asyncio.sleep(0)
+        assert line.numbers() == (0, 0, 2)
+        back.cancel()
+        await asyncio.wait([back])
+        assert line.numbers() == (0, 0, 1)
+
+
+# The engine's state.
+
+
+async def test_a_former_engine_does_not_matter(stub: Stub) -> None:
+    async with lined(stub) as line:
+        line.gate.lost(Stub("former"), "gone")
+        assert line.gate.open
+
+
+async def test_an_engine_that_loads_when_told(stub: Stub) -> None:
+    gate = Gate(stub, 1, 5)
+    stub.problem = Loading("Not loaded.")
+    assert not await gate.probe()
+    assert stub.loads == 0  # a question changes nothing
+    assert not await gate.probe(load=True)
+    assert stub.loads == 1
+    stub.load_problem = Rejected("no such model", status=404, words="", error={})
+    await gate.probe(load=True)
+    assert gate.waiting_for == "Not loaded. Loading failed: no such model"
+    stub.problem = None
+    assert await gate.probe()
+    lose(gate, "Gone.")
+    assert gate.waiting_for == "Gone."
+    stub.problem = NotReachable("Not there.")
+    await gate.probe(load=True)
+    assert stub.loads == 2  # what is not there is not told anything
+
+
+async def test_a_capacity_that_is_not_told_keeps_nobody_waiting(stub: Stub) -> None:
+    stub.capacity_problem = Rejected("no", status=404, words="no", error={})
+    gate = Gate(stub, 1, 5)
+    assert await gate.probe()
+    assert (gate.open, gate.capacity) == (True, Capacity())
+
+
+async def test_watching_survives_a_defect(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    stub.problem = RuntimeError("a defect")
+    gate = Gate(stub, 1, 5)
+    async with watched(gate):
+        await until(lambda: "could not be told" in caplog.text)
+        assert not gate.open
+        stub.problem = None
+        await until(lambda: gate.open)
+        lose(gate)
+        await until(lambda: gate.open)
+
+
+async def test_watching_finds_a_loss_by_itself(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_provider.gate.RECHECK_SECONDS", 0.02)
+    gate = Gate(stub, 1, 5)
+    async with watched(gate):
+        await until(lambda: gate.open)
+        stub.problem = NotReachable("Gone.")
+        await until(lambda: not gate.open)
+        assert gate.waiting_for == "Gone."
+        stub.problem = None
+        await until(lambda: gate.open)
+
+
+async def test_what_is_asked_of_a_former_engine_does_not_open_for_the_new(stub: Stub) -> None:
+    goes_on = asyncio.Event()
+
+    class Slow(Stub):
+        async def capacity(self) -> Capacity:
+            await goes_on.wait()
+            return Capacity(1)
+
+    gate = Gate(Slow(), 1, 5)
+    asked = asyncio.create_task(gate.probe())
+    await asyncio.sleep(0)
+    stub.problem = Loading("It loads.")
+    await gate.point(stub, 3, 1)
+    gate.resume()
+    goes_on.set()
+    assert not await asked
+    assert (gate.open, gate.capacity) == (False, Capacity())
+
+
+async def test_a_loss_is_logged_once(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    stub.problem = NotReachable("Gone.")
+    gate = Gate(stub, 1, 5)
+    for _ in range(3):
+        await gate.probe()
+    assert [record.getMessage() for record in caplog.records] == ["engine not ready: Gone."]
+
+
+# Changing over.
+
+
+async def test_changing_over_loses_nobody(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b", "c")
+        new = Stub("new")
+        change = asyncio.create_task(line.gate.point(new, 2, 5))
+        await asyncio.sleep(0)
+        assert line.gate.waiting_for == "The engine is being changed to stub with new."
+        await line.come("d")
+        assert line.numbers() == (1, 0, 3)
+        assert not stub.closed
+        await line.leave("a")  # it may end in its own time
+        await asyncio.wait_for(change, 1)
+        assert (stub.closed, line.gate.provider) == (True, new)
+        assert line.numbers() == (0, 0, 3)
+        line.gate.resume()
+        assert line.numbers() == (0, 0, 3)  # the new one has not been asked yet
+        assert await line.gate.probe()
+        assert line.numbers() == (2, 1, 0)
+        await line.leave("b", "c", "d")
+        assert line.entered == ["a", "b", "c", "d"]
+
+
+async def test_changing_over_waits_so_long_and_no_longer(
+    stub: Stub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a")
+        await asyncio.wait_for(line.gate.point(Stub("new"), 1, 0.1), 2)
+        assert stub.closed  # which cuts "a" off
+        (record,) = [one for one in caplog.records if "cut off" in one.getMessage()]
+        assert record.levelno == logging.WARNING
+
+
+async def test_what_had_not_begun_at_the_former_engine_goes_to_the_new(stub: Stub) -> None:
+    new = Stub("new")
+    async with lined(stub) as line:
+        gate = line.gate
+        begun = asyncio.Event()
+
+        async def question(provider: LLMProvider) -> str:
+            begun.set()
+            while not provider.closed:  # type: ignore[attr-defined]
+                if provider is new:
+                    return "an answer"
+                await asyncio.sleep(0.01)
+            raise NotReachable("closed")
+
+        async def request() -> str:
+            async with gate.turn(time.monotonic()) as turn:
+                return await turn.ask(question)
+
+        asked = asyncio.create_task(request())
+        await begun.wait()
+        await gate.point(new, 1, 0.01)
+        gate.resume()
+        assert await gate.probe()
+        assert await asyncio.wait_for(asked, 2) == "an answer"
+
+
+async def test_stopping_sends_away_who_waits(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b", "c")
+        line.gate.stop()
+        await line.come("d")
+        assert all(isinstance(error, Stopping) for error in await gone(line, "b", "c", "d"))
+        assert line.numbers() == (1, 0, 0)
+        with pytest.raises(Stopping):
+            await line.gate.again(line.turns["a"])
+        await line.leave("a")
+
+
+# All of it at once.
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_place_is_ever_lost(seed: int) -> None:
+    """Requests come, end, fail, are put back and are cancelled, as the engine comes and goes."""
+    chance = random.Random(seed)  # noqa: S311 - a repeatable mess is wanted
+    stub = Stub()
+    gate = Gate(stub, 3, 5)
+    await gate.probe()
+    ended: dict[str, int] = {}
+
+    async def ask(provider: LLMProvider) -> None:
+        assert gate.running <= gate.parallel
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.2:
+            raise NotReachable("gone")
+        if chance.random() < 0.1:
+            raise Interrupted("broken")
+
+    async def request() -> None:
+        outcome = "cancelled"
+        try:
+            async with gate.turn(time.monotonic()) as turn:
+                await turn.ask(ask)
+            outcome = "answered"
+        except (QueueFull, Interrupted) as error:
+            outcome = type(error).__name__
+        finally:
+            ended[outcome] = ended.get(outcome, 0) + 1
+
+    acts: list[Callable[[], object]] = [
+        lambda: lose(gate),
+        lambda: gate.pause("On purpose."),
+        gate.resume,
+        lambda: chance.choice(tasks).cancel(),
+        lambda: chance.choice(tasks).cancel(),
+    ]
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(300):
+        tasks.append(asyncio.create_task(request()))
+        chance.choice(acts)()
+        if chance.random() < 0.5:
+            await gate.probe()
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(0)
+    gate.resume()
+    while not all(task.done() for task in tasks):
+        await gate.probe()
+        await asyncio.sleep(0)
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks)
+    assert sum(ended.values()) <= len(tasks)  # some are cancelled before they begin
+    assert ended["answered"] > 20
+    assert (gate.running, gate.queued, gate.held) == (0, 0, 0)
+    assert await gate.drained(0)
