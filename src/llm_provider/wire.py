@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -63,7 +64,7 @@ class Wire:
         head = {"Host": parts.netloc.rpartition("@")[2], "Connection": "close", **headers}
         self._head = "".join(f"{name}: {value}\r\n" for name, value in head.items())
         self._seconds = seconds
-        self._address: tuple[float, str] | None = None
+        self._addresses: tuple[float, list[str]] | None = None
         self._exchanges: set[Exchange] = set()
 
     async def open(self, method: str, path: str, data: bytes | None) -> Exchange:
@@ -99,29 +100,37 @@ class Wire:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(min(CONNECT_SECONDS, self._seconds)):
-                _, exchange = await loop.create_connection(
-                    lambda: Exchange(loop, self._seconds),
-                    await self._resolve(loop),
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+                *others, last = await self._resolve(loop)
+                for address in others:
+                    with suppress(OSError):
+                        return await self._connected(loop, address)
+                return await self._connected(loop, last)
         except TimeoutError:
-            self._address = None
+            self._addresses = None
             raise Unreachable("no answer to the attempt to connect") from None
         except ConnectionRefusedError as error:
-            self._address = None
+            self._addresses = None
             raise Unreachable("the connection was refused", refused=True) from error
         except OSError as error:
-            self._address = None
+            self._addresses = None
             raise Unreachable((error.strerror or str(error)).rstrip(".")) from error
+
+    async def _connected(self, loop: asyncio.AbstractEventLoop, address: str) -> Exchange:
+        _, exchange = await loop.create_connection(
+            lambda: Exchange(loop, self._seconds),
+            address,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
         return exchange
 
-    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> str:
-        if self._address is None or self._address[0] < time.monotonic():
+    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
+        """All addresses of the host: `localhost` is two, of which an engine may serve one."""
+        if self._addresses is None or self._addresses[0] < time.monotonic():
             found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._address = time.monotonic() + _NAME_SECONDS, str(found[0][4][0])
-        return self._address[1]
+            self._addresses = time.monotonic() + _NAME_SECONDS, [str(one[4][0]) for one in found]
+        return self._addresses[1]
 
 
 class Exchange(asyncio.Protocol):
