@@ -477,6 +477,34 @@ async def test_a_name_that_is_none() -> None:
             await llm.chat(BODY)
 
 
+@pytest.mark.parametrize(
+    ("addresses", "reached"),
+    [
+        (["127.0.0.2", "127.0.0.1"], True),
+        (["127.0.0.1", "127.0.0.2"], True),
+        (["127.0.0.2", "127.0.0.3"], False),
+    ],
+)
+async def test_a_name_with_several_addresses(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, addresses: list[str], reached: bool
+) -> None:
+    """As `localhost`, which is ::1 and 127.0.0.1, whichever an engine serves."""
+    resolve = asyncio.get_running_loop().getaddrinfo
+
+    async def two(host: str, port: int, **how: Any) -> list[Any]:
+        hosts = addresses if host == "two.test" else [host]
+        return [entry for one in hosts for entry in await resolve(one, port, **how)]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two)
+    url = f"http://two.test:{engine.port}"
+    async with LlamaCpp(model=MODEL, base_url=url) as llm:
+        if reached:
+            assert await llm.chat(BODY) == completion()
+        else:
+            with pytest.raises(NotReachable, match="the connection was refused"):
+                await llm.chat(BODY)
+
+
 async def test_a_proxy_for_the_outside_is_not_for_engines(
     engine: FakeEngine, llm: LlamaCpp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -696,6 +724,22 @@ async def test_closing_a_provider_ends_its_streams(engine: FakeEngine, llm: Llam
     with pytest.raises(NotReachable, match="this provider is closed"):
         await llm.chat(BODY)
     await llm.close()  # twice is once
+
+
+async def test_an_answer_cut_on_this_side_is_not_whole(engine: FakeEngine, llm: LlamaCpp) -> None:
+    """Even where it tells no length, and what came of it is JSON."""
+
+    async def unending(exchange: Exchange) -> None:
+        await exchange.send(b'HTTP/1.1 200 OK\r\n\r\n{"choices": [{}]}')
+        await asyncio.sleep(60)
+
+    engine.on(CHAT, unending)
+    task = asyncio.create_task(llm.chat(BODY))
+    await until(lambda: engine.running == 1)
+    await asyncio.sleep(0.05)
+    await llm.close()
+    with pytest.raises(Interrupted):
+        await task
 
 
 async def test_many_at_a_time(engine: FakeEngine, llm: LlamaCpp) -> None:
