@@ -37,7 +37,7 @@ from llm_provider.errors import ConfigurationError, Loading
 from llm_provider.gate import Gate, Need, Stopping
 from llm_provider.keys import KeyFile
 from llm_provider.metrics import CONTENT_TYPE, Metrics
-from llm_provider.relay import Message, MessageStream, Stream, Whole
+from llm_provider.relay import Message, MessageStream, Question, Stream, Whole
 from llm_provider.selection import get_llm_provider, number
 from llm_provider.target import HELD, Target
 
@@ -147,10 +147,8 @@ class ChatAPI:
             raw = await _read(request)
             body = _parse(raw)
             _require(body, path)
-            self._check_model(body.get("model"))
             kind = Stream if streams and body.get("stream") else Whole
-            need = _need_of(raw, body)
-            return kind(self._gate, path, body, arrived, request.state.notes, need)
+            return kind(self._gate, self._question(request, path, raw, body, arrived))
 
         handle.__name__ = path.removeprefix("/v1/").replace("/", "_")
         return handle
@@ -161,15 +159,23 @@ class ChatAPI:
         raw = await _read(request)
         body = _parse(raw)
         _require(body, MESSAGE)
-        self._check_model(body.get("model"))
         message, system = body.pop("message"), body.pop("system", None)
         if system is not None and not isinstance(system, str):
             raise APIError(400, "'system' must be a string.", param="system")
         before = [{"role": "system", "content": system}] if system else []
         body["messages"] = [*before, {"role": "user", "content": message}]
         kind = MessageStream if body.get("stream") else Message
+        return kind(self._gate, self._question(request, CHAT, raw, body, arrived))
+
+    def _question(
+        self, request: Request, path: str, raw: bytes, body: dict[str, Any], arrived: float
+    ) -> Question:
+        name = body.get("model")
+        self._check_model(name)
         need = _need_of(raw, body)
-        return kind(self._gate, CHAT, body, arrived, request.state.notes, need)
+        return Question(
+            path, body, arrived, need, request.state.notes, lambda: self._check_model(name)
+        )
 
     @property
     def _served(self) -> list[str]:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -37,29 +38,31 @@ _CUT_OFF = APIError(
 )
 
 
-class Relay(Response):
-    """A response that is the engine's own; `body` is what it is asked at `path`.
+@dataclass(frozen=True)
+class Question:
+    """What an engine is asked: `body` at `path`.
 
-    `arrived` is when the request came (time.monotonic); `notes` takes what the log is to tell;
-    `need` is what it asks of the engine's context.
+    `arrived` is when the request came (time.monotonic); `need` is what it asks of the engine's
+    context; `notes` takes what the log is to tell; `check` raises APIError where the engine of the
+    moment does not serve the model that is asked for: it may be another than when the request came.
     """
 
-    def __init__(
-        self,
-        gate: Gate,
-        path: str,
-        body: dict[str, Any],
-        arrived: float,
-        notes: dict[str, object],
-        need: Need,
-    ) -> None:
+    path: str
+    body: dict[str, Any]
+    arrived: float
+    need: Need
+    notes: dict[str, object]
+    check: Callable[[], None]
+
+
+class Relay(Response):
+    """A response that is the engine's own."""
+
+    def __init__(self, gate: Gate, question: Question) -> None:
         super().__init__()
         self._gate = gate
-        self._path = path
-        self._body = body
-        self._arrived = arrived
-        self._notes = notes
-        self._need = need
+        self._question = question
+        self._notes = question.notes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises ClientDisconnect when the client leaves; the engine stops at once then."""
@@ -116,9 +119,10 @@ class Whole(Relay):
 
     async def _answer(self, send: Send) -> None:
         async def ask(provider: LLMProvider) -> Answer:
-            return await provider.send(self._path, self._body)
+            self._question.check()
+            return await provider.send(self._question.path, self._question.body)
 
-        async with self._gate.turn(self._arrived, self._need) as turn:
+        async with self._gate.turn(self._question.arrived, self._question.need) as turn:
             answer = await turn.ask(ask)
         self._count(tokens_of(answer.data))
         raw = self._shaped(answer)
@@ -141,16 +145,8 @@ class Whole(Relay):
 class Stream(Relay):
     """A streamed answer, passed on as it comes."""
 
-    def __init__(
-        self,
-        gate: Gate,
-        path: str,
-        body: dict[str, Any],
-        arrived: float,
-        notes: dict[str, object],
-        need: Need,
-    ) -> None:
-        super().__init__(gate, path, body, arrived, notes, need)
+    def __init__(self, gate: Gate, question: Question) -> None:
+        super().__init__(gate, question)
         self._begun = False
         self._filter: WithoutUsage | None = None
 
@@ -158,29 +154,33 @@ class Stream(Relay):
         async def begin(
             provider: LLMProvider,
         ) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+            self._question.check()
             # Up to the first bytes, a failure can still be answered with a status of its own.
-            chunks = provider.raw_stream(self._path, self._asked(provider))
+            chunks = provider.raw_stream(self._question.path, self._asked(provider))
             return await anext(chunks), chunks
 
-        async with self._gate.turn(self._arrived, self._need) as turn:
+        async with self._gate.turn(self._question.arrived, self._question.need) as turn:
             first, chunks = await turn.ask(begin)
             async with aclosing(chunks):
-                self._notes["first_bytes_seconds"] = round(time.monotonic() - self._arrived, 4)
+                self._notes["first_bytes_seconds"] = round(
+                    time.monotonic() - self._question.arrived, 4
+                )
                 await self._pass_on(send, first, chunks)
 
     def _asked(self, provider: LLMProvider) -> dict[str, Any]:
         """The body; the number of tokens is asked for too, where it can be taken out again."""
         self._filter = None
-        options = self._body.get("stream_options") or {}
+        body = self._question.body
+        options = body.get("stream_options") or {}
         if (
             not provider.usage_on_request
-            or self._path != CHAT
+            or self._question.path != CHAT
             or not isinstance(options, dict)  # the engine's to refuse
             or options.get("include_usage")
         ):
-            return self._body
+            return body
         self._filter = WithoutUsage()
-        return {**self._body, "stream_options": {**options, "include_usage": True}}
+        return {**body, "stream_options": {**options, "include_usage": True}}
 
     async def _pass_on(self, send: Send, first: bytes, chunks: AsyncGenerator[bytes, None]) -> None:
         self._begun = True
@@ -246,16 +246,8 @@ class Message(Whole):
 class MessageStream(Stream):
     """POST /api/chat's answer as events: {"delta": "..."} for each piece of text, then [DONE]."""
 
-    def __init__(
-        self,
-        gate: Gate,
-        path: str,
-        body: dict[str, Any],
-        arrived: float,
-        notes: dict[str, object],
-        need: Need,
-    ) -> None:
-        super().__init__(gate, path, body, arrived, notes, need)
+    def __init__(self, gate: Gate, question: Question) -> None:
+        super().__init__(gate, question)
         self._parser = EventParser()
         self._told = False
 
