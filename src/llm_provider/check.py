@@ -346,8 +346,8 @@ class _Checker:
             return "all of the model in the GPU's memory"
         if log is None:
             raise Failed(
-                f"{self.report.provider} does not tell over its API; its log does: "
-                "give --host-state"
+                f"{self.report.provider} does not tell over its API; "
+                "give --host-state, which has what its log told"
             )
         offloaded, total = log.get("layers_offloaded"), log.get("layers_total")
         devices = ", ".join(log.get("gpu_buffers") or ())

@@ -365,7 +365,7 @@ async def test_white_space_around_an_answer_does_not_count(server: Scripted) -> 
             "gpu",
             {},
             {"gpu": True},
-            "llamacpp does not tell over its API; its log does: give --host-state",
+            "llamacpp does not tell over its API; give --host-state, which has what its log told",
         ),
         (
             "gpu",
