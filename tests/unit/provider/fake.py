@@ -146,7 +146,7 @@ class FakeEngine:
         self.hangs_up = False  # on all who connect
         self.loaded: list[str] = []  # Ollama's
         self.loading = False  # llama-server's
-        self.running = 0
+        self.running = 0  # requests for answers
         self.most_running = 0
         self.left = asyncio.Event()
         self.port = 0
@@ -328,7 +328,8 @@ class FakeEngine:
         body = json.loads(raw) if raw else None
         exchange = Exchange(method, path, headers, body, writer)
         self.requests.append(exchange)
-        self.running += 1
+        works = method == "POST"  # not a mere question about its state
+        self.running += works
         self.most_running = max(self.most_running, self.running)
         work = asyncio.ensure_future(self._handle(exchange))
         gone = asyncio.ensure_future(reader.read())
@@ -339,7 +340,7 @@ class FakeEngine:
             else:
                 self.left.set()
         finally:
-            self.running -= 1
+            self.running -= works
             work.cancel()
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
