@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _HEADING = (
     f"{'at once':>7}   {'failed':>6}{'TTFT p50':>10}{'p95':>10}{'tok/s':>7}{'in all':>8}{'time':>8}"
 )
+_BESIDE = 12
+"""Columns of a terminal that a spinner and the time take, beside words."""
 _WORST = 3
 """How many kinds of failure are told."""
 
@@ -57,7 +59,7 @@ class Display(check.Watcher, bench.Watcher):
         self.say(name)
 
     def waits(self, reason: str) -> None:
-        self.say(reason)
+        self.say(f"ready: {reason.rpartition('is not ready: ')[2]}")
 
     def ends(self, outcome: check.Check) -> None:
         mark = self._marks[not outcome.ok]
@@ -149,16 +151,22 @@ class Terminal(Display):
 
     @contextmanager
     def busy(self, text: str, *, bar: bool = False) -> Iterator[None]:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-        from rich.table import Column
-
-        words = TextColumn(
-            "{task.description}",
-            markup=False,
-            table_column=Column(no_wrap=True, overflow="ellipsis"),
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
         )
-        columns = [SpinnerColumn(), words, *([BarColumn()] if bar else [])]
-        self._progress = Progress(*columns, console=self._console, transient=True)
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            *([BarColumn()] if bar else []),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
         self._progress.add_task(printable(text), total=None)
         try:
             with self._progress:
@@ -167,9 +175,14 @@ class Terminal(Display):
             self._progress = None
 
     def say(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        from rich.text import Text
+
         if self._progress is not None:
+            # Cut here: where it is narrow, rich would leave out what moves as well.
+            shown = Text(printable(text))
+            shown.truncate(self._console.width - _BESIDE, overflow="ellipsis")
             (task,) = self._progress.task_ids
-            self._progress.update(task, description=printable(text), completed=done, total=total)
+            self._progress.update(task, description=shown.plain, completed=done, total=total)
 
     def ends(self, outcome: check.Check) -> None:
         from rich.table import Table

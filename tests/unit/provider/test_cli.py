@@ -34,6 +34,7 @@ from .scripted import (
     READY,
     Scripted,
     event,
+    in_turn,
     paced,
     refusal,
     reply,
@@ -75,8 +76,13 @@ def plain(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r\n", "\n")
 
 
-def on_a_terminal(columns: int, *arguments: str, before: str = "") -> tuple[int, str]:
-    """Run the command on a terminal of its own; returns its exit status and what it was sent."""
+def on_a_terminal(
+    columns: int, *arguments: str, before: str = "", stop_at: str | None = None
+) -> tuple[int, str]:
+    """Run the command on a terminal of its own; returns its exit status and what it was sent.
+
+    `before` is run by the same Python first; Ctrl-C comes once `stop_at` has been sent.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -96,6 +102,9 @@ def on_a_terminal(columns: int, *arguments: str, before: str = "") -> tuple[int,
             if not data:
                 break
             sent += data
+            if stop_at and stop_at.encode() in sent:
+                process.send_signal(signal.SIGINT)
+                stop_at = None
         os.close(ours)
         return process.wait(timeout=30), sent.decode()
 
@@ -528,6 +537,26 @@ def test_bench_on_a_terminal(server: Scripted) -> None:
     lines = [line.split("\r")[-1] for line in plain(sent).splitlines()]
     assert max(map(len, lines)) <= 60
     assert "at once   failed  TTFT p50       p95  tok/s  in all    time" in lines
+
+
+def test_what_is_waited_for_fits_the_terminal(server: Scripted) -> None:
+    words = f"llamacpp at http://engine:8080 is loading its model: {'and loading ' * 10}"
+    loading = refusal(words, 503, "engine_not_ready")
+    server.reset({"ready": in_turn(loading, loading, reply(READY))})
+    status, sent = on_a_terminal(60, "check")
+    assert status == OK
+    waiting = [line for line in re.split(r"[\r\n]", plain(sent)) if "ready: " in line]
+    assert waiting
+    assert all(re.fullmatch(r". ready: llamacpp at .*… 0:00:0\d", line) for line in waiting)
+    assert max(map(len, waiting)) <= 60
+
+
+def test_a_terminal_is_left_as_it_was(server: Scripted) -> None:
+    server.reset({"ready": refusal("Loading.", 503, "engine_not_ready")})
+    status, sent = on_a_terminal(60, "check", stop_at="ready: Loading.")
+    assert status == STOPPED
+    assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")  # the cursor is back
+    assert "Traceback" not in sent
 
 
 @pytest.mark.parametrize("command", [("check",), ("chat", "Hello"), ("bench", "--requests", "2")])
