@@ -12,8 +12,15 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from llm_provider.base import Capacity, LLMProvider
-from llm_provider.errors import Interrupted, LLMError, Loading, NotReachable, Rejected
-from llm_provider.gate import QUEUE, Gate, QueueFull, Stopping, Turn
+from llm_provider.errors import (
+    Crowded,
+    Interrupted,
+    LLMError,
+    Loading,
+    NotReachable,
+    Rejected,
+)
+from llm_provider.gate import NO_NEED, QUEUE, Gate, Need, QueueFull, Stopping, Turn
 
 from .fake import until
 
@@ -63,17 +70,17 @@ class Line:
         self.turns: dict[str, Turn] = {}
         self._leave: dict[str, asyncio.Event] = {}
 
-    async def come(self, *names: str, seconds_ago: float = 0.0) -> None:
+    async def come(self, *names: str, seconds_ago: float = 0.0, need: Need = NO_NEED) -> None:
         """Have requests come, each before the next."""
         for name in names:
             self._leave[name] = asyncio.Event()
             arrived = time.monotonic() - seconds_ago
-            self.tasks[name] = asyncio.create_task(self._request(name, arrived))
+            self.tasks[name] = asyncio.create_task(self._request(name, arrived, need))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    async def _request(self, name: str, arrived: float) -> None:
-        async with self.gate.turn(arrived) as turn:
+    async def _request(self, name: str, arrived: float, need: Need) -> None:
+        async with self.gate.turn(arrived, need) as turn:
             self.turns[name] = turn
             self.entered.append(name)
             await self._leave[name].wait()
@@ -422,6 +429,101 @@ async def test_a_request_put_back_that_is_cancelled(stub: Stub) -> None:
         assert line.numbers() == (0, 0, 1)
 
 
+# A context that conversations share.
+
+
+class Sharing(Stub):
+    """Its conversations share 4096 tokens."""
+
+    shares_context = True
+
+
+THOUSAND = Need(size=1500, most=500)
+
+
+@pytest.mark.parametrize(
+    ("need", "tokens"),
+    [
+        (Need(300, 50), 150),
+        (Need(300, 0), 100),
+        (Need(300), 100 + 512),  # half of its share is kept for an answer that nobody bounds
+        (NO_NEED, 512),
+    ],
+)
+def test_what_a_request_needs(need: Need, tokens: float) -> None:
+    assert need.tokens(share=1024) == tokens
+
+
+async def test_those_run_together_for_whom_there_is_room() -> None:
+    async with lined(Sharing(), parallel=8) as line:
+        await line.come("a", "b", "c", "d", "e", "f", need=THOUSAND)
+        assert line.entered == ["a", "b", "c", "d"]
+        await line.leave("b")
+        assert line.entered == ["a", "b", "c", "d", "e"]
+        # A small one does not overtake: it might be for ever.
+        await line.come("small", need=Need(1, 1))
+        assert "small" not in line.entered
+        await line.leave("a", "c")
+        assert line.entered == ["a", "b", "c", "d", "e", "f", "small"]
+        await line.cancel("d")
+        await line.come("g", need=THOUSAND)
+        assert "g" in line.entered
+
+
+async def test_who_needs_more_than_there_is_runs_by_itself() -> None:
+    async with lined(Sharing()) as line:
+        await line.come("a")
+        await line.come("huge", need=Need(1_000_000, 1_000_000))
+        await line.come("b")
+        assert line.entered == ["a"]
+        await line.leave("a")
+        assert line.entered == ["a", "huge"]
+        await line.leave("huge")
+        assert line.entered == ["a", "huge", "b"]
+
+
+async def test_needs_do_not_count_where_each_has_a_context_of_its_own(stub: Stub) -> None:
+    async with lined(stub) as line:
+        await line.come("a", "b", need=Need(1_000_000, 1_000_000))
+        assert line.entered == ["a", "b"]
+
+
+async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
+    crowded = Crowded("no room", status=500, words="no room", error={})
+    async with lined(Sharing(), parallel=3) as line:
+        gate = line.gate
+        together = 0
+
+        async def question(provider: LLMProvider) -> str:
+            nonlocal together
+            if gate.running > 1:
+                together += 1
+                await asyncio.sleep(0)
+                raise crowded
+            await asyncio.sleep(0.01)
+            assert gate.running == 1
+            return "an answer"
+
+        async def request() -> str:
+            async with gate.turn(time.monotonic(), Need(3, 1)) as turn:
+                return await turn.ask(question)
+
+        answers = await asyncio.gather(*(request() for _ in range(3)))
+        assert answers == ["an answer"] * 3
+        assert together > 1
+
+
+async def test_who_has_no_room_even_alone_is_told() -> None:
+    crowded = Crowded("no room", status=500, words="no room", error={})
+    question = Asked(crowded, crowded)
+    async with lined(Sharing()) as line:
+        with pytest.raises(Crowded):
+            async with line.gate.turn(time.monotonic()) as turn:
+                await asyncio.wait_for(turn.ask(question), 5)
+        await line.come("a")
+        assert line.entered == ["a"]
+
+
 # The engine's state.
 
 
@@ -589,8 +691,7 @@ async def test_stopping_sends_away_who_waits(stub: Stub) -> None:
 async def test_no_place_is_ever_lost(seed: int) -> None:
     """Requests come, end, fail, are put back and are cancelled, as the engine comes and goes."""
     chance = random.Random(seed)  # noqa: S311 - a repeatable mess is wanted
-    stub = Stub()
-    gate = Gate(stub, 3, 5)
+    gate = Gate((Stub, Sharing)[seed % 2](), 3, 5)
     await gate.probe()
     ended: dict[str, int] = {}
 
@@ -602,14 +703,17 @@ async def test_no_place_is_ever_lost(seed: int) -> None:
             raise NotReachable("gone")
         if chance.random() < 0.1:
             raise Interrupted("broken")
+        if chance.random() < 0.1:
+            raise Crowded("no room", status=500, words="no room", error={})
 
     async def request() -> None:
         outcome = "cancelled"
         try:
-            async with gate.turn(time.monotonic()) as turn:
+            need = Need(chance.randrange(5000), chance.choice([None, 1, 2000]))
+            async with gate.turn(time.monotonic(), need) as turn:
                 await turn.ask(ask)
             outcome = "answered"
-        except (QueueFull, Interrupted) as error:
+        except (QueueFull, Interrupted, Crowded) as error:
             outcome = type(error).__name__
         finally:
             ended[outcome] = ended.get(outcome, 0) + 1
