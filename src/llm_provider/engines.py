@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any
 
 from llm_provider.base import CHAT, COMPLETIONS, Capacity, LLMProvider
@@ -83,7 +84,7 @@ class Ollama(LLMProvider):
             return dict(body)
         for param in _OLLAMA_DROPS[path]:
             if body.get(param) not in _NOTHING and body[param] != _OLLAMA_DOES.get(param):
-                raise self._unsupported(param, f"cannot do {param} {body[param]!r}")
+                raise self._unsupported(param, f"cannot do {param} {shortened(body[param])}")
         mapped = dict(body)
         if (limit := mapped.pop("max_completion_tokens", None)) is not None:
             mapped["max_tokens"] = limit

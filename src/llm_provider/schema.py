@@ -92,7 +92,7 @@ def operation(path: str | None, *failures: int) -> dict[str, Any]:
         if "stream" in BODIES[path]["properties"]:
             responses[200] = {
                 "description": "The answer; as server-sent events where `stream` is true.",
-                "content": {"text/event-stream": {"schema": _STRING}},
+                "content": {"text/event-stream": {}},
             }
         extra["requestBody"] = {
             "required": True,
