@@ -209,8 +209,9 @@ class FakeEngine:
             await exchange.answer(completion())
             return
         await exchange.begin_stream()
-        options = exchange.body.get("stream_options") or {}
-        whole = stream_of(kind=self.kind, usage=bool(options.get("include_usage")))
+        options = exchange.body.get("stream_options")
+        usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        whole = stream_of(kind=self.kind, usage=usage)
         for start in range(0, len(whole), 7):  # cuts lines and characters anywhere
             await exchange.chunk(whole[start : start + 7])
             if start % 70 == 0:
@@ -397,18 +398,19 @@ async def serve_api(provider: LLMProvider | None, keys: Path, **environ: str) ->
     settings = {"CHAT_API_KEYS_FILE": str(keys), "CTX_SIZE": "4096", "PARALLEL": "2"}
     app = create_app(settings | environ, provider=provider)
     # Its parts, since as a whole it takes over the test run's signals and takes its time to stop.
-    config = uvicorn.Config(app, http="httptools", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, http="httptools", log_config=None, access_log=False
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await server.startup(sockets=[listener])
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            for one in server.servers:
-                one.close()
-            for task in server.server_state.tasks:
-                task.cancel()
-            await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-            await server.lifespan.shutdown()
+    await server.startup()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        for one in server.servers:
+            one.close()
+        for task in server.server_state.tasks:
+            task.cancel()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+        await server.lifespan.shutdown()
