@@ -214,7 +214,7 @@ def test_every_python_example_prints_what_it_says(
     engine.left = 0
     code = code.replace(DEFAULT_BASE_URL, engine.url)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", code],
+        [sys.executable, "-W", "error", "-c", code],
         capture_output=True, text=True, check=False, timeout=120,
         env=_environ(LLM_BASE_URL=engine.url, OPENAI_BASE_URL=f"{api}/v1", OPENAI_API_KEY=KEY),
     )  # fmt: skip

@@ -85,7 +85,8 @@ def on_a_terminal(
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    deciding = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    environ = {name: value for name, value in os.environ.items() if name not in deciding}
     with subprocess.Popen(
         [sys.executable, "-c", before + COMMAND, *arguments],
         stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
