@@ -60,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except LLMError as error:
-        print(f"llm-provider: {error}", file=sys.stderr)
+        from llm_provider.display import printable
+
+        print(f"llm-provider: {printable(str(error))}", file=sys.stderr)
         if isinstance(error, ConfigurationError):
             return USAGE
         if arguments.json:

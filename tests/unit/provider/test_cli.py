@@ -277,6 +277,14 @@ async def test_what_steers_a_terminal_stays_in_a_pipe(
     assert capsys.readouterr().out == "a\x1b[2Jb\n"
 
 
+async def test_a_servers_words_do_not_steer_the_terminal(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.reset({"stream": refusal("No\x1b[2J.", 502)})
+    assert await run("chat", "Hello") == FAILED
+    assert capsys.readouterr().err.endswith("502: No\N{REPLACEMENT CHARACTER}[2J.\n")
+
+
 # models
 
 
