@@ -19,7 +19,7 @@ from llm_provider.answers import APIError
 from llm_provider.base import CHAT, Answer, LLMProvider, choice_of, text_of
 from llm_provider.errors import Interrupted, LLMError, TimedOut
 from llm_provider.gate import Gate, Need
-from llm_provider.sse import EventParser, WithoutUsage, tokens_in, tokens_of
+from llm_provider.sse import EventParser, WithoutUsage, error_in, tokens_in, tokens_of
 
 STALL_SECONDS = 60.0
 """How long a client may take nothing of a stream before it counts as gone: it blocks a slot."""
@@ -208,6 +208,8 @@ class Stream(Relay):
             await self._end(send, error)
             return
         self._count(tokens_in(tail))
+        if error_in(tail):
+            self._notes["outcome"] = "interrupted"
         await send({"type": "http.response.body", "body": b""})
 
     def _shaped(self, chunk: bytes) -> bytes:

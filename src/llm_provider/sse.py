@@ -160,6 +160,14 @@ def tokens_in(tail: bytes) -> tuple[int, int] | None:
     return None
 
 
+def error_in(tail: bytes) -> bool:
+    """Whether the last bytes of a stream tell of an error: some engines end properly behind it."""
+    if b'"error"' not in tail:
+        return False
+    events = [_json_of(event) for event in tail.split(b"\n\n")]
+    return any(isinstance(event, dict) and event.get("error") for event in events)
+
+
 def text_in(received: bytes) -> str:
     """The text in the whole events of a streamed chat answer, whatever else it holds."""
     pieces = []

@@ -104,6 +104,8 @@ class Target:
                     f"known are: {', '.join(sorted(NAMES))}, each as NAME=VALUE."
                 )
             found[name] = value
+            if name == "LLM_API_KEY_FILE":
+                found.pop("LLM_API_KEY", None)  # it would win over the file's
         for name in ("PARALLEL", "CTX_SIZE"):
             count(found, name)  # says what is wrong now, not when it is needed
         return found
