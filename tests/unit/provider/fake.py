@@ -310,6 +310,8 @@ class FakeEngine:
         try:
             if not self.hangs_up:
                 await self._exchange(reader, writer)
+        except asyncio.CancelledError:
+            pass  # this double's own end; raised, the loop would log it
         except (ConnectionError, asyncio.IncompleteReadError):
             self.left.set()
         except Exception as error:

@@ -420,6 +420,7 @@ async def test_an_error_event_before_a_proper_end(
     assert caught.value.text == "Hel"
     answer = await one_slot.post(CHAT, json=BODY | {"stream": True})
     assert (answer.status_code, answer.content) == (200, raw)
+    assert 'outcome="interrupted"' in (await one_slot.get("/metrics")).text
     answer = await one_slot.post("/api/chat", json={"message": "Hello", "stream": True})
     assert "no more room" in json.loads(answer.text.rpartition("data: ")[2])["error"]["message"]
 

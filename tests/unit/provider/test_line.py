@@ -408,9 +408,10 @@ async def test_other_model_key_and_slots(
 ) -> None:
     (tmp_path / "engine_key").write_text("of-the-engine\n")
     file.point(engine)
-    async with repointable(file, keys, LLM_MODEL_ALIASES="gpt-4o") as client:
+    environ = {"LLM_MODEL_ALIASES": "gpt-4o", "LLM_API_KEY": "of-the-environment"}
+    async with repointable(file, keys, **environ) as client:
         await client.post(CHAT, json=BODY)
-        assert "authorization" not in engine.posts[-1].headers
+        assert engine.posts[-1].headers["authorization"] == "Bearer of-the-environment"
         file.point(engine, "LLM_MODEL=next", f"LLM_API_KEY_FILE={tmp_path / 'engine_key'}")
         await reported(client, "model", "next")
         assert (await client.post(CHAT, json=BODY | {"model": "gpt-4o"})).status_code == 200

@@ -15,12 +15,13 @@ from llm_provider.sse import (
     Ending,
     EventParser,
     WithoutUsage,
+    error_in,
     text_in,
     tokens_in,
     tokens_of,
 )
 
-from .fake import ANSWER, DONE, PROMPT_TOKENS, WORDS, event, stream_of
+from .fake import ANSWER, DONE, PROMPT_TOKENS, WORDS, error_event, event, stream_of
 
 
 def cut(raw: bytes, places: list[int]) -> list[bytes]:
@@ -169,6 +170,23 @@ def test_tokens_in_a_streams_tail() -> None:
         assert tokens_in(raw[-1000:]) == (PROMPT_TOKENS, len(WORDS))
     assert tokens_in(stream_of(kind="ollama")) is None
     assert tokens_in(b"usage \xff") is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "tells"),
+    [
+        (error_event("no more room"), True),
+        (event("a") + error_event("no more room") + DONE, True),
+        (b'ken"}\n\n' + error_event("no more room") + DONE, True),
+        (event('he said "error"') + DONE, False),
+        (b'data: {"error": null}\n\n' + DONE, False),
+        (b'data: ["error"]\n\n', False),
+        (b'data: {"error"', False),
+        (b"", False),
+    ],
+)
+def test_errors_in_a_streams_tail(tail: bytes, tells: bool) -> None:
+    assert error_in(tail) is tells
 
 
 def test_text_in_what_had_arrived() -> None:
