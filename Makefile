@@ -32,7 +32,7 @@ down: ## remove all that make up made (KEEP=cache keeps images, downloads and .v
 
 chat: ## ask a host: make chat HOST=pi-01 PROMPT="Hello"
 	@$(KNOWN)
-	@. $(CLIENT) && printf '%s' "$$OPENAI_API_KEY" | llm-provider chat --url "$${OPENAI_BASE_URL%/v1}" --key-file - "$$PROMPT"
+	@. $(CLIENT) && printf '%s' "$$OPENAI_API_KEY" | llm-provider chat --url "$${OPENAI_BASE_URL%/v1}" --key-file - -- "$$PROMPT"
 # As typed: a $$ in a question is the asker's.
 chat: export PROMPT := $(value PROMPT)
 

@@ -15,10 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_provider.base import LLMProvider
+    from llm_provider.base import Capacity, LLMProvider
     from llm_provider.engines import VLLM, LlamaCpp, Ollama
     from llm_provider.errors import (
         ConfigurationError,
+        Crowded,
         Interrupted,
         LLMError,
         Loading,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         NotReachable,
         Rejected,
         TimedOut,
+        Unsupported,
     )
     from llm_provider.selection import choose_provider, get_llm_provider
 
@@ -33,11 +35,13 @@ __version__ = "0.1.0"
 API_PORT = 8000
 
 _HOME = {
+    "Capacity": "base",
     "LLMProvider": "base",
     "LlamaCpp": "engines",
     "Ollama": "engines",
     "VLLM": "engines",
     "ConfigurationError": "errors",
+    "Crowded": "errors",
     "Interrupted": "errors",
     "LLMError": "errors",
     "Loading": "errors",
@@ -45,6 +49,7 @@ _HOME = {
     "NotReachable": "errors",
     "Rejected": "errors",
     "TimedOut": "errors",
+    "Unsupported": "errors",
     "choose_provider": "selection",
     "get_llm_provider": "selection",
 }
@@ -52,7 +57,9 @@ _HOME = {
 __all__ = [
     "API_PORT",
     "VLLM",
+    "Capacity",
     "ConfigurationError",
+    "Crowded",
     "Interrupted",
     "LLMError",
     "LLMProvider",
@@ -63,6 +70,7 @@ __all__ = [
     "Ollama",
     "Rejected",
     "TimedOut",
+    "Unsupported",
     "__version__",
     "choose_provider",
     "get_llm_provider",

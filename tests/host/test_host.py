@@ -213,7 +213,14 @@ def check(plan: dict[str, Any], key: str, *more: str) -> subprocess.CompletedPro
 
 
 def test_the_proof_holds(plan: dict[str, Any], key: str) -> None:
-    done = check(plan, key, f"--provider={plan['provider']}", f"--model={plan['model']['name']}")
+    done = check(
+        plan,
+        key,
+        f"--provider={plan['provider']}",
+        f"--model={plan['model']['name']}",
+        f"--context-size={plan['environment']['CTX_SIZE']}",
+        f"--parallel={plan['environment']['PARALLEL']}",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -221,8 +228,10 @@ def test_the_proof_holds(plan: dict[str, Any], key: str) -> None:
     ("wrong", "failed"),
     [
         ("--answer=Something else.", {"chat", "stream"}),
-        ("--model=another", {"ready", "models", "chat", "stream"}),
+        ("--model=another", {"ready", "models", "chat", "stream", "identity"}),
         ("--provider=vllm", {"ready"}),
+        ("--context-size=8192", {"context"}),
+        ("--parallel=5", {"context"}),
     ],
 )
 def test_the_proof_can_fail(plan: dict[str, Any], key: str, wrong: str, failed: set[str]) -> None:
