@@ -511,6 +511,8 @@ async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
         answers = await asyncio.gather(*(request() for _ in range(3)))
         assert answers == ["an answer"] * 3
         assert together > 1
+        await line.come("a", "b", need=THOUSAND)
+        assert line.entered == ["a", "b"]  # nobody is alone any more
 
 
 async def test_who_has_no_room_even_alone_is_told() -> None:
