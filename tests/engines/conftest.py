@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -114,12 +115,18 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[House]:
     lack = running.missing()
     assert lack is None, lack
     with (CACHE / "engines.lock").open("w") as lock:
-        # Another run would use the same names, and the same two cores.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another run would use the same names, and the same cores.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                print("\nAnother run of these tests is on; waiting for it to end.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         house = House(tmp_path_factory.mktemp("engines"))
         try:
             yield house

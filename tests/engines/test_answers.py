@@ -271,4 +271,44 @@ async def test_a_real_model_reads_4000_tokens(smollm2: Served) -> None:
     async with smollm2.at("api") as engine:
         events = [event async for event in engine.stream(**body)]
     assert 4000 <= events[-1]["usage"]["prompt_tokens"] <= 4088
-    assert events[-1]["usage"]["completion_tokens"] == len(pieces_of(events)) == 8
+    assert events[-1]["usage"]["completion_tokens"] == 8
+    assert text_of(events)
+
+
+async def test_what_an_engine_says_of_itself(smoke: Served) -> None:
+    async with smoke.provider() as provider:
+        await provider.health()
+        await provider.ready()
+        await provider.load()
+        models = await provider.models()
+        capacity = await provider.capacity()
+    assert {name.removesuffix(":latest") for name in models} >= {"smoke"}
+    assert capacity.context_size == smoke.engine.context
+    # Not every engine tells its slots; one that does tells the truth.
+    assert capacity.parallel in (None, smoke.engine.parallel)
+    async with smoke.api.client() as client:
+        told = (await client.get("/ready")).json()
+        listed = (await client.get("/v1/models")).json()
+    assert (told["provider"], told["model"]) == (smoke.engine.provider, "smoke")
+    assert (told["context_size"], told["parallel"]) == (4096, 4)
+    assert [entry["id"] for entry in listed["data"]] == ["smoke"]
+
+
+async def test_a_message_and_its_answer(smoke: Served) -> None:
+    """The short ways: a text in, a text out."""
+    async with smoke.provider() as provider:
+        assert await provider.generate("Are you there?", system="Be brief.") == smoke.answer
+        pieces = [piece async for piece in provider.generate_stream("Are you there?")]
+    assert len(pieces) > 1
+    assert "".join(pieces) == smoke.answer
+    async with smoke.api.client() as client:
+        whole = await client.post("/api/chat", json={"message": "Are you there?"})
+        body = {"message": "Are you there?", "stream": True}
+        streamed = await client.post("/api/chat", json=body)
+    answer = whole.json()
+    assert (answer["answer"], answer["model"]) == (smoke.answer, "smoke")
+    assert (answer["finish_reason"], answer["usage"]["completion_tokens"] > 7) == ("stop", True)
+    *events, done, rest = streamed.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    assert "".join(json.loads(event[6:])["delta"] for event in events) == smoke.answer
+    assert len(events) > 1

@@ -63,20 +63,16 @@ async def load(base_url: str, key: str) -> tuple[Counter[str], float]:
 
 
 async def test_2000_streamed_requests(smoke: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    """Through the chat API none fails. What the engine itself loses is printed beside it."""
+    """Through the chat API none fails. What llama-server itself loses of them is printed beside."""
+    engine = smoke.engine
     through, seconds = await load(smoke.api.base_url, KEY)
-    key_file = smoke.engine.key_file
-    straight, others = await load(
-        smoke.engine.base_url, key_file.read_text().strip() if key_file else "none"
-    )
-    failed = straight.total() - straight[ANSWER]
+    told = f"through the chat API {through.total() - through[ANSWER]} failed, {seconds:.1f} s"
+    if engine.provider == "llamacpp" and engine.key_file:
+        straight, seconds = await load(engine.base_url, engine.key_file.read_text().strip())
+        lost = straight.total() - straight[ANSWER]
+        told += f"; straight at the engine {lost} failed, {seconds:.1f} s"
     with capsys.disabled():
-        print(
-            f"\n{smoke.engine.provider}: 2,000 streamed requests, 1 to 64 at a time: through the "
-            f"chat API {through.total() - through[ANSWER]} failed, {seconds:.1f} s; straight at "
-            f"the engine {failed} failed, {others:.1f} s."
-        )
-    assert straight.total() == 2000
+        print(f"\n{engine.provider}: 2,000 streamed requests, 1 to 64 at a time: {told}")
     assert through == {ANSWER: 2000}
 
 

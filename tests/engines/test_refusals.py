@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_provider.errors import Rejected, Unsupported
+from llm_provider import Rejected, Unsupported
 from tests.engines import running
 from tests.engines.serving import CHAT, Served, text_of
 from tests.engines.test_answers import WEATHER

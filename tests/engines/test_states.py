@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from llm_provider import LLMProvider
-from llm_provider.errors import Interrupted, LLMError, Loading
+from llm_provider import Interrupted, LLMError, LLMProvider, Loading
 from tests.engines.conftest import House
 from tests.engines.running import CHAINS, REAL, settings_of, until
 from tests.engines.serving import (
@@ -145,6 +144,7 @@ async def test_a_crash_ends_the_api_s_stream_without_done(crashing: Served) -> N
         # And it goes on with the engine that comes back.
         await asyncio.to_thread(crashing.engine.start)
         answer = await client.post(CHAT, json=HELLO | {"max_tokens": 2})
+        assert answer.status_code == 200, answer.text
         assert answer.json()["choices"][0]["message"]["content"] == " one two"
 
 
