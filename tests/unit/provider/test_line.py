@@ -422,6 +422,28 @@ async def test_other_model_key_and_slots(
         assert 'edge_llm_engine_ready{model="next",provider="llamacpp"} 1.0' in metrics
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_that_is_named_is_the_one_that_answers(
+    engine: FakeEngine, file: EngineFile, keys: Path, stream: bool
+) -> None:
+    """Held through a change of model, who named the former is told; who named none gets the new."""
+    file.point(engine, "LLM_HOLD=1")
+    async with repointable(file, keys, LLM_MODEL_ALIASES="gpt-4o") as client:
+        await reported(client, "holding", True)
+        tasks = [
+            asyncio.create_task(client.post(CHAT, json=BODY | {"model": name, "stream": stream}))
+            for name in (MODEL, None, "default", "gpt-4o")
+        ]
+        await numbered(client, (0, 0, 4))
+        file.point(engine, "LLM_MODEL=next")
+        former, *others = await asyncio.gather(*tasks)
+    assert former.status_code == 404
+    assert error_of(former)["code"] == "model_not_found"
+    assert "served: next, gpt-4o" in error_of(former)["message"]
+    assert [answer.status_code for answer in others] == [200, 200, 200]
+    assert [body["model"] for body in engine.asked] == ["next"] * 3
+
+
 async def test_who_runs_too_long_is_cut_off_and_told(
     engine: FakeEngine, other: FakeEngine, file: EngineFile, keys: Path
 ) -> None:
