@@ -205,9 +205,9 @@ async def test_conversations_that_need_more_than_there_is_take_turns(
 async def test_no_engine_is_given_more_than_its_slots(smollm2: Served) -> None:
     await settled(smollm2, 0)
     slots = smollm2.engine.parallel
-    body = LONG | {"max_tokens": 24}
+    body = LONG | {"max_tokens": 16}
     async with smollm2.api.client() as client:
-        asking = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(16)]
+        asking = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(12)]
         most = 0
         while not all(task.done() for task in asking):
             most = max(most, await asyncio.to_thread(smollm2.engine.busy))
