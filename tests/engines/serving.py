@@ -173,7 +173,7 @@ def provider_of(running: EngineUnderTest, base_url: str | None = None) -> LLMPro
 
 
 async def events_of(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-    """A stream's events, read strictly: `data: JSON` or a comment, [DONE] last, nothing after it."""
+    """A stream's events, read strictly: `data: JSON` or comments, [DONE] last, nothing after."""
     assert answer.headers["content-type"].startswith("text/event-stream")
     buffer = b""
     done = False
