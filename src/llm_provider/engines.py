@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from reprlib import repr as shortened
 from typing import Any
 
-from llm_provider.base import CHAT, COMPLETIONS, Capacity, LLMProvider
-from llm_provider.errors import Crowded, LLMError, Loading, MalformedAnswer, Unsupported
+from llm_provider.base import CHAT, COMPLETIONS, Answer, Capacity, LLMProvider
+from llm_provider.errors import (
+    Crowded,
+    Interrupted,
+    LLMError,
+    Loading,
+    MalformedAnswer,
+    Unsupported,
+)
 from llm_provider.wire import Unreachable
 
 
@@ -74,6 +81,16 @@ class Ollama(LLMProvider):
         size, on_gpu = _count(entry.get("size")), entry.get("size_vram")
         share = on_gpu / size if size and isinstance(on_gpu, int) else None
         return Capacity(_count(entry.get("context_length")), None, share)
+
+    async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
+        answer = await super().send(path, body)
+        choices = answer.data.get("choices")
+        if isinstance(choices, list) and any(
+            isinstance(choice, dict) and choice.get("finish_reason") is None for choice in choices
+        ):
+            # What it says when its runner has died half-way through, with status 200.
+            raise Interrupted(f"{self._who} gave an answer that breaks off: no finish_reason.")
+        return answer
 
     async def load(self) -> None:
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.

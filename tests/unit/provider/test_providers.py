@@ -760,3 +760,10 @@ async def test_many_at_a_time(engine: FakeEngine, llm: LlamaCpp) -> None:
 def test_settings_that_cannot_work(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
         LlamaCpp(**settings)
+
+
+async def test_ollamas_answer_that_breaks_off(ollama: tuple[FakeEngine, Ollama]) -> None:
+    engine, llm = ollama
+    engine.on(CHAT, lambda x: x.answer(completion("half of", None)))
+    with pytest.raises(Interrupted, match=r"an answer that breaks off: no finish_reason\.$"):
+        await llm.chat(BODY)
