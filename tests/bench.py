@@ -8,6 +8,7 @@ engine, chat API and the load itself: what the chat API takes, the engine does n
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from llm_provider.bench import Address, Level, Load, Watcher, bench
 from tests.engines import running
-from tests.engines.conftest import House
+from tests.engines.conftest import LOCK, House
 from tests.engines.serving import KEY, Served
 
 PROVIDER = "llamacpp"
@@ -107,7 +108,8 @@ def main() -> int:
         console.print(lack)
         return 1
     failed, memory = 0, 0.0
-    with tempfile.TemporaryDirectory() as folder:
+    with LOCK.open("w") as lock, tempfile.TemporaryDirectory() as folder:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         house = House(Path(folder))
         try:
             for subject in SUBJECTS:

@@ -21,6 +21,8 @@ from tests.engines.running import MODELS, REAL, EngineUnderTest, settings_of
 from tests.engines.serving import READY_SECONDS, ChatApi, Served
 
 _FIXTURES = {name.partition("-")[0]: name for name in MODELS}
+LOCK = CACHE / "engines.lock"
+"""Held by whoever has engines run: another would use the same names, and the same cores."""
 CONTEXT, PARALLEL = 4096, 4
 
 
@@ -118,8 +120,7 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[House]:
     lack = running.missing()
     assert lack is None, lack
-    with (CACHE / "engines.lock").open("w") as lock:
-        # Another run would use the same names, and the same cores.
+    with LOCK.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
