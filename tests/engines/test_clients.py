@@ -211,7 +211,7 @@ async def test_no_engine_is_given_more_than_its_slots(smollm2: Served) -> None:
         most = 0
         while not all(task.done() for task in asking):
             most = max(most, await asyncio.to_thread(smollm2.engine.busy))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
         assert {(await task).status_code for task in asking} == {200}
     assert most == slots
 
