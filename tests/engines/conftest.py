@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,14 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.instance import CACHE
 from tests.engines import running
 from tests.engines.running import MODELS, REAL, EngineUnderTest, settings_of
 from tests.engines.serving import READY_SECONDS, ChatApi, Served
 
 _FIXTURES = {name.partition("-")[0]: name for name in MODELS}
-LOCK = CACHE / "engines.lock"
-"""Held by whoever has engines run: another would use the same names, and the same cores."""
+LOCK = Path(tempfile.gettempdir()) / "edge-llm-engines.lock"
+"""Held by whoever has engines run, from any checkout: others would use the same names and cores."""
 CONTEXT, PARALLEL = 4096, 4
 
 
