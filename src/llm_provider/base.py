@@ -200,6 +200,7 @@ class LLMProvider(ABC):
 
         Raises what `chat` raises; Unsupported too where the engine has no such route.
         """
+        await self._prepare(path, body)
         data = self._encode(path, body, stream=False)
         return await self._whole("POST", path, data, seconds=None)
 
@@ -210,6 +211,7 @@ class LLMProvider(ABC):
         generator closes the connection, which makes the engine stop its work. A stream that does
         not come to its proper end raises Interrupted.
         """
+        await self._prepare(path, body)
         data = self._encode(path, body, stream=True)
         count = 0
         ending = Ending()
@@ -237,6 +239,9 @@ class LLMProvider(ABC):
             raise Interrupted(f"{self._who} ended its stream after {count} bytes, without its end.")
 
     # What an engine may do its own way.
+
+    async def _prepare(self, path: str, body: Mapping[str, Any]) -> None:  # noqa: B027
+        """Learn what `_body` must know of the engine."""
 
     def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as this engine wants it. Raises Unsupported for what it would drop."""

@@ -96,6 +96,17 @@ class Ollama(LLMProvider):
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
         await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
 
+    async def _prepare(self, path: str, body: Mapping[str, Any]) -> None:
+        self._body(path, body)  # what cannot be done is said without asking
+        bounded = body.get("max_completion_tokens") or body.get("max_tokens")
+        if path not in (CHAT, COMPLETIONS) or bounded or self._context_size:
+            return
+        try:
+            await self._loaded()
+        except Loading:
+            await self.load()
+            await self._loaded()
+
     def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if path not in (CHAT, COMPLETIONS):
             return dict(body)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from llm_provider.base import Capacity, LLMProvider
-from llm_provider.errors import Crowded, LLMError, Loading, NotReachable
+from llm_provider.errors import Crowded, Interrupted, LLMError, Loading, NotReachable
 
 Result = TypeVar("Result")
 
@@ -69,11 +69,18 @@ class Turn:
         self.arrived = arrived
         self.need = need
         self.alone = False
+        self._provider: LLMProvider | None = None
         self.taken = 0.0
         self.hold_left = hold_seconds
         self.held_until = math.inf
         self.future: asyncio.Future[None] | None = None
         self.running = False
+
+    def broke(self) -> None:
+        """Have others held until the engine has been asked: it may have died, not this alone."""
+        if self._provider is not None:
+            # Not the error's own words, which may quote the request.
+            self._gate.lost(self._provider, f"{self._provider.name} broke off an answer.")
 
     async def ask(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
         """Return `question`'s answer, put to the engine whose turn it is.
@@ -83,9 +90,12 @@ class Turn:
         Stopping, and whatever else `question` raises.
         """
         while True:
-            provider = self._gate.provider
+            provider = self._provider = self._gate.provider
             try:
                 return await question(provider)
+            except Interrupted:
+                self.broke()
+                raise
             except (NotReachable, Loading) as error:
                 self._gate.lost(provider, str(error))
                 await self._gate.again(self)

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from llm_provider.answers import APIError
 from llm_provider.base import CHAT, Answer, LLMProvider, choice_of, text_of
 from llm_provider.errors import Interrupted, LLMError, TimedOut
-from llm_provider.gate import Gate, Need
+from llm_provider.gate import Gate, Need, Turn
 from llm_provider.sse import EventParser, WithoutUsage, error_in, tokens_in, tokens_of
 
 STALL_SECONDS = 60.0
@@ -165,7 +165,7 @@ class Stream(Relay):
                 self._notes["first_bytes_seconds"] = round(
                     time.monotonic() - self._question.arrived, 4
                 )
-                await self._pass_on(send, first, chunks)
+                await self._pass_on(send, first, chunks, turn)
 
     def _asked(self, provider: LLMProvider) -> dict[str, Any]:
         """The body; the number of tokens is asked for too, where it can be taken out again."""
@@ -182,7 +182,9 @@ class Stream(Relay):
         self._filter = WithoutUsage()
         return {**body, "stream_options": {**options, "include_usage": True}}
 
-    async def _pass_on(self, send: Send, first: bytes, chunks: AsyncGenerator[bytes, None]) -> None:
+    async def _pass_on(
+        self, send: Send, first: bytes, chunks: AsyncGenerator[bytes, None], turn: Turn
+    ) -> None:
         self._begun = True
         await send({"type": "http.response.start", "status": 200, "headers": _SSE})
         tail = first
@@ -205,6 +207,8 @@ class Stream(Relay):
             self._notes["outcome"] = "client_stalled"
             raise ClientDisconnect from None
         except LLMError as error:
+            if isinstance(error, Interrupted):
+                turn.broke()
             await self._end(send, error)
             return
         self._count(tokens_in(tail))

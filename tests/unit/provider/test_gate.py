@@ -364,7 +364,8 @@ async def test_what_may_have_begun_is_never_asked_again(stub: Stub, error: Excep
             async with line.gate.turn(time.monotonic()) as turn:
                 await turn.ask(question)
         assert len(question.of) == 1
-        assert line.gate.open
+        # What broke off may have died: it is asked before others are let in.
+        assert line.gate.open is not isinstance(error, Interrupted)
 
 
 async def test_an_engine_that_calls_itself_ready_and_refuses(stub: Stub) -> None:

@@ -116,6 +116,7 @@ async def test_arguments_win_over_the_environment(engine: FakeEngine) -> None:
 async def test_the_silence_allowed(engine: FakeEngine) -> None:
     engine.on("/v1/chat/completions", lambda x: asyncio.sleep(60))
     environ = {"LLM_MODEL": "smoke", "LLM_TIMEOUT": "0.1", "LLM_BASE_URL": engine.url}
+    environ["LLM_PROVIDER"] = "llamacpp"
     async with get_llm_provider(environ=environ) as llm:
         with pytest.raises(TimedOut):
             await asyncio.wait_for(llm.generate("Hello"), 10)
