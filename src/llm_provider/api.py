@@ -31,7 +31,14 @@ from starlette.types import Receive, Scope, Send
 
 from llm_provider import API_PORT, __version__, logs, schema
 from llm_provider.answers import FORESEEN, APIError, answer_error
-from llm_provider.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, LLMProvider
+from llm_provider.base import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RESPONSES,
+    LLMProvider,
+    one_message,
+)
 from llm_provider.edge import OPEN, Edge
 from llm_provider.errors import ConfigurationError, Loading
 from llm_provider.gate import Gate, Need, Stopping
@@ -162,8 +169,7 @@ class ChatAPI:
         message, system = body.pop("message"), body.pop("system", None)
         if system is not None and not isinstance(system, str):
             raise APIError(400, "'system' must be a string.", param="system")
-        before = [{"role": "system", "content": system}] if system else []
-        body["messages"] = [*before, {"role": "user", "content": message}]
+        body = one_message(message, system, body)
         kind = MessageStream if body.get("stream") else Message
         return kind(self._gate, self._question(request, CHAT, raw, body, arrived))
 

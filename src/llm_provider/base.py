@@ -180,7 +180,7 @@ class LLMProvider(ABC):
 
         Raises what `chat` raises.
         """
-        answer = await self.chat(_one_message(prompt, system, options))
+        answer = await self.chat(one_message(prompt, system, options))
         return text_of(choice_of(answer).get("message"))
 
     async def generate_stream(
@@ -190,7 +190,7 @@ class LLMProvider(ABC):
 
         Raises what `stream` raises.
         """
-        async with aclosing(self.stream(_one_message(prompt, system, options))) as events:
+        async with aclosing(self.stream(one_message(prompt, system, options))) as events:
             async for event in events:
                 if event.get("choices") and (text := text_of(choice_of(event).get("delta"))):
                     yield text
@@ -375,7 +375,8 @@ def text_of(message: object) -> str:
     return content or ""
 
 
-def _one_message(prompt: str, system: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def one_message(prompt: str, system: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat body that asks one thing; `options` are its further fields."""
     before = [{"role": "system", "content": system}] if system else []
     return {**options, "messages": [*before, {"role": "user", "content": prompt}]}
 

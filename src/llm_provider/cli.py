@@ -318,16 +318,14 @@ async def _check(arguments: argparse.Namespace) -> int:
 
 
 async def _chat(arguments: argparse.Namespace) -> int:
+    from llm_provider.base import one_message
     from llm_provider.client import Board, Incoming
     from llm_provider.display import for_stdout
 
-    before = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    body: dict[str, Any] = {
-        "messages": [*before, {"role": "user", "content": arguments.prompt}],
-        "stream_options": {"include_usage": True},
-    }
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}}
     if arguments.max_tokens:
-        body["max_tokens"] = arguments.max_tokens
+        options["max_tokens"] = arguments.max_tokens
+    body = one_message(arguments.prompt, arguments.system, options)
     display = None if arguments.json else for_stdout()
     answer = Incoming()
     begun = False
