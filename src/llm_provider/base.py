@@ -200,8 +200,7 @@ class LLMProvider(ABC):
 
         Raises what `chat` raises; Unsupported too where the engine has no such route.
         """
-        await self._prepare(path, body)
-        data = self._encode(path, body, stream=False)
+        data = await self._encode(path, body, stream=False)
         return await self._whole("POST", path, data, seconds=None)
 
     async def raw_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -211,8 +210,7 @@ class LLMProvider(ABC):
         generator closes the connection, which makes the engine stop its work. A stream that does
         not come to its proper end raises Interrupted.
         """
-        await self._prepare(path, body)
-        data = self._encode(path, body, stream=True)
+        data = await self._encode(path, body, stream=True)
         count = 0
         ending = Ending()
         try:
@@ -240,10 +238,7 @@ class LLMProvider(ABC):
 
     # What an engine may do its own way.
 
-    async def _prepare(self, path: str, body: Mapping[str, Any]) -> None:  # noqa: B027
-        """Learn what `_body` must know of the engine."""
-
-    def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as this engine wants it. Raises Unsupported for what it would drop."""
         return dict(body)
 
@@ -323,8 +318,8 @@ class LLMProvider(ABC):
         finally:
             answer.close()
 
-    def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
-        return _json({**self._body(path, body), "model": self.model, "stream": stream})
+    async def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
+        return _json({**await self._body(path, body), "model": self.model, "stream": stream})
 
     def _translated(self, error: WireError, count: int) -> LLMError:
         """This module's error for one on the wire; `count`: bytes of the answer so far."""

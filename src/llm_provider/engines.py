@@ -96,18 +96,7 @@ class Ollama(LLMProvider):
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
         await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
 
-    async def _prepare(self, path: str, body: Mapping[str, Any]) -> None:
-        self._body(path, body)  # what cannot be done is said without asking
-        bounded = body.get("max_completion_tokens") or body.get("max_tokens")
-        if path not in (CHAT, COMPLETIONS) or bounded or self._context_size:
-            return
-        try:
-            await self._loaded()
-        except Loading:
-            await self.load()
-            await self._loaded()
-
-    def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if path not in (CHAT, COMPLETIONS):
             return dict(body)
         for param in _OLLAMA_DROPS[path]:
@@ -116,9 +105,6 @@ class Ollama(LLMProvider):
         mapped = dict(body)
         if (limit := mapped.pop("max_completion_tokens", None)) is not None:
             mapped["max_tokens"] = limit
-        if mapped.get("max_tokens") is None and self._context_size:
-            # It would shift its context and go on, to ten times that; others end there.
-            mapped["max_tokens"] = self._context_size
         if mapped.get("top_logprobs") is not None and not mapped.get("logprobs"):
             raise self._unsupported("top_logprobs", "gives top_logprobs only beside logprobs")
         choice = mapped.pop("tool_choice", None)
@@ -128,7 +114,21 @@ class Ollama(LLMProvider):
             raise self._unsupported("tool_choice", "cannot be made to call a tool")
         if isinstance(messages := mapped.get("messages"), list):
             mapped["messages"] = [_joined(message) for message in messages]
+        # Last: what cannot be done is said without asking the engine.
+        if mapped.get("max_tokens") is None and (size := await self._context()):
+            # It would shift its context and go on, to ten times that; others end there.
+            mapped["max_tokens"] = size
         return mapped
+
+    async def _context(self) -> int | None:
+        """The context of a conversation, asked for once; the model is loaded to know it."""
+        if self._context_size is None:
+            try:
+                await self._loaded()
+            except Loading:
+                await self.load()
+                await self._loaded()
+        return self._context_size
 
     async def _loaded(self) -> dict[str, Any]:
         """What /api/ps tells of the model. Raises Loading where it is not among the loaded."""
