@@ -248,7 +248,8 @@ class Application(FastAPI):
 def create_app(
     environ: Mapping[str, str] = os.environ, *, provider: LLMProvider | None = None
 ) -> Application:
-    """Return the chat API as an ASGI application; its gate is `app.state.gate`.
+    """Return the chat API as an ASGI application; its gate is `app.state.gate`, and the time
+    that a stop allows `app.state.drain_seconds`.
 
     `provider` replaces the one that `environ` describes. Raises ConfigurationError, with a
     sentence for whoever set the environment.
@@ -287,6 +288,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.gate = gate
+    app.state.drain_seconds = settings.drain_seconds
     app.get(OPEN)(api.health)
     app.get("/ready", **schema.operation(None, 401, 503))(api.ready)
     app.get("/metrics", response_class=PlainTextResponse, **schema.operation(None, 401))(
@@ -396,7 +398,6 @@ def main(argv: list[str] | None = None) -> int:
     logs.configure()
     try:
         app = create_app()
-        drain = number(os.environ, "LLM_DRAIN_SECONDS", 30)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
@@ -413,7 +414,7 @@ def main(argv: list[str] | None = None) -> int:
         server_header=False,
         # Longer than clients keep idle connections, so that they close them, between requests.
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=math.ceil(drain),
+        timeout_graceful_shutdown=math.ceil(app.state.drain_seconds),
     )
     server = Server(config, app.state.gate)
     for wanted in (signal.SIGTERM, signal.SIGINT):
