@@ -126,7 +126,8 @@ class Container:
         self.name = f"{_PREFIX}{self.provider}-{model}-{parallel}x{context}"
         self._port = free_port()
         self.base_url = f"http://127.0.0.1:{self._port}"
-        plan = _plan(self.provider, model, context, parallel)
+        reference = images.table(source.decide())[self.provider].reference
+        plan = _plan(self.provider, reference, model, context, parallel, _catalogues())
         self.key_file = _key() if plan["engine"]["key"] else None
         _put(plan)
         self._words = _words(compose(plan)["services"]["engine"], env(plan), self._port)
@@ -197,9 +198,15 @@ def _chain_file(name: str) -> Path:
     return file
 
 
-def _plan(provider: str, model: str, context: int, parallel: int) -> dict[str, Any]:
-    """The plan of a generic host that is this machine, with the sandbox's image."""
-    reference = images.table(source.decide())[provider].reference
+def _plan(
+    provider: str,
+    reference: str,
+    model: str,
+    context: int,
+    parallel: int,
+    catalogues: dict[str, Any],
+) -> dict[str, Any]:
+    """The plan of a generic host that is this machine, with an image that it has."""
     state = copy.deepcopy(JETSON)
     state["board"] |= {
         "kind": "generic",
@@ -216,7 +223,7 @@ def _plan(provider: str, model: str, context: int, parallel: int) -> dict[str, A
         "llm_context_size": context,
         "llm_parallel": parallel,
     }
-    plan = deployment_plan(state, "this machine", given, _catalogues(), root=str(HOME))
+    plan = deployment_plan(state, "this machine", given, catalogues, root=str(HOME))
     assert plan["problems"] == []
     return plan
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import os
-import platform
 import re
 import urllib.request
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from filter_plugins.plan import deployment_plan
 from sandbox import docker, hf_model, images, models, source
 from sandbox.instance import LOGS
 from sandbox.steps import Runner
 from tests.engines import running
 from tests.engines.running import CHAINS, HOME, MODELS, Container, free_port
-from tests.unit.plan.conftest import JETSON
 from tests.unit.project.test_templates import compose, env
 
 _GATEWAY = "{{(index .IPAM.Config 0).Gateway}}"
@@ -88,25 +83,7 @@ def _plan(model: str, context: int, parallel: int) -> dict[str, Any]:
     catalogues = running._catalogues()
     entry = catalogues["models"][model]
     entry["hf"] = _weights(model, entry["gguf"])
-    state = copy.deepcopy(JETSON)
-    state["board"] |= {
-        "kind": "generic",
-        "model": None,
-        "arch": platform.machine(),
-        "l4t": None,
-        "cpus": os.cpu_count(),
-    }
-    state["deployment"]["images"] = [reference]
-    given = {
-        "llm_provider": "vllm",
-        "llm_model": model,
-        "llm_image": reference,
-        "llm_context_size": context,
-        "llm_parallel": parallel,
-    }
-    plan = deployment_plan(state, "this machine", given, catalogues, root=str(HOME))
-    assert plan["problems"] == []
-    return plan
+    return running._plan("vllm", reference, model, context, parallel, catalogues)
 
 
 def _weights(model: str, gguf: Mapping[str, Any]) -> dict[str, Any]:
