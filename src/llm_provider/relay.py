@@ -96,18 +96,8 @@ class Relay(Response):
         """Ask the engine and send what it says."""
 
     async def _end(self, send: Send, error: Exception) -> None:
-        """Tell of a failure in place of the answer, which has not begun."""
-        problem = APIError.of(error)
-        self._notes["outcome"] = problem.outcome
-        response = problem.response()
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": response.raw_headers,
-            }
-        )
-        await send({"type": "http.response.body", "body": response.body})
+        """Raise a failure, which is answered in place of what has not begun."""
+        raise error
 
     def _count(self, tokens: tuple[int, int] | None) -> None:
         if tokens is not None:
