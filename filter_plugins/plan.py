@@ -20,6 +20,8 @@ DISK_RESERVE = 512 * MIB
 # llama.cpp's default micro-batch; its logits are the largest part of the compute buffers.
 UBATCH = 512
 F16_BYTES = 2
+# vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
+SPARE_TOKENS = 256
 
 API_PORT = 8000
 ENGINE_PORT = 11434
@@ -541,7 +543,8 @@ def deployment_plan(
         "model": model,
         "engine": {
             "image": image["image"],
-            "entrypoint": image["entrypoint"],
+            "entrypoint": image["entrypoint"] or engine.get("entrypoint"),
+            "shm_size": engine.get("shm_size"),
             "command": engine["command"],
             "environment": engine["environment"] | jetpack,
             "healthcheck": engine["healthcheck"],
@@ -574,6 +577,7 @@ def deployment_plan(
             "N_GPU_LAYERS": gpu_layers,
             "THREADS": threads,
             "PARALLEL": parallel,
+            "KV_CACHE_BYTES": need["kv_cache"] // context_size * (context_size + SPARE_TOKENS),
             "LLM_MODEL_ALIASES": ",".join(settings["llm_model_aliases"]),
             "HARDWARE": board["kind"],
             "ENGINE_IMAGE": image["image"],

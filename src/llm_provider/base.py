@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from reprlib import repr as shortened
 from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from llm_provider.errors import (
     TimedOut,
     Unsupported,
 )
-from llm_provider.sse import Ending, EventParser
+from llm_provider.sse import Ending, EventParser, json_of
 from llm_provider.wire import Exchange, Silent, Unreachable, Unreadable, Wire, WireError
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
@@ -38,6 +39,19 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
+
+_NOTHING: tuple[Any, ...] = (None, {}, [], "")
+# The one value of a field that engines drop that they do anyway.
+_DONE_ANYWAY: dict[str, Any] = {
+    "n": 1,
+    "best_of": 1,
+    "echo": False,
+    "parallel_tool_calls": True,
+    "modalities": ["text"],
+    "ignore_eos": False,
+    "repeat_penalty": 1,
+    "mirostat": 0,
+}
 
 _WORDS = 500
 _MOST_BYTES = 64 * 1024 * 1024
@@ -227,6 +241,8 @@ class LLMProvider(ABC):
                         f"{self._who} packed its stream with {packed}, which was not asked for."
                     )
                 while chunk := await answer.next():
+                    if not count:
+                        self._begun(path, chunk)
                     count += len(chunk)
                     ending.feed(chunk)
                     yield chunk
@@ -235,6 +251,14 @@ class LLMProvider(ABC):
                 raise self._translated(error, count) from error
         if not ending.complete:
             raise Interrupted(f"{self._who} ended its stream after {count} bytes, without its end.")
+
+    def _begun(self, path: str, chunk: bytes) -> None:
+        """Raise what a stream's first event refuses: some look at a request after their 200."""
+        event = json_of(chunk.partition(b"\n\n")[0]) if b'"error"' in chunk else None
+        if isinstance(event, dict) and event.get("error"):
+            code = _error_of(event).get("code")
+            status = code if isinstance(code, int) else 500
+            raise self._refusal(path, status, *_words(status, chunk, event))
 
     # What an engine may do its own way.
 
@@ -263,6 +287,12 @@ class LLMProvider(ABC):
     @property
     def _who(self) -> str:
         return f"{self.name} at {self.base_url}"
+
+    def _refuse(self, body: Mapping[str, Any], dropped: tuple[str, ...]) -> None:
+        """Raise Unsupported for the first of the fields that an engine drops, if it asks for it."""
+        for param in dropped:
+            if body.get(param) not in _NOTHING and body[param] != _DONE_ANYWAY.get(param):
+                raise self._unsupported(param, f"cannot do {param} {shortened(body[param])}")
 
     def _unsupported(self, param: str, why: str) -> Unsupported:
         return Unsupported(f"{self.name} {why}; leave '{param}' out.", param=param)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from reprlib import repr as shortened
 from typing import Any
 
 from llm_provider.base import CHAT, COMPLETIONS, Answer, Capacity, LLMProvider
@@ -99,9 +98,7 @@ class Ollama(LLMProvider):
     async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if path not in (CHAT, COMPLETIONS):
             return dict(body)
-        for param in _OLLAMA_DROPS[path]:
-            if body.get(param) not in _NOTHING and body[param] != _OLLAMA_DOES.get(param):
-                raise self._unsupported(param, f"cannot do {param} {shortened(body[param])}")
+        self._refuse(body, _OLLAMA_DROPS[path])
         mapped = dict(body)
         if (limit := mapped.pop("max_completion_tokens", None)) is not None:
             mapped["max_tokens"] = limit
@@ -154,6 +151,15 @@ class VLLM(LLMProvider):
 
     name = "vllm"
 
+    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if path not in (CHAT, COMPLETIONS):
+            return dict(body)
+        self._refuse(body, _VLLM_DROPS[path])
+        mapped = dict(body)
+        if isinstance(messages := mapped.get("messages"), list):
+            mapped["messages"] = [_joined(message) for message in messages]
+        return mapped
+
     async def health(self) -> None:
         await self.ready()
 
@@ -172,7 +178,6 @@ class VLLM(LLMProvider):
         return super()._unreachable(error)
 
 
-_NOTHING: tuple[Any, ...] = (None, {}, [], "")
 _OLLAMA_DROPS = {
     CHAT: (
         *("n", "logit_bias", "parallel_tool_calls", "functions", "function_call", "modalities"),
@@ -181,21 +186,21 @@ _OLLAMA_DROPS = {
     ),
     COMPLETIONS: ("n", "best_of", "echo", "logit_bias", "logprobs", "top_k", "min_p", "grammar"),
 }
-# The one value of such a field that it does anyway.
-_OLLAMA_DOES: dict[str, Any] = {
-    "n": 1,
-    "best_of": 1,
-    "echo": False,
-    "parallel_tool_calls": True,
-    "modalities": ["text"],
-    "ignore_eos": False,
-    "repeat_penalty": 1,
-    "mirostat": 0,
+# As of 0.32: vllm/entrypoints/openai/*/protocol.py.
+_VLLM_DROPS = {
+    CHAT: (
+        *("functions", "function_call", "modalities", "prediction", "audio"),
+        *("repeat_penalty", "typical_p", "mirostat", "grammar"),
+    ),
+    COMPLETIONS: ("best_of", "repeat_penalty", "typical_p", "mirostat", "grammar"),
 }
 
 
 def _joined(message: Any) -> Any:
-    """A message whose text comes in parts, in one: Ollama would make a message of each part."""
+    """A message whose text comes in parts, in one.
+
+    Ollama would make a message of each part, vLLM a line.
+    """
     parts = message.get("content") if isinstance(message, dict) else None
     if not isinstance(parts, list) or not all(
         isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)

@@ -110,11 +110,11 @@ class WithoutUsage:
 def _is_usage(event: bytes) -> bool:
     if b'"usage"' not in event:
         return False
-    data = _json_of(event)
+    data = json_of(event)
     return isinstance(data, dict) and data.get("choices") == [] and bool(data.get("usage"))
 
 
-def _json_of(event: bytes) -> object:
+def json_of(event: bytes) -> object:
     """The JSON of an event's first data line; None where it has none."""
     for line in event.splitlines():
         if line.startswith(b"data:"):
@@ -155,7 +155,7 @@ _RESPONSE_TOKENS = ("input_tokens", "output_tokens")
 def tokens_in(tail: bytes) -> tuple[int, int] | None:
     """Tokens read and written, from the last bytes of a stream; None where they do not tell."""
     for event in reversed(tail.split(b"\n\n")):
-        if found := tokens_of(_json_of(event)):
+        if found := tokens_of(json_of(event)):
             return found
     return None
 
@@ -164,7 +164,7 @@ def error_in(tail: bytes) -> bool:
     """Whether the last bytes of a stream tell of an error: some engines end properly behind it."""
     if b'"error"' not in tail:
         return False
-    events = [_json_of(event) for event in tail.split(b"\n\n")]
+    events = [json_of(event) for event in tail.split(b"\n\n")]
     return any(isinstance(event, dict) and event.get("error") for event in events)
 
 
@@ -172,7 +172,7 @@ def text_in(received: bytes) -> str:
     """The text in the whole events of a streamed chat answer, whatever else it holds."""
     pieces = []
     for event in received.split(b"\n\n"):
-        data = _json_of(event)
+        data = json_of(event)
         choices = data.get("choices") if isinstance(data, dict) else None
         if isinstance(choices, list) and choices and isinstance(choices[0], dict):
             delta = choices[0].get("delta")

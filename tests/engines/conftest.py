@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.engines import running
-from tests.engines.running import MODELS, REAL, EngineUnderTest, settings_of
-from tests.engines.serving import READY_SECONDS, ChatApi, Served
+from tests.engines.running import MODELS, READY_SECONDS, REAL, EngineUnderTest, settings_of
+from tests.engines.serving import ChatApi, Served
 
 _FIXTURES = {name.partition("-")[0]: name for name in MODELS}
 LOCK = Path(tempfile.gettempdir()) / "edge-llm-engines.lock"

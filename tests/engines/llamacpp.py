@@ -18,6 +18,8 @@ class LlamaServer(Container):
     unsupported: ClassVar[Mapping[str, Any]] = {}
     overflow: ClassVar[str] = r"request \(\d+ tokens\) exceeds the available context size"
     malformed: ClassVar[str] = "Expected 'content' to be a string or an array"
+    schema: ClassVar[str] = "unrecognized type nonsense"
+    embeddings: ClassVar[str] = "does not support embeddings"
 
     def busy(self) -> int:
         assert self.key_file is not None

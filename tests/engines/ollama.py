@@ -23,9 +23,13 @@ class Ollama(Container):
         "min_p": 0.1,
         "tool_choice": "required",
         "parallel_tool_calls": False,
+        "functions": [{"name": "get_weather", "parameters": {}}],
+        "repeat_penalty": 1.1,
     }
     overflow: ClassVar[str] = r"request \(\d+ tokens\) exceeds the available context size"
     malformed: ClassVar[str] = "invalid message content type: float64"
+    schema: ClassVar[str] = "unrecognized type nonsense"
+    embeddings: ClassVar[str] = "does not support embeddings"
 
     def busy(self) -> int:
         port = self._runner()[1]

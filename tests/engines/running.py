@@ -37,6 +37,8 @@ CHAINS = {
 }
 REAL = "smollm2-135m"
 MODELS = (*CHAINS, REAL)
+READY_SECONDS = 300.0
+"""How long an engine may take to load: vLLM's programs alone take half a minute of two cores."""
 _PREFIX = "edge-llm-conf-"
 _MISSING = "run `python -m sandbox images` first: it makes what is not there."
 
@@ -53,6 +55,10 @@ class EngineUnderTest(Protocol):
     """A pattern in its own words for a prompt that is longer than the context."""
     malformed: ClassVar[str]
     """A pattern in its own words for a message whose content is a number."""
+    schema: ClassVar[str]
+    """A pattern in its own words for a schema that asks for a type that there is not."""
+    embeddings: ClassVar[str]
+    """A pattern in its own words for embeddings asked of a model that is not served for them."""
 
     model: str
     base_url: str
@@ -109,9 +115,9 @@ async def until(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    """A port that nobody listens on at this moment, at any address of this machine."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -124,17 +130,30 @@ class Container:
     def __init__(self, model: str, context: int, parallel: int) -> None:
         self.model, self.context, self.parallel = model, context, parallel
         self.name = f"{_PREFIX}{self.provider}-{model}-{parallel}x{context}"
-        self._port = free_port()
-        self.base_url = f"http://127.0.0.1:{self._port}"
-        reference = images.table(source.decide())[self.provider].reference
-        plan = _plan(self.provider, reference, model, context, parallel, _catalogues())
+        address = f"{_host()}:{free_port()}"
+        self.base_url = f"http://{address}"
+        catalogues = _catalogues()
+        self.weights(catalogues["models"][model])
+        plan = _plan(self.provider, self.image(), model, context, parallel, catalogues)
         self.key_file = _key() if plan["engine"]["key"] else None
-        _put(plan)
-        self._words = _words(compose(plan)["services"]["engine"], env(plan), self._port)
+        if plan["provider"] == "ollama":
+            _offer(plan["model"])
+        self.words = _words(compose(plan)["services"]["engine"], env(plan), address)
+
+    def image(self) -> str:
+        """A reference to its image, which is there."""
+        return images.table(source.decide())[self.provider].reference
+
+    def weights(self, entry: dict[str, Any]) -> None:
+        """Have a model in HOME, as `entry`, its place in models.yml, says then."""
+        file = HOME / "models" / entry["gguf"]["file"]
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.link(models.place(entry["gguf"]), file)
 
     def start(self) -> None:
         if docker.inspect("container", self.name) is None:
-            docker.docker("run", "--detach", f"--name={self.name}", *self._words)
+            docker.docker("run", "--detach", f"--name={self.name}", *self.words)
         else:
             docker.docker("start", self.name)
 
@@ -150,6 +169,16 @@ class Container:
             ["docker", "logs", self.name], capture_output=True, text=True, check=True
         )
         return both.stdout + both.stderr
+
+
+def _host() -> str:
+    """The address of this machine at which engines are published.
+
+    At 127.0.0.1 Docker itself takes connections, and breaks them while the engine does not listen;
+    here the engine's machine refuses them, as it does those of the chat API's container.
+    """
+    template = "{{(index .IPAM.Config 0).Gateway}}"
+    return docker.docker("network", "inspect", "bridge", f"--format={template}")
 
 
 def missing() -> str | None:
@@ -228,18 +257,11 @@ def _plan(
     return plan
 
 
-def _put(plan: Mapping[str, Any]) -> None:
-    """Have the plan's weights in HOME, and offered to Ollama where that is the engine."""
-    model = plan["model"]
-    file = HOME / "models" / model["file"]
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        entry = _catalogues()["models"][model["name"]]["gguf"]
-        os.link(models.place(entry), file)
+def _offer(model: Mapping[str, Any]) -> None:
+    """Show Ollama a plan's model, as the board's store does."""
     weights = {key: model[key] for key in ("file", "size", "sha256")}
     about = {key: model[key] for key in ("name", "family", "quantization")}
-    offered = [weights | about] if plan["provider"] == "ollama" else []
-    place(root=str(HOME / "models"), files=[weights], ollama=offered)
+    place(root=str(HOME / "models"), files=[weights], ollama=[weights | about])
 
 
 def _key() -> Path:
@@ -256,11 +278,14 @@ def _key() -> Path:
 _NOT_NEEDED = {"container_name", "healthcheck", "image", "logging", "restart", "stop_grace_period"}
 
 
-def _words(service: Mapping[str, Any], values: Mapping[str, str], port: int) -> list[str]:
+def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) -> list[str]:
     """What `docker run` is told, from a service of the compose file and the host's .env."""
 
     def filled(text: object) -> str:
-        return re.sub(r"\$\{(\w+)\}", lambda name: values[name[1]], str(text))
+        # As compose does: $$ is a $.
+        return re.sub(
+            r"\$\$|\$\{(\w+)\}", lambda name: values[name[1]] if name[1] else "$", str(text)
+        )
 
     words: list[str] = []
     for key, value in service.items():
@@ -278,13 +303,16 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], port: int) -> 
             words += [f"--env={name}={filled(each)}" for name, each in value.items()]
         elif key == "ports":
             (published,) = value
-            words.append(f"--publish=127.0.0.1:{port}:{published.rpartition(':')[2]}")
+            words.append(f"--publish={address}:{published.rpartition(':')[2]}")
         elif key == "volumes":
             for volume in value:
                 place_ = (HOME / volume["source"]).resolve()
                 words.append(f"--volume={place_}:{volume['target']}:ro")
+        elif key == "shm_size":
+            words.append(f"--shm-size={value}")
         elif key == "entrypoint":
-            words.append(f"--entrypoint={' '.join(value)}")
+            words.append(f"--entrypoint={value[0]}")
         else:
             assert key in _NOT_NEEDED | {"command"}, f"The template's {key} is not known here."
-    return [*words, filled(service["image"]), *(filled(each) for each in service["command"])]
+    command = [*service.get("entrypoint", [])[1:], *service["command"]]
+    return [*words, filled(service["image"]), *(filled(each) for each in command)]

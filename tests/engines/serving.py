@@ -21,7 +21,6 @@ from tests.engines.running import CHAINS, EngineUnderTest, free_port, settings_o
 
 KEY = "conformance-key-0123456789"
 START_SECONDS = 30.0
-READY_SECONDS = 120.0
 CHAT = "/v1/chat/completions"
 
 

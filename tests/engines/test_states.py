@@ -9,7 +9,7 @@ import pytest
 
 from llm_provider import Interrupted, LLMError, LLMProvider, Loading
 from tests.engines.conftest import House
-from tests.engines.running import CHAINS, REAL, settings_of, until
+from tests.engines.running import CHAINS, READY_SECONDS, REAL, settings_of, until
 from tests.engines.serving import (
     CHAT,
     ChatApi,
@@ -32,7 +32,7 @@ async def test_an_engine_that_loads_says_so(house: House, engine: str) -> None:
     async with provider_of(made) as provider:
         await asyncio.to_thread(made.start)
         loading = asyncio.create_task(provider.load())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(READY_SECONDS):
             while True:
                 try:
                     await provider.ready()
@@ -68,7 +68,7 @@ async def asked(api: ChatApi, streamed: bool) -> str:
 
 async def test_requests_are_held_until_the_engine_is_there(house: House, engine: str) -> None:
     made = house.engine(engine, "smoke", parallel=2)
-    api = house.api(settings_of(made))
+    api = house.api(settings_of(made) | {"LLM_HOLD_SECONDS": str(READY_SECONDS)})
     await asyncio.to_thread(api.start)
     assert not await asyncio.to_thread(api.ready)
     waiting = [asyncio.create_task(asked(api, number % 2 == 0)) for number in range(6)]
@@ -104,11 +104,11 @@ async def test_who_waits_too_long_is_told(house: House, engine: str) -> None:
 @pytest.fixture
 async def crashing(house: House, engine: str) -> AsyncGenerator[Served, None]:
     """An engine of its own, ready to be broken."""
-    made = house.engine(engine, "endless", parallel=2)
-    api = house.api(settings_of(made))
+    made = house.engine(engine, "endless", context=32768, parallel=2)
+    api = house.api(settings_of(made) | {"LLM_HOLD_SECONDS": str(READY_SECONDS)})
     await asyncio.to_thread(made.start)
     await asyncio.to_thread(api.start)
-    await until(api.ready, f"{engine} to load", 60)
+    await until(api.ready, f"{engine} to load", READY_SECONDS)
     yield Served(made, api)
     api.stop()
     made.remove()
@@ -119,18 +119,18 @@ async def test_a_crash_interrupts_and_says_what_had_arrived(crashing: Served) ->
     async with crashing.provider() as provider:
         events = []
         with pytest.raises(Interrupted) as caught:
-            async for event in provider.stream(HELLO | {"max_tokens": 4000}):
+            async for event in provider.stream(HELLO | {"max_tokens": 30000}):
                 events.append(event)
                 if len(events) == 30:
                     await asyncio.to_thread(engine.kill)
     said = text_of(events)
     assert len(said.split()) >= 20
     assert caught.value.text.startswith(said)
-    assert (crashing.answer * 400).startswith(caught.value.text)
+    assert (crashing.answer * 3000).startswith(caught.value.text)
 
 
 async def test_a_crash_ends_the_api_s_stream_without_done(crashing: Served) -> None:
-    body = HELLO | {"max_tokens": 4000, "stream": True}
+    body = HELLO | {"max_tokens": 30000, "stream": True}
     async with crashing.api.client() as client:
         raw = b""
         async with client.stream("POST", CHAT, json=body) as answer:
@@ -150,7 +150,7 @@ async def test_a_crash_ends_the_api_s_stream_without_done(crashing: Served) -> N
 
 async def loaded(provider: LLMProvider) -> None:
     """Wait until an engine that was just started has loaded its model."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(READY_SECONDS):
         while True:
             try:
                 await provider.load()

@@ -36,6 +36,8 @@ def test_an_8_core_orin_nx_gets_the_measured_settings(
         "N_GPU_LAYERS": 99,
         "THREADS": 6,
         "PARALLEL": 4,
+        # 28 layers of 8 heads of 128: 114,688 bytes a token, and 256 tokens to spare.
+        "KV_CACHE_BYTES": 114_688 * (4096 + 256),
         "LLM_MODEL_ALIASES": "",
         "HARDWARE": "jetson",
         "ENGINE_IMAGE": OWN_IMAGE,

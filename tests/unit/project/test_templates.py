@@ -73,6 +73,16 @@ def test_compose_takes_only_what_env_has(plan: dict[str, Any]) -> None:
     assert "ENGINE_IMAGE" in used
 
 
+def test_a_key_is_read_where_the_engine_runs(plan: dict[str, Any]) -> None:
+    """Not by compose, which would tell it to whoever asks docker about the container."""
+    found = compose(plan)["services"]["engine"]
+    assert "KEY" not in " ".join(found["environment"])
+    words = [*found.get("entrypoint", []), *found["command"]]
+    assert ("/run/secrets/engine_key" in " ".join(words)) == plan["engine"]["key"]
+    # Compose takes a $ for its own, unless there are two.
+    assert not re.search(r"(?<!\$)\$(?![${])", " ".join(words))
+
+
 @pytest.mark.parametrize("service", ["engine", "api"])
 def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
     found = compose(plan)["services"][service]

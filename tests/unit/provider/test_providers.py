@@ -403,6 +403,40 @@ async def test_others_get_what_ollama_could_not_do(engine: FakeEngine, llm: Llam
     assert engine.asked == [BODY | asked | {"model": MODEL, "stream": False}]
 
 
+async def test_what_vllm_cannot_do_is_said_and_its_parts_are_one_text() -> None:
+    async with (
+        FakeEngine("vllm").serving() as engine,
+        VLLM(model=MODEL, base_url=engine.url) as llm,
+    ):
+        for param, value in (
+            ("functions", [1]),
+            ("repeat_penalty", 1.1),
+            ("audio", {"voice": "x"}),
+        ):
+            with pytest.raises(Unsupported, match=f"vllm cannot do {param} ") as caught:
+                await llm.chat(BODY | {param: value})
+            assert caught.value.param == param
+        assert engine.requests == []
+        parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+        await llm.chat(BODY | {"messages": [{"role": "user", "content": parts}], "n": 2})
+        asked = {"messages": [{"role": "user", "content": "Hello"}], "n": 2}
+        assert engine.asked == [BODY | asked | {"model": MODEL, "stream": False}]
+
+
+async def test_a_refusal_that_comes_after_the_200(engine: FakeEngine, llm: LlamaCpp) -> None:
+    """As vLLM says that a schema cannot be: before its stream's first word, and ended properly."""
+    error = {"message": "Invalid type", "type": "BadRequestError", "param": None, "code": 400}
+    first = (
+        b'data: {"error": {"message": "Invalid type", "type": "BadRequestError", '
+        b'"param": null, "code": 400}}\n\n'
+    )
+    engine.on(CHAT, lambda x: x.stream(first, b"data: [DONE]\n\n"))
+    for ask in (anext(llm.stream(BODY)), anext(llm.raw_stream(CHAT, BODY))):
+        with pytest.raises(Rejected, match="refused with status 400: Invalid type") as caught:
+            await ask
+        assert (caught.value.status, caught.value.error) == (400, error)
+
+
 async def test_ollama_is_told_to_stop_at_the_contexts_end(
     ollama: tuple[FakeEngine, Ollama],
 ) -> None:
