@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llm_provider.bench import Address, Level, Load, Watcher, bench
+from llm_provider.check import DEFAULT_PROMPT
 from tests.engines import running
 from tests.engines.conftest import LOCK, House
 from tests.engines.serving import KEY, Served
@@ -34,12 +35,14 @@ class Subject:
     model: str
     requests: int
     max_tokens: int
+    prompt: str = DEFAULT_PROMPT
 
 
 SUBJECTS = (
     Subject("smoke", 480, 64),
     Subject("endless", 96, 128),
-    Subject("smollm2-135m", 32, 64),
+    # An answer as long as people ask for: eight tokens about France tell of the prompt, not of the pace.
+    Subject("smollm2-135m", 32, 128, "Write a story about a lighthouse keeper and his cat."),
 )
 
 
@@ -86,7 +89,7 @@ async def measure(subject: Subject, served: Served, table: Table, console: Conso
     """Put the load on both sides; returns how many requests failed."""
     key_file = served.engine.key_file
     result = await bench(
-        Load(subject.requests, LEVELS, max_tokens=subject.max_tokens, seconds=120),
+        Load(subject.requests, LEVELS, subject.prompt, subject.max_tokens, seconds=120),
         Address(served.api.base_url, KEY),
         Address(served.engine.base_url, key_file.read_text().strip() if key_file else None),
         model=subject.model,
