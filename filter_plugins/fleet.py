@@ -29,7 +29,8 @@ def _seconds(value: float | None) -> str:
 def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     """A host's cells, in the order of COLUMNS, and the reply or the reason why there is none.
 
-    `host` is its hostvars after the verify role: board_plan, verify_report and verify_engine_log.
+    `host` is its hostvars after the verify role: board_plan, verify_report, verify_engine_log and
+    what a change left: stack_change, or rollout_failure, or rollout_held_back.
     """
     name = str(host["inventory_hostname"])
     plan = host.get("board_plan")
@@ -53,11 +54,54 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
         _seconds(report.get("ttft_seconds")),
         f"{report['tokens_per_second']:.0f}" if report.get("tokens_per_second") else "-",
     ]
+    if failure := host.get("rollout_failure"):
+        return _former(host, cells), f"not changed over: {str(failure).splitlines()[0]}"
+    if first := host.get("rollout_held_back"):
+        return _former(host, cells), f"held back, since {first} failed"
     if not report:
         return cells, "not proven in this run"
     if not report["ok"]:
         return cells, "the proof failed: see the message above"
-    return cells, str(report["answer"]).strip()
+    reply = str(report["answer"]).strip()
+    if told := (host.get("stack_change") or {}).get("told"):
+        reply += f"\n{change_line(told)}"
+    return cells, reply
+
+
+def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:
+    """The cells of a host that goes on with the release before, as far as that is known."""
+    release = host["board_state"]["deployment"]["release"]
+    provider, model = "-", "-"
+    if release:
+        provider, model = release["plan"]["provider"], release["plan"]["model"]["name"]
+    return [*cells[:2], provider, model, *["-"] * (len(COLUMNS) - 4)]
+
+
+def change_line(told: Mapping[str, Any]) -> str:
+    """What a change took, in a sentence."""
+    what = f" (as release {told['as']})" if told.get("as") else ""
+    took = f"release {told['to']}{what} in {told['seconds']:.1f} s"
+    if told["from"] is None or not told["parts"]:
+        return took
+    how = ", one engine after the other" if "engine" in told["parts"] and not told["beside"] else ""
+    return f"{took}; clients waited {told['pause']:.2f} s{how}"
+
+
+def rollout(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """In which order and batches hosts are changed over: {"hosts": a pattern, "serial": batches}.
+
+    `hosts` is hostvars, after the stack role has told which hosts are to change (stack_pending).
+    Those come first, so that the first batch is one of them: the canary. A fleet in which nothing
+    serves yet needs none.
+    """
+    pending = [name for name, host in hosts.items() if host.get("stack_pending")]
+    others = [name for name in hosts if name not in pending]
+    serving = [name for name in pending if hosts[name]["board_state"]["deployment"]["release"]]
+    serial: list[int | str] = ["100%"]
+    if serving:
+        serial = hosts[pending[0]]["board_plan"]["rollout"]
+        pending = serving + [name for name in pending if name not in serving]
+    return {"hosts": ",".join(pending + others) or "all", "serial": serial}
 
 
 def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
@@ -70,7 +114,62 @@ def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
         for line in lines
     ]
     for index, (_, reply) in enumerate(rows):
-        texts[index + 1] += f"\n{' ' * widths[0]}  {reply}"
+        for line in reply.splitlines():
+            texts[index + 1] += f"\n{' ' * widths[0]}  {line}"
+    return "\n".join(texts)
+
+
+HISTORY = (
+    "host",
+    "when",
+    "release",
+    "provider",
+    "model",
+    "changed",
+    "in",
+    "waited",
+    "outcome",
+    "by",
+)
+
+
+def history_table(hosts: list[Mapping[str, Any]]) -> str:
+    """Lines of text: a heading, and a row for each of the hosts' last changes, the newest last.
+
+    `hosts` are hostvars with history_read, what host_state returned. `waited` is how long clients
+    did.
+    """
+    rows = [list(HISTORY)]
+    reasons: dict[int, str] = {}
+    for host in hosts:
+        name = str(host["inventory_hostname"])
+        told = host["history_read"]["state"]["deployment"]["history"]
+        rows += [] if told else [[name, *["-"] * (len(HISTORY) - 2), "nothing yet"]]
+        for each in told:
+            number = "-" if each["to"] is None else str(each["to"])
+            if each.get("reason"):
+                reasons[len(rows)] = str(each["reason"]).splitlines()[0]
+            rows.append(
+                [
+                    name,
+                    str(each["at"]),
+                    f"{number} (as release {each['as']})" if each.get("as") else number,
+                    str(each.get("provider") or "-"),
+                    str(each.get("model") or "-"),
+                    ", ".join(each.get("parts") or []) or "-",
+                    _seconds(each.get("seconds")),
+                    _seconds(each.get("pause")),
+                    str(each["outcome"]),
+                    str(each.get("by") or "-"),
+                ]
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HISTORY))]
+    texts = []
+    for index, row in enumerate(rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        texts.append("  ".join(cells).rstrip())
+        if index in reasons:
+            texts.append(f"{' ' * widths[0]}  {reasons[index]}")
     return "\n".join(texts)
 
 
@@ -78,4 +177,9 @@ class FilterModule:
     """The name under which playbooks reach the table."""
 
     def filters(self) -> dict[str, Any]:
-        return {"edge_llm_table": fleet_table}
+        return {
+            "edge_llm_change": change_line,
+            "edge_llm_history": history_table,
+            "edge_llm_rollout": rollout,
+            "edge_llm_table": fleet_table,
+        }

@@ -7,6 +7,7 @@ Pure functions only: nothing here reads a file, a clock or a host. Sizes are byt
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from typing import Any
 
@@ -25,7 +26,7 @@ SPARE_TOKENS = 256
 
 API_PORT = 8000
 ENGINE_PORT = 11434
-OWN_CONTAINERS = {"engine": "edge-llm-engine", "api": "edge-llm-api"}
+OWN_CONTAINER = "edge-llm-door"
 
 # An image that can only be what it was when it was named.
 PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -67,6 +68,12 @@ def _is_key(value: object) -> bool:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", value))
+
+
+def _is_batch(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value > 0
+    return isinstance(value, str) and bool(re.fullmatch(r"([1-9]\d?|100)%|[1-9]\d*", value))
 
 
 def check_settings(
@@ -129,6 +136,13 @@ def check_settings(
                 problems.append(
                     f"{name} is {value!r}; accepted is a list of names, each of letters, digits and"
                     " . _ : / -"
+                )
+                continue
+        elif kind == "batches":
+            if not isinstance(value, list) or not value or not all(map(_is_batch, value)):
+                problems.append(
+                    f"{name} is {value!r}; accepted is a list of whole numbers from 1 up, and of"
+                    " shares such as 25%."
                 )
                 continue
         elif not isinstance(value, str):
@@ -259,11 +273,20 @@ def _daemon_option_problems(options: dict[str, Any]) -> list[Problem]:
     ]
 
 
+def _lock_problems(lock: dict[str, Any] | None) -> list[Problem]:
+    if lock is None:
+        return []
+    return [
+        f"{lock['by']} has been changing the host since {lock['since']}; run this again when that"
+        " has ended."
+    ]
+
+
 def _port_problems(ports: dict[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     for port, owner in ((API_PORT, "api"), (ENGINE_PORT, "engine")):
         listener = ports.get(str(port))
-        if listener and listener["container"] != OWN_CONTAINERS[owner]:
+        if listener and listener["container"] != OWN_CONTAINER:
             holder = (
                 f"container {listener['container']}"
                 if listener["container"]
@@ -458,13 +481,15 @@ def deployment_plan(
 
     Returns:
         {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
-        host, root, url, provider, hardware, board, model, engine, gpu, api, memory, docker,
+        host, root, url, rollout, provider, hardware, board, model, engine, gpu, api, memory,
+        docker,
         environment}.
     """
     docker_options = docker_options or {}
     board, docker = state["board"], state["docker"]
     settings, problems = check_settings(given, catalogues["settings"])
     problems += _board_problems(board, docker, catalogues)
+    problems += _lock_problems(state["deployment"]["lock"])
     problems += _port_problems(state["ports"])
     problems += _daemon_option_problems(docker_options)
     base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
@@ -537,6 +562,7 @@ def deployment_plan(
         "host": host,
         "root": root,
         "url": url or f"http://{host}:{API_PORT}",
+        "rollout": settings["llm_rollout"],
         "provider": provider,
         "hardware": board["kind"],
         "board": board["model"] or board["kind"],
@@ -609,30 +635,44 @@ def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
     )
 
 
-def stack_in_place(
+def release_in_place(
     state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
-    """Whether the rendered files, the keys and the running containers are as planned.
+    """Whether the host runs the release that is asked, whole and untouched by hand.
 
-    `files` maps names under the root to the sha256 that their contents should have.
+    `files` maps the names of a release's files to what they would hold, as rendered.
     """
     deployment = state["deployment"]
-    containers = deployment["containers"]
+    release, containers = deployment["release"], deployment["containers"]
+    if release is None or deployment["change"] is not None:
+        return False
+    asked = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    found = {
+        name.rpartition("/")[2]: file and file["sha256"]
+        for name, file in deployment["files"].items()
+    }
+    images = {"engine": plan["engine"]["image"], "api": api_image}
     return (
-        all(
-            deployment["files"].get(name) is not None
-            and deployment["files"][name]["sha256"] == digest
-            for name, digest in files.items()
-        )
-        and all(deployment["secrets"].values())
+        release["rendered"] == asked
+        and release["plan"]["model"]["sha256"] == plan["model"]["sha256"]
+        and release["written"] == found
         and api_image in deployment["images"]
         and all(
             containers.get(service) is not None
             and containers[service]["status"] == "running"
-            and containers[service]["health"] == "healthy"
-            and containers[service]["image"] == image
-            for service, image in (("engine", plan["engine"]["image"]), ("api", api_image))
+            and containers[service]["health"] in ("healthy", None)
+            and containers[service]["image"] == images.get(service, containers[service]["image"])
+            for service in ("engine", "api", "door")
         )
+    )
+
+
+def stack_in_place(
+    state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
+) -> bool:
+    """Whether nothing is left to do: the release and the keys are as asked."""
+    return all(state["deployment"]["secrets"].values()) and release_in_place(
+        state, plan, api_image, files
     )
 
 
@@ -644,5 +684,6 @@ class FilterModule:
             "edge_llm_plan": deployment_plan,
             "edge_llm_docker_in_place": docker_in_place,
             "edge_llm_models_in_place": models_in_place,
+            "edge_llm_release_in_place": release_in_place,
             "edge_llm_stack_in_place": stack_in_place,
         }

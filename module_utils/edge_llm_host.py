@@ -12,6 +12,7 @@ returns as `state`. Functions named `parse_*` are pure: captured text in, plain 
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -33,8 +34,11 @@ Facts = Dict[str, Any]
 
 ROOT = "/opt/edge-llm"
 PORTS = (8000, 11434)
-DEPLOYED_FILES = ("docker-compose.yml", ".env")
-CONTAINERS = {"engine": "edge-llm-engine", "api": "edge-llm-api"}
+DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
+DOOR = "edge-llm-door"
+# Two containers can stand for a part: one that serves, one that is coming or going.
+CONTAINERS = tuple(f"edge-llm-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
+RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
 RECORD = ".verified.json"
 OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below models/ollama
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
@@ -134,6 +138,15 @@ def first_text(paths: Iterable[Path]) -> str:
         if text:
             return text
     return ""
+
+
+def read_json(path: Path) -> Optional[Facts]:
+    """A file's JSON object, or None where it is not there or holds something else."""
+    try:
+        found = json.loads(read_text(path) or "")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def read_disk(root: Path) -> Facts:
@@ -312,8 +325,8 @@ def parse_images(text: str) -> List[str]:
     return sorted(names)
 
 
-def parse_containers(text: str) -> Dict[str, Optional[Facts]]:
-    """The project's containers by service, from `docker inspect`; None for one that is not there.
+def parse_containers(text: str) -> Dict[str, Facts]:
+    """The project's containers by name, from `docker inspect`, as far as they are there.
 
     {"id", "image" (as configured), "image_id", "status" (created, running, restarting, exited,
     ...), "health" (starting, healthy, unhealthy, or None without a check), "restarts" (by the
@@ -323,16 +336,11 @@ def parse_containers(text: str) -> Dict[str, Optional[Facts]]:
         found = json.loads(text)
     except ValueError:
         found = []
-    by_name = {item["Name"].lstrip("/"): item for item in found}
-    containers: Dict[str, Optional[Facts]] = {}
-    for service, name in CONTAINERS.items():
-        item = by_name.get(name)
-        if item is None:
-            containers[service] = None
-            continue
+    containers: Dict[str, Facts] = {}
+    for item in found:
         state, config = item["State"], item["Config"]
         health = (state.get("Health") or {}).get("Status")
-        containers[service] = {
+        containers[item["Name"].lstrip("/")] = {
             "id": item["Id"],
             "image": config["Image"],
             "image_id": item["Image"],
@@ -442,6 +450,23 @@ def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
             timer.cancel()
             process.kill()
     return parse_engine_log(lines, started)
+
+
+def gpu_problem(log: Facts, layers: int) -> Optional[str]:
+    """Why an engine's log does not prove that `layers` are on a GPU; None where it does.
+
+    A build without a GPU can say that it offloaded them all: the proof is a GPU's own buffer, too.
+    """
+    offloaded, total = log["layers_offloaded"], log["layers_total"]
+    if log["gpu_buffers"] and offloaded is not None and offloaded >= min(layers, total):
+        return None
+    seen = "none" if offloaded is None else offloaded
+    of = "an unknown number" if total is None else total
+    return (
+        f"{layers} layers were asked onto the GPU, and the engine's log tells of {seen} of {of},"
+        f" with model buffers on {', '.join(log['gpu_buffers']) or 'no GPU'}; accepted is all that were"
+        " asked, on a GPU, or llm_gpu_required: false"
+    )
 
 
 # --- ports ---------------------------------------------------------------------------------------
@@ -678,6 +703,57 @@ def read_ollama(folder: Path) -> Dict[str, str]:
     return models
 
 
+# --- releases ------------------------------------------------------------------------------------
+
+
+def read_lock(root: Path) -> Optional[Facts]:
+    """Who changes the host now, and since when ({"by", "since", "pid"}); None where nobody does.
+
+    The lock is the kernel's, so what a dead holder has left written does not count.
+    """
+    try:
+        with (root / LOCK).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return read_json(root / LOCK) or {"by": "somebody", "since": None, "pid": None}
+    except OSError:
+        pass
+    return None
+
+
+def read_journal(root: Path) -> Optional[Facts]:
+    """The change that has begun and not ended: from, to, by, since, step; None where there is none.
+
+    Its first line is an object, the others are the steps that it has begun.
+    """
+    text = read_text(root / JOURNAL)
+    if text is None:
+        return None
+    first, *steps = text.splitlines() or [""]
+    return {**(_object(first) or {}), "step": steps[-1] if steps else None}
+
+
+def read_release(root: Path, link: str) -> Optional[Facts]:
+    """The release.json of the release that a link in the root names."""
+    return read_json(root / link / "release.json")
+
+
+def read_history(root: Path, lines: int = 20) -> List[Facts]:
+    """What became of the last changes, the newest last."""
+    text = read_text(root / RELEASES / "history.jsonl") or ""
+    # A cut of the power can leave half a line.
+    return [each for each in map(_object, text.splitlines()[-lines:]) if each]
+
+
+def _object(line: str) -> Optional[Facts]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 # --- all of it -----------------------------------------------------------------------------------
 
 _JSON = "{{json .}}"
@@ -708,7 +784,7 @@ def read_state(
             {
                 "info": [docker, "info", "--format", _JSON],
                 "ps": [docker, "ps", "--no-trunc", "--format", _JSON],
-                "inspect": [docker, "inspect", "--type", "container", *CONTAINERS.values()],
+                "inspect": [docker, "inspect", "--type", "container", DOOR, *CONTAINERS],
                 "images": [docker, "image", "ls", "--digests", "--no-trunc", "--format", _JSON],
             }
         )
@@ -718,6 +794,9 @@ def read_state(
         read_text(base / "etc/docker/daemon.json"), "/etc/docker/daemon.json"
     )
     containers = parse_containers(answers.get("inspect", none).out)
+    release = read_release(folder, "current")
+    slots = release["slots"] if release else {"engine": "a", "api": "a"}
+    parts = {part: containers.get(f"edge-llm-{part}-{slots[part]}") for part in ("engine", "api")}
     return {
         "board": read_board(folder, base),
         "docker": {
@@ -730,12 +809,18 @@ def read_state(
         },
         "ports": read_ports(ports, parse_published(answers.get("ps", none).out), base),
         "deployment": {
-            "files": {name: read_file(folder / name) for name in DEPLOYED_FILES},
+            # What the links lead to: the current release's.
+            "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
             "secrets": read_secrets(folder / "secrets", secrets or {}, secrets_owner),
-            "containers": containers,
+            "containers": {**parts, "door": containers.get(DOOR)},
+            "release": release,
+            "previous": read_release(folder, "previous"),
+            "change": read_journal(folder),
+            "lock": read_lock(folder),
+            "history": read_history(folder),
             "ollama": read_ollama(folder / "models"),
             "images": parse_images(answers.get("images", none).out),
-            "engine_log": read_engine_log(docker or "", containers["engine"]),
+            "engine_log": read_engine_log(docker or "", parts["engine"]),
         },
         "models": read_models(folder / "models"),
     }

@@ -41,7 +41,7 @@ class Subject:
 SUBJECTS = (
     Subject("smoke", 480, 64),
     Subject("endless", 96, 128),
-    # An answer as long as people ask for: eight tokens about France tell of the prompt, not of the pace.
+    # An answer as long as people's: eight tokens about France tell of the prompt, not of the pace.
     Subject("smollm2-135m", 32, 128, "Write a story about a lighthouse keeper and his cat."),
 )
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 API_PORT = 8000
+ENGINE_PORT = 11434
+"""Where the host itself, and it alone, finds its engine."""
 
 _HOME = {
     "Capacity": "base",
@@ -56,6 +58,7 @@ _HOME = {
 
 __all__ = [
     "API_PORT",
+    "ENGINE_PORT",
     "VLLM",
     "Capacity",
     "ConfigurationError",

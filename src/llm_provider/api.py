@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import math
 import os
 import signal
@@ -28,8 +29,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llm_provider import API_PORT, __version__, logs, schema
+from llm_provider import API_PORT, ENGINE_PORT, __version__, logs, schema
 from llm_provider.answers import FORESEEN, APIError, answer_error
 from llm_provider.base import (
     CHAT,
@@ -43,7 +45,9 @@ from llm_provider.edge import OPEN, Edge
 from llm_provider.errors import ConfigurationError, Loading
 from llm_provider.gate import Gate, Need, Stopping
 from llm_provider.keys import KeyFile
+from llm_provider.listeners import Listeners, from_door
 from llm_provider.metrics import CONTENT_TYPE, Metrics
+from llm_provider.passage import Passage
 from llm_provider.relay import Message, MessageStream, Question, Stream, Whole
 from llm_provider.selection import get_llm_provider, number
 from llm_provider.target import HELD, Target
@@ -56,6 +60,11 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 _DRAIN_BYTES = 8 * MAX_BODY_BYTES
 _MOST_DIGITS = 1000
 MESSAGE = "/api/chat"
+LINGER_SECONDS = 0.25
+"""How long a retiring process leaves an idle connection open: a request may be on its way."""
+_LOOK_SECONDS = 0.02
+
+_log = logging.getLogger("llm_provider.api")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -120,7 +129,9 @@ class ChatAPI:
             "context_size": capacity.context_size or target.context_size,
             "parallel": capacity.parallel or gate.parallel,
             "gpu_share": capacity.gpu_share,
-            "in_flight": gate.running,
+            "engine": gate.provider.base_url,
+            "in_flight": gate.running + gate.leaving,
+            "leaving": gate.leaving,
             "queued": gate.queued,
             "held": gate.held,
             "holding": gate.paused,
@@ -224,9 +235,9 @@ class Application(FastAPI):
         self.post(path, response_model=None, **described)(handler)
         self._lane[path] = self.routes[-1], handler
 
-    def enclose(self, keys: KeyFile, metrics: Metrics) -> None:
+    def enclose(self, gate: Gate, keys: KeyFile, metrics: Metrics) -> None:
         """Put the outermost layer around everything."""
-        self._edge = Edge(self._inside, keys, metrics)
+        self._edge = Edge(self._inside, gate, keys, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._edge is not None:
@@ -267,7 +278,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         tasks = (
             asyncio.create_task(gate.watch()),
-            asyncio.create_task(target.follow(gate, settings.drain_seconds)),
+            asyncio.create_task(target.follow(gate)),
         )
         try:
             yield
@@ -303,7 +314,7 @@ def create_app(
     app.answer(MESSAGE, api.message, **schema.operation(MESSAGE, *failures))
     for kind in (*FORESEEN, HTTPException):
         app.add_exception_handler(kind, answer_error)
-    app.enclose(settings.keys, metrics)
+    app.enclose(gate, settings.keys, metrics)
     return app
 
 
@@ -378,51 +389,165 @@ def _require(body: dict[str, Any], path: str) -> None:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which sends away what waits as soon as it is told to stop."""
+    """Uvicorn, which sends away what waits as soon as it is told to stop, and can retire.
+
+    Retiring (SIGUSR1), it takes no more connections and ends everything that came over those there
+    are; then it waits to be stopped, since a process that ended by itself would be started again.
+    """
 
     def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
         super().__init__(config)
+        self.lost_door = False
         self._gate = gate
+        self._passage = Passage(gate)
+        self._listeners = Listeners([])
+        self._retirement: asyncio.Task[None] | None = None
+
+    def serve_on(self, listeners: Listeners) -> None:
+        """Serve on these until told to stop."""
+        self._listeners = listeners
+        self.run(listeners.api)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        if self._listeners.engine is not None:
+            await self._passage.serve(self._listeners.engine)
+        if self._listeners.door is not None:
+            loop.add_reader(self._listeners.door, self._lose_door)
+        loop.add_signal_handler(signal.SIGUSR1, self._retire)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._gate.stop()
-        await super().shutdown(sockets)
+        if self._retirement is not None:
+            self._retirement.cancel()
+        await self._passage.close()
+        try:
+            await super().shutdown(sockets)
+        finally:
+            self._listeners.forget_own()
+
+    def _lose_door(self) -> None:
+        """End, and let go of its sockets: a new door could not open its own beside them."""
+        _log.error("the door is gone; this process ends, to be started with the sockets of another")
+        self._leave_door()
+        self.lost_door = True
+        # Whoever came through the door went with it: there is nobody to wait for.
+        self.config.timeout_graceful_shutdown = 0
+        self.should_exit = True
+
+    def _leave_door(self) -> None:
+        if self._listeners.door is not None:
+            asyncio.get_running_loop().remove_reader(self._listeners.door)
+
+    def _retire(self) -> None:
+        if self._retirement is not None or self.should_exit:
+            return
+        _log.info("retiring", extra={"in_flight": self._gate.running + self._gate.leaving})
+        self._gate.retire()
+        self._leave_door()
+        for server in self.servers[:-1] if self._listeners.own else self.servers:
+            server.close()
+        self._passage.shut()
+        self._listeners.close_shared()
+        self._retirement = asyncio.create_task(self._finish())
+
+    async def _finish(self) -> None:
+        """Wait until all that was accepted is answered; then be found no more."""
+        idle: dict[HttpToolsProtocol, float] = {}
+        while (clients := self._clients()) or not self._gate.empty:
+            now = time.monotonic()
+            idle = {
+                each: idle.get(each, now)
+                for each in clients
+                if each.cycle is None or each.cycle.response_complete
+            }
+            for each, since in idle.items():
+                if now - since >= LINGER_SECONDS:
+                    each.shutdown()
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._gate.stop()
+        self._listeners.forget_own()
+        for server in self.servers:
+            server.close()
+        _log.info("retired: all that came is answered")
+
+    def _clients(self) -> list[HttpToolsProtocol]:
+        """Connections over the network; over its own socket it is only asked how far it is."""
+        return [
+            each
+            for each in self.server_state.connections
+            if isinstance(each, HttpToolsProtocol) and each.client
+        ]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve the chat API until told to stop (SIGTERM, SIGINT). Exit status 2: a wrong setting."""
-    parser = argparse.ArgumentParser(prog="python -m llm_provider.api", description=__doc__)
-    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - it serves the network
-    parser.add_argument("--port", type=int, default=API_PORT)
-    arguments = parser.parse_args(argv)
-    logs.configure()
-    try:
-        app = create_app()
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 2
-    config = uvicorn.Config(
+def server_config(app: Application, **more: Any) -> uvicorn.Config:
+    """How uvicorn serves the chat API, wherever it listens."""
+    return uvicorn.Config(
         app,
-        host=arguments.host,
-        port=arguments.port,
         # Nobody stands between: an address in a header is whatever a client makes up.
         proxy_headers=False,
         http="httptools",
-        loop="uvloop",
         log_config=None,
         access_log=False,
         server_header=False,
-        # Longer than clients keep idle connections, so that they close them, between requests.
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=math.ceil(app.state.drain_seconds),
+        **more,
     )
-    server = Server(config, app.state.gate)
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        # Once it has stopped, uvicorn raises the signal again, to whoever had it before: had that
-        # been the system, a clean stop would end as one by a signal.
-        signal.signal(wanted, server.handle_exit)
-    server.run()
-    return 0 if server.started else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve the chat API until told to stop (SIGTERM, SIGINT); SIGUSR1 has it retire.
+
+    From the environment, beside what `create_app` reads: CHAT_API_DOOR (the door's socket, see
+    `listeners`; none: a port of its own) and CHAT_API_SOCKET (a Unix socket of its own, none).
+    Exit status 1: it could not start, or the door is gone; 2: a wrong setting.
+    """
+    parser = argparse.ArgumentParser(prog="python -m llm_provider.api", description=__doc__)
+    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - it serves the network
+    parser.add_argument("--port", type=int, default=API_PORT)
+    parser.add_argument(
+        "--engine-port",
+        type=int,
+        default=ENGINE_PORT,
+        help="of the door, for the engine",
+    )
+    arguments = parser.parse_args(argv)
+    logs.configure()
+    # It is told as soon as there is something that can retire, and ends nothing before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        app = create_app()
+        config = server_config(
+            app,
+            host=arguments.host,
+            port=arguments.port,
+            loop="uvloop",
+            # Longer than clients keep idle connections, so that they close them, between requests.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=math.ceil(app.state.drain_seconds),
+        )
+        server = Server(config, app.state.gate)
+        for wanted in (signal.SIGTERM, signal.SIGINT):
+            # Once it has stopped, uvicorn raises the signal again, to whoever had it before: had
+            # that been the system, a clean stop would end as one by a signal.
+            signal.signal(wanted, server.handle_exit)
+        listeners: Listeners | None
+        if door := os.environ.get("CHAT_API_DOOR"):
+            listeners = from_door(
+                Path(door), arguments.port, arguments.engine_port, lambda: server.should_exit
+            )
+        else:
+            listeners = Listeners([config.bind_socket()])
+        if listeners is None:
+            return 0  # told to stop while it waited for the door
+        if own := os.environ.get("CHAT_API_SOCKET"):
+            listeners.add_own(Path(own))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
+    server.serve_on(listeners)
+    return 0 if server.started and not server.lost_door else 1
 
 
 if __name__ == "__main__":

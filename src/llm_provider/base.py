@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from llm_provider import __version__
+from llm_provider import ENGINE_PORT, __version__
 from llm_provider.errors import (
     ConfigurationError,
     Interrupted,
@@ -28,7 +28,7 @@ from llm_provider.errors import (
 from llm_provider.sse import Ending, EventParser, json_of
 from llm_provider.wire import Exchange, Silent, Unreachable, Unreadable, Wire, WireError
 
-DEFAULT_BASE_URL = "http://127.0.0.1:11434"
+DEFAULT_BASE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 """Where a host of this project publishes its engine, whichever it is, to itself alone."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds of silence allowed: a long prompt on a small board takes minutes to the first token."""

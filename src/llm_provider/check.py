@@ -27,7 +27,7 @@ from llm_provider.errors import (
 
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence."
 MAX_TOKENS = 64
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1
 _NOT_TRIED = "not tried: "
 # llama-server rounds its context up to a multiple of this; a conversation may use what was asked.
 _CONTEXT_STEP = 256

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,15 @@ def main(argv: list[str] | None = None) -> int:
             # An answer may hold what the terminal cannot show; that is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
     try:
-        if not arguments.url:
-            raise ConfigurationError("No URL is given; use --url, or set OPENAI_BASE_URL.")
+        if getattr(arguments, "engine", None) is not None:
+            if arguments.url or arguments.key_file:
+                raise ConfigurationError(
+                    "--engine starts a chat API of its own; leave --url and --key-file out."
+                )
+        else:
+            arguments.url = arguments.url or os.environ.get("OPENAI_BASE_URL")
+            if not arguments.url:
+                raise ConfigurationError("No URL is given; use --url, or set OPENAI_BASE_URL.")
         status: int = asyncio.run(arguments.run(arguments))
         sys.stdout.flush()
         return status
@@ -84,7 +91,6 @@ def _parser() -> argparse.ArgumentParser:
         )
         made.add_argument(
             "--url",
-            default=os.environ.get("OPENAI_BASE_URL"),
             help="the chat API, such as http://198.18.40.11:8000 (default: OPENAI_BASE_URL)",
         )
         made.add_argument(
@@ -126,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_check(check: argparse.ArgumentParser) -> None:
+    check.add_argument(
+        "--engine",
+        metavar="FILE",
+        type=Path,
+        help="prove the engine that FILE describes (as LLM_ENGINE_FILE does), through a chat API "
+        "started for that alone, instead of a host's",
+    )
     check.add_argument("--provider", help="the provider that must serve")
     check.add_argument("--model", help="the model that must be served")
     check.add_argument("--prompt", help="what to ask (default: the capital of France)")
@@ -303,15 +316,22 @@ async def _check(arguments: argparse.Namespace) -> int:
         engine_log=_engine_log(arguments),
         seconds=arguments.timeout,
     )
-    key = _own_key(arguments)
-    if arguments.json:
-        report = await check(arguments.url, key, wanted)
-        print(json.dumps(report.as_dict()))
-    else:
-        display = for_stdout()
-        with display.busy("health"):
-            report = await check(arguments.url, key, wanted, watcher=display)
-        display.verdict(report)
+    async with AsyncExitStack() as serving:
+        url, key = arguments.url, None
+        if arguments.engine is None:
+            key = _own_key(arguments)
+        else:
+            from llm_provider.trial import trial
+
+            url, key = await serving.enter_async_context(trial(arguments.engine, os.environ))
+        if arguments.json:
+            report = await check(url, key, wanted)
+            print(json.dumps(report.as_dict()))
+        else:
+            display = for_stdout()
+            with display.busy("health"):
+                report = await check(url, key, wanted, watcher=display)
+            display.verdict(report)
     if not report.reachable:
         return NOT_REACHABLE
     return OK if report.ok else FAILED

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_provider.answers import APIError
+from llm_provider.gate import Gate
 from llm_provider.keys import KeyFile
 from llm_provider.metrics import Metrics
 
@@ -24,8 +25,9 @@ _log = logging.getLogger("llm_provider.api")
 class Edge:
     """Wraps the application; see the module."""
 
-    def __init__(self, app: ASGIApp, keys: KeyFile, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, keys: KeyFile, metrics: Metrics) -> None:
         self._app = app
+        self._gate = gate
         self._keys = keys
         self._metrics = metrics
 
@@ -51,6 +53,9 @@ class Edge:
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                 ]
+                if self._gate.retiring:
+                    # Said with an answer, it costs no client a request, as closing might.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         notes: dict[str, object] = {}

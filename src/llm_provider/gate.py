@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 QUEUE = 64
 """Requests that may wait beside those that run."""
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.1
 RECHECK_SECONDS = 5.0
 
 _log = logging.getLogger("llm_provider.engine")
@@ -69,7 +69,8 @@ class Turn:
         self.arrived = arrived
         self.need = need
         self.alone = False
-        self._provider: LLMProvider | None = None
+        self.leaving = False
+        self.provider = gate.provider
         self.taken = 0.0
         self.hold_left = hold_seconds
         self.held_until = math.inf
@@ -78,9 +79,8 @@ class Turn:
 
     def broke(self) -> None:
         """Have others held until the engine has been asked: it may have died, not this alone."""
-        if self._provider is not None:
-            # Not the error's own words, which may quote the request.
-            self._gate.lost(self._provider, f"{self._provider.name} broke off an answer.")
+        # Not the error's own words, which may quote the request.
+        self._gate.lost(self.provider, f"{self.provider.name} broke off an answer.")
 
     async def ask(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
         """Return `question`'s answer, put to the engine whose turn it is.
@@ -90,7 +90,7 @@ class Turn:
         Stopping, and whatever else `question` raises.
         """
         while True:
-            provider = self._provider = self._gate.provider
+            provider = self.provider
             try:
                 return await question(provider)
             except Interrupted:
@@ -118,6 +118,10 @@ class Gate:
         self.parallel = parallel
         self.capacity = Capacity()
         self.running = 0
+        self.leaving = 0
+        self._turns: set[Turn] = set()
+        self._former: list[LLMProvider] = []
+        self._closing: set[asyncio.Task[None]] = set()
         self._taken = 0.0
         self._hold_seconds = hold_seconds
         self._waiting: deque[Turn] = deque()  # by their numbers
@@ -125,13 +129,12 @@ class Gate:
         self._ready = False
         self._paused: str | None = None
         self.stopping = False
+        self.retiring = False
         self._shut_at = time.monotonic()
         self._expiry: asyncio.TimerHandle | None = None
         self._reason = f"{provider.name} has not been asked yet."
         self._load_failure: str | None = None
         self._lost = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     # What is told of it.
 
@@ -169,6 +172,11 @@ class Gate:
             return self._reason
         return f"{self._reason} Loading failed: {self._load_failure}"
 
+    @property
+    def empty(self) -> bool:
+        """Whether no request runs or waits."""
+        return not self._turns and not self._waiting
+
     # Requests.
 
     @asynccontextmanager
@@ -190,7 +198,9 @@ class Gate:
 
     async def again(self, turn: Turn) -> None:
         """Put a request that has not begun back to where it stood: before all that came later."""
-        if self.open:  # the engine is there again, or another: the place is still its own
+        if (
+            self.open and not turn.leaving
+        ):  # the engine is there again, or another: the place is still its own
             return
         await self.step_back(turn)
 
@@ -238,21 +248,36 @@ class Gate:
 
     def _enter(self, turn: Turn) -> None:
         turn.running = True
+        turn.leaving = False
+        turn.provider = self.provider
+        self._turns.add(turn)
         turn.taken = self._cost(turn)
         self._taken += turn.taken
         self.running += 1
-        self._idle.clear()
 
     def _leave(self, turn: Turn) -> None:
         if not turn.running:
             return
         turn.running = False
+        self._turns.discard(turn)
+        if turn.leaving:
+            self.leaving -= 1
+            if not self.leaving:
+                self._last_left()
+            return
         self.running -= 1
         self._taken -= turn.taken
         if self.running == 0:
             self._taken = 0.0  # infinity less itself is no number
-            self._idle.set()
         self._pump()
+
+    def _last_left(self) -> None:
+        """Close the engines that nobody asks any more."""
+        former, self._former = self._former, []
+        for provider in former:
+            task = asyncio.create_task(provider.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _pump(self) -> None:
         while self._waiting and self.open and self._fits(self._waiting[0]):
@@ -315,8 +340,8 @@ class Gate:
         self._changed(was_open)
 
     async def watch(self) -> None:
-        """Ask for ever: often, and loading what is not loaded, until ready; then now and then."""
-        while True:
+        """Ask until a stop: often, and loading what is not loaded, until ready; then seldom."""
+        while not self.stopping:
             try:
                 ready = await self.probe(load=True)
             except Exception:
@@ -377,7 +402,9 @@ class Gate:
     # Changes.
 
     def pause(self, reason: str) -> None:
-        """Hold requests until `resume` or `point`; those that run go on."""
+        """Hold requests until `resume` or `point`; those that run go on. Not any more, retiring."""
+        if self.retiring:
+            return
         was_open = self.open
         if self._paused is None:
             _log.info("requests are held: %s", reason)
@@ -392,26 +419,30 @@ class Gate:
         self._paused = None
         self._changed(was_open)
 
-    async def drained(self, seconds: float) -> bool:
-        """Wait until no request runs, for `seconds` at most; whether none does."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), seconds)
-        return self.running == 0
+    def point(self, provider: LLMProvider, parallel: int) -> None:
+        """Change over to another engine: no request is lost.
 
-    async def point(self, provider: LLMProvider, parallel: int, drain_seconds: float) -> None:
-        """Change over to another engine: no request that has not begun is lost.
-
-        New requests are held, and those that run may end within `drain_seconds` (then they are cut
-        off, and told). After `resume`, those held go on to `provider`, in order, once it is ready.
+        Those that run end at the engine where they began, as long as that is there; the others go
+        to `provider`, in order, once it is ready. Retiring, this stays with its engine.
         """
-        self.pause(f"The engine is being changed to {provider.name} with {provider.model}.")
-        if not await self.drained(drain_seconds):
-            _log.warning("cut off after %s s", drain_seconds, extra={"requests": self.running})
-        old, self.provider, self.parallel = self.provider, provider, parallel
+        if self.retiring:
+            return
+        for turn in self._turns:
+            turn.leaving = True
+        self.leaving += self.running
+        self.running, self._taken = 0, 0.0
+        self._former.append(self.provider)
+        self.provider, self.parallel = provider, parallel
         self.capacity = Capacity()
         self._load_failure = None
         self.lost(provider, f"{provider.name} has not been asked yet.")
-        await old.close()
+        if not self.leaving:
+            self._last_left()
+
+    def retire(self) -> None:
+        """Stay with this engine, and hold nothing on purpose: all that came is to be ended."""
+        self.retiring = True
+        self.resume()
 
     def stop(self) -> None:
         """Send away all that wait, and let none in; what runs goes on."""

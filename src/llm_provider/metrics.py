@@ -78,7 +78,7 @@ class _Line(Collector):
     def collect(self) -> Iterable[Metric]:
         gate = self._gate
         for name, text, value in (
-            ("requests_in_flight", "Requests at the engine.", gate.running),
+            ("requests_in_flight", "Requests at the engine.", gate.running + gate.leaving),
             ("requests_queued", "Requests that wait for a slot.", gate.queued),
             ("requests_held", "Requests that wait for the engine to be ready.", gate.held),
             ("slots", "Requests that may be at the engine at once.", gate.parallel),

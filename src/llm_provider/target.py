@@ -29,7 +29,7 @@ NAMES = frozenset(
     }
 )
 HELD = "Requests are held while the engine is being changed."
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 
 _log = logging.getLogger("llm_provider.engine")
 
@@ -61,16 +61,16 @@ class Target:
         """Whether requests are to be held."""
         return self.settings.get("LLM_HOLD") == "1"
 
-    async def follow(self, gate: Gate, drain_seconds: float) -> None:
-        """Change `gate` over to whatever the file says, for ever."""
+    async def follow(self, gate: Gate) -> None:
+        """Change `gate` over to whatever the file says, until it retires."""
         if self._file is None:
             return
-        while True:
+        while not gate.retiring:
             if self._file.changed():
-                await self._apply(gate, drain_seconds)
+                self._apply(gate)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _apply(self, gate: Gate, drain_seconds: float) -> None:
+    def _apply(self, gate: Gate) -> None:
         before = self._engine()
         try:
             settings = self._read()
@@ -81,7 +81,7 @@ class Target:
             return
         self.settings = settings
         if self._engine() != before:
-            await gate.point(provider, self.parallel, drain_seconds)
+            gate.point(provider, self.parallel)
         if self.hold:
             gate.pause(HELD)
         else:

@@ -138,7 +138,7 @@ class Container:
         self.key_file = _key() if plan["engine"]["key"] else None
         if plan["provider"] == "ollama":
             _offer(plan["model"])
-        self.words = _words(compose(plan)["services"]["engine"], env(plan), address)
+        self.words = _words(compose(plan)["services"]["engine-a"], env(plan), address)
 
     def image(self) -> str:
         """A reference to its image, which is there."""
@@ -287,7 +287,7 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) 
             r"\$\$|\$\{(\w+)\}", lambda name: values[name[1]] if name[1] else "$", str(text)
         )
 
-    words: list[str] = []
+    words = [f"--publish={address}:8080"]
     for key, value in service.items():
         if key == "user":
             words.append(f"--user={value}")
@@ -301,9 +301,6 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) 
             words += [f"--tmpfs={each}" for each in value]
         elif key == "environment":
             words += [f"--env={name}={filled(each)}" for name, each in value.items()]
-        elif key == "ports":
-            (published,) = value
-            words.append(f"--publish={address}:{published.rpartition(':')[2]}")
         elif key == "volumes":
             for volume in value:
                 place_ = (HOME / volume["source"]).resolve()

@@ -298,7 +298,7 @@ def test_daemon_json_that_is_not_json() -> None:
 def test_containers() -> None:
     item = {
         "Id": "4f2a",
-        "Name": "/edge-llm-engine",
+        "Name": "/edge-llm-engine-a",
         "Image": "sha256:cafe",
         "RestartCount": 2,
         "State": {
@@ -312,7 +312,7 @@ def test_containers() -> None:
         },
     }
     assert host.parse_containers(json.dumps([item])) == {
-        "engine": {
+        "edge-llm-engine-a": {
             "id": "4f2a",
             "image": "hub:5000/llamacpp@sha256:aa",
             "image_id": "sha256:cafe",
@@ -322,13 +322,12 @@ def test_containers() -> None:
             "started_at": "2026-11-22T17:43:10.123456789Z",
             "config_hash": "0d5e",
         },
-        "api": None,
     }
 
 
-@pytest.mark.parametrize("text", ["", "[]\n", "[]\nError: No such container: edge-llm-api\n"])
+@pytest.mark.parametrize("text", ["", "[]\n", "[]\nError: No such container: edge-llm-api-a\n"])
 def test_no_containers(text: str) -> None:
-    assert host.parse_containers(text) == {"engine": None, "api": None}
+    assert host.parse_containers(text) == {}
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,14 @@ def test_bare_board(fake_host: FakeHost) -> None:
     }
     assert state["ports"] == {"8000": None, "11434": None}
     assert state["deployment"] == {
-        "files": {"docker-compose.yml": None, ".env": None},
+        "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
         "secrets": {},
-        "containers": {"engine": None, "api": None},
+        "containers": {"engine": None, "api": None, "door": None},
+        "release": None,
+        "previous": None,
+        "change": None,
+        "lock": None,
+        "history": [],
         "ollama": {},
         "images": [],
         "engine_log": {
@@ -121,10 +126,10 @@ def test_deployed(fake_host: FakeHost) -> None:
     fake_host.docker(
         info=fake_host.answer("info", {"ServerVersion": "26.1.5", "Runtimes": {"runc": {}}}),
         ps=fake_host.answer(
-            "ps", {"Names": "edge-llm-api", "Ports": "0.0.0.0:8000->8000/tcp, 8080/tcp"}
+            "ps", {"Names": "edge-llm-door", "Ports": "0.0.0.0:8000->8000/tcp, 8080/tcp"}
         ),
         # One of the two is missing: docker prints the other, and fails.
-        inspect=fake_host.answer("inspect", [container("edge-llm-engine", started)]) + "; exit 1",
+        inspect=fake_host.answer("inspect", [container("edge-llm-engine-a", started)]) + "; exit 1",
         image=fake_host.answer("image", {"Repository": "a", "Tag": "1", "Digest": "sha256:d"}),
         # The engine writes to its standard error; docker keeps that apart.
         logs=f"/bin/cat {log} >&2",
@@ -139,7 +144,7 @@ def test_deployed(fake_host: FakeHost) -> None:
     assert state["ports"]["8000"] == {
         "addresses": ["0.0.0.0"],
         "process": None,
-        "container": "edge-llm-api",
+        "container": "edge-llm-door",
     }
     deployment = state["deployment"]
     assert deployment["files"] == {
@@ -150,6 +155,7 @@ def test_deployed(fake_host: FakeHost) -> None:
             "uid": os.getuid(),
             "gid": env.stat().st_gid,
         },
+        "engine/engine.env": None,
     }
     assert deployment["containers"]["engine"]["health"] == "healthy"
     assert deployment["containers"]["engine"]["config_hash"] is None
@@ -164,14 +170,14 @@ def test_deployed(fake_host: FakeHost) -> None:
     calls = fake_host.log.read_text().splitlines()
     assert len(calls) == 5
     assert calls[-1] == (
-        f"logs --timestamps --since {started} --until 2026-11-22T17:58:10Z id-of-edge-llm-engine"
+        f"logs --timestamps --since {started} --until 2026-11-22T17:58:10Z id-of-edge-llm-engine-a"
     )
 
 
 def test_a_long_log_is_not_read_to_its_end(fake_host: FakeHost) -> None:
     started = "2026-11-22T17:43:10Z"
     fake_host.docker(
-        inspect=fake_host.answer("inspect", [container("edge-llm-engine", started)]),
+        inspect=fake_host.answer("inspect", [container("edge-llm-engine-a", started)]),
         logs="while echo 2026-11-22T17:43:10.5Z request; do :; done",
     )
     began = time.monotonic()
@@ -180,7 +186,7 @@ def test_a_long_log_is_not_read_to_its_end(fake_host: FakeHost) -> None:
 
 
 def test_a_container_that_never_started_has_no_log(fake_host: FakeHost) -> None:
-    never = container("edge-llm-engine", "0001-01-01T00:00:00Z")
+    never = container("edge-llm-engine-a", "0001-01-01T00:00:00Z")
     fake_host.docker(inspect=fake_host.answer("inspect", [never]))
     assert read(fake_host)["deployment"]["engine_log"]["layers_total"] is None
     assert "logs" not in fake_host.log.read_text()
@@ -192,7 +198,7 @@ def test_docker_that_is_dead(fake_host: FakeHost) -> None:
     assert state["docker"]["cli"] is True
     assert state["docker"]["running"] is False
     assert state["docker"]["error"] == "Is it running?"
-    assert state["deployment"]["containers"] == {"engine": None, "api": None}
+    assert state["deployment"]["containers"] == {"engine": None, "api": None, "door": None}
 
 
 def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

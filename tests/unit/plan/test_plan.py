@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from filter_plugins.plan import (
     docker_in_place,
     estimate_memory,
     models_in_place,
+    release_in_place,
     stack_in_place,
 )
 from tests.unit.plan.conftest import OWN_IMAGE, Change
@@ -210,6 +212,11 @@ LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": 
             LISTENER | {"container": "ollama"},
             "port 11434 is needed for the engine and is in use by container ollama; stop it",
         ),
+        (
+            "deployment.lock",
+            {"by": "alice@laptop", "since": "2026-11-22T10:00:00Z"},
+            "alice@laptop has been changing the host since 2026-11-22T10:00:00Z; run this again",
+        ),
         ("board.root", False, "the host was not read as root; set ansible_become: true for it."),
         ("docker.compose", "v2.17.3-x", "has docker compose v2.17.3-x; accepted is 2.18 or newer."),
         ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json cannot be read: no JSON"),
@@ -296,7 +303,7 @@ def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
 def test_own_containers_may_hold_the_ports(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
-    state = changed(jetson, "ports.8000", LISTENER | {"container": "edge-llm-api"})
+    state = changed(jetson, "ports.8000", LISTENER | {"container": "edge-llm-door"})
     assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
 
 
@@ -410,25 +417,45 @@ def test_stack_in_place(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
-    files = {"docker-compose.yml": "1", ".env": "2"}
+    files = {"docker-compose.yml": "1", ".env": "2", "engine.env": "3"}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    there = {"docker-compose.yml": "1", ".env": "2", "engine/engine.env": "3"}
     up = {"status": "running", "health": "healthy"}
     state = copy.deepcopy(jetson)
-    state["deployment"] = {
-        "files": {"docker-compose.yml": {"sha256": "1"}, ".env": {"sha256": "2"}},
+    state["deployment"] |= {
+        "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
         "secrets": {"api_keys": True, "engine_key": True},
-        "containers": {"engine": up | {"image": OWN_IMAGE}, "api": up | {"image": "api:1"}},
+        "containers": {
+            "engine": up | {"image": OWN_IMAGE},
+            "api": up | {"image": "api:1"},
+            "door": up | {"image": "api:0", "health": None},
+        },
         "images": ["api:1"],
+        "release": {
+            "rendered": hashes,
+            "written": {name: f"written {text}" for name, text in files.items()},
+            "plan": plan,
+        },
     }
     assert stack_in_place(state, plan, "api:1", files)
     assert not stack_in_place(state, plan, "api:2", files)
     assert not stack_in_place(state, plan, "api:1", files | {".env": "3"})
+    relocked = copy.deepcopy(plan)
+    relocked["model"]["sha256"] = "0" * 64
+    assert not stack_in_place(state, relocked, "api:1", files)
+    rotated = changed(state, "deployment.secrets.api_keys", False)
+    assert not stack_in_place(rotated, plan, "api:1", files)
+    assert release_in_place(rotated, plan, "api:1", files)
     for path, value in (
-        ("deployment.secrets.api_keys", False),
-        ("deployment.files", {"docker-compose.yml": {"sha256": "1"}, ".env": None}),
+        ("deployment.files", state["deployment"]["files"] | {".env": None}),
+        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),
         ("deployment.containers.engine", None),
         ("deployment.containers.engine.status", "exited"),
         ("deployment.containers.api.health", "unhealthy"),
         ("deployment.containers.engine.image", "other"),
+        ("deployment.containers.door", None),
         ("deployment.images", []),
+        ("deployment.release", None),
+        ("deployment.change", {"from": 1, "to": 2}),
     ):
-        assert not stack_in_place(changed(state, path, value), plan, "api:1", files), path
+        assert not release_in_place(changed(state, path, value), plan, "api:1", files), path

@@ -353,7 +353,7 @@ def test_the_settings_are_the_codes() -> None:
         for path in SOURCE.glob("*.py")
         if re.search(r"\benviron\b", path.read_text()) and path.name != "cli.py"
     }
-    assert readers == {"api.py", "selection.py", "target.py"}
+    assert readers == {"api.py", "healthcheck.py", "selection.py", "target.py", "trial.py"}
     known = (set.union(*(_constants(name) for name in readers)) | NAMES) - {"GET", "POST"}
     assert known >= {"CHAT_API_KEYS_FILE", "LLM_MODEL", "HARDWARE", "PARALLEL"}
     assert _named([row[0] for row in _rows(API, "Settings")]) == known

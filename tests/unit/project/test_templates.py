@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from filter_plugins.plan import deployment_plan
+from llm_provider.target import NAMES
 from tests.unit.plan.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
 __all__ = ["catalogues", "jetson"]
@@ -69,13 +70,14 @@ def test_env_says_what_runs(plan: dict[str, Any]) -> None:
 
 def test_compose_takes_only_what_env_has(plan: dict[str, Any]) -> None:
     used = set(re.findall(r"\$\{(\w+)\}", json.dumps(compose(plan))))
-    assert used <= set(env(plan))
+    # The host adds which image the door has: that of the door that runs.
+    assert used <= set(env(plan)) | {"DOOR_IMAGE"}
     assert "ENGINE_IMAGE" in used
 
 
 def test_a_key_is_read_where_the_engine_runs(plan: dict[str, Any]) -> None:
     """Not by compose, which would tell it to whoever asks docker about the container."""
-    found = compose(plan)["services"]["engine"]
+    found = compose(plan)["services"]["engine-a"]
     assert "KEY" not in " ".join(found["environment"])
     words = [*found.get("entrypoint", []), *found["command"]]
     assert ("/run/secrets/engine_key" in " ".join(words)) == plan["engine"]["key"]
@@ -83,7 +85,7 @@ def test_a_key_is_read_where_the_engine_runs(plan: dict[str, Any]) -> None:
     assert not re.search(r"(?<!\$)\$(?![${])", " ".join(words))
 
 
-@pytest.mark.parametrize("service", ["engine", "api"])
+@pytest.mark.parametrize("service", ["door", "engine-a", "api-a"])
 def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
     found = compose(plan)["services"][service]
     assert found["user"] == "10010:10010"
@@ -91,20 +93,35 @@ def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert found["restart"] == "unless-stopped"
-    assert all(volume["read_only"] for volume in found["volumes"])
+    writable = [each["source"] for each in found["volumes"] if not each.get("read_only")]
+    # Sockets are made there, of the door and of the chat API.
+    assert writable == ([] if service == "engine-a" else ["./run"])
 
 
 def test_only_the_chat_api_is_published_beyond_the_host(plan: dict[str, Any]) -> None:
     services = compose(plan)["services"]
-    assert services["engine"]["ports"] == ["127.0.0.1:11434:8080"]
-    assert services["api"]["ports"] == ["8000:8000"]
+    published = {name: each["ports"] for name, each in services.items() if "ports" in each}
+    assert published == {"door": ["8000:8000", "127.0.0.1:11434:11434"]}
+
+
+def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, Any]) -> None:
+    """Else it would be another container for every engine, and a swap would cut its clients off."""
+    text = render("engine.env.j2", stack_plan=plan)
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    told = dict(line.split("=", 1) for line in lines)
+    assert told["LLM_BASE_URL"] == "http://engine-a:8080"
+    assert ("LLM_API_KEY_FILE" in told) == plan["engine"]["key"]
+    assert set(told) <= NAMES
+    environment = compose(plan)["services"]["api-a"]["environment"]
+    assert not NAMES & set(environment)
 
 
 def test_start_interval_is_left_out_for_an_older_docker(plan: dict[str, Any]) -> None:
-    for service in compose(plan)["services"].values():
-        assert service["healthcheck"]["start_interval"] == "1s"
-    for service in compose(plan, __stack_start_interval=False)["services"].values():
-        assert "start_interval" not in service["healthcheck"]
+    for name in ("engine-a", "api-a"):
+        services = compose(plan)["services"]
+        assert services[name]["healthcheck"]["start_interval"] == "1s"
+        services = compose(plan, __stack_start_interval=False)["services"]
+        assert "start_interval" not in services[name]["healthcheck"]
 
 
 def test_a_missing_name_is_an_error(plan: dict[str, Any]) -> None:
@@ -115,5 +132,6 @@ def test_a_missing_name_is_an_error(plan: dict[str, Any]) -> None:
 def test_no_template_goes_untested() -> None:
     assert {path.name for path in Path(ROOT / "templates").iterdir()} == {
         "docker-compose.yml.j2",
+        "engine.env.j2",
         "env.j2",
     }

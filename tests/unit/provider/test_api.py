@@ -51,7 +51,9 @@ POSTS = {
 }
 
 
-async def test_health_is_open_and_ready_reports(api: str, client: httpx.AsyncClient) -> None:
+async def test_health_is_open_and_ready_reports(
+    api: str, engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
     async with httpx.AsyncClient(base_url=api) as stranger:
         answer = await stranger.get("/health")
         assert (answer.status_code, answer.json()) == (
@@ -68,7 +70,9 @@ async def test_health_is_open_and_ready_reports(api: str, client: httpx.AsyncCli
             "context_size": CONTEXT,
             "parallel": SLOTS,
             "gpu_share": None,
+            "engine": engine.url,
             "in_flight": 0,
+            "leaving": 0,
             "queued": 0,
             "held": 0,
             "holding": False,

@@ -5,6 +5,7 @@ import asyncio
 import fcntl
 import io
 import json
+import logging
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from llm_provider.display import printable
 from module_utils.edge_llm_host import parse_engine_log
 
 from . import fake
-from .fake import FakeEngine, free_port
+from .fake import FakeEngine, free_port, until
 from .scripted import (
     ANSWER,
     DONE,
@@ -193,6 +195,76 @@ async def test_check_gpu_by_what_ollama_says(
     server.reset({"ready": reply(READY | {"provider": "ollama", "gpu_share": 0.5})})
     assert await run("check", "--gpu") == FAILED
     assert "✗ gpu      50.0% of the model" in capsys.readouterr().out
+
+
+@pytest.fixture
+def engine_file(engine: FakeEngine, tmp_path: Path) -> Path:
+    """Of LLM_ENGINE_FILE's form, as it is while a swap holds requests."""
+    path = tmp_path / "engine.env"
+    lines = ("LLM_PROVIDER=llamacpp", f"LLM_BASE_URL={engine.url}", "LLM_MODEL=smoke")
+    path.write_text("\n".join((*lines, "PARALLEL=2", "LLM_HOLD=1")))
+    return path
+
+
+async def test_check_of_an_engine_by_itself(
+    engine: FakeEngine,
+    engine_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No chat API is there, none is needed, and nobody else can ask this one."""
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://board:8000/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "for-the-board")
+    arguments = ("check", "--engine", str(engine_file), "--answer", fake.ANSWER)
+    assert await run(*arguments, "--provider", "llamacpp", "--parallel", str(fake.SLOTS)) == OK
+    captured = capsys.readouterr()
+    out = captured.out.splitlines()
+    assert [line.split()[:2] for line in out[:-1]] == [["✓", name] for name in NAMES]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+: all checks passed\.", out[-1])
+    assert captured.err == ""
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert await run(*arguments, "--json") == OK
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], report["provider"], report["model"]) == (True, "llamacpp", "smoke")
+    assert await run(*arguments, "--json", "--provider", "ollama") == FAILED
+    assert not json.loads(capsys.readouterr().out)["ok"]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert not logging.root.manager.disable
+
+
+async def test_check_of_an_engine_waits_for_it(
+    engine: FakeEngine, engine_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.loading = True
+    assert await run("check", "--engine", str(engine_file), "--timeout", "0.3", "--json") == FAILED
+    captured = capsys.readouterr()
+    assert "Loading model" in json.loads(captured.out)["checks"][2]["seen"]
+    assert captured.err == ""  # not even that it is not ready, which the report says
+    command = asyncio.create_task(run("check", "--engine", str(engine_file), "--json"))
+    await asyncio.sleep(0.5)
+    assert not command.done()
+    engine.loading = False
+    began = time.monotonic()
+    assert await command == OK
+    assert time.monotonic() - began < 2
+
+
+async def test_check_of_an_engine_keeps_its_key_to_itself(
+    engine: FakeEngine, engine_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made for the occasion, in a file for this user alone, which is gone afterwards."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    goes_on = engine.paused()
+    command = asyncio.create_task(run("check", "--engine", str(engine_file), "--json"))
+    await until(lambda: engine.running == 1)
+    (found,) = (tmp_path / "temporary").iterdir()
+    assert found.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"[0-9a-f]{64}\n", found.read_text())
+    goes_on.set()
+    assert await command == OK
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 # chat
@@ -404,6 +476,16 @@ def test_a_reader_that_has_had_enough(server: Scripted) -> None:
     ("arguments", "sentence"),
     [
         (("check",), "No URL is given; use --url, or set OPENAI_BASE_URL."),
+        (
+            ("check", "--engine", "x", "--url", "http://b"),
+            "--engine starts a chat API of its own; leave --url and --key-file out.",
+        ),
+        (
+            ("check", "--engine", "x", "--key-file", "-"),
+            "--engine starts a chat API of its own; leave --url and --key-file out.",
+        ),
+        (("check", "--engine", "absent"), "The engine file absent cannot be read: "),
+        (("check", "--engine", "/dev/null"), "The engine file /dev/null is empty"),
         (("check", "--url", "board:8000"), "The address 'board:8000' is not usable"),
         (("chat", "--url", "http://b", "--key-file", "absent", "Hi"), "key file cannot be read"),
         (("models", "--url", "http://b", "--key-file", "/dev/null"), "/dev/null holds no key"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -117,7 +116,7 @@ async def lined(stub: Stub, parallel: int = 2, hold: float = 5.0) -> AsyncIterat
             task.cancel()
         await asyncio.gather(*line.tasks.values(), return_exceptions=True)
         assert (gate.running, gate.queued, gate.held) == (0, 0, 0)
-        assert await gate.drained(0.1)
+        assert gate.empty and not gate.leaving
 
 
 def lose(gate: Gate, reason: str = "gone") -> None:
@@ -598,8 +597,7 @@ async def test_what_is_asked_of_a_former_engine_does_not_open_for_the_new(stub: 
     asked = asyncio.create_task(gate.probe())
     await asyncio.sleep(0)
     stub.problem = Loading("It loads.")
-    await gate.point(stub, 3, 1)
-    gate.resume()
+    gate.point(stub, 3)
     goes_on.set()
     assert not await asked
     assert (gate.open, gate.capacity) == (False, Capacity())
@@ -620,33 +618,46 @@ async def test_changing_over_loses_nobody(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
         await line.come("a", "b", "c")
         new = Stub("new")
-        change = asyncio.create_task(line.gate.point(new, 2, 5))
-        await asyncio.sleep(0)
-        assert line.gate.waiting_for == "The engine is being changed to stub with new."
+        line.gate.point(new, 2)
+        assert line.gate.waiting_for == "stub has not been asked yet."
         await line.come("d")
-        assert line.numbers() == (1, 0, 3)
-        assert not stub.closed
-        await line.leave("a")  # it may end in its own time
-        await asyncio.wait_for(change, 1)
-        assert (stub.closed, line.gate.provider) == (True, new)
-        assert line.numbers() == (0, 0, 3)
-        line.gate.resume()
-        assert line.numbers() == (0, 0, 3)  # the new one has not been asked yet
+        # What runs ends in its own time, where it began; the others have the new one to themselves.
+        assert (line.gate.leaving, line.numbers()) == (1, (0, 0, 3))
         assert await line.gate.probe()
-        assert line.numbers() == (2, 1, 0)
+        assert (line.gate.leaving, line.numbers()) == (1, (2, 1, 0))
+        await asyncio.sleep(0)
+        assert (line.turns["a"].provider, line.turns["b"].provider) == (stub, new)
+        assert not stub.closed
+        assert not line.gate.empty
+        await line.leave("a")
+        await until(lambda: stub.closed)
+        assert (line.gate.leaving, line.numbers()) == (0, (2, 1, 0))
         await line.leave("b", "c", "d")
         assert line.entered == ["a", "b", "c", "d"]
+        assert not new.closed
 
 
-async def test_changing_over_waits_so_long_and_no_longer(
-    stub: Stub, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_engine_that_nobody_asks_is_closed_at_once(stub: Stub) -> None:
+    async with lined(stub) as line:
+        line.gate.point(Stub("new"), 1)
+        await until(lambda: stub.closed)
+
+
+async def test_changing_over_twice_closes_both(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
         await line.come("a")
-        await asyncio.wait_for(line.gate.point(Stub("new"), 1, 0.1), 2)
-        assert stub.closed  # which cuts "a" off
-        (record,) = [one for one in caplog.records if "cut off" in one.getMessage()]
-        assert record.levelno == logging.WARNING
+        second, third = Stub("second"), Stub("third")
+        line.gate.point(second, 1)
+        await line.gate.probe()
+        await line.come("b")
+        line.gate.point(third, 1)
+        assert line.gate.leaving == 2
+        await line.leave("a")
+        await asyncio.sleep(0)
+        assert line.gate.leaving == 1
+        await line.leave("b")
+        await until(lambda: stub.closed and second.closed)
+        assert not third.closed
 
 
 async def test_what_had_not_begun_at_the_former_engine_goes_to_the_new(stub: Stub) -> None:
@@ -669,8 +680,8 @@ async def test_what_had_not_begun_at_the_former_engine_goes_to_the_new(stub: Stu
 
         asked = asyncio.create_task(request())
         await begun.wait()
-        await gate.point(new, 1, 0.01)
-        gate.resume()
+        gate.point(new, 1)
+        stub.closed = True  # the engine goes before it has begun
         assert await gate.probe()
         assert await asyncio.wait_for(asked, 2) == "an answer"
 
@@ -685,6 +696,44 @@ async def test_stopping_sends_away_who_waits(stub: Stub) -> None:
         with pytest.raises(Stopping):
             await line.gate.again(line.turns["a"])
         await line.leave("a")
+
+
+async def test_who_retires_holds_nobody_on_purpose(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        line.gate.pause("Held.")
+        await line.come("a", "b")
+        assert line.numbers() == (0, 0, 2)
+        assert not line.gate.empty
+        line.gate.retire()
+        assert line.numbers() == (1, 1, 0)
+        line.gate.pause("Held again.")
+        assert (line.gate.paused, line.gate.open) == (False, True)
+        await line.come("c")  # over a connection that it still has
+        await line.leave("a", "b")
+        assert not line.gate.empty
+        await line.leave("c")
+        assert line.gate.empty
+        assert line.entered == ["a", "b", "c"]
+
+
+async def test_who_retires_stays_with_its_engine(stub: Stub) -> None:
+    async with lined(stub, parallel=1) as line:
+        await line.come("a", "b")
+        line.gate.retire()
+        line.gate.point(Stub("new"), 2)
+        assert (line.gate.provider, line.gate.parallel, stub.closed) == (stub, 1, False)
+        assert line.numbers() == (1, 1, 0)
+        await line.leave("a", "b")
+
+
+async def test_a_stop_ends_the_watch(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_provider.gate.RECHECK_SECONDS", 0.01)
+    gate = Gate(stub, 1, 5)
+    watch = asyncio.create_task(gate.watch())
+    await until(lambda: gate.ready)
+    assert not watch.done()
+    gate.stop()
+    await asyncio.wait_for(watch, 2)
 
 
 # All of it at once.
@@ -727,6 +776,7 @@ async def test_no_place_is_ever_lost(seed: int) -> None:
         gate.resume,
         lambda: chance.choice(tasks).cancel(),
         lambda: chance.choice(tasks).cancel(),
+        lambda: gate.point((Stub, Sharing)[seed % 2](), 3),
     ]
     tasks: list[asyncio.Task[None]] = []
     for _ in range(300):
@@ -745,4 +795,4 @@ async def test_no_place_is_ever_lost(seed: int) -> None:
     assert sum(ended.values()) <= len(tasks)  # some are cancelled before they begin
     assert ended["answered"] > 20
     assert (gate.running, gate.queued, gate.held) == (0, 0, 0)
-    assert await gate.drained(0)
+    assert gate.empty

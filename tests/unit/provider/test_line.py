@@ -385,12 +385,16 @@ async def test_another_engine_while_requests_run_and_wait(
         crowd = Crowd(client)
         await crowd.come(6)
         file.point(other, "LLM_MODEL=smoke", "PARALLEL=2")
-        await numbered(client, (1, 0, 5))
-        assert "being changed to ollama with smoke" in (await client.get("/ready")).text
-        assert other.posts == []
+        await reported(client, "leaving", 1)
+        await asyncio.wait_for(asyncio.gather(*crowd.tasks[1:]), 5)
         await crowd.come(2)
+        await asyncio.wait_for(asyncio.gather(*crowd.tasks[6:]), 5)
+        # Not hurried: the engine before has it to its end.
+        assert not crowd.tasks[0].done()
+        assert await numbers(client) == (1, 0, 0)
         goes_on.set()
         assert_all_answered(await crowd.answers())
+        await reported(client, "leaving", 0)
         report = (await client.get("/ready")).json()
     assert seeds(engine) == [0]
     assert sorted(seeds(other)) == [1, 2, 3, 4, 5, 6, 7]
@@ -444,23 +448,28 @@ async def test_a_model_that_is_named_is_the_one_that_answers(
     assert [body["model"] for body in engine.asked] == ["next"] * 3
 
 
-async def test_who_runs_too_long_is_cut_off_and_told(
+async def test_who_still_runs_when_the_engine_before_goes_is_told(
     engine: FakeEngine, other: FakeEngine, file: EngineFile, keys: Path
 ) -> None:
+    goes = asyncio.Event()
+
     async def begun(exchange: Exchange) -> None:
         if exchange.body["stream"]:
             await exchange.begin_stream()
             await exchange.chunk(event("Hel"))
-        await asyncio.sleep(60)
+        await goes.wait()
+        raise ConnectionError
 
     engine.on(CHAT, begun)
     file.point(engine)
-    async with repointable(file, keys, LLM_DRAIN_SECONDS="0.3", PARALLEL="2") as client:
+    async with repointable(file, keys, PARALLEL="2") as client:
         crowd = Crowd(client)
         await crowd.come(3)
         await until(lambda: engine.running == 2)
         file.point(other)
-        whole, streamed, waiting = await asyncio.wait_for(crowd.answers(), 15)
+        waiting = await asyncio.wait_for(crowd.tasks[2], 15)
+        goes.set()
+        whole, streamed, _ = await asyncio.wait_for(crowd.answers(), 15)
     assert (whole.status_code, error_of(whole)["code"]) == (502, "engine_error")
     assert streamed.status_code == 200
     assert streamed.content.startswith(event("Hel"))
@@ -578,3 +587,21 @@ async def test_to_and_fro_under_load(
     assert all(whole == completion() for whole in wholes)
     assert streams == {stream_of(), stream_of(kind="ollama")}
     assert len(engine.asked) + len(other.asked) == len(answers)  # and nothing twice
+
+
+async def test_names_beside_the_engine_change_nothing(
+    engine: FakeEngine, file: EngineFile, keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is written anew: what runs is neither waited for nor cut off."""
+    file.point(engine)
+    async with repointable(file, keys) as client:
+        goes_on = engine.paused()
+        crowd = Crowd(client)
+        await crowd.come(2)
+        for more in ("# a remark", "LLM_HOLD=0", "LLM_HOLD="):
+            file.point(engine, more)
+            await asyncio.sleep(0.2)
+        await numbered(client, (1, 1, 0))
+        goes_on.set()
+        assert_all_answered(await crowd.answers())
+    assert "engine not ready" not in caplog.text

@@ -1,0 +1,302 @@
+#!/usr/bin/python
+"""The release module: parameters in, a release on the host out; see `edge_llm_release`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.edge_llm_host import ROOT
+from ansible.module_utils.edge_llm_release import (
+    COMPOSE,
+    ENGINE,
+    ENV,
+    RELEASES,
+    UNIT,
+    Failure,
+    Host,
+    Release,
+    former,
+    recover,
+    sha256,
+    stage,
+    unslotted,
+    write,
+)
+
+DOCUMENTATION = r"""
+module: release
+short_description: Change a host over to a release, and back where it is not proven
+description:
+  - Stages a release, changes over to it, proves it, and commits it; or puts the one before back,
+    and fails.
+  - The change itself runs on the host as a unit of systemd's, so that it comes to an end
+    whatever becomes of the connection.
+  - In check mode tells whether anything would change, and what of the files.
+options:
+  root:
+    description: The deployment's folder.
+    type: path
+    default: /opt/edge-llm
+  action:
+    description:
+      - V(deploy) changes to what the other options say.
+      - V(rollback) changes to what O(to) was.
+    type: str
+    choices: [deploy, rollback]
+    default: deploy
+  compose:
+    description: The text of docker-compose.yml, for slot a of both parts.
+    type: str
+    default: ""
+  env:
+    description: The text of .env.
+    type: str
+    default: ""
+  engine:
+    description: The text of the file by which the chat API finds its engine.
+    type: str
+    default: ""
+  about:
+    description: >-
+      What else a release says of itself; plan, start_timeout, drain_timeout and swap.
+    type: dict
+    default: {}
+  to:
+    description: The number of the release to go back to. The previous one, where this is left out.
+    type: int
+  expected:
+    description: The number of the release that the host ran when it was looked at; 0 for none.
+    type: int
+  host:
+    description: The host's name, for the sentences.
+    type: str
+    required: true
+  by:
+    description: Who changes the host, for whoever comes meanwhile.
+    type: str
+    required: true
+author: edge-llm
+"""
+
+EXAMPLES = r"""
+- name: Go back
+  release:
+    host: jetson-01
+    action: rollback
+    expected: 7
+    by: alice@laptop
+"""
+
+RETURN = r"""
+told:
+  description: >-
+    What became of it: from, to, provider, model, parts (that changed), beside (whether both engines
+    were loaded at once), pause and seconds (of the pause that clients met, and of the whole
+    change), steps (the seconds of each), outcome.
+  returned: success
+  type: dict
+"""
+
+SERVICE = """\
+[Unit]
+Description=The current release of edge-llm: started whole, after whatever cut the last change short
+After=docker.service
+PartOf=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+Environment=EDGE_LLM_ROOT={root}
+WorkingDirectory={root}/lib
+ExecStart={python} -m edge_llm.edge_llm_release restore
+TimeoutStartSec=infinity
+
+[Install]
+WantedBy=docker.service
+"""
+
+
+def install(root: Path) -> None:
+    """Put the program that changes releases, and restores one at the host's start, on the host."""
+    lib = root / "lib" / "edge_llm"
+    lib.mkdir(parents=True, exist_ok=True)
+    files = {lib / "__init__.py": ""}
+    for name in ("edge_llm_host", "edge_llm_models", "edge_llm_release"):
+        spec = importlib.util.find_spec(f"ansible.module_utils.{name}")
+        # Its text, from the archive in which Ansible brings a module.
+        source = spec.loader.get_source(spec.name) if spec and spec.loader else None  # type: ignore[attr-defined]
+        files[lib / f"{name}.py"] = source or ""
+    unit = Path("/etc/systemd/system/edge-llm.service")
+    files[unit] = SERVICE.format(root=root, python=sys.executable)
+    changed = {path: text for path, text in files.items() if _text(path) != text}
+    for path, text in changed.items():
+        write(path, text)
+    if unit in changed:
+        systemctl("daemon-reload")
+        # Active from now on: it is started again with Docker only if it is.
+        systemctl("enable", "--now", "edge-llm.service")
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def systemctl(*words: str) -> None:
+    """Run systemctl; raises Failure where it fails."""
+    done = subprocess.run(
+        ["systemctl", "--quiet", *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Failure(f"systemctl {' '.join(words)} failed: {done.stderr.strip()}")
+
+
+def run_change(host: Host, number: int, action: str, by: str) -> None:
+    """Have systemd run the change, and wait for its end; what it left half done is undone then."""
+    program = [sys.executable, "-m", "edge_llm.edge_llm_release"]
+    done = subprocess.run(
+        [
+            "systemd-run", "--quiet", "--wait", "--collect", f"--unit={UNIT}",
+            f"--setenv=EDGE_LLM_ROOT={host.root}",
+            f"--property=WorkingDirectory={host.root}/lib",
+            f"--property=ExecStopPost={' '.join(program)} restore",
+            *program, "change", str(number), action, by,
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # What became of it stands in the history; systemd's own refusal does not.
+    if done.returncode != 0 and done.stderr.strip():
+        raise Failure(f"the change could not be run: {done.stderr.strip()}")
+
+
+def outcome(host: Host, number: int, since: int) -> dict[str, Any]:
+    """What the history says of the change, and of what became of the host after it."""
+    lines = history(host)[since:]
+    told = next(
+        (each for each in lines if each.get("to") == number and each["action"] != "recover"), None
+    )
+    recovered = next((each for each in lines if each["action"] == "recover"), None)
+    if told is None:
+        told = {"outcome": "failed", "reason": "the change was killed", "to": number}
+    if told["outcome"] == "failed" and recovered:
+        told = {**told, "outcome": "restored"}
+    return told
+
+
+def history(host: Host) -> list[dict[str, Any]]:
+    """All lines of the host's history."""
+    text = _text(host.root / RELEASES / "history.jsonl") or ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def sentence(told: dict[str, Any], before: Release | None, to: Release) -> str:
+    """Why the host failed, and what it serves now."""
+    parts = [f"{to} was not kept: {told['reason']}."]
+    if told.get("log"):
+        parts.append(f"Its engine said last:\n{told['log']}\n")
+    if told["outcome"] == "restored":
+        now = "Nothing ran here before, and nothing runs now."
+        parts.append(f"{before} serves again, proven." if before else now)
+        return " ".join(parts)
+    why = told.get("restore_reason", "it was killed")
+    parts.append(f"{before} could not be put back either: {why}.")
+    if told.get("restore_log"):
+        parts.append(f"Its engine said last:\n{told['restore_log']}\n")
+    parts.append(
+        "The host serves nothing: clients are held, then told. On the host, `systemctl restart"
+        " edge-llm` tries again to bring that release back; or repair the inventory, and run this"
+        " again."
+    )
+    return " ".join(parts)
+
+
+def main() -> None:
+    """Change over, and tell Ansible."""
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "default": ROOT},
+            "action": {"type": "str", "choices": ["deploy", "rollback"], "default": "deploy"},
+            "compose": {"type": "str", "default": ""},
+            "env": {"type": "str", "default": ""},
+            "engine": {"type": "str", "default": ""},
+            "about": {"type": "dict", "default": {}},
+            "to": {"type": "int"},
+            "expected": {"type": "int"},
+            "host": {"type": "str", "required": True},
+            "by": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    asked = module.params
+    host = Host(asked["root"])
+    try:
+        before = host.current()
+        if asked["action"] == "rollback":
+            asked.update(former(host, asked["to"]))
+        diff = difference(before, asked)
+        if module.check_mode:
+            module.exit_json(changed=True, diff=diff)
+        install(host.root)
+        with host.locked(asked["by"]):
+            recover(host)
+            before = host.current()
+            found = before.number if before else 0
+            if asked["expected"] not in (None, found):
+                looked = f"release {asked['expected']}" if asked["expected"] else "nothing"
+                raise Failure(
+                    f"the host runs {before or 'nothing'} now, and ran {looked} when it was looked"
+                    " at; run this again"
+                )
+            about = {**asked["about"], "by": asked["by"]}
+            # What is asked may be there, and not run.
+            to = same(before, asked) or stage(
+                host, asked["compose"], asked["env"], asked["engine"], about
+            )
+        since = len(history(host))
+        run_change(host, to.number, asked["action"], asked["by"])
+        told = outcome(host, to.number, since)
+    except Failure as failure:
+        log = f"\nThe engine said last:\n{failure.log}" if failure.log else ""
+        module.fail_json(msg=f"{asked['host']}: {failure}.{log}")
+    except OSError as error:
+        module.fail_json(msg=f"{asked['host']}: {error}")
+    if told["outcome"] != "committed":
+        module.fail_json(msg=f"{asked['host']}: {sentence(told, before, to)}")
+    module.exit_json(changed=True, told=told, diff=diff if module._diff else [])
+
+
+def same(before: Release | None, asked: dict[str, Any]) -> Release | None:
+    """The current release, where it is what is asked and nobody has written in its files."""
+    if before is None or asked["action"] == "rollback":
+        return None
+    texts = {COMPOSE: asked["compose"], ENV: asked["env"], ENGINE: asked["engine"]}
+    there = {name: sha256((before.folder / name).read_text(encoding="utf-8")) for name in texts}
+    rendered = {name: sha256(text) for name, text in texts.items()}
+    model = asked["about"]["plan"]["model"]["sha256"]
+    if before.record["rendered"] != rendered or before.record["written"] != there:
+        return None
+    return before if before.plan["model"]["sha256"] == model else None
+
+
+def difference(before: Release | None, asked: dict[str, Any]) -> list[dict[str, str]]:
+    """What differs in the files, as Ansible shows it."""
+    found = []
+    for name, text in ((COMPOSE, asked["compose"]), (ENV, asked["env"])):
+        old = unslotted((before.folder / name).read_text(encoding="utf-8")) if before else ""
+        if sha256(old) != sha256(text):
+            found.append(
+                {"before_header": name, "after_header": name, "before": old, "after": text}
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main()

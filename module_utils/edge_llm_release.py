@@ -1,0 +1,1082 @@
+"""Releases on a host: staged while the old one serves, switched to, proven, committed or undone.
+
+A release is a folder `releases/NNNN` that says everything: docker-compose.yml, .env, engine.env
+(where the chat API finds its engine) and release.json. The link `current` names the one that the
+host runs; changing that link is the commit, so whatever cuts a change short, the host can be
+brought to a release that was proven: `restore` does that, at the host's start and after a change
+that was killed.
+
+Two containers can stand for each part, `engine-a` and `engine-b`, `api-a` and `api-b`: a part that
+changes comes up in the slot that is free. The chat API is told of its engine by
+`engine/engine.env`, and takes its sockets from the door, so neither change refuses a connection.
+
+The standard library only: this is a module of Ansible's and, installed on the host, a program:
+
+    cd /opt/edge-llm/lib && python3 -m edge_llm.edge_llm_release restore
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from contextlib import contextmanager
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
+
+from .edge_llm_host import (
+    JOURNAL,
+    LOCK,
+    RELEASES,
+    ROOT,
+    SEARCH_PATH,
+    gpu_problem,
+    open_files,
+    parse_meminfo,
+    read_engine_log,
+    read_journal,
+    read_json,
+    read_lock,
+    read_models,
+    read_ollama,
+    read_text,
+)
+from .edge_llm_models import sync_folder
+
+Facts = Dict[str, Any]
+
+# What a change does, in this order; those that it does not need are left out.
+STEPS = (
+    "begin",
+    "create",
+    "load",
+    "prove",
+    "hold",
+    "drain",
+    "stop",
+    "start",
+    "answer",
+    "point",
+    "hand over",
+    "check",
+    "commit",
+    "leave",
+    "clean",
+)
+KEEP = 5
+"""Releases that stay, beside the current one and the one before."""
+PROJECT = "edge-llm"
+DOOR = "edge-llm-door"
+PROOF = "edge-llm-proof"
+PARTS = ("engine", "api")
+COMPOSE, ENV, ENGINE, RECORD = "docker-compose.yml", ".env", "engine.env", "release.json"
+LIVE = "engine/engine.env"
+"""What the chat API follows; `NEXT` is what the proof is told."""
+NEXT = "engine/next.env"
+UNIT = "edge-llm-change"
+MIB = 1024**2
+_SLOT = re.compile(r"\b(engine|api)-a\b")
+_POLL_SECONDS = 0.05
+_DOCKER = "/var/run/docker.sock"
+_LOG_LINES = "15"
+# What may change beside an engine's own need while two are loaded.
+_SPARE_MEMORY = 256 * MIB
+
+
+class Failure(Exception):
+    """Why a change cannot be, or was undone; a sentence. `log` is what the engine said last."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.log = log
+
+
+class Busy(Failure):
+    """Somebody else changes the host."""
+
+
+def now() -> str:
+    """The time in UTC, as RFC 3339."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file whole: a cut of the power leaves the old one or the new one."""
+    fresh = path.with_name(f".{path.name}.new")
+    with open(
+        fresh, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)
+    ) as out:
+        out.write(text)
+        out.flush()
+        os.fchmod(out.fileno(), mode)
+        os.fsync(out.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+# --- what is spoken to ---------------------------------------------------------------------------
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(
+    path: str,
+    method: str,
+    url: str,
+    headers: Optional[Mapping[str, str]] = None,
+    timeout: float = 60,
+) -> Tuple[int, Any]:
+    """(status, the JSON that was answered or None) of a request over the Unix socket at `path`."""
+    connection = _Unix(path, timeout)
+    try:
+        connection.request(method, url, headers=dict(headers or {}))
+        answer = connection.getresponse()
+        text = answer.read()
+    finally:
+        connection.close()
+    try:
+        return answer.status, json.loads(text) if text else None
+    except ValueError:
+        return answer.status, None
+
+
+class Docker:
+    """The host's Docker engine: its API, where a command would cost time in a pause."""
+
+    def container(self, name: str) -> Optional[Facts]:
+        """What Docker says of a container; None where there is none of that name."""
+        status, found = self._ask("GET", f"/containers/{name}/json")
+        return found if status == 200 else None
+
+    def running(self, name: str) -> bool:
+        """Whether a container runs and Docker is not about to start it again."""
+        found = self.container(name)
+        return bool(found and found["State"]["Running"] and not found["State"]["Restarting"])
+
+    def ours(self) -> Dict[str, str]:
+        """Container name -> service, of all containers of the project but one-off ones."""
+        wanted = {
+            "label": [f"com.docker.compose.project={PROJECT}", "com.docker.compose.oneoff=False"]
+        }
+        query = urllib.parse.urlencode({"all": "true", "filters": json.dumps(wanted)})
+        _, found = self._ask("GET", f"/containers/json?{query}")
+        return {
+            each["Names"][0].lstrip("/"): each["Labels"]["com.docker.compose.service"]
+            for each in found or []
+        }
+
+    def start(self, name: str) -> None:
+        """Start a container, which may run already."""
+        self._do("POST", f"/containers/{name}/start", (204, 304))
+
+    def stop(self, name: str, seconds: int) -> None:
+        """Stop a container, which may be none or stopped already."""
+        self._do(
+            "POST", f"/containers/{name}/stop?t={seconds}", (204, 304, 404), timeout=seconds + 30
+        )
+
+    def kill(self, name: str, signal: str = "KILL") -> None:
+        """Send a signal to a container; one that does not run is left alone."""
+        self._do("POST", f"/containers/{name}/kill?signal={signal}", (204, 404, 409))
+
+    def remove(self, name: str) -> None:
+        """Remove a container, running or not, where there is one."""
+        self._do("DELETE", f"/containers/{name}?force=true&v=true", (204, 404, 409))
+
+    def has_image(self, reference: str) -> bool:
+        """Whether an image is on the host."""
+        status, _ = self._ask("GET", f"/images/{urllib.parse.quote(reference, safe='/:@')}/json")
+        return status == 200
+
+    def log(self, name: str) -> str:
+        """The last lines that a container has written, without colours."""
+        done = self.command("logs", "--tail", _LOG_LINES, name)
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
+
+    def command(
+        self, *words: str, timeout: Optional[float] = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a docker command to its end, whatever that is."""
+        return subprocess.run(
+            ["docker", *words], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, errors="replace", timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def _do(self, method: str, url: str, accepted: Sequence[int], timeout: float = 60) -> None:
+        status, answer = self._ask(method, url, timeout)
+        if status not in accepted:
+            words = answer.get("message") if isinstance(answer, dict) else None
+            raise Failure(f"Docker answered {method} {url} with status {status}: {words}.")
+
+    def _ask(self, method: str, url: str, timeout: float = 60) -> Tuple[int, Any]:
+        try:
+            return ask(_DOCKER, method, url, timeout=timeout)
+        except OSError as error:
+            raise Failure(f"Docker does not answer at {_DOCKER}: {error}.") from error
+
+
+def environment() -> Dict[str, str]:
+    """What commands run in: `docker compose` must take names from its file alone."""
+    return {"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": os.environ.get("HOME", "/root")}
+
+
+# --- releases ------------------------------------------------------------------------------------
+
+
+class Release(NamedTuple):
+    """A release on the host: its folder, and what its release.json says."""
+
+    folder: Path
+    record: Facts
+
+    @property
+    def number(self) -> int:
+        return int(self.record["number"])
+
+    @property
+    def plan(self) -> Facts:
+        plan: Facts = self.record["plan"]
+        return plan
+
+    def service(self, part: str) -> str:
+        """The compose service of a part, such as engine-b."""
+        return f"{part}-{self.record['slots'][part]}"
+
+    def container(self, part: str) -> str:
+        return f"{PROJECT}-{self.service(part)}"
+
+    @property
+    def engine_file(self) -> str:
+        return (self.folder / ENGINE).read_text(encoding="utf-8")
+
+    def __str__(self) -> str:
+        return f"release {self.number} ({self.plan['provider']} with {self.plan['model']['name']})"
+
+
+class Host:
+    """A host's folder, with its releases, its lock and its engine file.
+
+    `watch` hears of every step as it begins: the journal says it to people, tests cut there.
+    """
+
+    def __init__(
+        self,
+        root: str = ROOT,
+        docker: Optional[Docker] = None,
+        watch: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.root = Path(root)
+        self.docker = docker or Docker()
+        self.watch = watch
+
+    # The lock.
+
+    @contextmanager
+    def locked(self, by: str, seconds: float = 2.0) -> Iterator[None]:
+        """Hold the host's lock. Raises Busy, with who has had it since when, after `seconds`.
+
+        The kernel lets go of it when its holder ends, so a dead one never needs breaking.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / LOCK).open("a+", encoding="utf-8") as file:
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        held = read_lock(self.root) or {}
+                        raise Busy(
+                            f"{held.get('by', 'somebody')} has been changing the host since"
+                            f" {held.get('since', 'just now')}; run this again when that has ended."
+                        ) from None
+                    time.sleep(0.1)
+            file.seek(0)
+            file.truncate()
+            json.dump({"by": by, "since": now(), "pid": os.getpid()}, file)
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    # Releases.
+
+    def release(self, number: int) -> Optional[Release]:
+        """The release of that number, where it is there and whole."""
+        folder = self.root / RELEASES / f"{number:04d}"
+        record = read_json(folder / RECORD)
+        return Release(folder, record) if record else None
+
+    def current(self) -> Optional[Release]:
+        """The release that this host runs."""
+        return self._linked("current")
+
+    def previous(self) -> Optional[Release]:
+        """The release before."""
+        return self._linked("previous")
+
+    def _linked(self, name: str) -> Optional[Release]:
+        try:
+            # Path.readlink is of Python 3.9.
+            return self.release(int(Path(os.readlink(self.root / name)).name))  # noqa: PTH115
+        except (OSError, ValueError):
+            return None
+
+    def numbers(self) -> List[int]:
+        """The numbers of all that are there, whole or not."""
+        folder = self.root / RELEASES
+        names = [path.name.strip(".") for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def link(self, name: str, target: str) -> None:
+        """Have the link `name` in the root point at `target`, in one step."""
+        fresh = self.root / f".{name}.new"
+        if fresh.is_symlink():
+            fresh.unlink()
+        fresh.symlink_to(target)
+        fresh.replace(self.root / name)
+        sync_folder(self.root)
+
+    def commit(self, release: Release) -> None:
+        """Make a release the current one: from here on, this is what the host starts with."""
+        before = self.current()
+        if before and before.number != release.number:
+            self.link("previous", f"{RELEASES}/{before.folder.name}")
+        self.link("current", f"{RELEASES}/{release.folder.name}")
+        for name in (COMPOSE, ENV):
+            if not (self.root / name).is_symlink():
+                self.link(name, f"current/{name}")
+
+    def prune(self) -> None:
+        """Remove releases that nobody goes back to."""
+        kept = {each.number for each in (self.current(), self.previous()) if each}
+        for number in self.numbers()[:-KEEP]:
+            if number not in kept:
+                shutil.rmtree(self.root / RELEASES / f"{number:04d}", ignore_errors=True)
+        for folder in (self.root / RELEASES).glob(".[0-9]*"):
+            shutil.rmtree(folder)
+
+    def note(self, **told: Any) -> None:
+        """Add a line to the host's history."""
+        path = self.root / RELEASES / "history.jsonl"
+        with path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"at": now(), **told}) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+    # The chat API.
+
+    def point(self, text: str, hold: bool = False) -> None:
+        """Tell the chat API of its engine, and whether requests are to be held."""
+        write(self.root / LIVE, text + ("LLM_HOLD=1\n" if hold else ""))
+
+    def api(self, release: Release) -> str:
+        """The socket of a release's chat API: of that process, whoever shares its ports."""
+        return str(self.root / "run" / f"{release.service('api')}.sock")
+
+    def ready(self, release: Release) -> Optional[Facts]:
+        """What the chat API says at /ready; None where it does not answer."""
+        keys = (self.root / "secrets/api_keys").read_text(encoding="utf-8").split()
+        headers = {"Authorization": f"Bearer {keys[0]}"}
+        try:
+            _, report = ask(self.api(release), "GET", "/ready", headers, timeout=10)
+        except (OSError, http.client.HTTPException):
+            return None
+        return report if isinstance(report, dict) and "in_flight" in report else None
+
+    # Commands.
+
+    def compose(
+        self, folder: Path, *words: str, timeout: Optional[float] = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `docker compose` with a release's files; raises Failure where it fails."""
+        done = self.docker.command(*self.compose_words(folder), *words, timeout=timeout)
+        if done.returncode != 0:
+            raise Failure(
+                f"docker compose {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}"
+            )
+        return done
+
+    def compose_words(self, folder: Path) -> List[str]:
+        return [
+            *("compose", "--ansi", "never", "--project-directory", str(self.root)),
+            *("--file", str(folder / COMPOSE), "--env-file", str(folder / ENV)),
+        ]
+
+
+# --- staging -------------------------------------------------------------------------------------
+
+
+def sha256(text: str) -> str:
+    """A text's SHA-256, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unslotted(text: str) -> str:
+    """A release's file as it was rendered: slot a everywhere, and without what was added to it."""
+    return re.sub(r"(?m)^DOOR_IMAGE=.*\n", "", re.sub(r"\b(engine|api)-[ab]\b", r"\1-a", text))
+
+
+def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Release:
+    """Write a release, with its images on the host; nothing that runs is touched.
+
+    The files are as rendered, for slot a everywhere. `about`: plan, by, start_timeout and
+    drain_timeout (seconds), swap (auto, beside or one-by-one). A part that is as the current
+    release has it keeps its slot, and so its container. Raises Failure.
+    """
+    current = host.current()
+    number = max(host.numbers(), default=0) + 1
+    folder = host.root / RELEASES / f".{number:04d}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    rendered = {COMPOSE: sha256(compose), ENV: sha256(env), ENGINE: sha256(engine)}
+    env += f"DOOR_IMAGE={_door_image(host, env, current)}\n"
+    write(folder / ENV, env, 0o600)
+    write(folder / COMPOSE, compose)
+    _check_weights(host, about["plan"])
+    signatures = _signatures(host, folder, about["plan"])
+    slots = {}
+    for part in PARTS:
+        slots[part] = "a"
+        if current:
+            same = signatures[part] == current.record["signatures"][part]
+            slot = current.record["slots"][part]
+            slots[part] = slot if same else {"a": "b", "b": "a"}[slot]
+
+    def settled(text: str) -> str:
+        return _SLOT.sub(lambda name: f"{name[1]}-{slots[name[1]]}", text)
+
+    texts = {COMPOSE: settled(compose), ENV: env, ENGINE: settled(engine)}
+    record = {
+        "number": number,
+        "made": now(),
+        **about,
+        # As rendered, to tell whether another is asked; as written, whether a hand was on it.
+        "rendered": rendered,
+        "written": {name: sha256(text) for name, text in texts.items()},
+        "signatures": signatures,
+        "slots": slots,
+    }
+    write(folder / COMPOSE, texts[COMPOSE])
+    write(folder / ENGINE, texts[ENGINE])
+    write(folder / RECORD, json.dumps(record, indent=1) + "\n", 0o600)
+    _bring_images(host, about["plan"]["engine"]["image"], _value(env, "API_IMAGE"))
+    _check_memory(about, current, signatures)
+    folder.rename(host.root / RELEASES / f"{number:04d}")
+    sync_folder(host.root / RELEASES)
+    return Release(host.root / RELEASES / f"{number:04d}", record)
+
+
+def _value(env: str, name: str) -> str:
+    return dict(line.split("=", 1) for line in env.splitlines() if "=" in line)[name]
+
+
+def _door_image(host: Host, env: str, current: Optional[Release]) -> str:
+    """The door stays the one that runs: another would let go of the sockets."""
+    if current is None or not host.docker.running(DOOR):
+        return _value(env, "API_IMAGE")
+    return _value((current.folder / ENV).read_text(encoding="utf-8"), "DOOR_IMAGE")
+
+
+def _signatures(host: Host, folder: Path, plan: Facts) -> Dict[str, str]:
+    """What each part is, as one hash: as compose understands the files, and the weights."""
+    config = json.loads(host.compose(folder, "config", "--format", "json").stdout)
+    services = config["services"]
+    parts = {
+        "engine": [services["engine-a"], plan["model"]["sha256"]],
+        "api": [services["api-a"]],
+    }
+    return {
+        part: hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()
+        for part, each in parts.items()
+    }
+
+
+def _check_weights(host: Host, plan: Facts) -> None:
+    """Raise Failure where the weights are not on the host, verified and known to the engine."""
+    model = plan["model"]
+    models = host.root / "models"
+    there = read_models(models).get(model["file"])
+    if not there or there["size"] != model["size"] or there["recorded_sha256"] != model["sha256"]:
+        raise Failure(
+            f"the weights {model['file']} are not on the host, verified; run site.yml, which"
+            " brings them"
+        )
+    if plan["provider"] == "ollama" and read_ollama(models).get(model["name"]) != model["sha256"]:
+        raise Failure(
+            f"Ollama does not know {model['name']} on the host; run site.yml with it asked"
+        )
+
+
+def _bring_images(host: Host, engine: str, api: str) -> None:
+    if not host.docker.has_image(api):
+        raise Failure(f"The chat API's image {api} is not on the host.")
+    if not host.docker.has_image(engine):
+        done = host.docker.command("pull", "--quiet", engine, timeout=None)
+        if done.returncode != 0:
+            raise Failure(f"The engine's image {engine} could not be pulled: {done.stderr.strip()}")
+
+
+def _available() -> int:
+    return parse_meminfo(read_text(Path("/proc/meminfo")) or "")[1] or 0
+
+
+def _own(plan: Facts) -> int:
+    """What an engine takes for itself: the plan's need without the system's."""
+    return int(plan["memory"]["total"] - plan["memory"]["system"])
+
+
+def _check_memory(about: Facts, current: Optional[Release], signatures: Facts) -> None:
+    """Raise Failure where the engine does not fit, even once the old one has gone."""
+    if current and signatures["engine"] == current.record["signatures"]["engine"]:
+        return
+    need, free = _own(about["plan"]), _available()
+    freed = _own(current.plan) if current else 0
+    if need > free + freed:
+        holders = gpu_holders()
+        raise Failure(
+            f"{about['plan']['model']['name']} needs {need // MIB} MiB, and the host has"
+            + f" {free // MIB} MiB"
+            + (f" free and {freed // MIB} MiB in the engine that would stop" if freed else " free")
+            + (f"; the GPU's memory is also held by {', '.join(holders)}" if holders else "")
+            + "; stop what else uses memory, or choose a smaller llm_model."
+        )
+
+
+def gpu_holders(proc: Path = Path("/proc")) -> List[str]:
+    """Processes of the host that hold a Jetson's GPU memory, as `name (pid N)`."""
+    found = []
+    for process in proc.glob("[0-9]*"):
+        if "/dev/nvmap" in open_files(process):
+            found.append(f"{(read_text(process / 'comm') or '').strip()} (pid {process.name})")
+    return sorted(found)
+
+
+# --- the change ----------------------------------------------------------------------------------
+
+
+class Proof:
+    """The proof of a release's engine, by the chat API's own code, before any client meets it."""
+
+    def __init__(self, host: Host, release: Release) -> None:
+        self._host = host
+        self._release = release
+        write(host.root / NEXT, release.engine_file)
+        host.docker.remove(PROOF)
+        plan = release.plan
+        asked = {
+            "provider": plan["provider"],
+            "model": plan["model"]["name"],
+            "context-size": plan["environment"]["CTX_SIZE"],
+            "parallel": plan["environment"]["PARALLEL"],
+            "timeout": release.record["start_timeout"],
+            "prompt": plan["model"]["proof"]["prompt"],
+            "answer": plan["model"]["proof"]["answer"],
+        }
+        self._process = subprocess.Popen(
+            [
+                "docker", *host.compose_words(release.folder),
+                "run", "--rm", "--no-deps", "-T", "--name", PROOF, "--entrypoint", "python",
+                release.service("api"), "-m", "llm_provider", "check", "--json",
+                "--engine", "/run/engine/next.env",
+                *(f"--{name}={value}" for name, value in asked.items() if value),
+            ],
+            env=environment(), text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def result(self) -> None:
+        """Wait for its end. Raises Failure with what it saw, or what became of the engine."""
+        name = self._release.container("engine")
+        try:
+            while True:
+                try:
+                    out, complaint = self._process.communicate(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    self._still_there(name)
+        finally:
+            self.end()
+        try:
+            report = json.loads(out)
+            checks = report["checks"]
+        except (ValueError, KeyError, TypeError):
+            self._still_there(name)
+            raise Failure(
+                f"the proof could not be run: {complaint.strip() or out.strip()}",
+                self._host.docker.log(name),
+            ) from None
+        failed = [each for each in checks if not each["ok"]]
+        if failed or not checks:
+            self._still_there(name)
+            told = "; ".join(
+                f"{each['name']}: wanted {each['wanted']}, saw {each['seen']}" for each in failed
+            )
+            raise Failure(
+                f"the proof failed: {told or 'nothing was checked'}", self._host.docker.log(name)
+            )
+        self._prove_gpu(name)
+
+    def end(self) -> None:
+        """Be sure that nothing of it runs on."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+            self._host.docker.remove(PROOF)
+
+    def _still_there(self, name: str) -> None:
+        found = self._host.docker.container(name)
+        state = found["State"] if found else {}
+        if not found:
+            raise Failure(f"the container {name} is gone")
+        if state["Running"] and not state["Restarting"] and not found["RestartCount"]:
+            return
+        # Docker may have started it again by now, and then tells of that.
+        why = [f"exit status {state['ExitCode']}"] if state["ExitCode"] else []
+        why += ["out of memory"] if state.get("OOMKilled") else []
+        told = f" ({', '.join(why)})" if why else ""
+        raise Failure(f"the engine ended while it started{told}", self._host.docker.log(name))
+
+    def _prove_gpu(self, name: str) -> None:
+        plan = self._release.plan
+        if not plan["gpu"]["required"]:
+            return
+        found = self._host.docker.container(name) or {"Id": name, "State": {"StartedAt": ""}}
+        seen = {"id": found["Id"], "started_at": found["State"]["StartedAt"]}
+        problem = gpu_problem(read_engine_log("docker", seen), plan["gpu"]["layers"])
+        if problem:
+            raise Failure(f"the proof failed: {problem}", self._host.docker.log(name))
+
+
+class Change:
+    """One change from the current release to another, and back where it fails."""
+
+    def __init__(self, host: Host, to: Release) -> None:
+        self.host, self.docker, self.to = host, host.docker, to
+        self.before = host.current()
+        self.beside = False
+        self.pause = 0.0
+        self._held_at: Optional[float] = None
+        self._steps: List[Tuple[str, float]] = []
+        self._begun = time.monotonic()
+
+    def changes(self, part: str) -> bool:
+        """Whether a part is another than the one that runs, or does not run."""
+        if self.before is None or self.before.container(part) != self.to.container(part):
+            return True
+        return not self.docker.running(self.to.container(part))
+
+    def run(self, action: str) -> Facts:
+        """Change over. Returns what became of it: outcome is committed, restored or failed."""
+        told: Facts = {
+            "action": action,
+            "from": self.before.number if self.before else None,
+            "to": self.to.number,
+            "by": self.to.record["by"],
+            "provider": self.to.plan["provider"],
+            "model": self.to.plan["model"]["name"],
+            "parts": [part for part in PARTS if self.changes(part)],
+        }
+        if "as" in self.to.record:
+            told["as"] = self.to.record["as"]
+        try:
+            self._run()
+            told["outcome"] = "committed"
+        except Failure as failure:
+            told.update(outcome="restored", reason=str(failure), log=failure.log)
+            try:
+                self._go_back()
+            except Failure as second:
+                told.update(outcome="failed", restore_reason=str(second), restore_log=second.log)
+        told["beside"] = self.beside
+        told["pause"] = round(self.pause, 3)
+        ends = [*(moment for _, moment in self._steps[1:]), time.monotonic()]
+        told["steps"] = {
+            name: round(end - moment, 3)
+            for (name, moment), end in zip(self._steps, ends)  # noqa: B905
+        }
+        told["seconds"] = round(ends[-1] - self._begun, 3)
+        self.host.note(**told)
+        if told["outcome"] != "failed":
+            (self.host.root / JOURNAL).unlink()
+            sync_folder(self.host.root)
+        self.host.prune()
+        return told
+
+    def _step(self, name: str) -> None:
+        self._steps.append((STEPS[STEPS.index(name)], time.monotonic()))
+        journal = self.host.root / JOURNAL
+        if journal.exists():
+            # For people, so it need not reach the disk; added, so that what stands there stays.
+            with journal.open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+        self.host.watch(name)
+
+    def _run(self) -> None:
+        host, to = self.host, self.to
+        engine, api = self.changes("engine"), self.changes("api")
+        self._step("begin")
+        before = self.before.number if self.before else None
+        journal = {"from": before, "to": to.number, "by": to.record["by"], "since": now()}
+        write(host.root / JOURNAL, json.dumps(journal) + "\n")
+        if self.before is None:
+            # What is there is no release's: an earlier try's.
+            clean(host, None)
+            host.point(to.engine_file, hold=True)
+        self._step("create")
+        fresh = [to.service(part) for part, new in (("engine", engine), ("api", api)) if new]
+        if fresh:
+            host.compose(to.folder, "create", *fresh)
+        open_door(host, to)
+        if engine:
+            self._change_engine()
+        if api:
+            self._change_api()
+        self._step("check")
+        self._check()
+        self._step("commit")
+        host.commit(to)
+        self._step("leave")
+        if engine and self.before:
+            # Beside the new engine, the old one finishes what it had begun.
+            until(lambda: not (host.ready(to) or {}).get("leaving"), to.record["drain_timeout"])
+        self._step("clean")
+        clean(host, to)
+
+    def _change_engine(self) -> None:
+        host, docker, to, before = self.host, self.docker, self.to, self.before
+        container = to.container("engine")
+        self.beside = before is None or fits_beside(to)
+        if self.beside:
+            self._step("load")
+            docker.start(container)
+        proof = Proof(host, to)
+        try:
+            if self.beside:
+                self._step("prove")
+                proof.result()
+            elif before:
+                self._step("hold")
+                self._hold(before)
+                self._step("drain")
+                self._drain(before)
+                self._step("stop")
+                docker.stop(before.container("engine"), 10)
+                self._step("start")
+                docker.start(container)
+                self._step("prove")
+                proof.result()
+        finally:
+            proof.end()
+        self._step("point")
+        begun = self._held_at or time.monotonic()
+        host.point(to.engine_file)
+        if before and docker.running(before.container("api")):
+            self._pointed(before, to)
+            self.pause = time.monotonic() - begun
+            self._held_at = None
+
+    def _pointed(self, api: Release, to: Release) -> None:
+        """Wait until the chat API of `api` has its requests go to the engine of `to`."""
+        url = _value(to.engine_file, "LLM_BASE_URL")
+
+        def there() -> bool:
+            report = self.host.ready(api) or {}
+            return bool(report.get("ready") and report.get("engine") == url)
+
+        if not until(there, 30):
+            raise Failure(
+                f"the chat API did not go over to {url} within 30 s: {self.host.ready(api)}"
+            )
+
+    def _hold(self, release: Release) -> None:
+        self._held_at = time.monotonic()
+        self.host.point(release.engine_file, hold=True)
+        if self.docker.running(release.container("api")):
+            until(lambda: (self.host.ready(release) or {}).get("holding"), 10)
+
+    def _drain(self, release: Release) -> None:
+        """Wait until nothing runs; what still does after the time allowed is cut off."""
+        until(
+            lambda: not (self.host.ready(release) or {}).get("in_flight"),
+            self.to.record["drain_timeout"],
+        )
+
+    def _change_api(self) -> None:
+        host, docker, to, before = self.host, self.docker, self.to, self.before
+        self._step("answer")
+        docker.start(to.container("api"))
+        wait_for_api(host, to)
+        if before is None or before.container("api") == to.container("api"):
+            return
+        self._step("hand over")
+        begun = time.monotonic()
+        hand_over(host, before, to)
+        self.pause = max(self.pause, time.monotonic() - begun)
+
+    def _check(self) -> None:
+        """The chat API that clients reach serves this release, and Docker finds both parts well."""
+        self._pointed(self.to, self.to)
+
+        def well() -> bool:
+            found = [self.docker.container(self.to.container(part)) for part in PARTS]
+            return all(each and each["State"]["Health"]["Status"] == "healthy" for each in found)
+
+        if not until(well, 60):
+            raise Failure(
+                f"Docker does not find {' and '.join(map(self.to.container, PARTS))} healthy"
+            )
+
+    def _go_back(self) -> None:
+        """Bring the release before back, and prove it; twice, for the first try may lack memory."""
+        if self.before is None:
+            clean(self.host, None)
+            return
+        try:
+            restore(self.host, self.before, prove=True)
+        except Failure:
+            free_memory()
+            restore(self.host, self.before, prove=True)
+
+
+def until(condition: Callable[[], Any], seconds: float) -> bool:
+    """Wait until a condition holds; whether it did within `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def fits_beside(to: Release) -> bool:
+    """Whether the new engine may load while the old one still serves."""
+    swap = to.record["swap"]
+    return bool(
+        swap == "beside" or (swap == "auto" and _available() >= _own(to.plan) + _SPARE_MEMORY)
+    )
+
+
+def open_door(host: Host, release: Release) -> None:
+    """See to it that the door is there; one that runs is never touched, whatever has changed."""
+    if not host.docker.running(DOOR):
+        host.compose(release.folder, "up", "--detach", "--no-deps", "door")
+
+
+def wait_for_api(host: Host, release: Release, seconds: float = 60) -> None:
+    """Wait until a release's chat API process answers."""
+    name = release.container("api")
+
+    def answers() -> bool:
+        found = host.docker.container(name)
+        if found is None or (found["State"]["Status"] == "exited" and found["State"]["ExitCode"]):
+            return True
+        if found["RestartCount"] and found["State"]["Restarting"]:
+            return True
+        return host.ready(release) is not None
+
+    until(answers, seconds)
+    if host.ready(release) is None:
+        raise Failure(f"the chat API {name} does not answer", host.docker.log(name))
+
+
+def hand_over(host: Host, old: Release, new: Release) -> None:
+    """Have the chat API of `old` finish what it has and leave the sockets to that of `new`.
+
+    While it does, the new one holds: two would ask more of the engine than it has slots for.
+    """
+    live = (host.root / LIVE).read_text(encoding="utf-8").replace("LLM_HOLD=1\n", "")
+    container = old.container("api")
+    if host.docker.running(container):
+        host.point(live, hold=True)
+        until(lambda: (host.ready(new) or {}).get("holding"), 10)
+        host.docker.kill(container, "USR1")
+        socket_file = Path(host.api(old))
+        until(lambda: not socket_file.exists(), new.record["drain_timeout"])
+    # What is not finished by now is told, and gets the time of a stop.
+    host.docker.stop(container, 40)
+    host.point(live)
+
+
+def clean(host: Host, release: Optional[Release]) -> None:
+    """Remove the containers of all other releases; of all, where there is none."""
+    kept: Set[str] = {DOOR}
+    if release:
+        kept |= {release.container(part) for part in PARTS}
+    else:
+        kept = set()
+    for name in host.docker.ours():
+        if name not in kept:
+            host.docker.remove(name)
+    host.docker.remove(PROOF)
+
+
+def free_memory() -> None:
+    """Have the kernel give back what it can: a GPU's memory must be in one piece."""
+    os.sync()
+    for name in ("drop_caches", "compact_memory"):
+        try:
+            Path("/proc/sys/vm", name).write_text("1" if name == "compact_memory" else "3")
+        except OSError:  # not every kernel has both
+            continue
+
+
+def restore(host: Host, release: Release, prove: bool = False) -> None:
+    """Bring the host to a release that was current, from whatever state. Raises Failure."""
+    docker = host.docker
+    engine, api = release.container("engine"), release.container("api")
+    host.watch("restore")
+    missing = [
+        release.service(part) for part in PARTS if not docker.container(release.container(part))
+    ]
+    if missing:
+        host.compose(release.folder, "create", *missing)
+    open_door(host, release)
+    others = [
+        name
+        for name, service in docker.ours().items()
+        if service.startswith("engine") and name != engine
+    ]
+    if not docker.running(engine):
+        host.point(release.engine_file, hold=True)
+        for name in others:
+            docker.remove(name)
+        docker.start(engine)
+    if prove:
+        proof = Proof(host, release)
+        proof.result()
+    host.watch("restore point")
+    host.point(release.engine_file)
+    if not docker.running(api):
+        docker.start(api)
+    wait_for_api(host, release)
+    for name, service in docker.ours().items():
+        if service.startswith("api") and name != api and docker.running(name):
+            host.watch("restore hand over")
+            other = Release(
+                release.folder, {**release.record, "slots": {"engine": "a", "api": service[-1]}}
+            )
+            hand_over(host, other, release)
+    host.watch("restore clean")
+    clean(host, release)
+
+
+def recover(host: Host) -> Optional[Facts]:
+    """Undo what a change left that was killed, or cut from its power; start what is stopped.
+
+    Returns what was done, or None where there was nothing to do. Raises Failure.
+    """
+    journal = read_journal(host.root)
+    release = host.current()
+    if release is None:
+        if journal is None:
+            return None
+        clean(host, None)
+    elif journal is None and all(host.docker.running(release.container(part)) for part in PARTS):
+        return None
+    else:
+        restore(host, release)
+    if journal is None:
+        return None
+    told = {
+        "action": "recover",
+        "from": journal.get("to"),
+        "to": release.number if release else None,
+        "outcome": "restored" if release else "removed",
+        "reason": f"the change to release {journal.get('to')} was cut short at:"
+        f" {journal.get('step')}",
+    }
+    host.note(**told)
+    (host.root / JOURNAL).unlink()
+    sync_folder(host.root)
+    return told
+
+
+def change(host: Host, number: int, action: str) -> Facts:
+    """Change over to a release that is there; see `Change.run`."""
+    to = host.release(number)
+    if to is None:
+        raise Failure(f"release {number} is not on the host")
+    return Change(host, to).run(action)
+
+
+def former(host: Host, number: Optional[int] = None) -> Facts:
+    """What `stage` is told to make a release again what it was: the one before, or a number's."""
+    release = host.release(number) if number else host.previous()
+    current = host.current()
+    if release is None or current is None:
+        asked = f"release {number}" if number else "the release before"
+        there = ", ".join(map(str, host.numbers())) or "none"
+        raise Failure(f"{asked} was asked, and is not on the host; there are: {there}")
+    if release.number == current.number:
+        raise Failure(f"release {number} was asked, and the host runs it")
+    texts = {
+        name: unslotted((release.folder / file).read_text(encoding="utf-8"))
+        for name, file in (("compose", COMPOSE), ("env", ENV), ("engine", ENGINE))
+    }
+    kept = ("plan", "start_timeout", "drain_timeout", "swap")
+    return {
+        **texts,
+        "about": {**{name: release.record[name] for name in kept}, "as": release.number},
+    }
+
+
+# --- on the host ---------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`change NUMBER ACTION BY` or `restore`, under the lock; the answer is in the history."""
+    host = Host(os.environ.get("EDGE_LLM_ROOT", ROOT))
+    try:
+        if arguments[0] == "change":
+            with host.locked(arguments[3]):
+                told = change(host, int(arguments[1]), arguments[2])
+            return 0 if told["outcome"] == "committed" else 1
+        with host.locked("the host itself", seconds=3600):
+            told_ = recover(host)
+            if told_:
+                print(told_["reason"])
+        return 0
+    except Failure as failure:
+        print(f"edge-llm: {failure}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""The board that is changed over, and clients that ask it all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.playing import ROOT, play
+
+HOST = "pi-01"
+CONTAINER = f"test-{HOST}"
+FOLDER = "/opt/edge-llm"
+SHORT = "What is the capital of France? Answer in one sentence."
+LONG = "Write a story about a lighthouse keeper and his cat."
+
+
+@dataclass
+class Board:
+    """A simulated board, and its chat API as clients reach it."""
+
+    url: str
+    key: str
+
+    def run(self, *words: str) -> str:
+        """What a command on the board writes; fails where it does."""
+        done = subprocess.run(
+            ["docker", "exec", CONTAINER, *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def history(self) -> list[dict[str, Any]]:
+        """What became of every change, the newest last."""
+        text = self.run("cat", f"{FOLDER}/releases/history.jsonl")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def current(self) -> dict[str, Any]:
+        """The release.json of the current release."""
+        found: dict[str, Any] = json.loads(self.run("cat", f"{FOLDER}/current/release.json"))
+        return found
+
+    def containers(self) -> dict[str, str]:
+        """Name -> id of the containers that run."""
+        lines = self.run("docker", "ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}")
+        return dict(line.split() for line in lines.splitlines())  # type: ignore[misc]
+
+    def ready(self) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        found: dict[str, Any] = httpx.get(f"{self.url}/ready", headers=headers, timeout=30).json()
+        return found
+
+    def asked(self) -> str:
+        """The model's known answer, which the host must give."""
+        body = {
+            "messages": [{"role": "user", "content": SHORT}],
+            "temperature": 0,
+            "max_tokens": 64,
+        }
+        headers = {"Authorization": f"Bearer {self.key}"}
+        url = f"{self.url}/v1/chat/completions"
+        answer = httpx.post(url, json=body, headers=headers, timeout=120)
+        assert answer.status_code == 200, answer.text
+        text: str = answer.json()["choices"][0]["message"]["content"].strip()
+        return text
+
+
+def known_answers() -> dict[str, str]:
+    """Model -> what it says to SHORT at temperature 0."""
+    models = yaml.safe_load((ROOT / "models.yml").read_text())["models"]
+    return {name: models[name]["proof"]["answer"] for name in ("smoke", "smollm2-135m")}
+
+
+@pytest.fixture(scope="session")
+def board() -> Board:
+    lines = (ROOT / f".sandbox/test/keys/{HOST}.env").read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    return Board(found["OPENAI_BASE_URL"].removesuffix("/v1"), found["OPENAI_API_KEY"])
+
+
+@pytest.fixture
+def settled() -> Iterator[None]:
+    """The board is as its inventory says, before the test and after it."""
+    yield
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+
+
+@dataclass
+class Load:
+    """What clients met: (begin, first byte, end) of every request, and all that was wrong."""
+
+    times: list[tuple[float, float, float]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    models: Counter[str] = field(default_factory=Counter)
+
+    def pause(self, begin: float, end: float) -> float:
+        """How much longer than usual a request waited for its first byte between two moments."""
+        waits = [first - began for began, first, last in self.times if last > begin and began < end]
+        usual = statistics.median(first - began for began, first, _ in self.times)
+        return max(waits) - usual
+
+
+@contextmanager
+def loaded(board: Board) -> Iterator[Load]:
+    """Eight clients ask the board until the block ends; their last requests are waited for."""
+    load = Load()
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_clients(board, load, ended)))
+    thread.start()
+    try:
+        yield load
+    finally:
+        ended.set()
+        thread.join(120)
+    assert not thread.is_alive(), "a client still waits for an answer"
+
+
+async def _clients(board: Board, load: Load, ended: threading.Event) -> None:
+    kinds = [
+        # prompt, streamed, a connection of its own for each request
+        *((SHORT, False, False), (SHORT, False, True), (SHORT, True, False), (SHORT, True, True)),
+        *((SHORT, True, False), (LONG, True, False), (LONG, False, False), (LONG, True, True)),
+    ]
+    async with httpx.AsyncClient(timeout=120) as kept:
+        await asyncio.gather(*(_client(board, load, ended, kept, *kind) for kind in kinds))
+
+
+async def _client(
+    board: Board,
+    load: Load,
+    ended: threading.Event,
+    kept: httpx.AsyncClient,
+    prompt: str,
+    stream: bool,
+    fresh: bool,
+) -> None:
+    body = {
+        "model": "default",
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "max_tokens": 64 if prompt == SHORT else 160,
+        "stream": stream,
+    }
+    while not ended.is_set():
+        try:
+            if fresh:
+                async with httpx.AsyncClient(timeout=120) as client:
+                    await _ask(board, load, client, body)
+            else:
+                await _ask(board, load, kept, body)
+        except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
+            load.wrong.append(
+                f"{time.monotonic():.2f} {body['stream']} {type(error).__name__}: {error}"
+            )
+        await asyncio.sleep(0.02)
+
+
+async def _ask(board: Board, load: Load, client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    began = time.monotonic()
+    first = None
+    received = b""
+    url = f"{board.url}/v1/chat/completions"
+    headers = {"Authorization": f"Bearer {board.key}"}
+    async with client.stream("POST", url, json=body, headers=headers) as answer:
+        async for piece in _pieces(answer):
+            first = first or time.monotonic()
+            received += piece
+    if answer.status_code != 200:
+        load.wrong.append(f"{answer.status_code}: {received[:300]!r}")
+        return
+    model, text, reason = _read(received, bool(body["stream"]))
+    load.times.append((began, first or time.monotonic(), time.monotonic()))
+    load.models[model] += 1
+    short = body["messages"][0]["content"] == SHORT
+    expected = known_answers()[model]
+    if short or model == "smoke":
+        if (text.strip(), reason) != (expected, "stop"):
+            load.wrong.append(f"{model} said {text!r} and ended with {reason}")
+    elif reason not in ("stop", "length") or len(text) < 100:
+        load.wrong.append(f"{model} told a story of {len(text)} characters and ended with {reason}")
+
+
+async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
+    async for piece in answer.aiter_bytes():
+        yield piece
+
+
+def _read(received: bytes, stream: bool) -> tuple[str, str, str]:
+    """(model, text, finish_reason) of an answer; raises ValueError where it is not whole."""
+    if not stream:
+        found = json.loads(received)
+        choice = found["choices"][0]
+        return _name(found["model"]), choice["message"]["content"], choice["finish_reason"]
+    events = [line[6:] for line in received.decode().split("\n\n") if line.startswith("data: ")]
+    if not events or events[-1] != "[DONE]":
+        raise ValueError(f"a stream without its end: {received[-300:]!r}")
+    chunks = [json.loads(event) for event in events[:-1]]
+    if any("error" in chunk for chunk in chunks):
+        raise ValueError(f"a stream with an error: {received[-300:]!r}")
+    names = {_name(chunk["model"]) for chunk in chunks}
+    if len(names) != 1:
+        raise ValueError(f"one answer of several models: {names}")
+    choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+    return names.pop(), text, reasons[-1]
+
+
+def _name(model: str) -> str:
+    return model.removesuffix(":latest")
