@@ -462,10 +462,11 @@ def gpu_problem(log: Facts, layers: int) -> Optional[str]:
         return None
     seen = "none" if offloaded is None else offloaded
     of = "an unknown number" if total is None else total
+    where = ", ".join(log["gpu_buffers"]) or "no GPU"
     return (
         f"{layers} layers were asked onto the GPU, and the engine's log tells of {seen} of {of},"
-        f" with model buffers on {', '.join(log['gpu_buffers']) or 'no GPU'}; accepted is all that were"
-        " asked, on a GPU, or llm_gpu_required: false"
+        f" with model buffers on {where}; accepted is all that were asked, on a GPU, or"
+        " llm_gpu_required: false"
     )
 
 

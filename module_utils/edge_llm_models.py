@@ -26,6 +26,7 @@ from .edge_llm_host import (
     RECORD,
     check_file_name,
     read_record,
+    read_release,
     recorded_sha256,
 )
 
@@ -285,6 +286,13 @@ class Store:
         """Put a file with the wrong content where nothing serves it, and raise StoreError."""
         aside = path.with_name(path.name + ".rejected")
         told = f"{path}: sha256 {asked.sha256} is asked; found is {found}"
+        for link in ("current", "previous"):
+            model = ((read_release(self.root.parent, link) or {}).get("plan") or {}).get("model")
+            if model and (model["file"], model["sha256"]) == (asked.file, found):
+                raise StoreError(
+                    f"{told}, which the {link} release serves, so it stays; repair the entry in"
+                    " models.yml"
+                )
         if self.check:
             raise StoreError(f"{told}: it would be renamed to {aside.name}; fetch it again")
         blob = self.blob(asked.sha256)

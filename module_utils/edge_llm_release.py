@@ -199,7 +199,8 @@ class Docker:
         }
 
     def start(self, name: str) -> None:
-        """Start a container, which may run already."""
+        """Start a container anew: one that Docker starts again and again, from nothing too."""
+        self.stop(name, 10)
         self._do("POST", f"/containers/{name}/start", (204, 304))
 
     def stop(self, name: str, seconds: int) -> None:
@@ -597,6 +598,8 @@ class Proof:
     def __init__(self, host: Host, release: Release) -> None:
         self._host = host
         self._release = release
+        self._name = release.container("engine")
+        self._restarts = self._engine()["RestartCount"]
         write(host.root / NEXT, release.engine_file)
         host.docker.remove(PROOF)
         plan = release.plan
@@ -623,35 +626,32 @@ class Proof:
 
     def result(self) -> None:
         """Wait for its end. Raises Failure with what it saw, or what became of the engine."""
-        name = self._release.container("engine")
         try:
             while True:
                 try:
                     out, complaint = self._process.communicate(timeout=0.5)
                     break
                 except subprocess.TimeoutExpired:
-                    self._still_there(name)
+                    self._still_there()
         finally:
             self.end()
         try:
             report = json.loads(out)
             checks = report["checks"]
         except (ValueError, KeyError, TypeError):
-            self._still_there(name)
+            self._still_there()
             raise Failure(
                 f"the proof could not be run: {complaint.strip() or out.strip()}",
-                self._host.docker.log(name),
+                self._log(),
             ) from None
         failed = [each for each in checks if not each["ok"]]
         if failed or not checks:
-            self._still_there(name)
+            self._still_there()
             told = "; ".join(
                 f"{each['name']}: wanted {each['wanted']}, saw {each['seen']}" for each in failed
             )
-            raise Failure(
-                f"the proof failed: {told or 'nothing was checked'}", self._host.docker.log(name)
-            )
-        self._prove_gpu(name)
+            raise Failure(f"the proof failed: {told or 'nothing was checked'}", self._log())
+        self._prove_gpu()
 
     def end(self) -> None:
         """Be sure that nothing of it runs on."""
@@ -660,28 +660,36 @@ class Proof:
             self._process.communicate()
             self._host.docker.remove(PROOF)
 
-    def _still_there(self, name: str) -> None:
-        found = self._host.docker.container(name)
-        state = found["State"] if found else {}
-        if not found:
-            raise Failure(f"the container {name} is gone")
-        if state["Running"] and not state["Restarting"] and not found["RestartCount"]:
+    def _engine(self) -> Facts:
+        found = self._host.docker.container(self._name)
+        if found is None:
+            raise Failure(f"the container {self._name} is gone")
+        return found
+
+    def _still_there(self) -> None:
+        found = self._engine()
+        state = found["State"]
+        restarted = found["RestartCount"] > self._restarts
+        if state["Running"] and not state["Restarting"] and not restarted:
             return
         # Docker may have started it again by now, and then tells of that.
         why = [f"exit status {state['ExitCode']}"] if state["ExitCode"] else []
         why += ["out of memory"] if state.get("OOMKilled") else []
         told = f" ({', '.join(why)})" if why else ""
-        raise Failure(f"the engine ended while it started{told}", self._host.docker.log(name))
+        raise Failure(f"the engine ended while it started{told}", self._log())
 
-    def _prove_gpu(self, name: str) -> None:
-        plan = self._release.plan
-        if not plan["gpu"]["required"]:
+    def _log(self) -> str:
+        return self._host.docker.log(self._name)
+
+    def _prove_gpu(self) -> None:
+        gpu = self._release.plan["gpu"]
+        if not gpu["required"]:
             return
-        found = self._host.docker.container(name) or {"Id": name, "State": {"StartedAt": ""}}
+        found = self._engine()
         seen = {"id": found["Id"], "started_at": found["State"]["StartedAt"]}
-        problem = gpu_problem(read_engine_log("docker", seen), plan["gpu"]["layers"])
+        problem = gpu_problem(read_engine_log("docker", seen), gpu["layers"])
         if problem:
-            raise Failure(f"the proof failed: {problem}", self._host.docker.log(name))
+            raise Failure(f"the proof failed: {problem}", self._log())
 
 
 class Change:

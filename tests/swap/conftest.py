@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-import statistics
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +55,7 @@ class Board:
     def containers(self) -> dict[str, str]:
         """Name -> id of the containers that run."""
         lines = self.run("docker", "ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}")
-        return dict(line.split() for line in lines.splitlines())  # type: ignore[misc]
+        return dict(line.split() for line in lines.splitlines())
 
     def ready(self) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -93,24 +93,30 @@ def board() -> Board:
 @pytest.fixture
 def settled() -> Iterator[None]:
     """The board is as its inventory says, before the test and after it."""
-    yield
-    done = play("site.yml", HOST)
-    assert done.returncode == 0, done.stdout
+    for when in ("before", "after"):
+        done = play("site.yml", HOST)
+        assert done.returncode == 0, f"{when}: {done.stdout}"
+        if when == "before":
+            yield
 
 
 @dataclass
 class Load:
-    """What clients met: (begin, first byte, end) of every request, and all that was wrong."""
+    """What clients met: (begin, first byte) of every request, the bytes, and what was wrong."""
 
-    times: list[tuple[float, float, float]] = field(default_factory=list)
+    times: list[tuple[float, float]] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     models: Counter[str] = field(default_factory=Counter)
 
-    def pause(self, begin: float, end: float) -> float:
-        """How much longer than usual a request waited for its first byte between two moments."""
-        waits = [first - began for began, first, last in self.times if last > begin and began < end]
-        usual = statistics.median(first - began for began, first, _ in self.times)
-        return max(waits) - usual
+    def silence(self, begin: float, end: float) -> float:
+        """The longest time between two moments in which no client got a byte."""
+        moments = [begin, *sorted(each for each in self.arrivals if begin < each < end), end]
+        return max(later - sooner for sooner, later in itertools.pairwise(moments))
+
+    def wait(self, begin: float, end: float) -> float:
+        """The longest that a request between two moments waited for its first byte."""
+        return max(first - began for began, first in self.times if first > begin and began < end)
 
 
 @contextmanager
@@ -151,7 +157,7 @@ async def _client(
         "model": "default",
         "messages": [{"role": "user", "content": prompt}],
         "temperature": 0,
-        "max_tokens": 64 if prompt == SHORT else 160,
+        "max_tokens": 64 if prompt == SHORT else 96,
         "stream": stream,
     }
     while not ended.is_set():
@@ -175,14 +181,15 @@ async def _ask(board: Board, load: Load, client: httpx.AsyncClient, body: dict[s
     url = f"{board.url}/v1/chat/completions"
     headers = {"Authorization": f"Bearer {board.key}"}
     async with client.stream("POST", url, json=body, headers=headers) as answer:
-        async for piece in _pieces(answer):
-            first = first or time.monotonic()
+        async for piece in answer.aiter_bytes():
+            load.arrivals.append(time.monotonic())
+            first = first or load.arrivals[-1]
             received += piece
     if answer.status_code != 200:
         load.wrong.append(f"{answer.status_code}: {received[:300]!r}")
         return
     model, text, reason = _read(received, bool(body["stream"]))
-    load.times.append((began, first or time.monotonic(), time.monotonic()))
+    load.times.append((began, first or time.monotonic()))
     load.models[model] += 1
     short = body["messages"][0]["content"] == SHORT
     expected = known_answers()[model]
@@ -191,11 +198,6 @@ async def _ask(board: Board, load: Load, client: httpx.AsyncClient, body: dict[s
             load.wrong.append(f"{model} said {text!r} and ended with {reason}")
     elif reason not in ("stop", "length") or len(text) < 100:
         load.wrong.append(f"{model} told a story of {len(text)} characters and ended with {reason}")
-
-
-async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
-    async for piece in answer.aiter_bytes():
-        yield piece
 
 
 def _read(received: bytes, stream: bool) -> tuple[str, str, str]:

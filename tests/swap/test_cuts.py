@@ -1,0 +1,126 @@
+"""A change that is cut short, at any of its steps: the host serves, and the next run converges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from module_utils.edge_llm_release import STEPS
+from tests.playing import play
+from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers
+
+UNIT = "edge-llm-change"
+CAME_TO = "/run/edge-llm-test"
+_SECONDS = 90
+reached: dict[str, set[str]] = {"beside": set(), "one-by-one": set()}
+
+
+def until(condition: object, what: str) -> None:
+    """Wait until a condition holds; fails where it does not in time."""
+    assert callable(condition)
+    end = time.monotonic() + _SECONDS
+    while True:
+        try:
+            if condition():
+                return
+        except (AssertionError, httpx.HTTPError):
+            if time.monotonic() > end:
+                raise
+        assert time.monotonic() < end, f"{what} did not come within {_SECONDS} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_releases(board: Board) -> None:
+    """The board has a release before its own: llama.cpp before Ollama."""
+    for given in ({"llm_provider": "llamacpp"}, {}):
+        done = play("site.yml", HOST, **given)
+        assert done.returncode == 0, done.stdout
+    script = Path(__file__).with_name("driver.py")
+    # Where a restart leaves it.
+    subprocess.run(["docker", "cp", script, f"{CONTAINER}:/root/driver.py"], check=True)
+
+
+def change(board: Board, step: str, swap: str) -> bool:
+    """Begin a change that stops dead at `step`; whether it got there, rather than to its end."""
+    board.run("rm", "-f", CAME_TO)
+    undo = "/usr/bin/python3 -m edge_llm.edge_llm_release restore"
+    board.run(
+        *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}"),
+        *(f"--property=WorkingDirectory={FOLDER}/lib", f"--property=ExecStopPost={undo}"),
+        *("/usr/bin/python3", "/root/driver.py", step, swap),
+    )
+    until(lambda: board.run("cat", CAME_TO), "a step")
+    came_to = board.run("cat", CAME_TO)
+    if came_to == step:
+        reached[swap].add(step)
+        return True
+    told = json.loads(came_to)
+    assert told["outcome"] == "committed", told
+    assert step not in told["steps"]
+    return False
+
+
+def assert_whole(board: Board) -> None:
+    """The board serves a whole release, and nothing is left of what was begun."""
+    until(lambda: board.ready()["ready"], "readiness")
+    until(
+        lambda: board.run("systemctl", "is-active", "edge-llm").strip() == "active", "the restore"
+    )
+    assert board.asked() == known_answers()["smollm2-135m"]
+    release = board.current()
+    ready = board.ready()
+    slots = release["slots"]
+    assert ready["provider"] == release["plan"]["provider"]
+    assert ready["engine"] == f"http://engine-{slots['engine']}:8080"
+    assert set(board.containers()) == {
+        "edge-llm-door",
+        f"edge-llm-engine-{slots['engine']}",
+        f"edge-llm-api-{slots['api']}",
+    }
+    assert "change.json" not in board.run("ls", FOLDER)
+
+
+@pytest.mark.parametrize("swap", ["beside", "one-by-one"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_change_that_is_killed_is_undone_or_ended(board: Board, step: str, swap: str) -> None:
+    if not change(board, step, swap):
+        return
+    board.run("systemctl", "kill", "--signal=KILL", UNIT)
+    idle = "inactive"
+    until(
+        lambda: idle in board.run("sh", "-c", f"systemctl is-active {UNIT} || true"),
+        "the end of the change",
+    )
+    assert_whole(board)
+    told = board.history()[-1]
+    if step not in ("begin",):  # where nothing had begun, nothing is undone
+        assert told["action"] == "recover"
+        assert told["reason"].endswith(f"was cut short at: {step}")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_power_cut_leaves_a_host_that_serves(board: Board, step: str) -> None:
+    if not change(board, step, "one-by-one"):
+        return
+    subprocess.run([sys.executable, "-m", "sandbox", "power-cut", HOST], check=True, timeout=120)
+    assert_whole(board)
+
+
+def test_every_step_was_cut() -> None:
+    assert reached["beside"] | reached["one-by-one"] == set(STEPS)
+
+
+def test_the_next_run_converges(board: Board) -> None:
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+    assert board.ready()["provider"] == "ollama"
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
