@@ -15,7 +15,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify lint unit engines molecule test test-vllm bench
+.PHONY: help up down chat env status verify lint unit engines molecule test test-vllm test-vm bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ test-vllm: ## the same suite as `engines` on real vLLM, on this CPU: minutes mor
 	@python -m sandbox images
 	@python -m tests.engines.vllm
 	pytest -q tests/engines --engine vllm
+
+test-vm: ## a virtual machine as a board, and its power cut at every write of a change: an hour without KVM
+	@scripts/venv dev
+	@python -m sandbox.vm
+	pytest -q -s tests/vm
 
 bench: ## what the chat API costs over the engine alone
 	@scripts/venv dev

@@ -139,8 +139,8 @@ def install(root: Path) -> None:
         write(path, text)
     if unit in changed:
         systemctl("daemon-reload")
-        # Active from now on: it is started again with Docker only if it is.
-        systemctl("enable", "--now", "edge-llm.service")
+    # Active from now on: it is started again with Docker only if it is.
+    systemctl("enable", "--now", "edge-llm.service")
 
 
 def _text(path: Path) -> str | None:
@@ -164,7 +164,7 @@ def run_change(host: Host, number: int, action: str, by: str) -> None:
     program = [sys.executable, "-m", "edge_llm.edge_llm_release"]
     done = subprocess.run(
         [
-            "systemd-run", "--quiet", "--wait", "--collect", f"--unit={UNIT}",
+            "systemd-run", "--quiet", "--wait", "--collect", f"--unit={UNIT}-{number}",
             f"--setenv=EDGE_LLM_ROOT={host.root}",
             f"--property=WorkingDirectory={host.root}/lib",
             f"--property=ExecStopPost={' '.join(program)} restore",

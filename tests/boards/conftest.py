@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.host.conftest import client, key, plan, question, variables
+from tests.host.conftest import client, containers, key, plan, question, variables
 
-__all__ = ["client", "key", "plan", "question", "variables"]
+__all__ = ["client", "containers", "key", "plan", "question", "variables"]

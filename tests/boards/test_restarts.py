@@ -29,8 +29,11 @@ def wait_for_health(url: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["reboot", "power-cut"])
-def test_the_host_serves_again(host: Any, plan: dict[str, Any], key: str, verb: str) -> None:
-    before = host.check_output("docker inspect -f '{{.State.StartedAt}}' edge-llm-engine")
+def test_the_host_serves_again(
+    host: Any, plan: dict[str, Any], key: str, containers: dict[str, str], verb: str
+) -> None:
+    started = f"docker inspect -f '{{{{.State.StartedAt}}}}' {containers['engine']}"
+    before = host.check_output(started)
     subprocess.run([sys.executable, "-m", "sandbox", verb, plan["host"]], check=True, timeout=120)
     wait_for_health(plan["url"])
     answer = plan["model"]["proof"]["answer"]
@@ -43,5 +46,5 @@ def test_the_host_serves_again(host: Any, plan: dict[str, Any], key: str, verb: 
         "--timeout=90",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    after = host.check_output("docker inspect -f '{{.State.StartedAt}}' edge-llm-engine")
+    after = host.check_output(started)
     assert before != after, "the engine was not restarted: the board never went down"

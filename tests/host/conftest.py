@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,14 @@ def plan(variables: dict[str, Any]) -> dict[str, Any]:
     planned: dict[str, Any] = variables["plan"]
     assert planned["problems"] == []
     return planned
+
+
+@pytest.fixture
+def containers(host: Any) -> dict[str, str]:
+    """Part -> its container: which of its two places each has in the current release."""
+    release = json.loads(host.file(f"{ROOT}/current/release.json").content_string)
+    slots = {part: f"edge-llm-{part}-{slot}" for part, slot in release["slots"].items()}
+    return slots | {"door": "edge-llm-door"}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from tests.host.conftest import ROOT
 
 USER = 10010
-CONTAINERS = ("edge-llm-engine", "edge-llm-api")
+PARTS = ("engine", "api", "door")
 
 
 def inspect(host: Any, container: str) -> dict[str, Any]:
@@ -28,8 +28,14 @@ def inspect(host: Any, container: str) -> dict[str, Any]:
     ("path", "kind", "owner", "mode"),
     [
         ("", "directory", 0, 0o755),
-        ("docker-compose.yml", "file", 0, 0o644),
-        (".env", "file", 0, 0o600),
+        ("current/docker-compose.yml", "file", 0, 0o644),
+        ("current/.env", "file", 0, 0o600),
+        ("current/release.json", "file", 0, 0o600),
+        ("releases", "directory", 0, 0o700),
+        ("engine", "directory", 0, 0o755),
+        ("engine/engine.env", "file", 0, 0o644),
+        ("run", "directory", USER, 0o700),
+        ("lib", "directory", 0, 0o755),
         ("models", "directory", 0, 0o755),
         ("secrets", "directory", USER, 0o700),
         ("secrets/api_keys", "file", USER, 0o600),
@@ -44,24 +50,34 @@ def test_files(host: Any, path: str, kind: str, owner: int, mode: int) -> None:
     assert found.mode == mode
 
 
-def test_env_says_what_runs(host: Any, plan: dict[str, Any]) -> None:
+def test_files_in_the_root_are_those_of_the_current_release(host: Any) -> None:
+    for name in ("docker-compose.yml", ".env"):
+        assert host.check_output(f"readlink {ROOT}/{name}") == f"current/{name}"
+    assert host.check_output(f"readlink {ROOT}/current").startswith("releases/")
+    assert host.check_output("systemctl is-enabled edge-llm") == "enabled"
+    assert host.check_output("systemctl is-active edge-llm") == "active"
+
+
+def test_env_says_what_runs(host: Any, plan: dict[str, Any], containers: dict[str, str]) -> None:
     lines = host.file(f"{ROOT}/.env").content_string.splitlines()
     found = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     for name, value in plan["environment"].items():
         assert found[name] == str(value)
-    running = {name: inspect(host, name)["Config"]["Image"] for name in CONTAINERS}
-    assert running == {
-        "edge-llm-engine": found["ENGINE_IMAGE"],
-        "edge-llm-api": found["API_IMAGE"],
+    images = {part: inspect(host, name)["Config"]["Image"] for part, name in containers.items()}
+    assert images == {
+        "engine": found["ENGINE_IMAGE"],
+        "api": found["API_IMAGE"],
+        "door": found["DOOR_IMAGE"],
     }
 
 
-def test_compose_typed_by_hand_works(host: Any) -> None:
+def test_compose_typed_by_hand_works(host: Any, containers: dict[str, str]) -> None:
     listed = host.check_output(f"cd {ROOT} && docker compose ps --format json")
     services = [json.loads(line) for line in listed.splitlines()]
     assert {(each["Service"], each["State"], each["Health"]) for each in services} == {
-        ("engine", "running", "healthy"),
-        ("api", "running", "healthy"),
+        (containers["engine"].removeprefix("edge-llm-"), "running", "healthy"),
+        (containers["api"].removeprefix("edge-llm-"), "running", "healthy"),
+        ("door", "running", ""),
     }
     # `up` by hand finds nothing to do: the same containers go on.
     before = host.check_output("docker ps --no-trunc --format '{{.ID}}'")
@@ -69,28 +85,33 @@ def test_compose_typed_by_hand_works(host: Any) -> None:
     assert host.check_output("docker ps --no-trunc --format '{{.ID}}'") == before
 
 
-def test_secrets_are_in_their_files_only(host: Any, key: str) -> None:
+def test_secrets_are_in_their_files_only(host: Any, key: str, containers: dict[str, str]) -> None:
+    names = " ".join(containers.values())
     engine_key = host.file(f"{ROOT}/secrets/engine_key").content_string.strip()
     assert len(engine_key) == 40
     assert host.file(f"{ROOT}/secrets/api_keys").content_string.strip() == key
     places = [
         host.file(f"{ROOT}/.env").content_string,
         host.file(f"{ROOT}/docker-compose.yml").content_string,
-        host.check_output("docker inspect edge-llm-engine edge-llm-api"),
-        host.check_output("docker logs edge-llm-engine 2>&1"),
-        host.check_output("docker logs edge-llm-api 2>&1"),
+        host.check_output(f"docker inspect {names}"),
+        *(host.check_output(f"docker logs {name} 2>&1") for name in containers.values()),
+        host.check_output(f"cat {ROOT}/releases/*/*"),
+        host.check_output(f"cat {ROOT}/releases/history.jsonl"),
         host.check_output("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true"),
     ]
-    image = inspect(host, "edge-llm-api")["Config"]["Image"]
+    image = inspect(host, containers["api"])["Config"]["Image"]
     places.append(host.check_output(f"docker history --no-trunc {image}"))
     for secret in (engine_key, key):
         assert not any(secret in place for place in places)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_containers_are_contained(host: Any, plan: dict[str, Any], container: str) -> None:
-    found = inspect(host, container)
-    assert found["State"]["Health"]["Status"] == "healthy"
+@pytest.mark.parametrize("part", PARTS)
+def test_containers_are_contained(
+    host: Any, plan: dict[str, Any], containers: dict[str, str], part: str
+) -> None:
+    found = inspect(host, containers[part])
+    assert found["State"]["Running"] is True
+    assert part == "door" or found["State"]["Health"]["Status"] == "healthy"
     assert found["Config"]["User"] == f"{USER}:{USER}"
     assert found["HostConfig"]["ReadonlyRootfs"] is True
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
@@ -99,11 +120,11 @@ def test_containers_are_contained(host: Any, plan: dict[str, Any], container: st
     assert "no-new-privileges:true" in found["HostConfig"]["SecurityOpt"]
     assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert found["HostConfig"]["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
-    if container == "edge-llm-engine":
+    if part == "engine":
         assert "@sha256:" in found["Config"]["Image"]
         assert found["HostConfig"]["Runtime"] == (plan["gpu"]["runtime"] or "runc")
-    writing = [mount for mount in found["Mounts"] if mount["RW"]]
-    assert writing == []
+    writing = [mount["Source"] for mount in found["Mounts"] if mount["RW"]]
+    assert writing == ([] if part == "engine" else [f"{ROOT}/run"])
 
 
 def test_engine_listens_on_the_host_only(host: Any, plan: dict[str, Any]) -> None:
@@ -190,11 +211,13 @@ def test_chat_streams_the_known_answer(
     assert "".join(pieces).strip() == expected if expected else pieces
 
 
-def test_prompts_stay_out_of_the_logs(host: Any, client: httpx.Client) -> None:
+def test_prompts_stay_out_of_the_logs(
+    host: Any, client: httpx.Client, containers: dict[str, str]
+) -> None:
     secret = "a-sentence-that-nobody-logs"
     body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 8}
     assert client.post("/v1/chat/completions", json=body).status_code == 200
-    for container in CONTAINERS:
+    for container in containers.values():
         assert secret not in host.check_output(f"docker logs {container} 2>&1")
 
 

@@ -49,6 +49,8 @@ def two_releases(board: Board) -> None:
 
 def change(board: Board, step: str, swap: str) -> bool:
     """Begin a change that stops dead at `step`; whether it got there, rather than to its end."""
+    listed = ("systemctl", "list-units", "--all", "--no-legend", f"{UNIT}.service")
+    until(lambda: not board.run(*listed).strip(), "the end of the change before")
     board.run("rm", "-f", CAME_TO)
     undo = "/usr/bin/python3 -m edge_llm.edge_llm_release restore"
     board.run(

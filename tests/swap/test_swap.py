@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import Any
 
@@ -63,6 +64,28 @@ def test_clients_notice_a_pause_at_most(
             f" {load.silence(begun, ended):.2f} s, and none waited longer than"
             f" {load.wait(begun, ended):.2f} s; {told['seconds']:.1f} s in all"
         )
+
+
+def test_every_engine_serves_every_board_and_no_weights_move() -> None:
+    """The other way round than the inventory has it, with all that a host is tested for."""
+    weights = "stat -c '%i %Y %n' /opt/edge-llm/models/*.gguf"
+    boards = ("test-jetson-01", "test-pi-01")
+
+    def read() -> list[str]:
+        run = ["docker", "exec"]
+        return [
+            subprocess.check_output([*run, each, "sh", "-c", weights]).decode() for each in boards
+        ]
+
+    before = read()
+    swapped = {"llm_provider": "{{ 'llamacpp' if inventory_hostname == 'pi-01' else 'ollama' }}"}
+    for given in (swapped, {}):
+        done = play("site.yml", "all", **given)
+        assert done.returncode == 0, done.stdout
+        assert read() == before
+        if given:
+            tests = play("tests/host/run.yml", "all,localhost", **given)
+            assert tests.returncode == 0, tests.stdout
 
 
 def test_nothing_changes_where_nothing_is_asked(board: Board) -> None:
