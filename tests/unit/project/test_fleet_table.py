@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from filter_plugins.fleet import fleet_table
+import pytest
+
+from filter_plugins.fleet import fleet_table, history_table, rollout
 
 HOST: dict[str, Any] = {
     "inventory_hostname": "jetson-01",
@@ -62,3 +64,94 @@ def test_a_host_that_was_not_proven() -> None:
     assert "not proven in this run" in fleet_table([without])
     failed = HOST | {"verify_report": HOST["verify_report"] | {"ok": False}}
     assert "the proof failed: see the message above" in fleet_table([failed])
+
+
+TOLD: dict[str, Any] = {
+    "at": "2026-11-22T10:00:00Z",
+    "from": 6,
+    "to": 7,
+    "provider": "llamacpp",
+    "model": "smoke",
+    "parts": ["engine"],
+    "beside": True,
+    "pause": 0.062,
+    "seconds": 2.04,
+    "outcome": "committed",
+    "by": "alice@laptop",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({}, "release 7 in 2.0 s; clients waited 0.06 s"),
+        (
+            {"beside": False},
+            "release 7 in 2.0 s; clients waited 0.06 s, one engine after the other",
+        ),
+        (
+            {"beside": False, "parts": ["api"], "as": 3},
+            "release 7 (as release 3) in 2.0 s; clients waited 0.06 s",
+        ),
+        ({"from": None}, "release 7 in 2.0 s"),
+        ({"parts": []}, "release 7 in 2.0 s"),
+    ],
+)
+def test_a_host_that_was_changed(change: dict[str, Any], line: str) -> None:
+    text = fleet_table([HOST | {"stack_change": {"told": TOLD | change}}])
+    assert text.splitlines()[-1].strip() == line
+
+
+def serving(provider: str | None) -> dict[str, Any]:
+    release = provider and {"plan": {"provider": provider, "model": {"name": "former"}}}
+    return {"deployment": {"release": release}}
+
+
+def test_hosts_that_stay_as_they_were_are_shown_with_what_they_run() -> None:
+    failed = HOST | {"board_state": serving("ollama"), "rollout_failure": "x: it died.\nIts log"}
+    held = HOST | {"board_state": serving(None), "rollout_held_back": "jetson-01"}
+    _, *lines = fleet_table([failed, held]).splitlines()
+    assert lines[0].split()[-8:] == ["ollama", "former", *["-"] * 6]
+    assert lines[1].strip() == "not changed over: x: it died."
+    assert lines[2].split()[-8:] == ["-"] * 8
+    assert lines[3].strip() == "held back, since jetson-01 failed"
+
+
+def test_the_canary_is_one_that_changes_and_serves() -> None:
+    plan = {"board_plan": {"rollout": [1, "50%"]}}
+    hosts = {
+        "same": {"stack_pending": False, "board_state": serving("ollama")} | plan,
+        "fresh": {"stack_pending": True, "board_state": serving(None)} | plan,
+        "changes": {"stack_pending": True, "board_state": serving("ollama")} | plan,
+        "unreached": {},
+    }
+    found = rollout(hosts)
+    assert found == {"hosts": "changes,fresh,same,unreached", "serial": [1, "50%"]}
+
+
+def test_a_fleet_that_serves_nothing_yet_needs_no_canary() -> None:
+    hosts = {"fresh": {"stack_pending": True, "board_state": serving(None), "board_plan": {}}}
+    assert rollout(hosts) == {"hosts": "fresh", "serial": ["100%"]}
+    assert rollout({}) == {"hosts": "all", "serial": ["100%"]}
+
+
+def test_the_history_of_a_fleet() -> None:
+    failed = TOLD | {"to": 8, "outcome": "restored", "reason": "it died\nof that", "as": 5}
+    recovered = {"at": "later", "to": None, "outcome": "removed", "reason": "cut short"}
+    state = {"state": {"deployment": {"history": [TOLD, failed, recovered]}}}
+    empty: dict[str, Any] = {"state": {"deployment": {"history": []}}}
+    text = history_table(
+        [
+            {"inventory_hostname": "a", "history_read": state},
+            {"inventory_hostname": "b", "history_read": empty},
+        ]
+    )
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[1] == [
+        *("a", "2026-11-22T10:00:00Z", "7", "llamacpp", "smoke", "engine", "2.0", "s"),
+        *("62", "ms", "committed", "alice@laptop"),
+    ]
+    assert lines[2][2:6] == ["8", "(as", "release", "5)"]
+    assert lines[3] == ["it", "died"]
+    assert lines[4][-2:] == ["removed", "-"]
+    assert lines[-1][-2:] == ["nothing", "yet"]
