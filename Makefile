@@ -82,7 +82,8 @@ test-vm: ## a virtual machine as a board, and its power cut at every write of a 
 	@python -m sandbox.vm
 	pytest -q -s tests/vm
 
-bench: ## what the chat API costs over the engine alone
+bench: ## what the chat API costs over the engine alone, and a change its clients
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m tests.bench
+	@python -m tests.bench_swap

@@ -28,6 +28,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.parse
 from contextlib import contextmanager
@@ -599,6 +601,7 @@ class Proof:
         self._host = host
         self._release = release
         self._name = release.container("engine")
+        self._complaint = tempfile.TemporaryFile()  # noqa: SIM115 - it goes with this object
         self._restarts = self._engine()["RestartCount"]
         write(host.root / NEXT, release.engine_file)
         host.docker.remove(PROOF)
@@ -620,30 +623,32 @@ class Proof:
                 "--engine", "/run/engine/next.env",
                 *(f"--{name}={value}" for name, value in asked.items() if value),
             ],
-            env=environment(), text=True, errors="replace",
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self._complaint,
         )  # fmt: skip
+        self._out = b""
+        self._said = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        # Its one line is enough: its container takes a while to go, in which clients would wait.
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        self._out = self._process.stdout.readline()
+        self._said.set()
 
     def result(self) -> None:
-        """Wait for its end. Raises Failure with what it saw, or what became of the engine."""
+        """Wait for what it says. Raises Failure with what it saw, or what became of the engine."""
+        while not self._said.wait(0.5):
+            self._still_there()
         try:
-            while True:
-                try:
-                    out, complaint = self._process.communicate(timeout=0.5)
-                    break
-                except subprocess.TimeoutExpired:
-                    self._still_there()
-        finally:
-            self.end()
-        try:
-            report = json.loads(out)
+            report = json.loads(self._out)
             checks = report["checks"]
         except (ValueError, KeyError, TypeError):
             self._still_there()
-            raise Failure(
-                f"the proof could not be run: {complaint.strip() or out.strip()}",
-                self._log(),
-            ) from None
+            self.end()
+            self._complaint.seek(0)
+            words = (self._complaint.read() or self._out).decode(errors="replace").strip()
+            raise Failure(f"the proof could not be run: {words}", self._log()) from None
         failed = [each for each in checks if not each["ok"]]
         if failed or not checks:
             self._still_there()
@@ -655,10 +660,12 @@ class Proof:
 
     def end(self) -> None:
         """Be sure that nothing of it runs on."""
-        if self._process.poll() is None:
+        self._host.docker.remove(PROOF)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.communicate()
-            self._host.docker.remove(PROOF)
+            self._process.wait()
 
     def _engine(self) -> Facts:
         found = self._host.docker.container(self._name)
@@ -762,6 +769,9 @@ class Change:
         self._step("begin")
         before = self.before.number if self.before else None
         journal = {"from": before, "to": to.number, "by": to.record["by"], "since": now()}
+        previous = host.previous()
+        if previous:
+            journal["previous"] = previous.number
         write(host.root / JOURNAL, json.dumps(journal) + "\n")
         if self.before is None:
             # What is there is no release's: an earlier try's.
@@ -810,15 +820,15 @@ class Change:
                 docker.start(container)
                 self._step("prove")
                 proof.result()
+            self._step("point")
+            begun = self._held_at or time.monotonic()
+            host.point(to.engine_file)
+            if before and docker.running(before.container("api")):
+                self._pointed(before, to)
+                self.pause = time.monotonic() - begun
+                self._held_at = None
         finally:
             proof.end()
-        self._step("point")
-        begun = self._held_at or time.monotonic()
-        host.point(to.engine_file)
-        if before and docker.running(before.container("api")):
-            self._pointed(before, to)
-            self.pause = time.monotonic() - begun
-            self._held_at = None
 
     def _pointed(self, api: Release, to: Release) -> None:
         """Wait until the chat API of `api` has its requests go to the engine of `to`."""
@@ -988,7 +998,10 @@ def restore(host: Host, release: Release, prove: bool = False) -> None:
         docker.start(engine)
     if prove:
         proof = Proof(host, release)
-        proof.result()
+        try:
+            proof.result()
+        finally:
+            proof.end()
     host.watch("restore point")
     host.point(release.engine_file)
     if not docker.running(api):
@@ -1022,6 +1035,9 @@ def recover(host: Host) -> Optional[Facts]:
         restore(host, release)
     if journal is None:
         return None
+    if release and release.number == journal.get("from") and journal.get("previous"):
+        # The cut may have come between the two links of the commit.
+        host.link("previous", f"{RELEASES}/{journal['previous']:04d}")
     told = {
         "action": "recover",
         "from": journal.get("to"),

@@ -16,6 +16,7 @@ FOUND = {
     **KEPT,
     "journal": False,
     "history": 3,
+    "previous": "0001",
     "service": "active",
     "log": "",
     "live": "a",
@@ -49,7 +50,12 @@ def test_a_start_cannot_tell_writes_into_a_hidden_folder_apart() -> None:
     [
         ({}, {}, []),
         ({"journal": False}, {"history": 2, "last": {"action": "deploy"}}, []),
-        ({}, {"current": "0001"}, ["it runs release 0001; 0002 was current"]),
+        ({}, {"current": "0001", "previous": None}, ["it runs release 0001; 0002 was current"]),
+        (
+            {},
+            {"previous": "0002"},
+            ["it has no release to go back to: the one before is the current one"],
+        ),
         ({}, {"releases": ["0002"]}, ["these releases are gone: 0001"]),
         ({}, {"damaged": {"0001": [".env"]}}, ["release 0001 is not whole: .env"]),
         ({}, {"live": "LLM_HOLD=1"}, ["the chat API follows 'LLM_HOLD=1'"]),
