@@ -1029,7 +1029,9 @@ def recover(host: Host) -> Optional[Facts]:
         if journal is None:
             return None
         clean(host, None)
-    elif journal is None and all(host.docker.running(release.container(part)) for part in PARTS):
+    elif journal is None and all(
+        map(host.docker.running, [DOOR, *(release.container(part) for part in PARTS)])
+    ):
         return None
     else:
         restore(host, release)

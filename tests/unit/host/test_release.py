@@ -280,6 +280,7 @@ def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictio
     assert release.recover(host) is None
     made = committed(host)
     docker.containers = {made.container(part): "running" for part in ("engine", "api")}
+    docker.containers[release.DOOR] = "running"
     assert release.recover(host) is None
 
 
