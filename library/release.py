@@ -4,28 +4,23 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_host import ROOT
+from ansible.module_utils.edge_llm_host import ROOT, read_history
 from ansible.module_utils.edge_llm_release import (
-    COMPOSE,
-    ENGINE,
-    ENV,
-    RELEASES,
     UNIT,
     Failure,
     Host,
-    Release,
+    difference,
     former,
+    outcome,
     recover,
-    sha256,
+    same,
+    sentence,
     stage,
-    unslotted,
     write,
 )
 
@@ -177,47 +172,6 @@ def run_change(host: Host, number: int, action: str, by: str) -> None:
         raise Failure(f"the change could not be run: {done.stderr.strip()}")
 
 
-def outcome(host: Host, number: int, since: int) -> dict[str, Any]:
-    """What the history says of the change, and of what became of the host after it."""
-    lines = history(host)[since:]
-    told = next(
-        (each for each in lines if each.get("to") == number and each["action"] != "recover"), None
-    )
-    recovered = next((each for each in lines if each["action"] == "recover"), None)
-    if told is None:
-        told = {"outcome": "failed", "reason": "the change was killed", "to": number}
-    if told["outcome"] == "failed" and recovered:
-        told = {**told, "outcome": "restored"}
-    return told
-
-
-def history(host: Host) -> list[dict[str, Any]]:
-    """All lines of the host's history."""
-    text = _text(host.root / RELEASES / "history.jsonl") or ""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-
-
-def sentence(told: dict[str, Any], before: Release | None, to: Release) -> str:
-    """Why the host failed, and what it serves now."""
-    parts = [f"{to} was not kept: {told['reason']}."]
-    if told.get("log"):
-        parts.append(f"Its engine said last:\n{told['log']}\n")
-    if told["outcome"] == "restored":
-        now = "Nothing ran here before, and nothing runs now."
-        parts.append(f"{before} serves again, proven." if before else now)
-        return " ".join(parts)
-    why = told.get("restore_reason", "it was killed")
-    parts.append(f"{before} could not be put back either: {why}.")
-    if told.get("restore_log"):
-        parts.append(f"Its engine said last:\n{told['restore_log']}\n")
-    parts.append(
-        "The host serves nothing: clients are held, then told. On the host, `systemctl restart"
-        " edge-llm` tries again to bring that release back; or repair the inventory, and run this"
-        " again."
-    )
-    return " ".join(parts)
-
-
 def main() -> None:
     """Change over, and tell Ansible."""
     module = AnsibleModule(
@@ -260,9 +214,9 @@ def main() -> None:
             to = same(before, asked) or stage(
                 host, asked["compose"], asked["env"], asked["engine"], about
             )
-        since = len(history(host))
+        since = len(read_history(host.root, None))
         run_change(host, to.number, asked["action"], asked["by"])
-        told = outcome(host, to.number, since)
+        told = outcome(read_history(host.root, None)[since:], to.number)
     except Failure as failure:
         log = f"\nThe engine said last:\n{failure.log}" if failure.log else ""
         module.fail_json(msg=f"{asked['host']}: {failure}.{log}")
@@ -271,31 +225,6 @@ def main() -> None:
     if told["outcome"] != "committed":
         module.fail_json(msg=f"{asked['host']}: {sentence(told, before, to)}")
     module.exit_json(changed=True, told=told, diff=diff if module._diff else [])
-
-
-def same(before: Release | None, asked: dict[str, Any]) -> Release | None:
-    """The current release, where it is what is asked and nobody has written in its files."""
-    if before is None or asked["action"] == "rollback":
-        return None
-    texts = {COMPOSE: asked["compose"], ENV: asked["env"], ENGINE: asked["engine"]}
-    there = {name: sha256((before.folder / name).read_text(encoding="utf-8")) for name in texts}
-    rendered = {name: sha256(text) for name, text in texts.items()}
-    model = asked["about"]["plan"]["model"]["sha256"]
-    if before.record["rendered"] != rendered or before.record["written"] != there:
-        return None
-    return before if before.plan["model"]["sha256"] == model else None
-
-
-def difference(before: Release | None, asked: dict[str, Any]) -> list[dict[str, str]]:
-    """What differs in the files, as Ansible shows it."""
-    found = []
-    for name, text in ((COMPOSE, asked["compose"]), (ENV, asked["env"])):
-        old = unslotted((before.folder / name).read_text(encoding="utf-8")) if before else ""
-        if sha256(old) != sha256(text):
-            found.append(
-                {"before_header": name, "after_header": name, "before": old, "after": text}
-            )
-    return found
 
 
 if __name__ == "__main__":

@@ -740,11 +740,11 @@ def read_release(root: Path, link: str) -> Optional[Facts]:
     return read_json(root / link / "release.json")
 
 
-def read_history(root: Path, lines: int = 20) -> List[Facts]:
-    """What became of the last changes, the newest last."""
-    text = read_text(root / RELEASES / "history.jsonl") or ""
+def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:
+    """What became of the last changes, the newest last; of all, where `most` is None."""
+    lines = (read_text(root / RELEASES / "history.jsonl") or "").splitlines()
     # A cut of the power can leave half a line.
-    return [each for each in map(_object, text.splitlines()[-lines:]) if each]
+    return [each for each in map(_object, lines[-most:] if most else lines) if each]
 
 
 def _object(line: str) -> Optional[Facts]:

@@ -1083,6 +1083,68 @@ def former(host: Host, number: Optional[int] = None) -> Facts:
     }
 
 
+# --- for Ansible -------------------------------------------------------------------------------
+
+
+def same(before: Optional[Release], asked: Facts) -> Optional[Release]:
+    """The current release, where it is what is asked and nobody has written in its files."""
+    if before is None or asked["action"] == "rollback":
+        return None
+    texts = {COMPOSE: asked["compose"], ENV: asked["env"], ENGINE: asked["engine"]}
+    there = {name: sha256((before.folder / name).read_text(encoding="utf-8")) for name in texts}
+    rendered = {name: sha256(text) for name, text in texts.items()}
+    model = asked["about"]["plan"]["model"]["sha256"]
+    if before.record["rendered"] != rendered or before.record["written"] != there:
+        return None
+    return before if before.plan["model"]["sha256"] == model else None
+
+
+def difference(before: Optional[Release], asked: Facts) -> List[Dict[str, str]]:
+    """What differs in the files, as Ansible shows it."""
+    found = []
+    for name, text in ((COMPOSE, asked["compose"]), (ENV, asked["env"])):
+        old = unslotted((before.folder / name).read_text(encoding="utf-8")) if before else ""
+        if sha256(old) != sha256(text):
+            found.append(
+                {"before_header": name, "after_header": name, "before": old, "after": text}
+            )
+    return found
+
+
+def outcome(lines: Sequence[Facts], number: int) -> Facts:
+    """What became of a change, by the lines that the host's history has got since it began."""
+    told = [each for each in lines if each["action"] != "recover"]
+    recovered = [each for each in lines if each["action"] == "recover"]
+    if told and not (recovered and told[-1]["outcome"] == "failed"):
+        return told[-1]
+    if recovered and recovered[-1]["to"] == number:
+        # Cut short behind its commit: the host went on with it.
+        none: Facts = {"from": None, "parts": [], "beside": False, "pause": 0.0, "seconds": 0.0}
+        return {**none, "to": number, "outcome": "committed"}
+    killed = told[-1] if told else {"to": number, "reason": "the change was killed"}
+    return {**killed, "outcome": "restored" if recovered else "failed"}
+
+
+def sentence(told: Facts, before: Optional[Release], to: Release) -> str:
+    """Why the host failed, and what it serves now; each log on lines of its own."""
+    lines = [f"{to} was not kept: {told['reason']}."]
+    if told.get("log"):
+        lines += ["Its engine said last:", str(told["log"])]
+    if told["outcome"] == "restored":
+        nothing = "Nothing ran here before, and nothing runs now."
+        return "\n".join([*lines, f"{before} serves again, proven." if before else nothing])
+    why = told.get("restore_reason", "it was killed")
+    lines.append(f"{before} could not be put back either: {why}.")
+    if told.get("restore_log"):
+        lines += ["Its engine said last:", str(told["restore_log"])]
+    lines.append(
+        "The host serves nothing: clients are held, then told. On the host, `systemctl restart"
+        " edge-llm` tries again to bring that release back; or repair the inventory, and run this"
+        " again."
+    )
+    return "\n".join(lines)
+
+
 # --- on the host ---------------------------------------------------------------------------------
 
 

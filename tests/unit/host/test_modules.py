@@ -97,3 +97,20 @@ def test_model_store_refuses(tmp_path: Path) -> None:
     assert result["msg"] == (
         f"{tmp_path}/m: a file of 1 bytes is asked; found is no such file: fetch it again"
     )
+
+
+def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:
+    asked = {"root": str(tmp_path), "host": "pi", "by": "alice", "compose": "a", "env": "b"}
+    result = ansible("release", asked, "--check", "--diff")
+    assert result["changed"] is True
+    assert [each["after"] for each in result["diff"]] == ["a", "b"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> None:
+    asked = {"root": str(tmp_path), "host": "pi", "by": "alice", "action": "rollback"}
+    result = ansible("release", asked)
+    assert result["failed"] is True
+    assert result["msg"] == (
+        "pi: the release before was asked, and is not on the host; there are: none."
+    )

@@ -334,3 +334,63 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     release.write(file, "new\n", 0o600)
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new\n", 0o600)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
+    asked: dict[str, Any] = {"action": "deploy", "compose": COMPOSE, "env": env(), "engine": ENGINE}
+    asked |= {"about": about()}
+    assert release.same(None, asked) is None
+    made = committed(host)
+    assert release.same(made, asked) == made
+    assert release.same(made, asked | {"env": env(context=1)}) is None
+    assert release.same(made, asked | {"action": "rollback"}) is None
+    relocked = about(model={"name": "smoke", "sha256": "b" * 64})
+    assert release.same(made, asked | {"about": relocked}) is None
+    with (made.folder / ".env").open("a") as file:
+        file.write("BY_HAND=1\n")
+    assert release.same(made, asked) is None
+
+
+def test_the_difference_is_in_what_was_rendered(host: Host) -> None:
+    asked = {"compose": COMPOSE, "env": env(context=2048)}
+    assert [each["before"] for each in release.difference(None, asked)] == ["", ""]
+    committed(host)
+    made = committed(host, context=1024)  # in slot b
+    (found,) = release.difference(made, asked)
+    assert (found["after_header"], found["before"]) == (".env", env(context=1024))
+
+
+DEPLOYED = {"action": "deploy", "to": 7, "outcome": "committed"}
+RECOVERED = {"action": "recover", "to": 6, "outcome": "restored", "reason": "was cut short"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([DEPLOYED], "committed"),
+        ([DEPLOYED | {"outcome": "restored"}], "restored"),
+        ([DEPLOYED | {"outcome": "failed"}], "failed"),
+        ([DEPLOYED | {"outcome": "failed"}, RECOVERED], "restored"),
+        ([RECOVERED], "restored"),
+        ([RECOVERED | {"to": 7}], "committed"),
+        ([], "failed"),
+    ],
+)
+def test_what_became_of_a_change(lines: list[dict[str, Any]], expected: str) -> None:
+    told = release.outcome(lines, 7)
+    assert (told["outcome"], told["to"]) == (expected, 7)
+
+
+def test_a_failure_says_why_and_what_serves_now(host: Host) -> None:
+    before = committed(host)
+    to = release.stage(host, COMPOSE, env(context=1), ENGINE, about())
+    told = {"outcome": "restored", "reason": "it died", "log": "a line\nanother"}
+    assert release.sentence(told, before, to) == (
+        "release 2 (llamacpp with smoke) was not kept: it died.\nIts engine said last:\na line\n"
+        "another\nrelease 1 (llamacpp with smoke) serves again, proven."
+    )
+    assert release.sentence(told, None, to).endswith("and nothing runs now.")
+    failed = told | {"outcome": "failed", "restore_reason": "that died too", "restore_log": "x"}
+    text = release.sentence(failed, before, to)
+    assert "release 1 (llamacpp with smoke) could not be put back either: that died too.\n" in text
+    assert "`systemctl restart edge-llm`" in text
