@@ -7,7 +7,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,50 @@ class Whole(Relay):
         return answer.raw
 
 
+class _Patience:
+    """A limit to how long a client may let one send wait: one timer for all of them.
+
+    A timer for each would cost more than the sending.
+    """
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._arm(STALL_SECONDS)
+
+    def begin(self) -> None:
+        self._since = self._loop.time()
+
+    def end(self) -> None:
+        self._since = None
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _arm(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        waited = 0.0 if self._since is None else now - self._since
+        if waited >= STALL_SECONDS:
+            self._limit.reschedule(now)
+        else:
+            self._arm(STALL_SECONDS - waited)
+
+
+@asynccontextmanager
+async def _patience() -> AsyncGenerator[_Patience, None]:
+    """Raises TimeoutError once a send has waited for STALL_SECONDS."""
+    async with asyncio.timeout(None) as limit:
+        patience = _Patience(limit)
+        try:
+            yield patience
+        finally:
+            patience.close()
+
+
 class Stream(Relay):
     """A streamed answer, passed on as it comes."""
 
@@ -178,15 +222,14 @@ class Stream(Relay):
         self._begun = True
         await send({"type": "http.response.start", "status": 200, "headers": _SSE})
         tail = first
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(None) as stall:
+            async with _patience() as patience:
 
                 async def give(data: bytes) -> None:
                     if data:
-                        stall.reschedule(loop.time() + STALL_SECONDS)
+                        patience.begin()
                         await send({"type": "http.response.body", "body": data, "more_body": True})
-                        stall.reschedule(None)
+                        patience.end()
 
                 await give(self._shaped(first))
                 async for chunk in chunks:
