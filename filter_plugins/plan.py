@@ -26,7 +26,8 @@ SPARE_TOKENS = 256
 
 API_PORT = 8000
 ENGINE_PORT = 11434
-OWN_CONTAINER = "edge-llm-door"
+# All containers of this project: the door, and what held the ports before there was one.
+OWN_CONTAINERS = "edge-llm-"
 
 # An image that can only be what it was when it was named.
 PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -286,7 +287,7 @@ def _port_problems(ports: dict[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     for port, owner in ((API_PORT, "api"), (ENGINE_PORT, "engine")):
         listener = ports.get(str(port))
-        if listener and listener["container"] != OWN_CONTAINER:
+        if listener and not (listener["container"] or "").startswith(OWN_CONTAINERS):
             holder = (
                 f"container {listener['container']}"
                 if listener["container"]

@@ -303,10 +303,11 @@ def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
     )
 
 
+@pytest.mark.parametrize("container", ["edge-llm-door", "edge-llm-api"])
 def test_own_containers_may_hold_the_ports(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change, container: str
 ) -> None:
-    state = changed(jetson, "ports.8000", LISTENER | {"container": "edge-llm-door"})
+    state = changed(jetson, "ports.8000", LISTENER | {"container": container})
     assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
 
 
