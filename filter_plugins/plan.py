@@ -283,10 +283,14 @@ def _lock_problems(lock: dict[str, Any] | None) -> list[Problem]:
     ]
 
 
-def _port_problems(ports: dict[str, Any]) -> list[Problem]:
+def _port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
+    # While Docker starts, it holds its containers' ports and cannot say yet whose they are.
+    starting = "docker-proxy (pid " if docker["cli"] and not docker["running"] else None
     for port, owner in ((API_PORT, "api"), (ENGINE_PORT, "engine")):
         listener = ports.get(str(port))
+        if starting and listener and str(listener["process"]).startswith(starting):
+            continue
         if listener and not (listener["container"] or "").startswith(OWN_CONTAINERS):
             holder = (
                 f"container {listener['container']}"
@@ -491,7 +495,7 @@ def deployment_plan(
     settings, problems = check_settings(given, catalogues["settings"])
     problems += _board_problems(board, docker, catalogues)
     problems += _lock_problems(state["deployment"]["lock"])
-    problems += _port_problems(state["ports"])
+    problems += _port_problems(state["ports"], docker)
     problems += _daemon_option_problems(docker_options)
     base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
     if not PINNED.fullmatch(base_image):

@@ -397,8 +397,10 @@ class Host:
     def note(self, **told: Any) -> None:
         """Add a line to the host's history."""
         path = self.root / RELEASES / "history.jsonl"
+        # A cut of the power can have left half a line.
+        torn = not (read_text(path) or "\n").endswith("\n")
         with path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"at": now(), **told}) + "\n")
+            out.write("\n" * torn + json.dumps({"at": now(), **told}) + "\n")
             out.flush()
             os.fsync(out.fileno())
 
@@ -501,6 +503,8 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
     write(folder / RECORD, json.dumps(record, indent=1) + "\n", 0o600)
     _bring_images(host, about["plan"]["engine"]["image"], _value(env, "API_IMAGE"))
     _check_memory(about, current, signatures)
+    # Images, weights and keys, which others have written: a release's name says that all is there.
+    os.sync()
     folder.rename(host.root / RELEASES / f"{number:04d}")
     sync_folder(host.root / RELEASES)
     return Release(host.root / RELEASES / f"{number:04d}", record)
@@ -1040,11 +1044,12 @@ def recover(host: Host) -> Optional[Facts]:
     if release and release.number == journal.get("from") and journal.get("previous"):
         # The cut may have come between the two links of the commit.
         host.link("previous", f"{RELEASES}/{journal['previous']:04d}")
+    went_on = release is not None and release.number == journal.get("to")
     told = {
         "action": "recover",
         "from": journal.get("to"),
         "to": release.number if release else None,
-        "outcome": "restored" if release else "removed",
+        "outcome": "removed" if release is None else "committed" if went_on else "restored",
         "reason": f"the change to release {journal.get('to')} was cut short at:"
         f" {journal.get('step')}",
     }

@@ -10,17 +10,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+ENVIRONMENT = os.environ | {"SANDBOX": "test", "ANSIBLE_FORCE_COLOR": "false"}
+
+
+def command(playbook: str, host: str, *words: str, **variables: object) -> list[str]:
+    """What is typed to run a playbook over some of the tests' boards."""
+    given = json.dumps(variables)
+    inventory = ["-i", "inventories/sandbox", "--limit", host]
+    return ["ansible-playbook", *inventory, "-e", given, *words, playbook]
+
+
 def play(
     playbook: str, host: str, *words: str, **variables: object
 ) -> subprocess.CompletedProcess[str]:
     """Run a playbook over some of the tests' boards to its end, whatever that is."""
     return subprocess.run(
-        [
-            "ansible-playbook", "-i", "inventories/sandbox", "--limit", host,
-            "-e", json.dumps(variables), *words, playbook,
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"SANDBOX": "test", "ANSIBLE_FORCE_COLOR": "false"},
+        command(playbook, host, *words, **variables),
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT,
     )  # fmt: skip
 
 

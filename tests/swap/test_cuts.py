@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from module_utils.edge_llm_release import STEPS
-from tests.playing import play
+from tests.playing import ENVIRONMENT, ROOT, command, play
 from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers
 
 UNIT = "edge-llm-change"
@@ -113,6 +115,27 @@ def test_a_power_cut_leaves_a_host_that_serves(board: Board, step: str) -> None:
         return
     subprocess.run([sys.executable, "-m", "sandbox", "power-cut", HOST], check=True, timeout=120)
     assert_whole(board)
+
+
+def test_a_run_that_is_killed_goes_on_by_itself(board: Board) -> None:
+    """The control machine goes away in the midst of a change: the host does not need it."""
+    seen = len(board.history())
+    # To llama.cpp first where the cuts have left the board with it, else there were no change.
+    given = {"llm_provider": "llamacpp", "llm_context_size": 1024}
+    run = subprocess.Popen(
+        command("site.yml", HOST, **given, stack_swap="one-by-one"),
+        cwd=ROOT, env=ENVIRONMENT, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: "change.json" in board.run("ls", FOLDER), "the change")
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    until(lambda: len(board.history()) > seen, "the end of the change")
+    assert board.history()[-1]["outcome"] == "committed"
+    assert board.ready()["context_size"] == 1024
+    until(lambda: "change.json" not in board.run("ls", FOLDER), "its last step")
 
 
 def test_every_step_was_cut() -> None:

@@ -274,6 +274,8 @@ def test_a_line_of_history_that_a_cut_has_torn_is_left_out(host: Host) -> None:
     with (host.root / "releases/history.jsonl").open("a") as file:
         file.write('{"at": "2026-11')
     assert [each["to"] for each in read_history(host.root)] == [1]
+    host.note(to=2, outcome="committed")
+    assert [each["to"] for each in read_history(host.root)] == [1, 2]
 
 
 def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictionary) -> None:
@@ -295,6 +297,33 @@ def test_a_first_change_that_was_cut_short_leaves_nothing(host: Host, docker: Di
     assert docker.containers == {}
     assert not (host.root / "change.json").exists()
     assert release.recover(host) is None
+
+
+def test_a_cut_between_the_two_links_keeps_the_way_back(
+    host: Host, docker: Dictionary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`previous` is changed first, and would lead to the current release itself."""
+    monkeypatch.setattr(release, "restore", lambda *_: None)
+    first, second = committed(host), committed(host, context=2048)
+    third = release.stage(host, COMPOSE, env(), ENGINE, about())
+    journal = {"from": second.number, "to": third.number, "previous": first.number}
+    (host.root / "change.json").write_text(json.dumps(journal) + "\ncommit\n")
+    host.link("previous", f"releases/{second.folder.name}")
+    told = release.recover(host)
+    assert told is not None
+    assert (told["outcome"], told["to"]) == ("restored", 2)
+    assert host.previous() == first
+
+
+def test_a_cut_behind_the_commit_stays_with_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "restore", lambda *_: None)
+    first, second = committed(host), committed(host, context=2048)
+    journal = {"from": first.number, "to": second.number}
+    (host.root / "change.json").write_text(json.dumps(journal) + "\nclean\n")
+    told = release.recover(host)
+    assert told is not None
+    assert (told["outcome"], told["to"]) == ("committed", 2)
+    assert host.previous() == first
 
 
 def test_a_former_release_is_what_it_was(host: Host) -> None:

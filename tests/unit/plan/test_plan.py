@@ -311,6 +311,18 @@ def test_own_containers_may_hold_the_ports(
     assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
 
 
+def test_a_docker_that_starts_may_hold_the_ports(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    proxy = LISTENER | {"container": None, "process": "docker-proxy (pid 7)"}
+    state = changed(jetson, "ports.8000", proxy)
+    problems = deployment_plan(state, "orin", IMAGE, catalogues)["problems"]
+    assert "in use by docker-proxy (pid 7)" in problems[0]  # Docker runs, and it is none of its own
+    starting = changed(changed(state, "docker.running", False), "docker.error", "not yet")
+    problems = deployment_plan(starting, "orin", IMAGE, catalogues)["problems"]
+    assert not [each for each in problems if "port 8000" in each]
+
+
 def test_all_problems_of_a_host_are_told_at_once(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
