@@ -274,11 +274,16 @@ async def test_bytes_that_come_a_few_at_a_time(unicode: Served, size: int) -> No
         dribbling(unicode.engine.base_url, size) as address,
         provider_of(unicode.engine, base_url=address) as provider,
     ):
-        raw = [chunk async for chunk in provider.raw_stream(CHAT, HELLO)]
+        # A machine that is busy joins some of the bytes again.
+        for _ in range(10):
+            raw = [chunk async for chunk in provider.raw_stream(CHAT, HELLO)]
+            if not all(map(_is_text, raw)):
+                break
+        else:
+            pytest.fail("No character was cut on the way.")
         events: list[dict[str, Any]] = [event async for event in provider.stream(HELLO)]
         pieces = [piece async for piece in provider.generate_stream("Are you there?")]
     assert text_of(events) == "".join(pieces) == unicode.answer
-    assert any(not _is_text(chunk) for chunk in raw), "No character was cut on the way."
 
 
 def _is_text(chunk: bytes) -> bool:
