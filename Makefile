@@ -79,7 +79,7 @@ test-vllm: ## the same suite as `engines` on real vLLM, on this CPU: minutes mor
 
 test-vm: ## a virtual machine as a board, and its power cut at every write of a change: an hour without KVM
 	@scripts/venv dev
-	@python -m sandbox.vm
+	@python -m sandbox vm
 	pytest -q -s tests/vm
 
 bench: ## what the chat API costs over the engine alone, and a change its clients

@@ -107,15 +107,17 @@ def rollout(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
     """Lines of text: a heading, a row for each host, and its reply below the row."""
     rows = [fleet_row(host) for host in hosts]
-    lines = [list(COLUMNS), *[cells for cells, _ in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    texts = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    for index, (_, reply) in enumerate(rows):
-        for line in reply.splitlines():
-            texts[index + 1] += f"\n{' ' * widths[0]}  {line}"
+    return _layout([(list(COLUMNS), ""), *rows])
+
+
+def _layout(rows: list[tuple[list[str], str]]) -> str:
+    """Lines of text: each row's cells in columns, and below the row what is said of it."""
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
+    texts = []
+    for cells, said in rows:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        texts.append("  ".join(padded).rstrip())
+        texts += [f"{' ' * widths[0]}  {line}" for line in said.splitlines()]
     return "\n".join(texts)
 
 
@@ -139,38 +141,28 @@ def history_table(hosts: list[Mapping[str, Any]]) -> str:
     `hosts` are hostvars with history_read, what host_state returned. `waited` is how long clients
     did.
     """
-    rows = [list(HISTORY)]
-    reasons: dict[int, str] = {}
+    rows = [(list(HISTORY), "")]
     for host in hosts:
         name = str(host["inventory_hostname"])
         told = host["history_read"]["state"]["deployment"]["history"]
-        rows += [] if told else [[name, *["-"] * (len(HISTORY) - 2), "nothing yet"]]
+        rows += [] if told else [([name, *["-"] * (len(HISTORY) - 2), "nothing yet"], "")]
         for each in told:
             number = "-" if each["to"] is None else str(each["to"])
-            if each.get("reason"):
-                reasons[len(rows)] = str(each["reason"]).splitlines()[0]
-            rows.append(
-                [
-                    name,
-                    str(each["at"]),
-                    f"{number} (as release {each['as']})" if each.get("as") else number,
-                    str(each.get("provider") or "-"),
-                    str(each.get("model") or "-"),
-                    ", ".join(each.get("parts") or []) or "-",
-                    _seconds(each.get("seconds")),
-                    _seconds(each.get("pause")),
-                    str(each["outcome"]),
-                    str(each.get("by") or "-"),
-                ]
-            )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HISTORY))]
-    texts = []
-    for index, row in enumerate(rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        texts.append("  ".join(cells).rstrip())
-        if index in reasons:
-            texts.append(f"{' ' * widths[0]}  {reasons[index]}")
-    return "\n".join(texts)
+            cells = [
+                name,
+                str(each["at"]),
+                f"{number} (as release {each['as']})" if each.get("as") else number,
+                str(each.get("provider") or "-"),
+                str(each.get("model") or "-"),
+                ", ".join(each.get("parts") or []) or "-",
+                _seconds(each.get("seconds")),
+                _seconds(each.get("pause")),
+                str(each["outcome"]),
+                str(each.get("by") or "-"),
+            ]
+            reason = str(each.get("reason") or "").partition("\n")[0]
+            rows.append((cells, reason))
+    return _layout(rows)
 
 
 class FilterModule:

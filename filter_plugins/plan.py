@@ -286,10 +286,10 @@ def _lock_problems(lock: dict[str, Any] | None) -> list[Problem]:
 def _port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     # While Docker starts, it holds its containers' ports and cannot say yet whose they are.
-    starting = "docker-proxy (pid " if docker["cli"] and not docker["running"] else None
+    starting = docker["cli"] and not docker["running"]
     for port, owner in ((API_PORT, "api"), (ENGINE_PORT, "engine")):
         listener = ports.get(str(port))
-        if starting and listener and str(listener["process"]).startswith(starting):
+        if starting and listener and str(listener["process"]).startswith("docker-proxy (pid "):
             continue
         if listener and not (listener["container"] or "").startswith(OWN_CONTAINERS):
             holder = (
@@ -487,8 +487,7 @@ def deployment_plan(
     Returns:
         {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
         host, root, url, rollout, provider, hardware, board, model, engine, gpu, api, memory,
-        docker,
-        environment}.
+        docker, environment}.
     """
     docker_options = docker_options or {}
     board, docker = state["board"], state["docker"]

@@ -39,6 +39,8 @@ DOOR = "edge-llm-door"
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"edge-llm-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
+HISTORY = "releases/history.jsonl"
+RELEASE = "release.json"
 RECORD = ".verified.json"
 OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below models/ollama
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
@@ -737,12 +739,12 @@ def read_journal(root: Path) -> Optional[Facts]:
 
 def read_release(root: Path, link: str) -> Optional[Facts]:
     """The release.json of the release that a link in the root names."""
-    return read_json(root / link / "release.json")
+    return read_json(root / link / RELEASE)
 
 
 def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:
     """What became of the last changes, the newest last; of all, where `most` is None."""
-    lines = (read_text(root / RELEASES / "history.jsonl") or "").splitlines()
+    lines = (read_text(root / HISTORY) or "").splitlines()
     # A cut of the power can leave half a line.
     return [each for each in map(_object, lines[-most:] if most else lines) if each]
 

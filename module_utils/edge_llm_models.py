@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes, workshop: Path) -> None:
+def write_atomically(path: Path, content: bytes, workshop: Path, mode: int = FILE_MODE) -> None:
     """Put content at path in one step that survives a power cut: all of it, or what was there.
 
     The new file is made in `workshop`, a folder of the same file system.
@@ -76,7 +76,7 @@ def write_atomically(path: Path, content: bytes, workshop: Path) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-            os.fchmod(descriptor, FILE_MODE)
+            os.fchmod(descriptor, mode)
             stream.flush()
             os.fsync(descriptor)
         Path(name).replace(path)

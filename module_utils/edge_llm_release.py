@@ -44,13 +44,16 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
-    Set,
     Tuple,
 )
 
 from .edge_llm_host import (
+    DEPLOYED_FILES,
+    DOOR,
+    HISTORY,
     JOURNAL,
     LOCK,
+    RELEASE,
     RELEASES,
     ROOT,
     SEARCH_PATH,
@@ -65,7 +68,7 @@ from .edge_llm_host import (
     read_ollama,
     read_text,
 )
-from .edge_llm_models import sync_folder
+from .edge_llm_models import sync_folder, write_atomically
 
 Facts = Dict[str, Any]
 
@@ -90,12 +93,11 @@ STEPS = (
 KEEP = 5
 """Releases that stay, beside the current one and the one before."""
 PROJECT = "edge-llm"
-DOOR = "edge-llm-door"
 PROOF = "edge-llm-proof"
 PARTS = ("engine", "api")
-COMPOSE, ENV, ENGINE, RECORD = "docker-compose.yml", ".env", "engine.env", "release.json"
-LIVE = "engine/engine.env"
-"""What the chat API follows; `NEXT` is what the proof is told."""
+COMPOSE, ENV, LIVE = DEPLOYED_FILES
+"""LIVE is what the chat API follows; `NEXT` is what the proof is told."""
+ENGINE = "engine.env"
 NEXT = "engine/next.env"
 UNIT = "edge-llm-change"
 MIB = 1024**2
@@ -126,16 +128,7 @@ def now() -> str:
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file whole: a cut of the power leaves the old one or the new one."""
-    fresh = path.with_name(f".{path.name}.new")
-    with open(
-        fresh, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)
-    ) as out:
-        out.write(text)
-        out.flush()
-        os.fchmod(out.fileno(), mode)
-        os.fsync(out.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
+    write_atomically(path, text.encode(), path.parent, mode)
 
 
 # --- what is spoken to ---------------------------------------------------------------------------
@@ -342,7 +335,7 @@ class Host:
     def release(self, number: int) -> Optional[Release]:
         """The release of that number, where it is there and whole."""
         folder = self.root / RELEASES / f"{number:04d}"
-        record = read_json(folder / RECORD)
+        record = read_json(folder / RELEASE)
         return Release(folder, record) if record else None
 
     def current(self) -> Optional[Release]:
@@ -396,7 +389,7 @@ class Host:
 
     def note(self, **told: Any) -> None:
         """Add a line to the host's history."""
-        path = self.root / RELEASES / "history.jsonl"
+        path = self.root / HISTORY
         # A cut of the power can have left half a line.
         torn = not (read_text(path) or "\n").endswith("\n")
         with path.open("a", encoding="utf-8") as out:
@@ -500,7 +493,7 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
     }
     write(folder / COMPOSE, texts[COMPOSE])
     write(folder / ENGINE, texts[ENGINE])
-    write(folder / RECORD, json.dumps(record, indent=1) + "\n", 0o600)
+    write(folder / RELEASE, json.dumps(record, indent=1) + "\n", 0o600)
     _bring_images(host, about["plan"]["engine"]["image"], _value(env, "API_IMAGE"))
     _check_memory(about, current, signatures)
     # Images, weights and keys, which others have written: a release's name says that all is there.
@@ -958,11 +951,7 @@ def hand_over(host: Host, old: Release, new: Release) -> None:
 
 def clean(host: Host, release: Optional[Release]) -> None:
     """Remove the containers of all other releases; of all, where there is none."""
-    kept: Set[str] = {DOOR}
-    if release:
-        kept |= {release.container(part) for part in PARTS}
-    else:
-        kept = set()
+    kept = {DOOR, *(release.container(part) for part in PARTS)} if release else set()
     for name in host.docker.ours():
         if name not in kept:
             host.docker.remove(name)
@@ -990,15 +979,12 @@ def restore(host: Host, release: Release, prove: bool = False) -> None:
     if missing:
         host.compose(release.folder, "create", *missing)
     open_door(host, release)
-    others = [
-        name
-        for name, service in docker.ours().items()
-        if service.startswith("engine") and name != engine
-    ]
     if not docker.running(engine):
         host.point(release.engine_file, hold=True)
-        for name in others:
-            docker.remove(name)
+        # Their memory is needed.
+        for name, service in docker.ours().items():
+            if service.startswith("engine") and name != engine:
+                docker.remove(name)
         docker.start(engine)
     if prove:
         proof = Proof(host, release)

@@ -1,4 +1,4 @@
-"""Command line of the sandbox: `python -m sandbox up|down|images|status|reboot|power-cut`."""
+"""Command line of the sandbox: `python -m sandbox up|down|images|vm|status|reboot|power-cut`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from sandbox import fleet
+from sandbox import fleet, vm
 from sandbox.errors import SandboxError
 from sandbox.instance import HOSTS, STATE, Instance, hosts_named
 
@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--keep-cache", action="store_true", help="keep engine, images and downloads for next time"
     )
     verbs.add_parser("images", help="make images and models alone, and no hosts")
+    verbs.add_parser("vm", help="make the disk of a virtual board, and what it needs")
     verbs.add_parser("status", help="say what is there")
     for verb, text in (
         ("reboot", "restart a board in an orderly way"),
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
                 fleet.up(instance, hosts_named(asked.hosts))
             elif asked.verb == "images":
                 fleet.make_images()
+            elif asked.verb == "vm":
+                vm.make()
             elif asked.verb == "down":
                 fleet.down(instance, keep_cache=asked.keep_cache)
             elif asked.verb == "reboot":

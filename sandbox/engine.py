@@ -78,16 +78,16 @@ def install_tools(step: Step, debian: bool, ollama: bool) -> str | None:
     if ollama:
         wanted |= {"gcc": "gcc"}
         files["/usr/include/stdlib.h"] = "libc6-dev"
-    packages = {package for command, package in wanted.items() if not _which(command)}
+    packages = {package for command, package in wanted.items() if not which(command)}
     packages |= {package for path, package in files.items() if not Path(path).exists()}
-    note = _install(step, sorted(packages))
-    if not _which("docker"):
+    note = install(step, sorted(packages))
+    if not which("docker"):
         # From Debian 13 on, the command is a package of its own, which docker.io only recommends.
-        _install(step, ["docker-cli"])
+        install(step, ["docker-cli"])
     return note
 
 
-def _install(step: Step, packages: Sequence[str]) -> str | None:
+def install(step: Step, packages: Sequence[str]) -> str | None:
     if not packages:
         return "already there"
     machine = Machine.here()
@@ -112,7 +112,7 @@ def installed() -> list[str]:
     return packages
 
 
-def _which(command: str) -> str | None:
+def which(command: str) -> str | None:
     # A user's PATH often lacks /sbin, where dockerd and iptables may be.
     return shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
@@ -137,7 +137,7 @@ def start(step: Step) -> str | None:
 def launch() -> None:
     """Start dockerd as a background process that outlives this one, and record it."""
     STATE.mkdir(exist_ok=True)
-    dockerd = _which("dockerd")
+    dockerd = which("dockerd")
     if dockerd is None:
         raise SandboxError("There is no dockerd on this machine: install docker.io.")
     with _LOG.open("ab") as log:

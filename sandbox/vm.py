@@ -1,6 +1,6 @@
 """A board that is a virtual machine: its own kernel, and a disk that a power cut really cuts.
 
-`python -m sandbox.vm` makes its disk and what it needs of the sandbox. QEMU runs it, with the
+`python -m sandbox vm` makes its disk and what it needs of the sandbox. QEMU runs it, with the
 processor's own virtualisation where that works and in software where not; user networking brings it
 to this machine's loopback and to the sandbox's registry and hub, and needs no rights.
 """
@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import IO
 
 from sandbox import engine, fleet, images
-from sandbox.__main__ import _alone
 from sandbox.errors import SandboxError
 from sandbox.images import content_tag
-from sandbox.instance import CACHE, LOGS, STATE, Instance
+from sandbox.instance import CACHE, LOGS, Instance
 from sandbox.steps import Runner, Step
 
 NAME = "vm-01"
@@ -121,10 +119,10 @@ def _install_tools(step: Step) -> str | None:
         "ssh": "openssh-client",
         "ssh-keygen": "openssh-client",
     }
-    packages = {package for command, package in wanted.items() if not engine._which(command)}
+    packages = {package for command, package in wanted.items() if not engine.which(command)}
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
         packages.add("debian-archive-keyring")
-    return engine._install(step, sorted(packages))
+    return engine.install(step, sorted(packages))
 
 
 def _make_disk(step: Step) -> str | None:
@@ -376,22 +374,3 @@ class Machine:
                 f"`{words[0]}` failed on the virtual board: {done.stderr.strip() or done.stdout}"
             )
         return done
-
-
-def main() -> int:
-    """Make what the virtual board needs; returns the exit status."""
-    try:
-        STATE.mkdir(exist_ok=True)
-        with _alone():
-            make()
-    except (SandboxError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted: type the same command again, and it goes on.", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,3 +42,17 @@ def images() -> dict[str, str]:
     """The engines' images by provider, as the tests' boards have them."""
     found: dict[str, str] = json.loads((ROOT / ".sandbox/test/images.json").read_text())
     return found
+
+
+def catalogues(folder: Path, name: str, path: str, value: object) -> Path:
+    """The project's catalogues in a folder of their own, with one value of one file replaced."""
+    for each in ("settings.yml", "models.yml", "engines.yml", "boards.yml"):
+        shutil.copy(ROOT / each, folder / each)
+    found = yaml.safe_load((folder / name).read_text())
+    *parents, last = path.split("/")
+    place = found
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    (folder / name).write_text(yaml.safe_dump(found))
+    return folder

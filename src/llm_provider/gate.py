@@ -198,9 +198,7 @@ class Gate:
 
     async def again(self, turn: Turn) -> None:
         """Put a request that has not begun back to where it stood: before all that came later."""
-        if (
-            self.open and not turn.leaving
-        ):  # the engine is there again, or another: the place is still its own
+        if self.open and not turn.leaving:  # the engine is there again: the place is still its own
             return
         await self.step_back(turn)
 

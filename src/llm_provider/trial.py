@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from llm_provider.api import create_app, server_config
+from llm_provider.api import Application, create_app, server_config
 
 
 @asynccontextmanager
@@ -33,21 +33,28 @@ async def trial(file: Path, environ: Mapping[str, str]) -> AsyncGenerator[tuple[
         app = create_app({**environ, "CHAT_API_KEYS_FILE": keys.name, "LLM_ENGINE_FILE": str(file)})
         # Whether the file holds requests is for the clients' chat API, as is what becomes of it.
         app.state.gate.retire()
-        # Its parts: as a whole it would take over this process's signals, and its time to stop.
-        config = server_config(app)
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        await server.startup([listener])
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", key
-        finally:
-            for each in server.servers:
-                each.close()
-            for task in server.server_state.tasks:
-                task.cancel()
-            await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-            await server.lifespan.shutdown()
+        async with serving(app, listener) as url:
+            yield url, key
+
+
+@asynccontextmanager
+async def serving(app: Application, listener: socket.socket) -> AsyncGenerator[str, None]:
+    """Serve `app` at `listener` within this process; yields its URL."""
+    # Uvicorn's parts: as a whole it would take over the process's signals, and its time to stop.
+    config = server_config(app)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        for each in server.servers:
+            each.close()
+        for task in server.server_state.tasks:
+            task.cancel()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+        await server.lifespan.shutdown()
 
 
 @contextmanager

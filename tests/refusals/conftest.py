@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).parents[2]
-CATALOGUES = ("settings.yml", "models.yml", "engines.yml", "boards.yml")
+from tests.playing import ROOT, catalogues
+
 BOARDS = ("bare-01", "bare-02", "bare-03", "bare-04", "bare-05")
 # What looking at a host leaves behind: Python's and systemd's own housekeeping, and session logs.
 HOUSEKEEPING = ("/root/.ansible", "/tmp", "/run", "/var/log", "/var/lib/systemd", "/var/tmp")
@@ -44,12 +42,7 @@ def changes(board: str) -> set[str]:
 
 def wrong_catalogue(folder: Path) -> Path:
     """The project's catalogues, with another sha256 for the sandbox's model."""
-    for name in CATALOGUES:
-        shutil.copy(ROOT / name, folder / name)
-    models = yaml.safe_load((folder / "models.yml").read_text())
-    models["models"]["smollm2-135m"]["gguf"]["sha256"] = "0" * 64
-    (folder / "models.yml").write_text(yaml.safe_dump(models))
-    return folder
+    return catalogues(folder, "models.yml", "models/smollm2-135m/gguf/sha256", "0" * 64)
 
 
 def failures(output: dict[str, Any]) -> dict[str, list[str]]:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.playing import ROOT, images, message, play
+from tests.playing import catalogues, images, message, play
 from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
-
-CATALOGUES = ("settings.yml", "models.yml", "engines.yml", "boards.yml")
 
 
 def catalogue(folder: Path, name: str, path: str, value: object) -> dict[str, Any]:
     """Variables by which site.yml takes catalogues of its own, with one value replaced."""
-    for each in CATALOGUES:
-        shutil.copy(ROOT / each, folder / each)
-    found = yaml.safe_load((folder / name).read_text())
-    *parents, last = path.split("/")
-    place = found
-    for parent in parents:
-        place = place[parent]
-    place[last] = value
-    (folder / name).write_text(yaml.safe_dump(found))
-    return {"board_catalogue_dir": str(folder), "llm_provider": "llamacpp"}
+    return {
+        "board_catalogue_dir": str(catalogues(folder, name, path, value)),
+        "llm_provider": "llamacpp",
+    }
 
 
 def image_that_does_not_start(_: Path) -> dict[str, Any]:

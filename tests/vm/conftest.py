@@ -127,7 +127,7 @@ def known_answer() -> str:
 @pytest.fixture(scope="session")
 def board() -> Iterator[Board]:
     made = vm.disk()
-    assert made.folder.exists(), f"{made.folder} is not there: run `python -m sandbox.vm`."
+    assert made.folder.exists(), f"{made.folder} is not there: run `python -m sandbox vm`."
     if FOLDER.exists():
         shutil.rmtree(FOLDER)
     machine = vm.Machine(made, FOLDER, vm.accelerator(made))

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
     from module_utils import edge_llm_release as program
-    from module_utils.edge_llm_host import JOURNAL
+    from module_utils.edge_llm_host import DOOR, JOURNAL, RELEASE
 else:
     sys.path.insert(0, "/opt/edge-llm/lib")
     from edge_llm import edge_llm_release as program
-    from edge_llm.edge_llm_host import JOURNAL
+    from edge_llm.edge_llm_host import DOOR, JOURNAL, RELEASE
 
 Facts = dict[str, Any]
 START_SECONDS = 300
@@ -110,7 +110,7 @@ class Writes:
             return
         self._files.discard(path)
         # A file beside the one that it is to replace tells nobody anything yet.
-        if path.suffix != ".new":
+        if not path.name.startswith(".new-"):
             self._stop(f"write {self._short(path)}")
 
     def _all_flushed(self) -> None:
@@ -180,7 +180,7 @@ def look() -> None:
         "running": sorted(_said("docker", "ps", "--format", "{{.Names}}").split()),
         "containers": sorted(_said("docker", "ps", "-a", "--format", "{{.Names}}").split()),
         "wanted": sorted(
-            [program.DOOR, *(current.container(part) for part in program.PARTS)] if current else []
+            [DOOR, *(current.container(part) for part in program.PARTS)] if current else []
         ),
     }
     print(json.dumps(found))
@@ -190,7 +190,7 @@ def damage(host: program.Host, name: str) -> list[str]:
     """What is wrong with a release's files."""
     folder = host.root / "releases" / name
     try:
-        record = json.loads((folder / program.RECORD).read_text())
+        record = json.loads((folder / RELEASE).read_text())
         return [
             file
             for file, written in record["written"].items()

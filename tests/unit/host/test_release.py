@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from module_utils import edge_llm_release as release
-from module_utils.edge_llm_host import read_history, read_journal, read_lock
+from module_utils.edge_llm_host import DOOR, read_history, read_journal, read_lock
 from module_utils.edge_llm_release import Busy, Docker, Failure, Host
 
 COMPOSE = "services:\n  engine-a: {container_name: edge-llm-engine-a}\n  api-a: {}\n"
@@ -141,10 +141,10 @@ def test_other_weights_are_another_engine(host: Host) -> None:
 
 def test_the_door_that_runs_stays_with_its_image(host: Host, docker: Dictionary) -> None:
     committed(host)
-    docker.containers[release.DOOR] = "running"
+    docker.containers[DOOR] = "running"
     made = committed(host, api="api:2")
     assert "DOOR_IMAGE=api:1\n" in (made.folder / ".env").read_text()
-    docker.containers[release.DOOR] = "exited"
+    docker.containers[DOOR] = "exited"
     made = committed(host, api="api:2")
     assert "DOOR_IMAGE=api:2\n" in (made.folder / ".env").read_text()
 
@@ -282,14 +282,14 @@ def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictio
     assert release.recover(host) is None
     made = committed(host)
     docker.containers = {made.container(part): "running" for part in ("engine", "api")}
-    docker.containers[release.DOOR] = "running"
+    docker.containers[DOOR] = "running"
     assert release.recover(host) is None
 
 
 def test_a_first_change_that_was_cut_short_leaves_nothing(host: Host, docker: Dictionary) -> None:
     (host.root / "releases").mkdir()
     (host.root / "change.json").write_text('{"from": null, "to": 1}\nbegin\nload\n')
-    docker.containers = {"edge-llm-engine-a": "running", release.DOOR: "running"}
+    docker.containers = {"edge-llm-engine-a": "running", DOOR: "running"}
     told = release.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("removed", None)

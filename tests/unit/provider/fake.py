@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from llm_provider.api import create_app
 from llm_provider.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, LLMProvider
+from llm_provider.trial import serving
 
 MODEL = "smoke"
 ANSWER = "The chain holds: café, 東京, 🚲."
@@ -399,20 +399,6 @@ async def serve_api(provider: LLMProvider | None, keys: Path, **environ: str) ->
     """
     settings = {"CHAT_API_KEYS_FILE": str(keys), "CTX_SIZE": "4096", "PARALLEL": "2"}
     app = create_app(settings | environ, provider=provider)
-    # Its parts, since as a whole it takes over the test run's signals and takes its time to stop.
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http="httptools", log_config=None, access_log=False
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        for one in server.servers:
-            one.close()
-        for task in server.server_state.tasks:
-            task.cancel()
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-        await server.lifespan.shutdown()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with serving(app, listener) as url:
+            yield url
