@@ -16,6 +16,8 @@ from ansible.module_utils.edge_llm_release import (
     Host,
     difference,
     former,
+    key_hash,
+    make_engine_key,
     outcome,
     recover,
     same,
@@ -72,6 +74,12 @@ options:
     description: The host's name, for the sentences.
     type: str
     required: true
+  owner:
+    description: >-
+      User id of the containers' user, who reads the engine's key; the key is made where there is
+      none.
+    type: int
+    required: true
   by:
     description: Who changes the host, for whoever comes meanwhile.
     type: str
@@ -83,6 +91,7 @@ EXAMPLES = r"""
 - name: Go back
   release:
     host: jetson-01
+    owner: 10010
     action: rollback
     expected: 7
     by: alice@laptop
@@ -185,6 +194,7 @@ def main() -> None:
             "to": {"type": "int"},
             "expected": {"type": "int"},
             "host": {"type": "str", "required": True},
+            "owner": {"type": "int", "required": True},
             "by": {"type": "str", "required": True},
         },
         supports_check_mode=True,
@@ -211,7 +221,8 @@ def main() -> None:
                 )
             about = {**asked["about"], "by": asked["by"]}
             # What is asked may be there, and not run.
-            to = same(before, asked) or stage(
+            make_engine_key(host, asked["owner"])
+            to = same(before, asked, key_hash(host)) or stage(
                 host, asked["compose"], asked["env"], asked["engine"], about
             )
         since = len(read_history(host.root, None))

@@ -24,6 +24,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -90,6 +91,8 @@ STEPS = (
     "leave",
     "clean",
 )
+# What bringing the current release back does, in this order; it can be cut short as well.
+RESTORE_STEPS = ("restore", "restore point", "restore hand over", "restore clean", "restore end")
 KEEP = 5
 """Releases that stay, beside the current one and the one before."""
 PROJECT = "edge-llm"
@@ -99,6 +102,7 @@ COMPOSE, ENV, LIVE = DEPLOYED_FILES
 """LIVE is what the chat API follows; `NEXT` is what the proof is told."""
 ENGINE = "engine.env"
 NEXT = "engine/next.env"
+ENGINE_KEY = "secrets/engine_key"
 UNIT = "edge-llm-change"
 MIB = 1024**2
 _SLOT = re.compile(r"\b(engine|api)-a\b")
@@ -275,6 +279,11 @@ class Release(NamedTuple):
         return f"{PROJECT}-{self.service(part)}"
 
     @property
+    def hold(self) -> float:
+        """Seconds that a change to it may keep requests waiting."""
+        return float(self.record["drain_timeout"]) + float(self.record["start_timeout"])
+
+    @property
     def engine_file(self) -> str:
         return (self.folder / ENGINE).read_text(encoding="utf-8")
 
@@ -399,9 +408,9 @@ class Host:
 
     # The chat API.
 
-    def point(self, text: str, hold: bool = False) -> None:
-        """Tell the chat API of its engine, and whether requests are to be held."""
-        write(self.root / LIVE, text + ("LLM_HOLD=1\n" if hold else ""))
+    def point(self, text: str, hold: float = 0) -> None:
+        """Tell the chat API of its engine, and for how many seconds requests are to be held."""
+        write(self.root / LIVE, text + (f"LLM_HOLD={hold:g}\n" if hold else ""))
 
     def api(self, release: Release) -> str:
         """The socket of a release's chat API: of that process, whoever shares its ports."""
@@ -468,7 +477,8 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
     write(folder / ENV, env, 0o600)
     write(folder / COMPOSE, compose)
     _check_weights(host, about["plan"])
-    signatures = _signatures(host, folder, about["plan"])
+    key = key_hash(host)
+    signatures = _signatures(host, folder, about["plan"], key)
     slots = {}
     for part in PARTS:
         slots[part] = "a"
@@ -489,6 +499,7 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
         "rendered": rendered,
         "written": {name: sha256(text) for name, text in texts.items()},
         "signatures": signatures,
+        "engine_key": key,
         "slots": slots,
     }
     write(folder / COMPOSE, texts[COMPOSE])
@@ -514,12 +525,30 @@ def _door_image(host: Host, env: str, current: Optional[Release]) -> str:
     return _value((current.folder / ENV).read_text(encoding="utf-8"), "DOOR_IMAGE")
 
 
-def _signatures(host: Host, folder: Path, plan: Facts) -> Dict[str, str]:
-    """What each part is, as one hash: as compose understands the files, and the weights."""
+def make_engine_key(host: Host, owner: int) -> None:
+    """See to it that the engine's key is there, for the containers' user (`owner`) alone.
+
+    Made on the host, and known to nobody else: only the chat API speaks to the engine. A cut of the
+    power can leave an empty file.
+    """
+    path = host.root / ENGINE_KEY
+    if not (read_text(path) or "").strip():
+        write(path, secrets.token_hex(20) + "\n", 0o600)
+    path.chmod(0o600)
+    os.chown(path, owner, owner)
+
+
+def key_hash(host: Host) -> str:
+    """SHA-256 of the engine's key: an engine that has started with another must start anew."""
+    return sha256(read_text(host.root / ENGINE_KEY) or "")
+
+
+def _signatures(host: Host, folder: Path, plan: Facts, key: str) -> Dict[str, str]:
+    """What each part is, as one hash: as compose understands the files, weights and key."""
     config = json.loads(host.compose(folder, "config", "--format", "json").stdout)
     services = config["services"]
     parts = {
-        "engine": [services["engine-a"], plan["model"]["sha256"]],
+        "engine": [services["engine-a"], plan["model"]["sha256"], key],
         "api": [services["api-a"]],
     }
     return {
@@ -773,7 +802,7 @@ class Change:
         if self.before is None:
             # What is there is no release's: an earlier try's.
             clean(host, None)
-            host.point(to.engine_file, hold=True)
+            host.point(to.engine_file, to.hold)
         self._step("create")
         fresh = [to.service(part) for part, new in (("engine", engine), ("api", api)) if new]
         if fresh:
@@ -842,7 +871,8 @@ class Change:
 
     def _hold(self, release: Release) -> None:
         self._held_at = time.monotonic()
-        self.host.point(release.engine_file, hold=True)
+        # Also for the way back, should the new engine not come.
+        self.host.point(release.engine_file, self.to.hold + release.hold)
         if self.docker.running(release.container("api")):
             until(lambda: (self.host.ready(release) or {}).get("holding"), 10)
 
@@ -887,7 +917,7 @@ class Change:
             restore(self.host, self.before, prove=True)
         except Failure:
             free_memory()
-            restore(self.host, self.before, prove=True)
+            restore_or_tell(self.host, self.before, prove=True)
 
 
 def until(condition: Callable[[], Any], seconds: float) -> bool:
@@ -936,10 +966,10 @@ def hand_over(host: Host, old: Release, new: Release) -> None:
 
     While it does, the new one holds: two would ask more of the engine than it has slots for.
     """
-    live = (host.root / LIVE).read_text(encoding="utf-8").replace("LLM_HOLD=1\n", "")
+    live = re.sub(r"(?m)^LLM_HOLD=.*\n", "", (host.root / LIVE).read_text(encoding="utf-8"))
     container = old.container("api")
     if host.docker.running(container):
-        host.point(live, hold=True)
+        host.point(live, new.hold)
         until(lambda: (host.ready(new) or {}).get("holding"), 10)
         host.docker.kill(container, "USR1")
         socket_file = Path(host.api(old))
@@ -980,7 +1010,7 @@ def restore(host: Host, release: Release, prove: bool = False) -> None:
         host.compose(release.folder, "create", *missing)
     open_door(host, release)
     if not docker.running(engine):
-        host.point(release.engine_file, hold=True)
+        host.point(release.engine_file, release.hold)
         # Their memory is needed.
         for name, service in docker.ours().items():
             if service.startswith("engine") and name != engine:
@@ -1008,6 +1038,18 @@ def restore(host: Host, release: Release, prove: bool = False) -> None:
     clean(host, release)
 
 
+def restore_or_tell(host: Host, release: Release, prove: bool = False) -> None:
+    """Restore; where that fails nothing is left to try, and clients are told so rather than held.
+
+    Raises Failure.
+    """
+    try:
+        restore(host, release, prove)
+    except Failure:
+        host.point(release.engine_file, 1)
+        raise
+
+
 def recover(host: Host) -> Optional[Facts]:
     """Undo what a change left that was killed, or cut from its power; start what is stopped.
 
@@ -1024,7 +1066,7 @@ def recover(host: Host) -> Optional[Facts]:
     ):
         return None
     else:
-        restore(host, release)
+        restore_or_tell(host, release)
     if journal is None:
         return None
     if release and release.number == journal.get("from") and journal.get("previous"):
@@ -1039,6 +1081,7 @@ def recover(host: Host) -> Optional[Facts]:
         "reason": f"the change to release {journal.get('to')} was cut short at:"
         f" {journal.get('step')}",
     }
+    host.watch("restore end")
     host.note(**told)
     (host.root / JOURNAL).unlink()
     sync_folder(host.root)
@@ -1077,8 +1120,11 @@ def former(host: Host, number: Optional[int] = None) -> Facts:
 # --- for Ansible -------------------------------------------------------------------------------
 
 
-def same(before: Optional[Release], asked: Facts) -> Optional[Release]:
-    """The current release, where it is what is asked and nobody has written in its files."""
+def same(before: Optional[Release], asked: Facts, key: str) -> Optional[Release]:
+    """The current release, where it is what is asked and nobody has written in its files.
+
+    `key` is the hash of the engine's key as it is now.
+    """
     if before is None or asked["action"] == "rollback":
         return None
     texts = {COMPOSE: asked["compose"], ENV: asked["env"], ENGINE: asked["engine"]}
@@ -1086,6 +1132,8 @@ def same(before: Optional[Release], asked: Facts) -> Optional[Release]:
     rendered = {name: sha256(text) for name, text in texts.items()}
     model = asked["about"]["plan"]["model"]["sha256"]
     if before.record["rendered"] != rendered or before.record["written"] != there:
+        return None
+    if before.record["engine_key"] != key:
         return None
     return before if before.plan["model"]["sha256"] == model else None
 

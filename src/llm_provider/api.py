@@ -270,7 +270,7 @@ def create_app(
     engine = provider or get_llm_provider(environ=target.settings)
     gate = Gate(engine, target.parallel, settings.hold_seconds)
     if target.hold:
-        gate.pause(HELD)
+        gate.pause(HELD, target.hold)
     metrics = Metrics(gate)
     api = ChatAPI(gate, settings, metrics)
 

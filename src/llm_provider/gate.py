@@ -128,6 +128,7 @@ class Gate:
         self._numbers = itertools.count()
         self._ready = False
         self._paused: str | None = None
+        self._pause_seconds = 0.0
         self.stopping = False
         self.retiring = False
         self._shut_at = time.monotonic()
@@ -287,7 +288,8 @@ class Gate:
     # Holding.
 
     def _hold(self, turn: Turn) -> None:
-        turn.held_until = max(turn.arrived, self._shut_at) + turn.hold_left
+        seconds = max(turn.hold_left, self._pause_seconds)
+        turn.held_until = max(turn.arrived, self._shut_at) + seconds
 
     def _arm(self) -> None:
         """Have those sent away whose time is over, when the first of them is."""
@@ -399,14 +401,22 @@ class Gate:
 
     # Changes.
 
-    def pause(self, reason: str) -> None:
-        """Hold requests until `resume` or `point`; those that run go on. Not any more, retiring."""
+    def pause(self, reason: str, seconds: float = 0.0) -> None:
+        """Hold requests until `resume` or `point`; those that run go on. Not any more, retiring.
+
+        `seconds`: how long that may take, where it is longer than `hold_seconds`. It counts for all
+        that wait from then on, also once another engine has been pointed to that is not ready yet.
+        """
         if self.retiring:
             return
         was_open = self.open
         if self._paused is None:
             _log.info("requests are held: %s", reason)
         self._paused = reason
+        self._pause_seconds = seconds
+        if not was_open:
+            for turn in self._waiting:
+                self._hold(turn)
         self._changed(was_open)
 
     def resume(self) -> None:

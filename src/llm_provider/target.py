@@ -1,8 +1,9 @@
 """Which engine the chat API stands before, while it runs: a file that is followed.
 
 The file holds NAME=VALUE lines which override the environment's: LLM_PROVIDER, LLM_BASE_URL,
-LLM_MODEL, LLM_API_KEY_FILE, CTX_SIZE, PARALLEL; LLM_HOLD=1 holds requests. It is replaced whole
-(written beside, then renamed), and a process that starts anew reads the same.
+LLM_MODEL, LLM_API_KEY_FILE, CTX_SIZE, PARALLEL; LLM_HOLD=SECONDS holds requests, for that long or
+LLM_HOLD_SECONDS, whichever is more. It is replaced whole (written beside, then renamed), and a
+process that starts anew reads the same.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from llm_provider.errors import ConfigurationError
 from llm_provider.files import Watched
 from llm_provider.gate import Gate
-from llm_provider.selection import count, get_llm_provider
+from llm_provider.selection import count, get_llm_provider, number
 
 NAMES = frozenset(
     {
@@ -57,9 +58,9 @@ class Target:
         return count(self.settings, "CTX_SIZE")
 
     @property
-    def hold(self) -> bool:
-        """Whether requests are to be held."""
-        return self.settings.get("LLM_HOLD") == "1"
+    def hold(self) -> float:
+        """Seconds that requests are to be held for, at most; 0 where they are not to be held."""
+        return _hold(self.settings)
 
     async def follow(self, gate: Gate) -> None:
         """Change `gate` over to whatever the file says, until it retires."""
@@ -83,7 +84,7 @@ class Target:
         if self._engine() != before:
             gate.point(provider, self.parallel)
         if self.hold:
-            gate.pause(HELD)
+            gate.pause(HELD, self.hold)
         else:
             gate.resume()
 
@@ -108,4 +109,9 @@ class Target:
                 found.pop("LLM_API_KEY", None)  # it would win over the file's
         for name in ("PARALLEL", "CTX_SIZE"):
             count(found, name)  # says what is wrong now, not when it is needed
+        _hold(found)
         return found
+
+
+def _hold(settings: Mapping[str, str]) -> float:
+    return 0.0 if settings.get("LLM_HOLD") == "0" else number(settings, "LLM_HOLD", 0)

@@ -1,7 +1,8 @@
 """Runs on the board: a change as the release module runs it, which stops dead where it is told to.
 
 `python3 driver.py STEP SWAP` goes back to the release before, with another chat API, and sleeps for
-good when STEP begins. What it has come to stands in /run/edge-llm-test.
+good when STEP begins. `python3 driver.py STEP restore` does so with what undoes a change that was
+killed. What it has come to stands in /run/edge-llm-test.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ def watch(step: str) -> None:
 def main() -> None:
     """Stage, change, and say what became of it."""
     host = release.Host(watch=watch)
+    if sys.argv[2] == "restore":
+        with host.locked("the tests", seconds=60):
+            release.recover(host)
+        CAME_TO.write_text("the end")
+        return
     with host.locked("the tests"):
         asked = release.former(host)
         # Another setting of the chat API makes it another container.

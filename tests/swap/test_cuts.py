@@ -13,12 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from module_utils.edge_llm_release import STEPS
+from module_utils.edge_llm_release import RESTORE_STEPS, STEPS
 from tests.playing import ENVIRONMENT, ROOT, command, play
 from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers
 
 UNIT = "edge-llm-change"
 CAME_TO = "/run/edge-llm-test"
+PYTHON = "/usr/bin/python3"
 _SECONDS = 90
 reached: dict[str, set[str]] = {"beside": set(), "one-by-one": set()}
 
@@ -49,16 +50,20 @@ def two_releases(board: Board) -> None:
     subprocess.run(["docker", "cp", script, f"{CONTAINER}:/root/driver.py"], check=True)
 
 
-def change(board: Board, step: str, swap: str) -> bool:
-    """Begin a change that stops dead at `step`; whether it got there, rather than to its end."""
+def change(
+    board: Board, step: str, swap: str, undo: str = "-m edge_llm.edge_llm_release restore"
+) -> bool:
+    """Begin a change that stops dead at `step`; whether it got there, rather than to its end.
+
+    `undo` is what Python runs once it was killed.
+    """
     listed = ("systemctl", "list-units", "--all", "--no-legend", f"{UNIT}.service")
     until(lambda: not board.run(*listed).strip(), "the end of the change before")
     board.run("rm", "-f", CAME_TO)
-    undo = "/usr/bin/python3 -m edge_llm.edge_llm_release restore"
     board.run(
         *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}"),
-        *(f"--property=WorkingDirectory={FOLDER}/lib", f"--property=ExecStopPost={undo}"),
-        *("/usr/bin/python3", "/root/driver.py", step, swap),
+        *(f"--property=WorkingDirectory={FOLDER}/lib", f"--property=ExecStopPost={PYTHON} {undo}"),
+        *(PYTHON, "/root/driver.py", step, swap),
     )
     until(lambda: board.run("cat", CAME_TO), "a step")
     came_to = board.run("cat", CAME_TO)
@@ -114,6 +119,25 @@ def test_a_power_cut_leaves_a_host_that_serves(board: Board, step: str) -> None:
     if not change(board, step, "one-by-one"):
         return
     subprocess.run([sys.executable, "-m", "sandbox", "power-cut", HOST], check=True, timeout=120)
+    assert_whole(board)
+
+
+@pytest.mark.parametrize("how", ["killed", "power cut"])
+@pytest.mark.parametrize("step", RESTORE_STEPS)
+def test_a_way_back_that_is_cut_short_is_taken_up_again(board: Board, step: str, how: str) -> None:
+    """By the host's start, or by the next run. Just before `check` everything is the new one's."""
+    assert change(board, "check", "one-by-one", f"/root/driver.py '{step}' restore")
+    board.run("rm", CAME_TO)
+    board.run("systemctl", "kill", "--signal=KILL", UNIT)
+    until(lambda: board.run("cat", CAME_TO), "a step of the way back")
+    assert board.run("cat", CAME_TO) == step
+    if how == "killed":
+        board.run("systemctl", "kill", "--signal=KILL", UNIT)
+        done = play("site.yml", HOST)
+        assert done.returncode == 0, done.stdout
+    else:
+        cut = [sys.executable, "-m", "sandbox", "power-cut", HOST]
+        subprocess.run(cut, check=True, timeout=120)
     assert_whole(board)
 
 

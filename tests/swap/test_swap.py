@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from typing import Any
 
 import pytest
 
-from tests.playing import message, play
+from tests.playing import ROOT, message, play
 from tests.swap.conftest import FOLDER, HOST, Board, known_answers, loaded
 
 # Provider and model as the inventory has them are Ollama and SmolLM2; `one` is stack_swap.
@@ -16,6 +17,19 @@ _LLAMA = {"llm_provider": "llamacpp"}
 _SMOKE = _LLAMA | {"llm_model": "smoke"}
 _SMALL = _LLAMA | {"llm_context_size": 2048}
 _ALIAS = {"llm_model_aliases": ["gpt-4o"]}
+# The test fills in where that is.
+_VERSION = {"stack_project": "another version of this project"}
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables by which site.yml takes the chat API of another version of this project."""
+    project = tmp_path_factory.mktemp("version")
+    for name in ("src", "templates", "requirements"):
+        shutil.copytree(ROOT / name, project / name)
+    with (project / "src/llm_provider/__init__.py").open("a") as file:
+        file.write("# Another version.\n")
+    return {"stack_project": str(project)}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +43,7 @@ _ALIAS = {"llm_model_aliases": ["gpt-4o"]}
                 (_LLAMA, ["engine"]),
                 (_SMALL, ["engine"]),
                 (_SMALL | _ALIAS, ["api"]),
+                (_SMALL | _ALIAS | _VERSION, ["api"]),
                 ({}, ["engine", "api"]),
             ],
         ),
@@ -36,13 +51,19 @@ _ALIAS = {"llm_model_aliases": ["gpt-4o"]}
     ],
 )
 def test_clients_notice_a_pause_at_most(
-    board: Board, settled: None, swap: str, changes: list[tuple[dict[str, Any], list[str]]]
+    board: Board,
+    settled: None,
+    another: dict[str, str],
+    swap: str,
+    changes: list[tuple[dict[str, Any], list[str]]],
 ) -> None:
     """Engine, model, context and chat API are changed in turns, under eight clients."""
     windows = []
     with loaded(board) as load:
         for given, parts in changes:
             before, begun = len(board.history()), time.monotonic()
+            if "stack_project" in given:
+                given = given | another
             done = play("site.yml", HOST, **given, stack_swap=swap)
             assert done.returncode == 0, done.stdout
             (told,) = board.history()[before:]

@@ -100,7 +100,14 @@ def test_model_store_refuses(tmp_path: Path) -> None:
 
 
 def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:
-    asked = {"root": str(tmp_path), "host": "pi", "by": "alice", "compose": "a", "env": "b"}
+    asked = {
+        "root": str(tmp_path),
+        "host": "pi",
+        "by": "alice",
+        "owner": 10010,
+        "compose": "a",
+        "env": "b",
+    }
     result = ansible("release", asked, "--check", "--diff")
     assert result["changed"] is True
     assert [each["after"] for each in result["diff"]] == ["a", "b"]
@@ -108,7 +115,13 @@ def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:
 
 
 def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> None:
-    asked = {"root": str(tmp_path), "host": "pi", "by": "alice", "action": "rollback"}
+    asked = {
+        "root": str(tmp_path),
+        "host": "pi",
+        "by": "alice",
+        "owner": 10010,
+        "action": "rollback",
+    }
     result = ansible("release", asked)
     assert result["failed"] is True
     assert result["msg"] == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -368,16 +369,43 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
 def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
     asked: dict[str, Any] = {"action": "deploy", "compose": COMPOSE, "env": env(), "engine": ENGINE}
     asked |= {"about": about()}
-    assert release.same(None, asked) is None
+    key = release.key_hash(host)
+    assert release.same(None, asked, key) is None
     made = committed(host)
-    assert release.same(made, asked) == made
-    assert release.same(made, asked | {"env": env(context=1)}) is None
-    assert release.same(made, asked | {"action": "rollback"}) is None
+    assert release.same(made, asked, key) == made
+    assert release.same(made, asked, release.sha256("another")) is None
+    assert release.same(made, asked | {"env": env(context=1)}, key) is None
+    assert release.same(made, asked | {"action": "rollback"}, key) is None
     relocked = about(model={"name": "smoke", "sha256": "b" * 64})
-    assert release.same(made, asked | {"about": relocked}) is None
+    assert release.same(made, asked | {"about": relocked}, key) is None
     with (made.folder / ".env").open("a") as file:
         file.write("BY_HAND=1\n")
-    assert release.same(made, asked) is None
+    assert release.same(made, asked, key) is None
+
+
+def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> None:
+    path = host.root / release.ENGINE_KEY
+    path.parent.mkdir(exist_ok=True)
+    first = committed(host)
+    found = set()
+    for lost in ("", None, "\n"):
+        if lost is None:
+            path.unlink()
+        else:
+            path.write_text(lost)
+        release.make_engine_key(host, os.getuid())
+        key = path.read_text()
+        path.chmod(0o644)
+        release.make_engine_key(host, os.getuid())
+        assert path.read_text() == key
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert len(key.strip()) == 40
+        found.add(key)
+    assert len(found) == 3
+    # An engine that runs knows the former one.
+    second = committed(host)
+    assert second.record["slots"] != first.record["slots"]
+    assert second.record["slots"]["api"] == first.record["slots"]["api"]
 
 
 def test_the_difference_is_in_what_was_rendered(host: Host) -> None:

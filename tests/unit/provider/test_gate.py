@@ -310,6 +310,19 @@ async def test_a_pause_is_bounded_too(stub: Stub) -> None:
         assert str(error) == "The engine is not ready: On purpose."
 
 
+async def test_a_pause_may_last_longer_than_a_hold(stub: Stub) -> None:
+    async with lined(stub, parallel=1, hold=0.1) as line:
+        line.gate.pause("On purpose.", 30)
+        await line.come("a")
+        await asyncio.sleep(0.3)
+        line.gate.point(stub, 1)
+        await asyncio.sleep(0.1)
+        assert line.numbers() == (0, 0, 1)
+        line.gate.pause("There is nothing to wait for.", 0.1)
+        (error,) = await gone(line, "a")
+        assert str(error) == "The engine is not ready: There is nothing to wait for."
+
+
 # Asking.
 
 
