@@ -15,7 +15,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify lint unit engines molecule test test-vllm test-vm bench
+.PHONY: help up down chat env status verify lock lint unit engines molecule test test-vllm test-vm bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,10 +48,14 @@ verify: ## the proof alone, for every host of INVENTORY
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/verify.yml
 
+lock: ## write down what the hub says of a model (MODEL=..) or a registry of images (IMAGES=all)
+	@scripts/venv control
+	@python scripts/lock.py $(if $(MODEL),--model=$(MODEL)) $(if $(REVISION),--revision=$(REVISION)) $(if $(IMAGES),--images=$(IMAGES)) $(if $(HUB),--hub=$(HUB))
+
 lint: ## every linter
 	@scripts/venv dev
 	ruff check . && ruff format --check .
-	mypy --strict src sandbox filter_plugins library module_utils callback_plugins tests
+	mypy --strict src sandbox filter_plugins library module_utils action_plugins callback_plugins scripts tests
 	yamllint --strict .
 	shellcheck scripts/* .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime
 	ansible-lint

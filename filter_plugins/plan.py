@@ -24,6 +24,7 @@ F16_BYTES = 2
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
 SPARE_TOKENS = 256
 
+REGISTRY_PORT = 5000
 API_PORT = 8000
 ENGINE_PORT = 11434
 # All containers of this project: the door, and what held the ports before there was one.
@@ -69,6 +70,10 @@ def _is_key(value: object) -> bool:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", value))
+
+
+def _is_source(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"https?://[^\s@]+|/\S.*", value))
 
 
 def _is_batch(value: object) -> bool:
@@ -137,6 +142,13 @@ def check_settings(
                 problems.append(
                     f"{name} is {value!r}; accepted is a list of names, each of letters, digits and"
                     " . _ : / -"
+                )
+                continue
+        elif kind == "source":
+            if not _is_source(value):
+                problems.append(
+                    f"{name} is {value!r}; accepted is an address (https://HOST/PATH, without a"
+                    " user or a password), or a folder of the control machine (/PATH)."
                 )
                 continue
         elif kind == "batches":
@@ -309,6 +321,24 @@ def pinned(row: dict[str, Any]) -> str:
     return f"{row['image']}@{row['digest']}"
 
 
+def through_cache(image: str, cache: str | None) -> str:
+    """Where a pinned image is pulled from: a cache's registry, where there is one, has each under
+    the whole name that it has outside. What is not pinned is on the host already.
+    """
+    if cache is None or not PINNED.fullmatch(image):
+        return image
+    name, _, digest = image.partition("@")
+    first, _, rest = name.partition("/")
+    if not rest or not (first == "localhost" or set(first) & set(".:")):
+        # As Docker reads a name without a registry.
+        name = f"docker.io/{name if rest else f'library/{name}'}"
+    host, _, path = name.partition("/")
+    head, _, tail = path.rpartition("/")
+    path = f"{head}/{tail.partition(':')[0]}".lstrip("/")
+    # A colon may be in a host's name and not in a repository's.
+    return f"{cache}:{REGISTRY_PORT}/{host.replace(':', '-')}/{path}@{digest}"
+
+
 def _repository(image: str) -> str:
     """An image's name without tag and digest; a colon before the last slash is a port's."""
     name = image.partition("@")[0]
@@ -352,12 +382,72 @@ def _engine_image(
     return {"image": pinned(row), "entrypoint": row.get("entrypoint")}, []
 
 
-def _model(
-    name: str, engine: dict[str, Any], provider: str, catalogue: dict[str, Any], mirror: str
-) -> tuple[dict[str, Any], list[Problem]]:
-    """The model's part of the plan: file, size, hash, address, known answer.
+# What a file may be called: it becomes a path on the host, and a part of a URL.
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
-    The caller adds `present`: whether a file of that name and size is on the host.
+
+def _entry_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Problem]:
+    """Why a model's entry in models.yml cannot be used, a sentence."""
+    files = weights["files"]
+    unlocked = [] if weights["revision"] else ["revision"]
+    unlocked += [key for key in ("size", "sha256") if not all(file.get(key) for file in files)]
+    if unlocked:
+        return [
+            f"llm_model {name} has no {' and no '.join(unlocked)} in models.yml, so what is"
+            f" downloaded could not be checked; `make lock MODEL={name}` asks {mirror} and writes"
+            " them down."
+        ]
+    if not _REPOSITORY.fullmatch(str(weights["repository"])):
+        return [
+            f"llm_model {name} names the repository {weights['repository']!r} in models.yml;"
+            " accepted is OWNER/NAME."
+        ]
+    for file in files:
+        if not _FILE.fullmatch(str(file["file"])):
+            return [
+                f"llm_model {name} names the file {file['file']!r} in models.yml;"
+                " accepted is a plain file name."
+            ]
+        if not re.fullmatch(r"[0-9a-f]{64}", str(file["sha256"])):
+            return [
+                f"llm_model {name} has the sha256 {file['sha256']!r} in models.yml;"
+                " accepted are 64 hexadecimal digits."
+            ]
+        if not isinstance(file["size"], int) or file["size"] < 1:
+            return [
+                f"llm_model {name} has the size {file['size']!r} in models.yml; accepted is a"
+                " number of bytes."
+            ]
+    return []
+
+
+def _place(file: dict[str, Any], folder: str, there: dict[str, Any]) -> str:
+    """Where a file goes below the host's models folder.
+
+    Its own name, unless that belongs to another content: what a release on the host serves must not
+    change under it.
+    """
+    path = f"{folder}{file['file']}"
+    aside = f"{folder}{file['sha256'][:8]}-{file['file']}"
+    for each in (path, aside):
+        if each in there and there[each]["recorded_sha256"] == file["sha256"]:
+            return each
+    taken = there.get(path, {}).get("recorded_sha256")
+    return aside if taken else path
+
+
+def _model(
+    name: str,
+    engine: dict[str, Any],
+    provider: str,
+    catalogue: dict[str, Any],
+    mirror: str,
+    there: dict[str, Any],
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The model's part of the plan: its files, their hashes and addresses, the known answer.
+
+    `there` is what the host's models folder has.
     """
     if name not in catalogue:
         return {}, [
@@ -373,37 +463,44 @@ def _model(
             f" models that have: {_choices(able) or 'none'}."
         ]
     weights = entry[kind]
-    unlocked = [key for key in ("revision", "size", "sha256") if not weights[key]]
-    if unlocked:
-        return {}, [
-            f"llm_model {name} has no {' and no '.join(unlocked)} in models.yml, so what is"
-            f" downloaded could not be checked; a HEAD request to {mirror}/"
-            f"{weights['repository']}/resolve/main/{weights['file']} names them (X-Repo-Commit,"
-            " X-Linked-Size, X-Linked-Etag)."
-        ]
-    if not re.fullmatch(r"[0-9a-f]{64}", str(weights["sha256"])):
-        return {}, [
-            f"llm_model {name} has the sha256 {weights['sha256']!r} in models.yml;"
-            " accepted are 64 hexadecimal digits."
-        ]
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", weights["file"]):
-        return {}, [
-            f"llm_model {name} names the file {weights['file']!r} in models.yml;"
-            " accepted is a plain file name."
-        ]
+    if problems := _entry_problems(name, weights, mirror):
+        return {}, problems
+    # A model in Hugging Face's format is a folder of files.
+    folder = f"{name}.hf/" if kind == "hf" else ""
+    base = f"{weights['repository']}/resolve/{weights['revision']}"
+    files = [
+        {
+            "name": file["file"],
+            "path": _place(file, folder, there),
+            "size": file["size"],
+            "sha256": file["sha256"],
+            "part": file.get("part", "weights"),
+            "place": f"{base}/{file['file']}",
+        }
+        # The weights themselves first, whatever comes with them.
+        for file in sorted(weights["files"], key=lambda file: "part" in file)
+    ]
+    parts = {file["part"]: file["path"] for file in reversed(files)}
     proof = entry.get("proof") or {}
+    content = "\n".join(f"{file['sha256']} {file['name']}" for file in files)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    header = {"family": weights["family"], "quantization": weights["quantization"]}
     return {
         "name": name,
         "title": entry["title"],
-        "file": weights["file"],
-        "size": weights["size"],
-        "sha256": weights["sha256"],
+        "kind": kind,
+        # One name for these very files, wherever they are.
+        "bundle": f"{name}.{kind}-{digest[:12]}",
+        "files": files,
+        "size": sum(file["size"] for file in files),
+        "digest": digest,
         "family": weights["family"],
         "quantization": weights["quantization"],
+        "gated": bool(weights.get("gated")),
         "shape": entry["shape"],
-        "url": f"{mirror.rstrip('/')}/{weights['repository']}/resolve/"
-        f"{weights['revision']}/{weights['file']}",
-        "path": f"/models/{weights['file']}",
+        "header": header | entry["shape"] if kind == "gguf" else {},
+        "path": f"/models/{folder.rstrip('/') or parts['weights']}",
+        "projector": f"/models/{parts['projector']}" if "projector" in parts else "",
         "proof": {"prompt": proof.get("prompt"), "answer": proof.get("answer")},
     }, []
 
@@ -432,17 +529,55 @@ def _memory_problems(
     ]
 
 
-def _disk_problems(model: dict[str, Any], state: dict[str, Any]) -> list[Problem]:
-    if model["present"]:
+def _missing(model: dict[str, Any], there: dict[str, Any]) -> list[dict[str, Any]]:
+    """Files of a model that are not on the host, by name and size."""
+    return [
+        file
+        for file in model["files"]
+        if file["path"] not in there or there[file["path"]]["size"] != file["size"]
+    ]
+
+
+def _disk_problems(model: dict[str, Any], state: dict[str, Any], keep: int | None) -> list[Problem]:
+    missing = sum(file["size"] for file in _missing(model, state["models"]))
+    if not missing:
         return []
     disk = state["board"]["disk"]
-    need = model["size"] + DISK_RESERVE
-    if disk["free"] >= need:
+    # What has come of it already takes no more.
+    come = min(missing, state["unfinished"].get(model["bundle"], 0))
+    need = missing - come + DISK_RESERVE
+    goes = set(_prunable(state, model, keep))
+    if disk["free"] + sum(state["models"][path]["size"] for path in goes) >= need:
         return []
+    already = f", of which {_mib(come)} have come" if come else ""
+    others = {path: size for path, size in unused(model, state).items() if path not in goes}
+    hint = ""
+    if others:
+        names = ", ".join(sorted(others))
+        hint = (
+            f"; llm_models_keep: 0 would remove {names} ({_mib(sum(others.values()))}), which"
+            " neither this release nor the one before uses"
+        )
     return [
-        f"{model['name']} needs {_mib(need)} of disk ({_mib(model['size'])} for its weights and"
-        f" {_mib(DISK_RESERVE)} in reserve), and {disk['path']} has {_mib(disk['free'])} free."
+        f"{model['name']} needs {_mib(need)} of disk ({_mib(missing)} for its weights{already}"
+        f" and {_mib(DISK_RESERVE)} in reserve), and {disk['path']} has {_mib(disk['free'])}"
+        f" free{hint}."
     ]
+
+
+def unused(model: dict[str, Any], state: dict[str, Any]) -> dict[str, int]:
+    """Verified weights on the host that neither the plan nor a release that it could go back to
+    needs: path -> size. Files that nobody verified are somebody's own, and not told of.
+    """
+    needed = {file["path"] for file in model["files"]}
+    for name in ("release", "previous"):
+        release = state["deployment"][name]
+        needed |= {file["path"] for file in release["plan"]["model"]["files"]} if release else set()
+    return {
+        path: there["size"]
+        for path, there in state["models"].items()
+        if there["recorded_sha256"] and path not in needed
+    }
 
 
 def _daemon_json(
@@ -471,6 +606,7 @@ def deployment_plan(
     root: str = "/opt/edge-llm",
     url: str | None = None,
     docker_options: dict[str, Any] | None = None,
+    images_cache: str | None = None,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
 
@@ -483,6 +619,7 @@ def deployment_plan(
         root: where everything lives on the host.
         url: where clients reach its chat API.
         docker_options: what /etc/docker/daemon.json must hold besides.
+        images_cache: the address of the host that llm_images_cache names, None where it is unknown.
 
     Returns:
         {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
@@ -503,6 +640,13 @@ def deployment_plan(
             " pinned as name@sha256:..."
         )
 
+    registry_image = settings["llm_registry_image"] or pinned(catalogues["registry"])
+    if not PINNED.fullmatch(registry_image):
+        problems.append(
+            f"llm_registry_image is {registry_image}; accepted is an image of a registry, pinned as"
+            " name@sha256:..."
+        )
+
     provider = settings["llm_provider"]
     if provider == "auto":
         provider = "llamacpp" if board["kind"] == "jetson" else "ollama"
@@ -510,12 +654,24 @@ def deployment_plan(
     context_size, parallel = settings["llm_context_size"], settings["llm_parallel"]
 
     image, image_problems = _engine_image(settings, provider, engine, state)
+    cache = settings["llm_images_cache"]
+    if cache and not images_cache:
+        problems.append(
+            f"llm_images_cache is {cache!r}, which the inventory has not; accepted is the name of a"
+            " host in it."
+        )
+    if cache and images_cache:
+        registry = f"{images_cache}:{REGISTRY_PORT}"
+        insecure = docker_options.get("insecure-registries", [])
+        # What comes from there is checked by its digest.
+        docker_options = docker_options | {"insecure-registries": [*insecure, registry]}
     model, model_problems = _model(
         settings["llm_model"],
         engine,
         provider,
         catalogues["models"],
         settings["llm_models_mirror"],
+        state["models"],
     )
     problems += image_problems + model_problems
 
@@ -544,9 +700,8 @@ def deployment_plan(
         problems += _context_problems(model, context_size) or _memory_problems(
             model, need, board["memory_total"], context_size, parallel
         )
-        there = state["models"].get(model["file"])
-        model["present"] = bool(there and there["size"] == model["size"])
-        problems += _disk_problems(model, state)
+        model["present"] = not _missing(model, state["models"])
+        problems += _disk_problems(model, state, settings["llm_models_keep"])
     if problems:
         return {"problems": [f"{host}: {each}" for each in problems]}
 
@@ -554,6 +709,8 @@ def deployment_plan(
     if provider == "ollama" and board["l4t"] and board["l4t"]["major"] in JETPACK_OF_L4T:
         jetpack = {"JETSON_JETPACK": JETPACK_OF_L4T[board["l4t"]["major"]]}
     threads = settings["llm_threads"] or default_threads(board["cpus"])
+    outside = [image["image"], base_image]
+    inside = [through_cache(each, images_cache if cache else None) for each in outside]
     packages = catalogues["systems"][board["os"]["id"]][board["os"]["version_id"]]
     daemon_json = _daemon_json(
         docker["daemon_json"],
@@ -567,16 +724,35 @@ def deployment_plan(
         "root": root,
         "url": url or f"http://{host}:{API_PORT}",
         "rollout": settings["llm_rollout"],
+        "sources": {
+            "mirror": settings["llm_models_mirror"].rstrip("/"),
+            "cache": settings["llm_models_cache"],
+            "port": settings["llm_models_port"],
+            "keep": settings["llm_models_keep"],
+            "rehash": settings["llm_models_rehash"],
+        },
+        "images": {
+            "cache": cache,
+            # Of the registry itself, should this host be one's cache.
+            "registry": registry_image,
+            "port": REGISTRY_PORT,
+            # Those that are pulled from the cache: what each is outside.
+            "outside": {
+                there: here for there, here in zip(inside, outside, strict=True) if there != here
+            },
+        },
         "provider": provider,
         "hardware": board["kind"],
         "board": board["model"] or board["kind"],
         "model": model,
         "engine": {
-            "image": image["image"],
+            "image": inside[0],
             "entrypoint": image["entrypoint"] or engine.get("entrypoint"),
             "shm_size": engine.get("shm_size"),
             "command": engine["command"],
-            "environment": engine["environment"] | jetpack,
+            "environment": engine["environment"]
+            | (engine.get("projector", {}) if model["projector"] else {})
+            | jetpack,
             "healthcheck": engine["healthcheck"],
             "key": engine["key"],
             "context": engine["context"],
@@ -589,7 +765,7 @@ def deployment_plan(
             "groups": board["gpu_groups"] if runtime else [],
         },
         "api": {
-            "base_image": base_image,
+            "base_image": inside[1],
             "architecture": catalogues["architectures"][board["arch"]],
         },
         "memory": need,
@@ -603,6 +779,7 @@ def deployment_plan(
             "LLM_PROVIDER": provider,
             "LLM_MODEL": model["name"],
             "MODEL_PATH": model["path"],
+            **({"MMPROJ_PATH": model["projector"]} if model["projector"] else {}),
             "CTX_SIZE": context_size,
             "N_GPU_LAYERS": gpu_layers,
             "THREADS": threads,
@@ -610,21 +787,42 @@ def deployment_plan(
             "KV_CACHE_BYTES": need["kv_cache"] // context_size * (context_size + SPARE_TOKENS),
             "LLM_MODEL_ALIASES": ",".join(settings["llm_model_aliases"]),
             "HARDWARE": board["kind"],
-            "ENGINE_IMAGE": image["image"],
+            "ENGINE_IMAGE": inside[0],
         },
     }
 
 
 def models_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
     """Whether the plan's weights are on the host, hashed there, and known to its engine."""
-    model = plan["model"]
-    there = state["models"].get(model["file"])
-    if not there or there["size"] != model["size"] or there["recorded_sha256"] != model["sha256"]:
+    model, there = plan["model"], state["models"]
+    if plan["sources"]["rehash"] or prunable(state, plan):
         return False
-    return bool(
-        plan["provider"] != "ollama"
-        or state["deployment"]["ollama"].get(model["name"]) == model["sha256"]
+    for file in model["files"]:
+        found = there.get(file["path"])
+        if not found or (found["size"], found["recorded_sha256"]) != (file["size"], file["sha256"]):
+            return False
+    if plan["provider"] != "ollama":
+        return True
+    known = state["deployment"]["ollama"].get(model["name"])
+    return bool(known == [file["sha256"] for file in model["files"]])
+
+
+def prunable(state: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    """Weights on the host that llm_models_keep has go (paths): the models that came last stay."""
+    return _prunable(state, plan["model"], plan["sources"]["keep"])
+
+
+def _prunable(state: dict[str, Any], model: dict[str, Any], keep: int | None) -> list[str]:
+    if keep is None:
+        return []
+    there = state["models"]
+    bundles: dict[str, list[str]] = {}
+    for path in unused(model, state):
+        bundles.setdefault(there[path]["bundle"] or path, []).append(path)
+    latest = sorted(
+        bundles.values(), key=lambda paths: max(there[path]["mtime_ns"] for path in paths)
     )
+    return sorted(path for paths in latest[: max(0, len(latest) - keep)] for path in paths)
 
 
 def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
@@ -658,7 +856,7 @@ def release_in_place(
     images = {"engine": plan["engine"]["image"], "api": api_image}
     return (
         release["rendered"] == asked
-        and release["plan"]["model"]["sha256"] == plan["model"]["sha256"]
+        and release["plan"]["model"]["digest"] == plan["model"]["digest"]
         and release["written"] == found
         and api_image in deployment["images"]
         and all(
@@ -688,6 +886,7 @@ class FilterModule:
             "edge_llm_plan": deployment_plan,
             "edge_llm_docker_in_place": docker_in_place,
             "edge_llm_models_in_place": models_in_place,
+            "edge_llm_prunable": prunable,
             "edge_llm_release_in_place": release_in_place,
             "edge_llm_stack_in_place": stack_in_place,
         }

@@ -41,6 +41,10 @@ options:
         description: Of its content, 64 hexadecimal digits in lower case.
         type: str
         required: true
+      bundle:
+        description: The name of the model's files together.
+        type: str
+        default: ""
   ollama:
     description: The models that Ollama is to offer. Each must be one of O(files).
     type: list
@@ -63,6 +67,14 @@ options:
         description: As in O(files).
         type: str
         required: true
+      bundle:
+        description: As in O(files).
+        type: str
+        default: ""
+      projector:
+        description: What makes a model of vision see; file, size and sha256 as in O(files).
+        type: dict
+        default: {}
       family:
         description: The GGUF's architecture, such as C(llama).
         type: str
@@ -75,6 +87,12 @@ options:
         description: How many, such as C(3.2B). Ollama shows it.
         type: str
         default: ""
+  remove:
+    description:
+      - Verified files that may go. One that the current or the previous release uses stays.
+    type: list
+    elements: str
+    default: []
   rehash:
     description: Read the files again, whatever the record says.
     type: bool
@@ -121,10 +139,12 @@ def main() -> None:
         "file": {"type": "str", "required": True},
         "size": {"type": "int", "required": True},
         "sha256": {"type": "str", "required": True},
+        "bundle": {"type": "str", "default": ""},
     }
     model = {
         "name": {"type": "str", "required": True},
         **weights,
+        "projector": {"type": "dict", "default": {}},
         "family": {"type": "str", "required": True},
         "quantization": {"type": "str", "required": True},
         "parameters": {"type": "str", "default": ""},
@@ -134,6 +154,7 @@ def main() -> None:
             "root": {"type": "path", "default": MODELS},
             "files": {"type": "list", "elements": "dict", "options": weights, "default": []},
             "ollama": {"type": "list", "elements": "dict", "options": model, "default": []},
+            "remove": {"type": "list", "elements": "str", "default": []},
             "rehash": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_host import ROOT, read_history
+from ansible.module_utils.edge_llm_host import ROOT, read_history, read_text
+from ansible.module_utils.edge_llm_program import install as put
 from ansible.module_utils.edge_llm_release import (
     UNIT,
     Failure,
@@ -128,30 +128,14 @@ WantedBy=docker.service
 
 def install(root: Path) -> None:
     """Put the program that changes releases, and restores one at the host's start, on the host."""
-    lib = root / "lib" / "edge_llm"
-    lib.mkdir(parents=True, exist_ok=True)
-    files = {lib / "__init__.py": ""}
-    for name in ("edge_llm_host", "edge_llm_models", "edge_llm_release"):
-        spec = importlib.util.find_spec(f"ansible.module_utils.{name}")
-        # Its text, from the archive in which Ansible brings a module.
-        source = spec.loader.get_source(spec.name) if spec and spec.loader else None  # type: ignore[attr-defined]
-        files[lib / f"{name}.py"] = source or ""
+    put(root / "lib")
     unit = Path("/etc/systemd/system/edge-llm.service")
-    files[unit] = SERVICE.format(root=root, python=sys.executable)
-    changed = {path: text for path, text in files.items() if _text(path) != text}
-    for path, text in changed.items():
-        write(path, text)
-    if unit in changed:
+    text = SERVICE.format(root=root, python=sys.executable)
+    if read_text(unit) != text:
+        write(unit, text)
         systemctl("daemon-reload")
     # Active from now on: it is started again with Docker only if it is.
     systemctl("enable", "--now", "edge-llm.service")
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return None
 
 
 def systemctl(*words: str) -> None:

@@ -42,8 +42,11 @@ RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
 HISTORY = "releases/history.jsonl"
 RELEASE = "release.json"
 RECORD = ".verified.json"
-OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below models/ollama
+WORKSHOP = ".fetch"  # below models: what is not whole yet
+OLLAMA_STORE = "ollama"  # below models
+OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
+OLLAMA_PROJECTOR_TYPE = "application/vnd.ollama.image.projector"
 
 COMMAND_TIMEOUT = 10.0  # seconds that one command, or one batch started together, may take
 LOG_LINES = 4000  # an engine says what it loaded at its start; the rest is requests
@@ -164,6 +167,29 @@ def read_disk(root: Path) -> Facts:
     }
 
 
+def parse_addresses(text: str) -> List[str]:
+    """The addresses by which others reach the host, from `ip -json address`.
+
+    Those of containers' networks are left out, and those that mean nothing beyond one cable.
+    """
+    try:
+        links = json.loads(text)
+    except ValueError:
+        return []
+    return [
+        each["local"]
+        for link in links
+        if not re.match(r"lo$|docker|br-|veth|cni|virbr|l4tbr|rndis|usb", link.get("ifname", ""))
+        for each in link.get("addr_info") or []
+        if each.get("scope") == "global" and not each.get("temporary")
+    ]
+
+
+def read_tools() -> List[str]:
+    """Those of the commands that bring weights and images which the host has."""
+    return [name for name in ("aria2c", "curl", "skopeo") if shutil.which(name, path=SEARCH_PATH)]
+
+
 def read_gpu_groups(devices: Path) -> List[int]:
     """The groups, other than root's, that own a GPU's device files; `devices` is /dev."""
     groups = set()
@@ -208,6 +234,7 @@ def read_board(root: Path, system: Path) -> Facts:
         "gpu_groups": read_gpu_groups(system / "dev"),
         "root": os.geteuid() == 0,
         "apt": shutil.which("apt-get", path=SEARCH_PATH) is not None,
+        "tools": read_tools(),
     }
 
 
@@ -649,59 +676,91 @@ def recorded_sha256(
 
 
 def read_models(folder: Path) -> Dict[str, Facts]:
-    """The files of the models folder: size (bytes), mtime_ns, inode, links, recorded_sha256."""
-    if not folder.is_dir():
-        return {}
+    """The files of the models folder, by their paths in it, with those of models of several files:
+    size (bytes), mtime_ns, inode, links, recorded_sha256, bundle (of which files it is one).
+    """
     record = read_record(folder)
     models = {}
-    for path in sorted(folder.iterdir()):
-        status = path.lstat()
-        if path.name.startswith(".") or not stat.S_ISREG(status.st_mode):
-            continue
-        models[path.name] = {
+    for path in weights_in(folder):
+        status, name = path.lstat(), str(path.relative_to(folder))
+        models[name] = {
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
             "inode": status.st_ino,
             "links": status.st_nlink,
-            "recorded_sha256": recorded_sha256(record, path.name, status),
+            "recorded_sha256": recorded_sha256(record, name, status),
+            "bundle": record.get(name, {}).get("bundle"),
         }
     return models
 
 
-def parse_manifest(text: str) -> Optional[Tuple[str, str]]:
-    """(sha256 of the config blob, sha256 of the weights) of an Ollama manifest, or None."""
+def weights_in(folder: Path) -> List[Path]:
+    """The regular files of the models folder, and of its folders that are no engine's store."""
+    found: List[Path] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue
+        inside = path.is_dir() and not path.is_symlink() and path.name != OLLAMA_STORE
+        for each in sorted(path.iterdir()) if inside else [path]:
+            if stat.S_ISREG(each.lstat().st_mode) and not each.name.startswith("."):
+                found.append(each)
+    return found
+
+
+def allocated(path: Path) -> int:
+    """Bytes of disk that a file or a folder takes; a file with holes takes less than its size."""
+    try:
+        entries = [path, *path.rglob("*")]
+        return sum(each.lstat().st_blocks * 512 for each in entries if not each.is_dir())
+    except OSError:  # it comes or goes meanwhile
+        return 0
+
+
+def read_unfinished(folder: Path) -> Dict[str, int]:
+    """What has come of models that are not whole yet: name of the bundle -> bytes on the disk."""
+    workshop = folder / WORKSHOP
+    if not workshop.is_dir():
+        return {}
+    return {path.name: allocated(path) for path in sorted(workshop.iterdir()) if path.is_dir()}
+
+
+def parse_manifest(text: str) -> Optional[Tuple[str, List[str]]]:
+    """(sha256 of the config blob, sha256 of each layer of weights) of an Ollama manifest, or None.
+
+    The model's own weights are the first.
+    """
+    kinds = (OLLAMA_WEIGHTS_TYPE, OLLAMA_PROJECTOR_TYPE)
     try:
         manifest = json.loads(text)
-        digests = [manifest["config"]["digest"]]
-        digests += [
-            layer["digest"]
-            for layer in manifest["layers"]
-            if layer["mediaType"] == OLLAMA_WEIGHTS_TYPE
-        ]
-        config, weights = (str(digest).partition("sha256:")[2] for digest in digests)
+        config = str(manifest["config"]["digest"])
+        layers = [layer for layer in manifest["layers"] if layer["mediaType"] in kinds]
+        layers.sort(key=lambda layer: kinds.index(layer["mediaType"]))
+        weights = [str(layer["digest"]).partition("sha256:")[2] for layer in layers]
     except (KeyError, TypeError, ValueError):
         return None
-    return config, weights
+    return (config.partition("sha256:")[2], weights) if weights else None
 
 
-def read_ollama(folder: Path) -> Dict[str, str]:
+def read_ollama(folder: Path) -> Dict[str, List[str]]:
     """Model name -> sha256 of its weights, for each model in Ollama's store that is whole.
 
-    Whole: manifest and config blob are there, and the weights' blob is a file of the models folder
-    itself, not a second copy. `folder` is the models folder.
+    Whole: manifest and config blob are there, and the weights' blobs are files of the models folder
+    itself, not second copies. `folder` is the models folder.
     """
-    store = folder / "ollama"
+    store = folder / OLLAMA_STORE
     library = store / OLLAMA_LIBRARY
     if not library.is_dir():
         return {}
-    ours = {path.lstat().st_ino for path in folder.iterdir() if not path.is_dir()}
+    ours = {path.lstat().st_ino for path in weights_in(folder)}
     models = {}
     for path in sorted(library.iterdir()):
         named = parse_manifest(read_text(path / "latest") or "")
         if named is None:
             continue
-        config, weights = (store / "blobs" / f"sha256-{sha256}" for sha256 in named)
-        if config.is_file() and weights.is_file() and weights.stat().st_ino in ours:
+        config, *weights = (store / "blobs" / f"sha256-{each}" for each in (named[0], *named[1]))
+        if config.is_file() and all(
+            blob.is_file() and blob.stat().st_ino in ours for blob in weights
+        ):
             models[path.name] = named[1]
     return models
 
@@ -781,9 +840,11 @@ def read_state(
     if not folder.is_absolute():
         raise ValueError(f"root: {root!r} is asked; accepted is an absolute path such as {ROOT}")
     docker = shutil.which("docker", path=SEARCH_PATH)
-    answers: Dict[str, Result] = {}
+    commands: Dict[str, Sequence[str]] = {}
+    if shutil.which("ip", path=SEARCH_PATH):
+        commands["addresses"] = ["ip", "-json", "address"]
     if docker is not None:
-        answers = run_together(
+        commands.update(
             {
                 "info": [docker, "info", "--format", _JSON],
                 "ps": [docker, "ps", "--no-trunc", "--format", _JSON],
@@ -791,6 +852,7 @@ def read_state(
                 "images": [docker, "image", "ls", "--digests", "--no-trunc", "--format", _JSON],
             }
         )
+    answers = run_together(commands)
     none = Result(None, "", "there is no docker command")
     info = answers.get("info", none)
     daemon_json, daemon_json_error = parse_daemon_json(
@@ -800,8 +862,9 @@ def read_state(
     release = read_release(folder, "current")
     slots = release["slots"] if release else {"engine": "a", "api": "a"}
     parts = {part: containers.get(f"edge-llm-{part}-{slots[part]}") for part in ("engine", "api")}
+    addresses = parse_addresses(answers.get("addresses", none).out)
     return {
-        "board": read_board(folder, base),
+        "board": {**read_board(folder, base), "addresses": addresses},
         "docker": {
             "cli": docker is not None,
             # Docker's own packages, which those of the system's archive would replace.
@@ -826,6 +889,7 @@ def read_state(
             "engine_log": read_engine_log(docker or "", parts["engine"]),
         },
         "models": read_models(folder / "models"),
+        "unfinished": read_unfinished(folder / "models"),
     }
 
 

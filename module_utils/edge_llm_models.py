@@ -11,6 +11,7 @@ https://github.com/ollama/ollama, manifest/ and types/model/config.go.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -18,15 +19,18 @@ import re
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .edge_llm_host import (
     OLLAMA_LIBRARY,
+    OLLAMA_PROJECTOR_TYPE,
     OLLAMA_WEIGHTS_TYPE,
     RECORD,
     check_file_name,
+    parse_manifest,
     read_record,
     read_release,
+    read_text,
     recorded_sha256,
 )
 
@@ -41,11 +45,12 @@ class StoreError(Exception):
 
 
 class Weights(NamedTuple):
-    """A file that is asked: its name in the folder, its size in bytes and its SHA-256."""
+    """A file that is asked: its path in the folder, its size in bytes and its SHA-256."""
 
     file: str
     size: int
     sha256: str
+    bundle: str = ""  # the name of the model's files together
 
 
 class OllamaModel(NamedTuple):
@@ -53,6 +58,7 @@ class OllamaModel(NamedTuple):
 
     name: str
     weights: Weights
+    projector: Optional[Weights]  # what makes a model of vision see
     family: str  # of the GGUF: general.architecture
     quantization: str
     parameters: str  # how many, for people: "135M"; empty where not told
@@ -67,10 +73,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes, workshop: Path, mode: int = FILE_MODE) -> None:
+def write_atomically(
+    path: Path, content: bytes, workshop: Path, mode: int = FILE_MODE, sync: bool = True
+) -> None:
     """Put content at path in one step that survives a power cut: all of it, or what was there.
 
-    The new file is made in `workshop`, a folder of the same file system.
+    The new file is made in `workshop`, a folder of the same file system. Without `sync` only those
+    who read it meanwhile are safe.
     """
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=workshop)
     try:
@@ -78,22 +87,30 @@ def write_atomically(path: Path, content: bytes, workshop: Path, mode: int = FIL
             stream.write(content)
             os.fchmod(descriptor, mode)
             stream.flush()
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink()
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def parse_weights(entry: Mapping[str, Any]) -> Weights:
     """An element of `files` or `ollama`, checked; StoreError with a sentence where it cannot be."""
     name, size, sha256 = str(entry["file"]), entry["size"], str(entry["sha256"])
+    # A model of several files has a folder of its own.
+    folder, slash, last = name.partition("/")
     try:
-        check_file_name(name, "models")
-    except ValueError as error:
-        raise StoreError(str(error)) from None
-    if name.startswith(".") or name.endswith(UNFINISHED):
+        for part in (folder, last) if slash else (folder,):
+            check_file_name(part, "models")
+    except ValueError:
+        raise StoreError(
+            f"models: {name!r} is asked; accepted is the name of a file in that folder, or in one"
+            " folder of it"
+        ) from None
+    if name.startswith(".") or last.startswith(".") or name.endswith(UNFINISHED):
         raise StoreError(
             f"models: {name!r} is asked; names that begin with a dot or end in "
             f"{' or '.join(UNFINISHED)} are kept for files that are not ready to be served"
@@ -104,25 +121,28 @@ def parse_weights(entry: Mapping[str, Any]) -> Weights:
         raise StoreError(
             f"models/{name}: sha256 {sha256!r} is asked; accepted are 64 digits, 0-9 and a-f"
         )
-    return Weights(name, size, sha256)
+    return Weights(name, size, sha256, str(entry.get("bundle") or ""))
 
 
 def parse_ollama(entry: Mapping[str, Any], files: Sequence[Weights]) -> OllamaModel:
     """An element of `ollama`, checked against the files; StoreError where they do not agree."""
     name, weights = str(entry["name"]), parse_weights(entry)
+    projector = parse_weights(entry["projector"]) if entry.get("projector") else None
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
         raise StoreError(
             f"ollama: the name {name!r} is asked; accepted are up to 80 of a-z, 0-9, '.', '_' and "
             "'-', the first a letter or digit"
         )
-    if weights not in files:
-        raise StoreError(
-            f"ollama: {name} is to serve {weights.file} with sha256 {weights.sha256}, which is not "
-            "among the files asked for; list it there with the same size and sha256"
-        )
+    for each in (weights, projector) if projector else (weights,):
+        if each not in files:
+            raise StoreError(
+                f"ollama: {name} is to serve {each.file} with sha256 {each.sha256}, which is not "
+                "among the files asked for; list it there with the same size and sha256"
+            )
     return OllamaModel(
         name,
         weights,
+        projector,
         str(entry["family"]),
         str(entry["quantization"]),
         str(entry.get("parameters") or ""),
@@ -146,13 +166,24 @@ def ollama_config(model: OllamaModel) -> bytes:
             # Of the image format, not of the host: every model in Ollama's library says this.
             "architecture": "amd64",
             "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{model.weights.sha256}"]},
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": [f"sha256:{each.sha256}" for _, each in ollama_layers(model)],
+            },
         }
     )
 
 
+def ollama_layers(model: OllamaModel) -> List[Tuple[str, Weights]]:
+    """(media type, file) of a model's layers."""
+    layers = [(OLLAMA_WEIGHTS_TYPE, model.weights)]
+    if model.projector:
+        layers.append((OLLAMA_PROJECTOR_TYPE, model.projector))
+    return layers
+
+
 def ollama_manifest(model: OllamaModel) -> bytes:
-    """The manifest of a model: its config blob and one layer, the weights.
+    """The manifest of a model: its config blob, and the weights as layers.
 
     Without a template layer Ollama uses the chat template that the GGUF carries.
     """
@@ -167,14 +198,18 @@ def ollama_manifest(model: OllamaModel) -> bytes:
                 "size": len(config),
             },
             "layers": [
-                {
-                    "mediaType": OLLAMA_WEIGHTS_TYPE,
-                    "digest": f"sha256:{model.weights.sha256}",
-                    "size": model.weights.size,
-                }
+                {"mediaType": kind, "digest": f"sha256:{each.sha256}", "size": each.size}
+                for kind, each in ollama_layers(model)
             ],
         }
     )
+
+
+def release_files(root: Path, link: str) -> List[Mapping[str, Any]]:
+    """The files of weights of the current or the previous release: path, size and sha256 each."""
+    plan = (read_release(root, link) or {}).get("plan") or {}
+    found: List[Mapping[str, Any]] = (plan.get("model") or {}).get("files") or []
+    return found
 
 
 class Store:
@@ -228,13 +263,75 @@ class Store:
 
     def write_record(self, name: str, entry: Optional[Dict[str, Any]]) -> None:
         """Write the record with the entry of one file replaced, or dropped where it is None."""
-        if entry is None:
-            if self.record.pop(name, None) is None:
-                return
-        else:
-            self.record[name] = entry
-        content = json.dumps(self.record, indent=1, sort_keys=True).encode() + b"\n"
-        write_atomically(self.root / RECORD, content, self.root)
+        # Another model may be coming at the same time: the folder itself is the lock.
+        alone = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            self.record = read_record(self.root)
+            if entry is None:
+                if self.record.pop(name, None) is None:
+                    return
+            else:
+                self.record[name] = entry
+            content = json.dumps(self.record, indent=1, sort_keys=True).encode() + b"\n"
+            write_atomically(self.root / RECORD, content, self.root)
+        finally:
+            os.close(alone)
+
+    def recorded(self, asked: Weights) -> Optional[str]:
+        """The hash that was found when a file was hashed, as long as it is as it was then."""
+        return self._recorded(asked.file, self.root / asked.file)
+
+    def recorded_elsewhere(self, path: Path) -> Optional[str]:
+        """The same of a file that is not in the folder."""
+        return self._recorded(str(path), path)
+
+    def _recorded(self, name: str, path: Path) -> Optional[str]:
+        try:
+            return recorded_sha256(self.record, name, path.lstat())
+        except OSError:
+            return None
+
+    def vouch(self, asked: Weights) -> None:
+        """Record that a file has been hashed, and is what is asked."""
+        self._vouch(asked.file, self.root / asked.file, asked.sha256, asked.bundle)
+
+    def vouch_elsewhere(self, path: Path, sha256: str) -> None:
+        """The same of a file that is not in the folder."""
+        self._vouch(str(path), path, sha256)
+
+    def _vouch(self, name: str, path: Path, sha256: str, bundle: str = "") -> None:
+        status = path.stat()
+        entry: Dict[str, Any] = {
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "sha256": sha256,
+        }
+        if bundle:
+            entry["bundle"] = bundle
+        if self.record.get(name) != entry:
+            self.write_record(name, entry)
+
+    def adopt(self, arrived: Path, asked: Weights, keep: bool) -> None:
+        """Give a file that has come, and has been hashed, its name in one step; `keep` leaves its
+        other name, too.
+        """
+        path = self.root / asked.file
+        self.ensure_folder(path.parent)
+        other = self.recorded(asked)
+        if other not in (None, asked.sha256):
+            raise StoreError(
+                f"{path}: a file with sha256 {asked.sha256} has come for it, and there is another"
+                f" one, verified with {other}; remove or rename that"
+            )
+        if keep:
+            fresh = arrived.parent.parent / f".new-{asked.sha256}"
+            fresh.unlink(missing_ok=True)
+            os.link(arrived, fresh)
+            arrived = fresh
+        arrived.replace(path)
+        sync_folder(path.parent)
+        self.vouch(asked)
 
     def verify(self, asked: Weights) -> None:
         """Make sure that a file is what is asked, from the record or by reading all of it."""
@@ -276,19 +373,20 @@ class Store:
         found = digest.hexdigest()
         if found != asked.sha256:
             self.reject(path, asked, found)
-        entry = {"size": after.st_size, "mtime_ns": after.st_mtime_ns, "sha256": found}
-        if self.record.get(asked.file) != entry:
+        if self.recorded(asked) != found:
             self.actions.append(f"record of {asked.file}, sha256 {found}")
             if not self.check:
-                self.write_record(asked.file, entry)
+                self.vouch(asked)
 
     def reject(self, path: Path, asked: Weights, found: str) -> None:
         """Put a file with the wrong content where nothing serves it, and raise StoreError."""
         aside = path.with_name(path.name + ".rejected")
         told = f"{path}: sha256 {asked.sha256} is asked; found is {found}"
         for link in ("current", "previous"):
-            model = ((read_release(self.root.parent, link) or {}).get("plan") or {}).get("model")
-            if model and (model["file"], model["sha256"]) == (asked.file, found):
+            if any(
+                (each["path"], each["sha256"]) == (asked.file, found)
+                for each in release_files(self.root.parent, link)
+            ):
                 raise StoreError(
                     f"{told}, which the {link} release serves, so it stays; repair the entry in"
                     " models.yml"
@@ -308,6 +406,33 @@ class Store:
             "the catalogue or the place it comes from is wrong"
         )
 
+    def remove(self, name: str) -> None:
+        """Remove verified weights that no release uses which the host could go back to.
+
+        Ollama's link to them goes as well, or they would still take their room.
+        """
+        entry = self.record.get(name)
+        path = self.root / name
+        if entry is None or not path.exists():
+            return
+        for link in ("current", "previous"):
+            if any(each["path"] == name for each in release_files(self.root.parent, link)):
+                return
+        self.actions.append(f"remove {name}")
+        if self.check:
+            return
+        library = self.ollama / OLLAMA_LIBRARY
+        for manifest in library.glob("*/latest"):
+            named = parse_manifest(read_text(manifest) or "")
+            if named and entry["sha256"] in named[1]:
+                manifest.unlink()
+                manifest.parent.rmdir()
+        self.blob(str(entry["sha256"])).unlink(missing_ok=True)
+        path.unlink()
+        if path.parent != self.root and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        self.write_record(name, None)
+
     def blob(self, sha256: str) -> Path:
         """Where Ollama looks for content with that hash."""
         return self.ollama / "blobs" / f"sha256-{sha256}"
@@ -322,7 +447,8 @@ class Store:
         config_blob = self.blob(hashlib.sha256(config).hexdigest())
         self.ensure_folder(config_blob.parent)
         self.ensure_folder(manifest.parent)
-        self.link(model.weights)
+        for _, weights in ollama_layers(model):
+            self.link(weights)
         self.ensure_content(config_blob, config, f"config of {model.name}")
         self.ensure_content(manifest, ollama_manifest(model), f"manifest of {model.name}")
 
@@ -368,8 +494,9 @@ def place(
     ollama: Sequence[Mapping[str, Any]] = (),
     rehash: bool = False,
     check: bool = False,
+    remove: Sequence[str] = (),
 ) -> Dict[str, Any]:
-    """Verify the files and offer the Ollama models; see `library/model_store.py`.
+    """Verify files, offer Ollama models, remove others; see `library/model_store.py`.
 
     Returns {"changed": bool, "actions": [str], "hashed": [str], "missing": [str]}. Raises
     StoreError, with a sentence, for what is asked wrongly or is not as asked.
@@ -385,6 +512,8 @@ def place(
         store.verify(weights)
     for model in models:
         store.offer(model)
+    for name in set(remove) - {weights.file for weights in asked}:
+        store.remove(name)
     return {
         "changed": bool(store.actions),
         "actions": store.actions,

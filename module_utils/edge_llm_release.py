@@ -548,7 +548,7 @@ def _signatures(host: Host, folder: Path, plan: Facts, key: str) -> Dict[str, st
     config = json.loads(host.compose(folder, "config", "--format", "json").stdout)
     services = config["services"]
     parts = {
-        "engine": [services["engine-a"], plan["model"]["sha256"], key],
+        "engine": [services["engine-a"], plan["model"]["digest"], key],
         "api": [services["api-a"]],
     }
     return {
@@ -561,13 +561,16 @@ def _check_weights(host: Host, plan: Facts) -> None:
     """Raise Failure where the weights are not on the host, verified and known to the engine."""
     model = plan["model"]
     models = host.root / "models"
-    there = read_models(models).get(model["file"])
-    if not there or there["size"] != model["size"] or there["recorded_sha256"] != model["sha256"]:
-        raise Failure(
-            f"the weights {model['file']} are not on the host, verified; run site.yml, which"
-            " brings them"
-        )
-    if plan["provider"] == "ollama" and read_ollama(models).get(model["name"]) != model["sha256"]:
+    found = read_models(models)
+    for file in model["files"]:
+        there = found.get(file["path"]) or {}
+        if (there.get("size"), there.get("recorded_sha256")) != (file["size"], file["sha256"]):
+            raise Failure(
+                f"the weights {file['path']} are not on the host, verified; run site.yml, which"
+                " brings them"
+            )
+    hashes = [file["sha256"] for file in model["files"]]
+    if plan["provider"] == "ollama" and read_ollama(models).get(model["name"]) != hashes:
         raise Failure(
             f"Ollama does not know {model['name']} on the host; run site.yml with it asked"
         )
@@ -1130,12 +1133,12 @@ def same(before: Optional[Release], asked: Facts, key: str) -> Optional[Release]
     texts = {COMPOSE: asked["compose"], ENV: asked["env"], ENGINE: asked["engine"]}
     there = {name: sha256((before.folder / name).read_text(encoding="utf-8")) for name in texts}
     rendered = {name: sha256(text) for name, text in texts.items()}
-    model = asked["about"]["plan"]["model"]["sha256"]
+    model = asked["about"]["plan"]["model"]["digest"]
     if before.record["rendered"] != rendered or before.record["written"] != there:
         return None
     if before.record["engine_key"] != key:
         return None
-    return before if before.plan["model"]["sha256"] == model else None
+    return before if before.plan["model"]["digest"] == model else None
 
 
 def difference(before: Optional[Release], asked: Facts) -> List[Dict[str, str]]:

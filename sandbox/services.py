@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.request
 
-from sandbox import docker, models
+from sandbox import authority, docker, models
 from sandbox.boards import run_container, volume
 from sandbox.errors import SandboxError
 from sandbox.images import PUBLISHED, Image
@@ -47,14 +47,15 @@ def start_hub(step: Step, instance: Instance, image: Image) -> str | None:
     words = [
         f"--ip={instance.hub_address}",
         f"--volume={models.TREE}:/srv/models:ro",
+        f"--volume={authority.folder(instance)}:/srv/certificates:ro",
         "--env=HUB_TREE=/srv/models",
+        "--env=HUB_CERTIFICATES=/srv/certificates",
         "--read-only",
         "--cap-drop=ALL",
         "--cap-add=NET_BIND_SERVICE",
         "--workdir=/srv",
     ]
-    uvicorn = ["--host", "0.0.0.0", "--port", "80", "--no-server-header"]  # noqa: S104
-    command = ["python3", "-B", "-m", "uvicorn", "hub:app", *uvicorn]
+    command = ["python3", "-B", "hub.py"]
     note = run_container(step, instance, instance.service("hub"), image, words, command)
     url = f"http://{instance.hub_address}/health"
     step.until(lambda: _status(url) == 200, f"the model hub at {url}", _READY_SECONDS)

@@ -52,7 +52,7 @@ def catalogues(folder: Path, name: str, path: str, value: object) -> Path:
     *parents, last = path.split("/")
     place = found
     for parent in parents:
-        place = place[parent]
+        place = place[int(parent) if isinstance(place, list) else parent]
     place[last] = value
     (folder / name).write_text(yaml.safe_dump(found))
     return folder

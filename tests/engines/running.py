@@ -10,6 +10,7 @@ import asyncio
 import copy
 import hashlib
 import importlib
+import ipaddress
 import os
 import platform
 import re
@@ -22,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 
 import yaml
 
+from filter_plugins.distribution import weights
 from filter_plugins.plan import deployment_plan
 from module_utils.edge_llm_models import place
 from sandbox import docker, images, models, smoke_model, source
@@ -146,10 +148,11 @@ class Container:
 
     def weights(self, entry: dict[str, Any]) -> None:
         """Have a model in HOME, as `entry`, its place in models.yml, says then."""
-        file = HOME / "models" / entry["gguf"]["file"]
+        (weights,) = entry["gguf"]["files"]
+        file = HOME / "models" / weights["file"]
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            os.link(models.place(entry["gguf"]), file)
+            os.link(models.place(entry["gguf"] | weights), file)
 
     def start(self) -> None:
         if docker.inspect("container", self.name) is None:
@@ -177,8 +180,10 @@ def _host() -> str:
     At 127.0.0.1 Docker itself takes connections, and breaks them while the engine does not listen;
     here the engine's machine refuses them, as it does those of the chat API's container.
     """
-    template = "{{(index .IPAM.Config 0).Gateway}}"
-    return docker.docker("network", "inspect", "bridge", f"--format={template}")
+    # An engine that has just been started for the first time does not tell its gateway.
+    template = "{{with index .IPAM.Config 0}}{{.Subnet}} {{.Gateway}}{{end}}"
+    subnet, *gateway = docker.docker("network", "inspect", "bridge", f"--format={template}").split()
+    return gateway[0] if gateway else str(next(ipaddress.ip_network(subnet).hosts()))
 
 
 def missing() -> str | None:
@@ -190,9 +195,9 @@ def missing() -> str | None:
         if not table[name].there:
             return f"The image {table[name].reference} is not there: {_MISSING}"
     for name in (REAL, smoke_model.SMOKE.name):
-        file = models.place(_catalogues()["models"][name]["gguf"])
-        if not file.exists():
-            return f"{file} is not there: {_MISSING}"
+        for entry in models.entries(name, "gguf"):
+            if not models.place(entry).exists():
+                return f"{models.place(entry)} is not there: {_MISSING}"
     return None
 
 
@@ -205,11 +210,13 @@ def _catalogues() -> dict[str, Any]:
     for name in CHAINS.keys() - merged["models"].keys():
         entry = copy.deepcopy(smoke)
         file = _chain_file(name)
-        entry["gguf"] |= {
-            "file": file.name,
-            "size": file.stat().st_size,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        }
+        entry["gguf"]["files"] = [
+            {
+                "file": file.name,
+                "size": file.stat().st_size,
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            }
+        ]
         merged["models"][name] = entry
     return merged
 
@@ -259,9 +266,9 @@ def _plan(
 
 def _offer(model: Mapping[str, Any]) -> None:
     """Show Ollama a plan's model, as the board's store does."""
-    weights = {key: model[key] for key in ("file", "size", "sha256")}
+    (file,) = weights(model)
     about = {key: model[key] for key in ("name", "family", "quantization")}
-    place(root=str(HOME / "models"), files=[weights], ollama=[weights | about])
+    place(root=str(HOME / "models"), files=[file], ollama=[file | about])
 
 
 def _key() -> Path:

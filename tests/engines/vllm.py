@@ -44,19 +44,29 @@ class VLLM(Container):
         super().weights(entry)
         # Another file or another writer is another folder: none is written while it is read.
         writer = Path(hf_model.__file__).read_bytes()
-        tag = images.content_tag({"writer": writer}, entry["gguf"]["sha256"])
-        folder = HOME / "models" / f"{self.model}-{tag}"
-        if not folder.exists():
-            unfinished = folder.with_suffix(".partial")
-            hf_model.convert(HOME / "models" / entry["gguf"]["file"], unfinished)
-            unfinished.rename(folder)
-        weights = (folder / "model.safetensors").read_bytes()
+        (weights,) = entry["gguf"]["files"]
+        tag = images.content_tag({"writer": writer}, weights["sha256"])
+        made = HOME / "models" / f".{self.model}-{tag}"
+        if not made.exists():
+            unfinished = made.with_suffix(".partial")
+            hf_model.convert(HOME / "models" / weights["file"], unfinished)
+            unfinished.rename(made)
+        # Where a plan has it.
+        folder = HOME / "models" / f"{self.model}.hf"
+        if folder.is_symlink():
+            folder.unlink()
+        folder.symlink_to(made.name)
         entry["hf"] = {
             **entry["gguf"],
-            "file": folder.name,
-            "size": len(weights),
-            "sha256": hashlib.sha256(weights).hexdigest(),
             "quantization": "F16",
+            "files": [
+                {
+                    "file": file.name,
+                    "size": file.stat().st_size,
+                    "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                }
+                for file in sorted(made.iterdir())
+            ],
         }
 
     def busy(self) -> int:

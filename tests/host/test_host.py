@@ -161,18 +161,19 @@ def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str,
 
 
 def test_weights_are_verified_and_there_once(host: Any, plan: dict[str, Any]) -> None:
-    model = plan["model"]
-    path = f"{ROOT}/models/{model['file']}"
-    weights = host.file(path)
-    assert weights.sha256sum == model["sha256"]
-    assert (weights.uid, weights.mode) == (0, 0o644)
     record = json.loads(host.file(f"{ROOT}/models/.verified.json").content_string)
-    assert record[model["file"]]["sha256"] == model["sha256"]
-    if plan["provider"] == "ollama":
-        blob = f"{ROOT}/models/ollama/blobs/sha256-{model['sha256']}"
-        assert host.check_output(f"stat -c %i {blob}") == host.check_output(f"stat -c %i {path}")
-    copies = f"find / -xdev -type f -size {model['size']}c -printf '%i\\n' | sort -u | wc -l"
-    assert host.check_output(copies) == "1"
+    for file in plan["model"]["files"]:
+        path = f"{ROOT}/models/{file['path']}"
+        weights = host.file(path)
+        assert weights.sha256sum == file["sha256"]
+        assert (weights.uid, weights.mode) == (0, 0o644)
+        assert record[file["path"]]["sha256"] == file["sha256"]
+        if plan["provider"] == "ollama":
+            blob = f"{ROOT}/models/ollama/blobs/sha256-{file['sha256']}"
+            inode = host.check_output(f"stat -c %i {path}")
+            assert host.check_output(f"stat -c %i {blob}") == inode
+        copies = f"find / -xdev -type f -size {file['size']}c -printf '%i\\n' | sort -u | wc -l"
+        assert host.check_output(copies) == "1"
 
 
 def test_a_key_is_demanded(plan: dict[str, Any]) -> None:

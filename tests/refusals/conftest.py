@@ -42,7 +42,7 @@ def changes(board: str) -> set[str]:
 
 def wrong_catalogue(folder: Path) -> Path:
     """The project's catalogues, with another sha256 for the sandbox's model."""
-    return catalogues(folder, "models.yml", "models/smollm2-135m/gguf/sha256", "0" * 64)
+    return catalogues(folder, "models.yml", "models/smollm2-135m/gguf/files/0/sha256", "0" * 64)
 
 
 def failures(output: dict[str, Any]) -> dict[str, list[str]]:

@@ -10,14 +10,16 @@ SENTENCES = {
     "unknown-provider": "unknown-provider: llm_provider is 'lamacpp'; Did you mean llamacpp?"
     " Accepted are: auto, llamacpp, ollama, vllm.",
     "unknown-model": "unknown-model: llm_model is 'smollm3'; Did you mean smollm2-135m?"
-    " models.yml has: llama-3.2-3b-instruct, qwen2.5-coder-7b-instruct, smoke, smollm2-135m.",
+    " models.yml has: llama-3.2-1b-instruct, llama-3.2-3b-instruct, qwen2.5-14b-instruct,",
     "misspelt-variable": "misspelt-variable: llm_modle is not a variable of this project;"
     " Did you mean llm_model?",
-    "unlocked-model": "unlocked-model: llm_model qwen2.5-coder-7b-instruct has no revision and no"
-    " size and no sha256 in models.yml",
-    "wrong-sha256": f"wrong-sha256: models.yml asks for SmolLM2-135M-Instruct.Q4_1.gguf with sha256"
-    f" {'0' * 64} and 98362432 bytes, and http://198.18.41.3/QuantFactory/",
-    "no-hub": "no-hub: smollm2-135m was asked of http://198.18.41.3:81/QuantFactory/",
+    "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct has no size and no sha256 in"
+    " models.yml, so what is downloaded could not be checked; `make lock"
+    " MODEL=llama-3.2-3b-instruct` asks http://198.18.41.3 and writes them down.",
+    "wrong-sha256": "wrong-sha256: smollm2-135m was asked, and models.yml asks for"
+    f" SmolLM2-135M-Instruct.Q4_1.gguf with sha256 {'0' * 64} and 98362432 bytes, and"
+    " http://198.18.41.3/QuantFactory/",
+    "no-hub": "no-hub: smollm2-135m was asked, and http://198.18.41.3:81/QuantFactory/",
     "no-such-file": "which answered with status 404; set llm_models_mirror to a source that has it",
     "small-memory": "small-memory: llama-3.2-3b-instruct with llm_context_size 131072 and"
     " llm_parallel 4 needs",

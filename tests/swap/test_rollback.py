@@ -92,12 +92,11 @@ def test_the_fleet_stays_as_it_is_where_the_canary_fails(board: Board) -> None:
 def test_a_wrong_hash_touches_nothing(board: Board, tmp_path: Path) -> None:
     """Not even the file, which is right for the release that serves."""
     before = board.containers(), board.history(), board.run("ls", f"{FOLDER}/models")
-    given = catalogue(tmp_path, "models.yml", "models/smollm2-135m/gguf/sha256", "0" * 64)
+    given = catalogue(tmp_path, "models.yml", "models/smollm2-135m/gguf/files/0/sha256", "0" * 64)
     done = play("site.yml", HOST, **given)
     assert done.returncode == 2, done.stdout
     said = message(done)
-    assert f"sha256 {'0' * 64} is asked; found is" in said
-    assert "which the current release serves, so it stays; repair the entry in models.yml" in said
+    assert f"with sha256 {'0' * 64} and 98362432 bytes, and http://198.18.41.3/QuantFactory" in said
     assert (board.containers(), board.history(), board.run("ls", f"{FOLDER}/models")) == before
     assert board.asked() == known_answers()["smollm2-135m"]
 

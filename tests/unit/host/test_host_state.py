@@ -292,6 +292,7 @@ def test_models(fake_host: FakeHost) -> None:
         "inode": status.st_ino,
         "links": 2,
         "recorded_sha256": "of kept.gguf",
+        "bundle": None,
     }
     assert sorted(models) == [
         "grown.gguf",
@@ -320,7 +321,7 @@ def test_over_a_bare_connection(fake_host: FakeHost) -> None:
         check=True,
     )
     state = json.loads(done.stdout)
-    assert sorted(state) == ["board", "deployment", "docker", "models", "ports"]
+    assert sorted(state) == ["board", "deployment", "docker", "models", "ports", "unfinished"]
     assert state["ports"] == {"8000": None}
     done = subprocess.run(
         [sys.executable, "-IS", "-", '{"prots": [8000]}'],

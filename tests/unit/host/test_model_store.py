@@ -182,7 +182,9 @@ def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPa
     assert not (models / edge_llm_host.RECORD).exists()
 
 
-@pytest.mark.parametrize("name", ["../m.gguf", "/etc/passwd", "a/m.gguf", "..", "", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["../m.gguf", "/etc/passwd", "a/b/m.gguf", "a/..", "..", "", "a\\b"]
+)
 def test_names_that_climb_out(models: Path, name: str) -> None:
     sentence = f"models: {name!r} is asked; accepted is the name of a file in that folder"
     with pytest.raises(StoreError, match=f"^{re.escape(sentence)}"):
@@ -266,7 +268,7 @@ def test_ollama_store(models: Path) -> None:
         [blob.name, config_blob.name]
     )
     assert modes(models) == {(False, 0o644), (True, 0o755)}
-    assert edge_llm_host.read_ollama(models) == {"m": SHA256}
+    assert edge_llm_host.read_ollama(models) == {"m": [SHA256]}
     before = snapshot(models)
     assert run(models, ollama=[OLLAMA])["changed"] is False
     assert snapshot(models) == before
@@ -305,7 +307,7 @@ def test_manifests_of_other_models_are_left_alone(models: Path) -> None:
     other.write_text("mine")
     run(models, ollama=[OLLAMA])
     assert other.read_text() == "mine"
-    assert edge_llm_host.read_ollama(models) == {"m": SHA256}
+    assert edge_llm_host.read_ollama(models) == {"m": [SHA256]}
 
 
 def test_check_mode_writes_nothing(models: Path) -> None:

@@ -24,10 +24,18 @@ def env(context: int = 4096, api: str = "api:1") -> str:
     return f"CTX_SIZE={context}\nAPI_IMAGE={api}\n"
 
 
+def model(path: str, sha256: str) -> dict[str, Any]:
+    return {
+        "name": "smoke",
+        "files": [{"path": path, "size": 5, "sha256": sha256}],
+        "digest": f"of {sha256}",
+    }
+
+
 def about(**changes: Any) -> dict[str, Any]:
     plan: dict[str, Any] = {
         "provider": "llamacpp",
-        "model": {"name": "smoke", "file": "smoke.gguf", "size": 5, "sha256": "a" * 64},
+        "model": model("smoke.gguf", "a" * 64),
         "engine": {"image": "engine@sha256:1"},
         "memory": {"total": 900 * 1024**2, "system": 800 * 1024**2},
     }
@@ -132,7 +140,7 @@ def test_what_changes_takes_the_other_slot_and_what_does_not_stays(host: Host) -
 def test_other_weights_are_another_engine(host: Host) -> None:
     committed(host)
     relocked = about()
-    relocked["plan"]["model"] |= {"sha256": "b" * 64}
+    relocked["plan"]["model"] = model("smoke.gguf", "b" * 64)
     record = json.loads((host.root / "models/.verified.json").read_text())
     record["smoke.gguf"]["sha256"] = "b" * 64
     (host.root / "models/.verified.json").write_text(json.dumps(record))
@@ -167,9 +175,9 @@ def test_links_lead_to_the_current_release(host: Host) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"model": {"name": "smoke", "file": "smoke.gguf", "size": 5, "sha256": "b" * 64}},
+        ({"model": model("smoke.gguf", "b" * 64)},
          "the weights smoke.gguf are not on the host, verified"),
-        ({"model": {"name": "smoke", "file": "other.gguf", "size": 5, "sha256": "a" * 64}},
+        ({"model": model("other.gguf", "a" * 64)},
          "the weights other.gguf are not on the host, verified"),
         ({"provider": "ollama"}, "Ollama does not know smoke on the host"),
         ({"engine": {"image": "engine@sha256:2"}},
@@ -376,7 +384,7 @@ def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
     assert release.same(made, asked, release.sha256("another")) is None
     assert release.same(made, asked | {"env": env(context=1)}, key) is None
     assert release.same(made, asked | {"action": "rollback"}, key) is None
-    relocked = about(model={"name": "smoke", "sha256": "b" * 64})
+    relocked = about(model=model("smoke.gguf", "b" * 64))
     assert release.same(made, asked | {"about": relocked}, key) is None
     with (made.folder / ".env").open("a") as file:
         file.write("BY_HAND=1\n")

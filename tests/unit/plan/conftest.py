@@ -35,6 +35,8 @@ JETSON: dict[str, Any] = {
         "gpu_groups": [44],
         "root": True,
         "apt": True,
+        "tools": ["curl"],
+        "addresses": ["192.0.2.11"],
     },
     "docker": {
         "cli": True,
@@ -62,6 +64,7 @@ JETSON: dict[str, Any] = {
         "ollama": {},
     },
     "models": {},
+    "unfinished": {},
 }
 
 OWN_IMAGE = "registry.example:5000/engine@sha256:" + "a" * 64

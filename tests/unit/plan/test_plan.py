@@ -84,13 +84,15 @@ def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str,
         ),
         ({"llm_model": "lama"}, "orin: llm_model is 'lama';"),
         (
-            {"llm_model": "qwen2.5-coder-7b-instruct"},
-            "orin: llm_model qwen2.5-coder-7b-instruct has no revision and no size and no sha256",
+            {"llm_provider": "vllm"},
+            "orin: llm_model llama-3.2-3b-instruct has no size and no sha256 in models.yml, so what"
+            " is downloaded could not be checked; `make lock MODEL=llama-3.2-3b-instruct` asks"
+            " https://huggingface.co and writes them down.",
         ),
         (
-            {"llm_provider": "vllm"},
-            "orin: llm_model llama-3.2-3b-instruct has no hf weights in models.yml,"
-            " which vllm needs",
+            {"llm_provider": "vllm", "llm_model": "qwen2.5-14b-instruct"},
+            "orin: llm_model qwen2.5-14b-instruct has no hf weights in models.yml, which vllm"
+            " needs; models that have: llama-3.2-3b-instruct, smoke, smollm2-135m.",
         ),
         ({"llm_context_size": 0}, "orin: llm_context_size is 0; accepted is a whole number from"),
         ({"llm_context_size": "many"}, "orin: llm_context_size is 'many'; accepted is a whole"),
@@ -420,13 +422,18 @@ def test_models_in_place(pi: dict[str, Any], catalogues: dict[str, Any], changed
     plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
     model = plan["model"]
     assert not models_in_place(pi, plan)
-    there = {"size": model["size"], "recorded_sha256": model["sha256"]}
-    state = changed(pi, "models", {model["file"]: there})
+    (file,) = model["files"]
+    there = {"size": file["size"], "recorded_sha256": file["sha256"]}
+    state = changed(pi, "models", {file["path"]: there})
     assert not models_in_place(state, plan), "Ollama does not know the file yet"
-    state["deployment"]["ollama"] = {"smollm2-135m": model["sha256"]}
+    state["deployment"]["ollama"] = {"smollm2-135m": [file["sha256"]]}
     assert models_in_place(state, plan)
+    rehash = deployment_plan(
+        state, "pi", {"llm_model": "smollm2-135m", "llm_models_rehash": "true"}, catalogues
+    )
+    assert not models_in_place(state, rehash)
     for wrong in ({"size": 1}, {"recorded_sha256": None}, {"recorded_sha256": "0" * 64}):
-        assert not models_in_place(changed(state, "models", {model["file"]: there | wrong}), plan)
+        assert not models_in_place(changed(state, "models", {file["path"]: there | wrong}), plan)
 
 
 def test_stack_in_place(
@@ -457,7 +464,7 @@ def test_stack_in_place(
     assert not stack_in_place(state, plan, "api:2", files)
     assert not stack_in_place(state, plan, "api:1", files | {".env": "3"})
     relocked = copy.deepcopy(plan)
-    relocked["model"]["sha256"] = "0" * 64
+    relocked["model"]["digest"] = "0" * 64
     assert not stack_in_place(state, relocked, "api:1", files)
     rotated = changed(state, "deployment.secrets.api_keys", False)
     assert not stack_in_place(rotated, plan, "api:1", files)

@@ -50,11 +50,15 @@ def test_the_readme_has_every_make_target() -> None:
 
 @pytest.mark.parametrize("name", sorted(load("models.yml")["models"]))
 def test_models_are_locked_wholly_or_not_at_all(name: str) -> None:
-    weights = load("models.yml")["models"][name]["gguf"]
-    lock = [weights["revision"], weights["size"], weights["sha256"]]
-    assert all(lock) or not any(lock)
-    if all(lock):
-        assert re.fullmatch(r"[0-9a-f]{64}", weights["sha256"])
+    model = load("models.yml")["models"][name]
+    for kind in {"gguf", "hf"} & set(model):
+        files = model[kind]["files"]
+        lock = [value for file in files for value in (file["size"], file["sha256"])]
+        assert all(lock) or not any(lock)
+        if all(lock):
+            assert model[kind]["revision"]
+            assert all(re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) for file in files)
+        assert [file.get("part") for file in files] in ([None] * len(files), [None, "projector"])
 
 
 def test_images_are_pinned_by_digest_or_left_open() -> None:

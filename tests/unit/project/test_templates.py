@@ -35,8 +35,6 @@ def plan(
     request: pytest.FixtureRequest, jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> dict[str, Any]:
     catalogues = json.loads(json.dumps(catalogues))
-    model = catalogues["models"]["smollm2-135m"]
-    model["hf"] = model["gguf"]
     given = {"llm_provider": request.param, "llm_model": "smollm2-135m", "llm_image": OWN_IMAGE}
     planned = deployment_plan(jetson, "orin", given, catalogues)
     assert planned["problems"] == []

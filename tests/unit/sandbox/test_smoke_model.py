@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from module_utils.edge_llm_gguf import describe, read_fields
 from sandbox import smoke_model
 from sandbox.instance import ROOT
 from sandbox.smoke_model import ENDLESS, SMOKE, TOOLS, UNICODE, Chain
@@ -35,15 +36,13 @@ def test_every_run_writes_the_same_bytes_and_the_catalogue_names_them(
     content = path.read_bytes()
     assert again.read_bytes() == content
     entry = yaml.safe_load((ROOT / "models.yml").read_text())["models"]["smoke"]
-    assert entry["gguf"]["size"] == len(content) < 1_000_000
-    assert entry["gguf"]["sha256"] == hashlib.sha256(content).hexdigest()
+    (file,) = entry["gguf"]["files"]
+    assert file["size"] == len(content) < 1_000_000
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
     assert entry["proof"]["answer"] == SMOKE.answer
-    shape = entry["shape"]
-    assert shape["layers"] == smoke_model.LAYERS
-    assert shape["kv_heads"] == smoke_model.KV_HEADS
-    assert shape["head_size"] == smoke_model.HEAD_SIZE
-    assert shape["vocabulary"] == len(SMOKE.vocabulary())
-    assert shape["context_trained"] == smoke_model.CONTEXT
+    header = describe(read_fields(path))
+    told = {key: entry["gguf"][key] for key in ("family", "quantization")} | entry["shape"]
+    assert header == told
 
 
 @chains

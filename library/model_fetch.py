@@ -1,0 +1,195 @@
+#!/usr/bin/python
+"""The model_fetch module: parameters in, `edge_llm_fetch` asked, started, waited for or stopped."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.edge_llm_fetch import runtime_folder, start, stop, wait
+from ansible.module_utils.edge_llm_program import install
+from ansible.module_utils.edge_llm_source import Failure, ask, parse_job
+
+DOCUMENTATION = r"""
+module: model_fetch
+short_description: Have a model's files brought to a machine, from their source or from others
+description:
+  - The work itself is done by a program that this starts there, and that goes on whatever becomes
+    of the connection. What has come stays, and the next run goes on from there.
+  - The action plugin of the same name shows how far it is.
+options:
+  action:
+    description:
+      - V(ask) asks the source whether it has the very files, without a byte of them.
+      - V(start) starts the program, or joins the one that runs.
+      - V(wait) waits for it to have done its work, for O(seconds) at most.
+      - V(stop) ends it.
+    type: str
+    choices: [ask, start, wait, stop]
+    required: true
+  work:
+    description:
+      - What is to be done, as the filter C(edge_llm_bring) or C(edge_llm_hand_on) has it; name,
+        files, how, share, peers and port.
+    type: dict
+    required: true
+  folder:
+    description: The models folder.
+    type: path
+    required: true
+  lib:
+    description: Where the program is put.
+    type: path
+    required: true
+  user:
+    description: The user id by which files are received. This module's own, where left out.
+    type: int
+  unit:
+    description: Whether systemd runs the program.
+    type: bool
+    default: true
+  torrent:
+    description: Of the files, base64, as V(wait) has returned it on the machine that has them.
+    type: str
+    default: ""
+  token:
+    description: The token that the source asks for.
+    type: str
+    default: ""
+  proxy:
+    description: The proxy by which the source is reached.
+    type: str
+    default: ""
+  authorities:
+    description: Certificates (PEM) of authorities that vouch for the source.
+    type: str
+    default: ""
+  by:
+    description: Who asks, for whoever comes meanwhile.
+    type: str
+    default: somebody
+  seconds:
+    description: How long V(wait) waits.
+    type: float
+    default: 5
+author: edge-llm
+"""
+
+EXAMPLES = r"""
+- name: Bring the weights from their source
+  model_fetch:
+    action: start
+    folder: /opt/edge-llm/models
+    lib: /opt/edge-llm/lib
+    user: 10010
+    work: "{{ work }}"
+"""
+
+RETURN = r"""
+problem:
+  description: Of V(ask); why the source cannot give the files, or null.
+  returned: success
+  type: str
+told:
+  description: >-
+    Of V(wait); state (begun, fetching, receiving, verifying, done, failed, stopped or gone), done
+    and size (bytes), rate (bytes a second), left and seconds, from (who gives it), reason, torrent.
+  returned: success
+  type: dict
+"""
+
+
+def main() -> None:
+    """Do what is asked, and tell Ansible."""
+    module = AnsibleModule(
+        argument_spec={
+            "action": {
+                "type": "str",
+                "choices": ["ask", "start", "wait", "stop"],
+                "required": True,
+            },
+            "work": {"type": "dict", "required": True},
+            "folder": {"type": "path", "required": True},
+            "lib": {"type": "path", "required": True},
+            "user": {"type": "int"},
+            "unit": {"type": "bool", "default": True},
+            "torrent": {"type": "str", "default": ""},
+            "token": {"type": "str", "default": "", "no_log": True},
+            "proxy": {"type": "str", "default": "", "no_log": True},
+            "authorities": {"type": "str", "default": ""},
+            "by": {"type": "str", "default": "somebody"},
+            "seconds": {"type": "float", "default": 5.0},
+        },
+        supports_check_mode=True,
+    )
+    asked = module.params
+    folder = Path(asked["folder"])
+    runtime = runtime_folder(folder, asked["work"]["name"])
+    work = {**asked["work"], "files": [located(file) for file in asked["work"]["files"]]}
+    job = {
+        **work,
+        **{name: asked[name] for name in ("torrent", "user", "by", "token", "proxy")},
+        "folder": str(folder),
+        "authorities": "",
+    }
+    try:
+        if asked["action"] == "ask":
+            module.exit_json(changed=False, problem=_ask(job, asked["authorities"]))
+        if module.check_mode or asked["action"] == "wait":
+            told = {} if module.check_mode else wait(runtime, asked["seconds"])
+            module.exit_json(changed=False, told=told)
+        if asked["action"] == "stop":
+            module.exit_json(changed=stop(runtime))
+        if asked["authorities"]:
+            runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Beside and not in it: the downloader, another user, reads it.
+            pem = runtime.with_name(f"{runtime.name}.pem")
+            pem.write_text(asked["authorities"], encoding="utf-8")
+            job["authorities"] = str(pem)
+        install(Path(asked["lib"]))
+        module.exit_json(changed=start(job, runtime, Path(asked["lib"]), asked["unit"]))
+    except (Failure, OSError) as error:
+        module.fail_json(msg=str(error))
+
+
+def located(file: dict[str, Any]) -> dict[str, Any]:
+    """A file with where this machine has it, should its source be a folder here."""
+    folder, place = file.get("folder"), file["place"]
+    if not folder:
+        return file
+    owner, name, *_, last = place.split("/")
+    choices = [
+        Path(folder, each) for each in (last, f"{owner}/{name}/{last}", f"{name}/{last}", place)
+    ]
+    found = next((path for path in choices if path.is_file()), choices[0])
+    return {**file, "local": str(found)}
+
+
+def _ask(job: dict[str, Any], authorities: str) -> str | None:
+    """Why the source cannot give the files; None where it can."""
+    parsed = parse_job({**job, "authorities": authorities})
+    if job.get("local"):
+        tools = {"aria2c": "aria2", "curl": "curl"}
+        lacking = [tools[name] for name in tools if not shutil.which(name)]
+        if lacking:
+            return f"the control machine has no {' and no '.join(lacking)}; install it there"
+    try:
+        for file in parsed.files:
+            if file.url:
+                ask(parsed, file)
+            elif not Path(file.local).is_file():
+                return f"{file.local} is not there"
+            elif Path(file.local).stat().st_size != file.size:
+                return (
+                    f"{file.local} has {Path(file.local).stat().st_size} bytes, and models.yml says"
+                    f" {file.size}"
+                )
+    except Failure as failure:
+        return str(failure)
+    return None
+
+
+if __name__ == "__main__":
+    main()
