@@ -29,6 +29,7 @@ class Group:
     def __init__(self, hosts: Hosts, members: list[str], names: Sequence[str]) -> None:
         first = hosts[members[0]]["board_plan"]
         self.hosts = hosts
+        self.names = names
         self.members = members
         self.model: dict[str, Any] = first["model"]
         self.mirror: str = first["sources"]["mirror"]
@@ -58,6 +59,13 @@ class Group:
         """Bytes that a member has already; of equals `max` takes the first."""
         return int(self.hosts[name]["board_state"]["unfinished"].get(self.bundle, 0))
 
+    def brought_by(self) -> str | None:
+        """Who of them has brought the files in this run."""
+        for name in (self.bringer, *self.members):
+            if name in self.names and self.bundle in _brought(self.hosts, name):
+                return name
+        return None
+
     @property
     def alone(self) -> bool:
         """Whether nobody else waits for what is brought."""
@@ -86,12 +94,14 @@ class Group:
 
 def groups(hosts: Hosts, names: Sequence[str]) -> list[Group]:
     """The groups of those among `names` who need files."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[object, ...], list[str]] = {}
     for name in names:
         plan = hosts[name].get("board_plan")
         if plan and not plan["problems"] and not plan["model"]["present"]:
             sources = plan["sources"]
-            key = (plan["model"]["bundle"], sources["mirror"], sources["cache"])
+            # Who has another token or proxy may be given what others are not.
+            access = (hosts[name].get(f"llm_models_{each}") for each in ("token", "proxy", "ca"))
+            key = (plan["model"]["bundle"], sources["mirror"], sources["cache"], *access)
             found.setdefault(key, []).append(name)
     return [Group(hosts, members, names) for members in found.values()]
 
@@ -137,7 +147,7 @@ def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
     tools: dict[str, set[str]] = {}
     problems: dict[str, str] = {}
     for group in groups(hosts, names):
-        if any(group.bundle in _brought(hosts, name) for name in names):
+        if group.brought_by():
             continue
         if group.problem:
             problems |= {name: f"{name}: {group.problem}." for name in group.members}
@@ -186,7 +196,7 @@ def hand_on(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
         return ports[machine]
 
     for group in groups(hosts, names):
-        bringer = next((name for name in names if group.bundle in _brought(hosts, name)), None)
+        bringer = group.brought_by()
         takers = [name for name in group.members if group.local or name != bringer]
         if not takers:
             continue

@@ -267,7 +267,8 @@ class Fetch:
             *("--seed-time=100000", "--summary-interval=1", "--human-readable=false"),
             *("--console-log-level=error", "--download-result=hide", "--bt-save-metadata=false"),
             *("--follow-torrent=mem", "--allow-overwrite=true", "--auto-save-interval=10"),
-            *words, str(job.torrent_file),
+            # With the option, and only so, addresses after it are further places of the same files.
+            f"--torrent-file={job.torrent_file}", *words,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

@@ -108,7 +108,7 @@ MIB = 1024**2
 _SLOT = re.compile(r"\b(engine|api)-a\b")
 _POLL_SECONDS = 0.05
 _DOCKER = "/var/run/docker.sock"
-_LOG_LINES = "15"
+_LOG_LINES = 15
 # What may change beside an engine's own need while two are loaded.
 _SPARE_MEMORY = 256 * MIB
 
@@ -221,10 +221,15 @@ class Docker:
         status, _ = self._ask("GET", f"/images/{urllib.parse.quote(reference, safe='/:@')}/json")
         return status == 200
 
-    def log(self, name: str) -> str:
-        """The last lines that a container has written, without colours."""
-        done = self.command("logs", "--tail", _LOG_LINES, name)
-        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
+    def log(self, name: str, until: str = "") -> str:
+        """The last lines that a container has written, without colours; before `until`, where told.
+
+        Docker looks at the last lines first, and only then at their times.
+        """
+        words = ["--tail", "500", *(["--until", until] if until else [])]
+        done = self.command("logs", *words, name)
+        text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
+        return "\n".join(text.splitlines()[-_LOG_LINES:])
 
     def command(
         self, *words: str, timeout: Optional[float] = 60
@@ -712,7 +717,10 @@ class Proof:
         why = [f"exit status {state['ExitCode']}"] if state["ExitCode"] else []
         why += ["out of memory"] if state.get("OOMKilled") else []
         told = f" ({', '.join(why)})" if why else ""
-        raise Failure(f"the engine ended while it started{told}", self._log())
+        # One that Docker has started again has written since; what it ended with is asked.
+        again = state["StartedAt"] if restarted and state["Running"] else ""
+        log = self._host.docker.log(self._name, again)
+        raise Failure(f"the engine ended while it started{told}", log)
 
     def _log(self) -> str:
         return self._host.docker.log(self._name)

@@ -200,13 +200,30 @@ class Counted:
         counter = self._counters.setdefault(sha256, Counter())
         counter["requests"] += scope["method"] == "GET"
         counter["tokens"] += any(name == b"authorization" for name, _ in scope["headers"])
+        gone = asyncio.Event()
+
+        async def leaving() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+
+        async def nothing() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
 
         async def counting(message: Message) -> None:
+            if gone.is_set():
+                # What a client that has left is sent would count as given.
+                raise ConnectionAbortedError("the client has left")
             if message["type"] == "http.response.body":
                 counter["bytes"] += len(message.get("body", b""))
             await send(message)
 
-        await self._app(scope, receive, counting)
+        watching = asyncio.create_task(leaving())
+        try:
+            await self._app(scope, nothing, counting)
+        finally:
+            watching.cancel()
 
 
 def resolved(hub: Hub, request: Request) -> Response:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -56,3 +57,13 @@ def catalogues(folder: Path, name: str, path: str, value: object) -> Path:
     place[last] = value
     (folder / name).write_text(yaml.safe_dump(found))
     return folder
+
+
+def started(
+    words: list[str], environment: Mapping[str, str] = ENVIRONMENT
+) -> subprocess.Popen[str]:
+    """A command of a playbook that has been started, and says what it has to say at its end."""
+    return subprocess.Popen(
+        words, cwd=ROOT, env=environment, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip

