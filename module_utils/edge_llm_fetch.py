@@ -56,7 +56,7 @@ LOCK, JOB, STATUS = "lock", "job.json", "status.json"
 UNIT = "edge-llm-fetch"
 HTTP_ATTEMPTS = 5
 """Times in a row that a source may break off without having given a byte."""
-STALL_SECONDS = 30.0
+STALL_SECONDS = 20.0
 """How long nothing may come from other machines until the source is asked as well."""
 IDLE_SECONDS = 900.0
 """How long a machine goes on sharing while nobody takes anything, should nobody stop it."""

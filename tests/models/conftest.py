@@ -112,11 +112,6 @@ def begin(host: str, **given: Any) -> subprocess.Popen[str]:
     return started(command("site.yml", host, "--tags", "models", *INVENTORY, **given))
 
 
-def killed(board: str) -> None:
-    """Kill whatever brings weights to a board, with all its processes."""
-    shell(board, "systemctl kill --signal=KILL 'edge-llm-fetch*'")
-
-
 def local_folder(folder: Path, file: File = SMOLLM) -> Path:
     """A folder of the control machine that has a file, as a disk that was plugged in would."""
     (source,) = (ROOT / ".sandbox/cache/hub").glob(f"*/*/*/{file.file}")

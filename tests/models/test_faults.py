@@ -57,6 +57,8 @@ REFUSED = {
     " entry.",
     "climbing-name": "llm_model smollm2-135m names the file '../../../etc/passwd' in models.yml;"
     " accepted is a plain file name.",
+    "no-folder": f"nothing/{SMOLLM.file} is not there.",
+    "other-folder": f"/{SMOLLM.file} has 4 bytes, and models.yml says {SMOLLM.size}.",
     "read-only": "/srv/read-only/models/.fetch cannot be made: Read-only file system; the weights"
     " need a folder that can be written to.",
     "disk-full": "the disk is full.",
@@ -95,6 +97,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         name: str(catalogues(tmp_path_factory.mktemp(name), "models.yml", path, value))
         for name, (path, value) in wrong.items()
     }
+    folder = tmp_path_factory.mktemp("folder")
+    (folder / SMOLLM.file).write_bytes(b"GGUF")
+    variables["models_folder"] = str(folder)
     mounted = "/srv/read-only/models /srv/disk-full"
     shell(BOARD, f"umount -q {mounted}; rm -rf /srv/*", check=False)
     shell(

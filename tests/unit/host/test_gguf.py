@@ -14,7 +14,13 @@ from gguf import GGUFValueType as Type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from module_utils.edge_llm_gguf import NotGGUF, describe, differences, read_fields
+from module_utils.edge_llm_gguf import (
+    FILE_TYPES,
+    NotGGUF,
+    describe,
+    differences,
+    read_fields,
+)
 from sandbox.smoke_model import CONTEXT, ENDLESS, SMOKE, TOOLS, UNICODE, Chain
 
 bounded = settings(max_examples=200, deadline=None, database=None)
@@ -169,6 +175,14 @@ def test_numbers_that_differ_from_layer_to_layer(target: Path) -> None:
 )
 def test_what_is_told_in_other_ways(fields: dict[str, Any], found: dict[str, Any]) -> None:
     assert describe({"general.architecture": "llama"} | fields) == {"family": "llama"} | found
+
+
+def test_quantizations_have_the_names_that_the_format_s_own_library_has() -> None:
+    names = {
+        kind.value: kind.name.partition("_")[2].removesuffix("_MOE") for kind in gguf.LlamaFileType
+    }
+    assert {kind: names[kind] for kind in FILE_TYPES} == FILE_TYPES
+    assert set(range(19)) - FILE_TYPES.keys() == {4, 5, 6}  # taken back by their makers
 
 
 def test_a_header_that_tells_nothing() -> None:

@@ -471,6 +471,16 @@ def test_who_has_failed_is_replaced(host: Host) -> None:
     assert list(hand_on(brought(after, "a", name), ["a", "b"])["take"]) == ["b"]
 
 
+def test_a_cache_that_fails_once_it_has_brought_them(host: Host) -> None:
+    """Nobody else is to ask the source, and nobody waits for one who gives nothing."""
+    hosts = {name: host(llm_models_cache="c") for name in MANY}
+    after = brought(hosts, "c", bundle(hosts["a"]))
+    told = bring(after, ["a", "b"])
+    assert (told["works"], list(told["problems"])) == ({}, ["a", "b"])
+    handed = hand_on(after, ["a", "b"])
+    assert (handed["give"], handed["take"], list(handed["problems"])) == ({}, {}, ["a", "b"])
+
+
 def test_nobody_could_bring_it(host: Host) -> None:
     hosts = {"a": host(), "b": host(llm_model=SMOKE), "c": host()}
     name = bundle(hosts["b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -146,10 +147,12 @@ def test_a_model_of_hugging_face_s_format_is_a_folder(
 def test_a_bundle_is_named_by_what_is_in_it(pi: dict[str, Any], catalogues: dict[str, Any]) -> None:
     """The same files are the same bundle, wherever they are and wherever they come from."""
     bundle = deployment_plan(pi, "pi", SMALL, catalogues)["model"]["bundle"]
+    assert re.fullmatch(r"smollm2-135m\.gguf-[0-9a-f]{12}", bundle)
     elsewhere = SMALL | {"llm_models_mirror": "http://hub.lan", "llm_provider": "llamacpp"}
     assert deployment_plan(pi, "other", elsewhere, catalogues)["model"]["bundle"] == bundle
     pi["models"] = {FILE: there(1, "e" * 64)}
     assert deployment_plan(pi, "pi", SMALL, catalogues)["model"]["bundle"] == bundle
+    assert deployment_plan(pi, "pi", SMALL, relocked(catalogues))["model"]["bundle"] != bundle
 
 
 @pytest.mark.parametrize("order", [1, -1])
