@@ -66,7 +66,7 @@ def own_address(peer: str) -> str | None:
             probe.connect(address)  # sends nothing
             found: str = probe.getsockname()[0]
             return found
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

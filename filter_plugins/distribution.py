@@ -36,7 +36,7 @@ class Group:
         cache: str = first["sources"]["cache"]
         self.problem = ""
         self.local = cache == LOCALHOST or self.mirror.startswith("/")
-        having = [name for name in names if _has(hosts[name], self.model["bundle"])]
+        having = [name for name in names if _has(hosts[name], self.model)]
         if self.local:
             self.bringer = members[0]
         elif cache != "auto":
@@ -73,13 +73,15 @@ class Group:
 
     def files(self, name: str, *, local: bool = False) -> list[dict[str, Any]]:
         """The files as a job has them, for a host or (`local`) the control machine."""
-        plan = self.hosts[name]["board_plan"]
-        model = plan["model"] if plan["model"]["bundle"] == self.bundle else self.model
+        own = self.hosts[name].get("board_plan", {}).get("model", {})
+        model = own if own.get("bundle") == self.bundle else self.model
+        # Who keeps it for others has it apart from what it serves itself.
+        apart = local or model is not own
         folder = self.mirror if self.mirror.startswith("/") else ""
         return [
             {
                 "name": file["name"],
-                "path": f"{self.bundle}/{file['name']}" if local else file["path"],
+                "path": f"{self.bundle}/{file['name']}" if apart else file["path"],
                 "size": file["size"],
                 "sha256": file["sha256"],
                 "url": "" if folder else f"{self.mirror}/{file['place']}",
@@ -106,15 +108,18 @@ def groups(hosts: Hosts, names: Sequence[str]) -> list[Group]:
     return [Group(hosts, members, names) for members in found.values()]
 
 
-def _has(host: Mapping[str, Any], bundle: str) -> bool:
-    """Whether a host's own model is this one, and is there and verified."""
+def _has(host: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a host has a model's files, verified: its own, or kept for others."""
     plan = host.get("board_plan")
-    if not plan or plan["problems"] or plan["model"]["bundle"] != bundle:
+    if not plan or plan["problems"]:
         return False
     there = host["board_state"]["models"]
-    return all(
-        there.get(file["path"], {}).get("recorded_sha256") == file["sha256"]
-        for file in plan["model"]["files"]
+    own = plan["model"] if plan["model"]["bundle"] == model["bundle"] else None
+    ways = [[file["path"] for file in own["files"]]] if own else []
+    ways.append([f"{model['bundle']}/{file['name']}" for file in model["files"]])
+    hashes = [file["sha256"] for file in model["files"]]
+    return any(
+        [there.get(path, {}).get("recorded_sha256") for path in paths] == hashes for paths in ways
     )
 
 
@@ -154,7 +159,12 @@ def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
             continue
         for_whom |= dict.fromkeys(group.members, group.bringer)
         work = _work(group, group.bringer, "source", group.local)
-        works.setdefault(group.bringer, {})[group.bundle] = work
+        works.setdefault(group.bringer, {})
+        if group.bundle in works[group.bringer]:
+            # It brings them for another group already: whatever the source, they are the same.
+            works[group.bringer][group.bundle]["share"] = True
+        else:
+            works[group.bringer][group.bundle] = work
         taking = set() if group.alone else set(group.members)
         if not group.local:
             tools.setdefault(group.bringer, set()).add("curl")
@@ -195,18 +205,20 @@ def hand_on(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
         ports[machine] = ports.get(machine, base - 1) + 1
         return ports[machine]
 
+    # Groups that have the same giver of the same files are one.
+    found: dict[tuple[str, str], tuple[Group, str, list[str]]] = {}
     for group in groups(hosts, names):
         bringer = group.brought_by()
         takers = [name for name in group.members if group.local or name != bringer]
-        if not takers:
-            continue
-        if bringer is None:
+        if takers and bringer is None:
             problems |= {
                 name: f"{name}: nobody could bring {group.model['name']}: see the message above."
                 for name in takers
             }
-            continue
-        giver = CONTROL if group.local else bringer
+        elif takers and bringer:
+            giver = CONTROL if group.local else bringer
+            found.setdefault((giver, group.bundle), (group, bringer, []))[2].extend(takers)
+    for (giver, bundle), (group, bringer, takers) in found.items():
         at = {name: port(name, name) for name in takers} | {giver: port(giver, bringer)}
         peers = [
             f"{address}:{number}"
@@ -214,14 +226,14 @@ def hand_on(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
             if name != CONTROL
             for address in dict.fromkeys(hosts[name]["board_state"]["board"]["addresses"])
         ]
-        shared = {"torrent": _brought(hosts, bringer)[group.bundle], "peers": peers}
+        shared = {"torrent": _brought(hosts, bringer)[bundle], "peers": peers}
         work = _work(group, bringer, "share", group.local)
-        give.setdefault(bringer, {})[group.bundle] = work | shared | {"port": at[giver]}
+        give.setdefault(bringer, {})[bundle] = work | shared | {"port": at[giver]}
         for name in takers:
             work = _work(group, name, "peers", local=False) | shared | {"port": at[name]}
             if group.local:
                 work["control_port"] = at[giver]
-            take[name] = {group.bundle: work}
+            take[name] = {bundle: work}
     return {"give": give, "take": take, "problems": problems}
 
 

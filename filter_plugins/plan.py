@@ -146,9 +146,17 @@ def check_settings(
                 continue
         elif kind == "source":
             if not _is_source(value):
+                # A password may be in it.
+                told = "one with a user" if "@" in str(value) else repr(value)
                 problems.append(
-                    f"{name} is {value!r}; accepted is an address (https://HOST/PATH, without a"
-                    " user or a password), or a folder of the control machine (/PATH)."
+                    f"{name} is {told}; accepted is an address (https://HOST/PATH,"
+                    " without a user or a password), or a folder of the control machine (/PATH)."
+                )
+                continue
+        elif kind == "proxy":
+            if not isinstance(value, str) or not re.fullmatch(r"https?://\S+", value):
+                problems.append(
+                    f"{name} is none that can be used; accepted is http://[USER:PASSWORD@]HOST:PORT."
                 )
                 continue
         elif kind == "batches":
@@ -336,7 +344,12 @@ def through_cache(image: str, cache: str | None) -> str:
     head, _, tail = path.rpartition("/")
     path = f"{head}/{tail.partition(':')[0]}".lstrip("/")
     # A colon may be in a host's name and not in a repository's.
-    return f"{cache}:{REGISTRY_PORT}/{host.replace(':', '-')}/{path}@{digest}"
+    return f"{_authority(cache)}/{host.replace(':', '-')}/{path}@{digest}"
+
+
+def _authority(cache: str) -> str:
+    """A cache's registry as it stands in an image's name."""
+    return f"[{cache}]:{REGISTRY_PORT}" if ":" in cache else f"{cache}:{REGISTRY_PORT}"
 
 
 def _repository(image: str) -> str:
@@ -422,19 +435,49 @@ def _entry_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Pro
     return []
 
 
-def _place(file: dict[str, Any], folder: str, there: dict[str, Any]) -> str:
-    """Where a file goes below the host's models folder.
+def _places(
+    files: list[dict[str, Any]], name: str, kind: str, bundle: str, there: dict[str, Any]
+) -> list[str]:
+    """Where a model's files go below the host's models folder: their paths.
 
-    Its own name, unless that belongs to another content: what a release on the host serves must not
-    change under it.
+    Their own names, unless those belong to another content: what a release on the host serves must
+    not change under it. A host that keeps weights for others has them in a folder of their own.
     """
-    path = f"{folder}{file['file']}"
-    aside = f"{folder}{file['sha256'][:8]}-{file['file']}"
-    for each in (path, aside):
-        if each in there and there[each]["recorded_sha256"] == file["sha256"]:
-            return each
-    taken = there.get(path, {}).get("recorded_sha256")
-    return aside if taken else path
+    digest = bundle.rpartition("-")[2]
+    if kind == "hf":
+        # They are used as a folder, so they stay together.
+        choices = [f"{name}.hf/", f"{name}.hf-{digest}/", f"{bundle}/"]
+        ways = [[f"{folder}{file['file']}" for file in files] for folder in choices]
+        return _first(files, ways, there)
+    return [
+        _first(
+            [file],
+            [
+                [file["file"]],
+                [f"{file['sha256'][:8]}-{file['file']}"],
+                [f"{bundle}/{file['file']}"],
+            ],
+            there,
+        )[0]
+        for file in files
+    ]
+
+
+def _first(files: list[dict[str, Any]], ways: list[list[str]], there: dict[str, Any]) -> list[str]:
+    """The first of several ways to name files by which they are there; else the first free one."""
+
+    def recorded(path: str) -> str | None:
+        found: str | None = there.get(path, {}).get("recorded_sha256")
+        return found
+
+    wanted = [file["sha256"] for file in files]
+    for paths in ways:
+        if list(map(recorded, paths)) == wanted:
+            return paths
+    for paths in ways[:-1]:
+        if all(recorded(path) in (None, each) for path, each in zip(paths, wanted, strict=True)):
+            return paths
+    return ways[-1]
 
 
 def _model(
@@ -465,32 +508,33 @@ def _model(
     weights = entry[kind]
     if problems := _entry_problems(name, weights, mirror):
         return {}, problems
-    # A model in Hugging Face's format is a folder of files.
-    folder = f"{name}.hf/" if kind == "hf" else ""
     base = f"{weights['repository']}/resolve/{weights['revision']}"
+    # The weights themselves first, whatever comes with them.
+    entries = sorted(weights["files"], key=lambda file: "part" in file)
+    content = "\n".join(f"{file['sha256']} {file['file']}" for file in entries)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    bundle = f"{name}.{kind}-{digest[:12]}"
     files = [
         {
             "name": file["file"],
-            "path": _place(file, folder, there),
+            "path": path,
             "size": file["size"],
             "sha256": file["sha256"],
             "part": file.get("part", "weights"),
             "place": f"{base}/{file['file']}",
         }
-        # The weights themselves first, whatever comes with them.
-        for file in sorted(weights["files"], key=lambda file: "part" in file)
+        for file, path in zip(entries, _places(entries, name, kind, bundle, there), strict=True)
     ]
     parts = {file["part"]: file["path"] for file in reversed(files)}
+    folder = files[0]["path"].rpartition("/")[0] if kind == "hf" else ""
     proof = entry.get("proof") or {}
-    content = "\n".join(f"{file['sha256']} {file['name']}" for file in files)
-    digest = hashlib.sha256(content.encode()).hexdigest()
     header = {"family": weights["family"], "quantization": weights["quantization"]}
     return {
         "name": name,
         "title": entry["title"],
         "kind": kind,
         # One name for these very files, wherever they are.
-        "bundle": f"{name}.{kind}-{digest[:12]}",
+        "bundle": bundle,
         "files": files,
         "size": sum(file["size"] for file in files),
         "digest": digest,
@@ -499,7 +543,7 @@ def _model(
         "gated": bool(weights.get("gated")),
         "shape": entry["shape"],
         "header": header | entry["shape"] if kind == "gguf" else {},
-        "path": f"/models/{folder.rstrip('/') or parts['weights']}",
+        "path": f"/models/{folder or parts['weights']}",
         "projector": f"/models/{parts['projector']}" if "projector" in parts else "",
         "proof": {"prompt": proof.get("prompt"), "answer": proof.get("answer")},
     }, []
@@ -572,7 +616,9 @@ def unused(model: dict[str, Any], state: dict[str, Any]) -> dict[str, int]:
     needed = {file["path"] for file in model["files"]}
     for name in ("release", "previous"):
         release = state["deployment"][name]
-        needed |= {file["path"] for file in release["plan"]["model"]["files"]} if release else set()
+        # One that another version of this project has made tells of one file.
+        model = release["plan"]["model"] if release else {}
+        needed |= {file["path"] for file in model.get("files", [])} | {model.get("file")}
     return {
         path: there["size"]
         for path, there in state["models"].items()
@@ -661,7 +707,7 @@ def deployment_plan(
             " host in it."
         )
     if cache and images_cache:
-        registry = f"{images_cache}:{REGISTRY_PORT}"
+        registry = _authority(images_cache)
         insecure = docker_options.get("insecure-registries", [])
         # What comes from there is checked by its digest.
         docker_options = docker_options | {"insecure-registries": [*insecure, registry]}
@@ -856,7 +902,7 @@ def release_in_place(
     images = {"engine": plan["engine"]["image"], "api": api_image}
     return (
         release["rendered"] == asked
-        and release["plan"]["model"]["digest"] == plan["model"]["digest"]
+        and release["plan"]["model"].get("digest") == plan["model"]["digest"]
         and release["written"] == found
         and api_image in deployment["images"]
         and all(

@@ -265,6 +265,7 @@ class Fetch:
             *("--bt-enable-lpd=false", "--file-allocation=none", "--disk-cache=16M"),
             *(f"--listen-port={job.port}", f"--dir={job.workshop}", "--seed-ratio=0"),
             *("--seed-time=100000", "--summary-interval=1", "--human-readable=false"),
+            "--enable-color=false",
             *("--console-log-level=error", "--download-result=hide", "--bt-save-metadata=false"),
             *("--follow-torrent=mem", "--allow-overwrite=true", "--auto-save-interval=10"),
             # With the option, and only so, addresses after it are further places of the same files.
@@ -332,7 +333,7 @@ class Fetch:
         )
         watched = Output(process)
         moved, placed = time.monotonic(), False
-        best = -1
+        seen = -1
         try:
             while not self._stopped.is_set():
                 if process.poll() is not None:
@@ -351,8 +352,8 @@ class Fetch:
                     moved = time.monotonic()
                     self.tell("done", self.job.size)
                 elif not placed:
-                    if watched.done > best or watched.checking:
-                        best, moved = watched.done, time.monotonic()
+                    if watched.moves != seen:
+                        seen, moved = watched.moves, time.monotonic()
                     elif time.monotonic() - moved > STALL_SECONDS:
                         return False
                     self.tell("receiving", watched.done, peers=watched.peers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Mapping
+from typing import Any, BinaryIO, Dict, List, Mapping, Optional
 
 MAGIC = b"GGUF"
 # Type of a value -> how struct reads it. 8 is text, 9 is a list.
@@ -101,10 +101,13 @@ def describe(fields: Mapping[str, Any]) -> Dict[str, Any]:
     """
     family = str(fields.get("general.architecture", ""))
 
-    def told(name: str) -> Any:
+    def told(name: str) -> Optional[int]:
         value = fields.get(f"{family}.{name}")
-        return max(value, default=None) if isinstance(value, list) else value
+        several = value if isinstance(value, list) else [value]
+        numbers = [each for each in map(_whole, several) if each is not None]
+        return max(numbers, default=None)
 
+    kind = _whole(fields.get("general.file_type"))
     heads = told("attention.head_count")
     embedding = told("embedding_length")
     tokens = fields.get("tokenizer.ggml.tokens")
@@ -113,7 +116,7 @@ def describe(fields: Mapping[str, Any]) -> Dict[str, Any]:
         head_size = embedding // heads
     found = {
         "family": family or None,
-        "quantization": FILE_TYPES.get(fields.get("general.file_type", -1)),
+        "quantization": FILE_TYPES.get(kind) if kind is not None else None,
         "layers": told("block_count"),
         "embedding": embedding,
         "heads": heads,
@@ -124,6 +127,10 @@ def describe(fields: Mapping[str, Any]) -> Dict[str, Any]:
         "context_trained": told("context_length"),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _whole(value: Any) -> Optional[int]:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> List[str]:

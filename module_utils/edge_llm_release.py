@@ -567,6 +567,8 @@ def _check_weights(host: Host, plan: Facts) -> None:
     model = plan["model"]
     models = host.root / "models"
     found = read_models(models)
+    if "files" not in model:
+        raise Failure("it was made by another version of this project; run site.yml instead")
     for file in model["files"]:
         there = found.get(file["path"]) or {}
         if (there.get("size"), there.get("recorded_sha256")) != (file["size"], file["sha256"]):
@@ -1146,7 +1148,7 @@ def same(before: Optional[Release], asked: Facts, key: str) -> Optional[Release]
         return None
     if before.record["engine_key"] != key:
         return None
-    return before if before.plan["model"]["digest"] == model else None
+    return before if before.plan["model"].get("digest") == model else None
 
 
 def difference(before: Optional[Release], asked: Facts) -> List[Dict[str, str]]:

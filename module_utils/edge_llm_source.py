@@ -10,6 +10,7 @@ import http.client
 import os
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +26,7 @@ Facts = Dict[str, Any]
 RESERVE = 512 * 1024**2
 """Bytes of disk that stay free: images' layers, logs, the next release."""
 ASK_SECONDS = 15.0
+ASK_ATTEMPTS, ASK_PAUSE = 3, 2.0
 _AGENT = "edge-llm"
 
 
@@ -138,6 +140,11 @@ def ask(job: Job, file: File) -> None:
     """
     try:
         status, headers = head(job, file)
+        for _ in range(ASK_ATTEMPTS - 1):
+            if not _passing(status):
+                break
+            time.sleep(ASK_PAUSE)
+            status, headers = head(job, file)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -176,6 +183,11 @@ def _lower(headers: "Message[str, str]") -> Dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _passing(status: int) -> bool:
+    """Whether a source may answer otherwise in a while."""
+    return status in (408, 425, 429) or status >= 500
+
+
 def judge(job: Job, file: File, status: int, headers: Mapping[str, str]) -> None:
     """Raise Failure where a source's answer says that it does not have the very file.
 
@@ -189,6 +201,11 @@ def judge(job: Job, file: File, status: int, headers: Mapping[str, str]) -> None
             else "it asks for a token: set llm_models_token"
         )
         raise Failure(f"{file.url} answered with status {status}; {how}")
+    if _passing(status):
+        raise Failure(
+            f"{file.url} answered with status {status}; run this again later, or set"
+            " llm_models_mirror to another source"
+        )
     if status not in (200, 301, 302, 303, 307, 308):
         raise Failure(
             f"{file.url} answered with status {status}; set llm_models_mirror to a source that has"
@@ -200,7 +217,7 @@ def judge(job: Job, file: File, status: int, headers: Mapping[str, str]) -> None
             f"{file.url} leads to {target.partition('?')[0]}, which is not encrypted; accepted is"
             " https, all the way"
         )
-    if status == 200 and (headers.get("content-type") or "").startswith("text/html"):
+    if status == 200 and (headers.get("content-type") or "").lower().startswith("text/html"):
         raise Failure(
             f"{file.url} answered with an HTML page where {file.name} should be; is there a page to"
             " sign in to, or a proxy in between?"
@@ -272,14 +289,13 @@ _TOO_LARGE, _NOT_WRITTEN, _NO_PROTOCOL = 63, 23, 1
 
 def verdict(job: Job, file: File, ended: Ended) -> Optional[str]:
     """None where another attempt may help, else why it would not: a sentence."""
-    if ended.code in _PASSING or ended.status in (408, 425, 429) or ended.status >= 500:
+    if ended.code in _PASSING or _passing(ended.status):
         return None
     if ended.code == _NOT_WRITTEN:
         return None if room(job) > 0 else "the disk is full"
     if ended.code == _NO_PROTOCOL:
-        return (
-            f"{file.url} leads to an address that is not encrypted; accepted is https, all the way"
-        )
+        kinds = "https, all the way" if file.url.startswith("https:") else "http and https"
+        return f"{file.url} leads to an address of another kind; accepted is {kinds}"
     if ended.code == _TOO_LARGE:
         return (
             f"{file.url} gives more than the {file.size} bytes that models.yml says; repair the"

@@ -23,6 +23,7 @@ _PIECES = 1000
 _SMALLEST_PIECE, _LARGEST_PIECE = 256 * 1024, 4 * _MIB
 _PROGRESS = re.compile(rb"\[#\w+ (\d+)B/(\d+)B\S* .*?CN:(\d+)(?: .*?DL:(\d+)B)?")
 _SEEDING = re.compile(rb"\[#\w+ SEED\(.*?CN:(\d+)")
+_CHECKED = re.compile(rb"\[Checksum:#\w+ (\d+)B/")
 _UPLOADED = re.compile(rb"UL:(\d+)B\((\d+)B\)")
 
 
@@ -120,7 +121,8 @@ class Loopback:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                if self.command == "GET":
+                    self.wfile.write(answer)
 
             do_HEAD = do_GET
 
@@ -152,15 +154,19 @@ def redirected(job: Job, file: File) -> str:
 
 
 class Output:
-    """What aria2 says of itself, as it says it."""
+    """What aria2 says of itself, as it says it.
+
+    `moves` grows whenever something has come, or more of what was there has been looked at.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.done = 0
         self.peers = 0
         self.seeding = False
-        self.checking = False
+        self.moves = 0
         self.words = ""
         self._uploaded = b""
+        self._checked = -1
         self.active = False
         self._process = process
         threading.Thread(target=self._listen, daemon=True).start()
@@ -170,12 +176,19 @@ class Output:
         for line in self._process.stdout:
             progress, seeding = _PROGRESS.search(line), _SEEDING.search(line)
             uploaded = _UPLOADED.search(line)
-            self.checking = line.startswith(b"[Checksum:")
+            checked = _CHECKED.search(line)
+            if checked and int(checked[1]) != self._checked:
+                self._checked, self.moves = int(checked[1]), self.moves + 1
             if progress:
+                self.moves += int(progress[1]) > self.done
                 self.done, self.peers = int(progress[1]), int(progress[3])
             elif seeding:
                 self.seeding, self.peers = True, int(seeding[1])
-            elif line.strip() and not line.startswith((b"***", b"===", b"---", b"FILE", b" ***")):
+            elif (
+                line.strip()
+                and not checked
+                and not line.startswith((b"***", b"===", b"---", b"FILE", b" ***"))
+            ):
                 self.words = line.decode(errors="replace").strip()
             if progress or seeding:
                 total = uploaded[2] if uploaded else b""

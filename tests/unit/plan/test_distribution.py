@@ -579,3 +579,43 @@ def test_the_store_is_told(host: Host) -> None:
         }
         for file in (first, second)
     ]
+
+
+# --- groups that share -----------------------------------------------------------------------------
+
+
+def test_one_giver_of_two_groups_gives_once(host: Host) -> None:
+    """Groups by token, and one who has it: it listens at one port, and all are told of that."""
+    hosts = {"a": host(llm_models_token="x" * 20), "b": host(), "c": host(have=True)}
+    name = bundle(hosts["a"])
+    assert works(bring(hosts, MANY)) == {"c": [name]}
+    told = hand_on(brought(hosts, "c", name), MANY)
+    (work,) = told["give"]["c"].values()
+    peers = {peer for taken in told["take"].values() for peer in taken[name]["peers"]}
+    assert peers == set(work["peers"])
+    assert f"192.0.2.13:{work['port']}" in peers
+    assert set(told["take"]) == {"a", "b"}
+
+
+def test_one_who_brings_for_itself_and_others_of_another_mirror_makes_a_torrent(host: Host) -> None:
+    hosts = {
+        "a": host(llm_models_cache="a"),
+        "b": host(llm_models_cache="a", llm_models_mirror="http://mirror.example"),
+    }
+    (work,) = bring(hosts, ("a", "b"))["works"]["a"].values()
+    assert work["share"]
+
+
+def test_a_cache_keeps_what_it_does_not_serve_apart(host: Host) -> None:
+    """A release of its own may serve a file of that name; and it has it for those who come later."""
+    cache = host(llm_model=SMOKE, have=True)
+    given: dict[str, Any] = {"llm_models_cache": "a"}
+    hosts = {"a": cache, "b": host(**given), "c": host(**given)}
+    name = bundle(hosts["b"])
+    work = bring(hosts, MANY)["works"]["a"][name]
+    (file,) = work["files"]
+    assert file["path"] == f"{name}/{file['name']}"
+    kept = {file["path"]: {"size": file["size"], "recorded_sha256": file["sha256"]}}
+    cache["board_state"]["models"] |= kept
+    auto = {"a": cache, "b": host()}
+    assert works(bring(auto, ("a", "b"))) == {"a": [name]}

@@ -144,6 +144,42 @@ def test_a_model_of_hugging_face_s_format_is_a_folder(
     assert deployment_plan(jetson, "orin", HF, catalogues)["model"]["present"] is False
 
 
+def test_a_folder_goes_aside_as_a_whole(pi: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    """An engine is told of the folder: files of two models in one would be neither."""
+    first = deployment_plan(pi, "pi", HF, catalogues)
+    pi["models"] = come(first)
+    second = deployment_plan(pi, "pi", HF, relocked(catalogues, "hf"))
+    folder = second["model"]["path"].removeprefix("/models/")
+    assert re.fullmatch(r"smollm2-135m\.hf-[0-9a-f]{12}", folder)
+    assert {file["path"].rpartition("/")[0] for file in second["model"]["files"]} == {folder}
+    pi["models"] |= come(second)
+    again = deployment_plan(pi, "pi", HF, relocked(catalogues, "hf"))
+    assert again["model"]["path"] == second["model"]["path"]
+    assert deployment_plan(pi, "pi", HF, catalogues)["model"]["path"] == "/models/smollm2-135m.hf"
+
+
+def test_weights_that_were_kept_for_others_are_used(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    model = deployment_plan(pi, "pi", SMALL, catalogues)["model"]
+    (file,) = model["files"]
+    kept = f"{model['bundle']}/{FILE}"
+    pi["models"] = {kept: there(file["size"], file["sha256"])}
+    plan = deployment_plan(pi, "pi", SMALL, catalogues)
+    assert plan["model"]["path"] == f"/models/{kept}"
+    assert plan["model"]["present"]
+
+
+def test_a_release_of_another_version_of_the_project(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    """It tells of one file, which stays."""
+    pi["models"] = {"old.gguf": there(5, "a" * 64)}
+    pi["deployment"]["release"] = {"plan": {"model": {"file": "old.gguf", "sha256": "a" * 64}}}
+    plan = deployment_plan(pi, "pi", SMALL | {"llm_models_keep": 0}, catalogues)
+    assert prunable(pi, plan) == []
+
+
 def test_a_bundle_is_named_by_what_is_in_it(pi: dict[str, Any], catalogues: dict[str, Any]) -> None:
     """The same files are the same bundle, wherever they are and wherever they come from."""
     bundle = deployment_plan(pi, "pi", SMALL, catalogues)["model"]["bundle"]
@@ -596,11 +632,33 @@ def test_a_mirror_may_be_a_folder(catalogues: dict[str, Any], value: str) -> Non
 )
 def test_what_is_no_source(catalogues: dict[str, Any], value: Any) -> None:
     values, problems = check_settings({"llm_models_mirror": value}, catalogues["settings"])
+    # A password is not told.
+    told = "one with a user" if "@" in str(value) else repr(value)
     assert problems == [
-        f"llm_models_mirror is {value!r}; accepted is an address (https://HOST/PATH, without a user"
+        f"llm_models_mirror is {told}; accepted is an address (https://HOST/PATH, without a user"
         " or a password), or a folder of the control machine (/PATH)."
     ]
     assert values["llm_models_mirror"] == "https://huggingface.co"
+
+
+@pytest.mark.parametrize("value", ["http://proxy:3128", "http://alice:pw@proxy.lan:3128"])
+def test_a_proxy_may_have_a_user(catalogues: dict[str, Any], value: str) -> None:
+    values, problems = check_settings({"llm_models_proxy": value}, catalogues["settings"])
+    assert (values["llm_models_proxy"], problems) == (value, [])
+
+
+@pytest.mark.parametrize("value", ["/media/usb", "proxy:3128", "socks5://alice:pw@proxy", 7])
+def test_what_is_no_proxy(catalogues: dict[str, Any], value: Any) -> None:
+    assert check_settings({"llm_models_proxy": value}, catalogues["settings"])[1] == [
+        "llm_models_proxy is none that can be used; accepted is http://[USER:PASSWORD@]HOST:PORT."
+    ]
+
+
+def test_a_cache_may_have_an_address_with_colons() -> None:
+    image = f"docker.io/ollama/ollama:0.34.0@{DIGEST}"
+    assert through_cache(image, "2001:db8::1") == (
+        f"[2001:db8::1]:5000/docker.io/ollama/ollama@{DIGEST}"
+    )
 
 
 @pytest.mark.parametrize("value", [None, ""])
