@@ -246,7 +246,11 @@ def cached_images(hosts: Hosts, names: Sequence[str], cache: str) -> list[dict[s
         plan = hosts[name].get("board_plan")
         if not plan or plan["problems"] or plan["images"]["cache"] != cache:
             continue
-        there = hosts[name]["board_state"]["deployment"]["images"]
+        deployment = hosts[name]["board_state"]["deployment"]
+        there = set(deployment["images"])
+        # What the chat API's image was built on has served its purpose, and may be gone.
+        if release := deployment["release"]:
+            there.add(release["plan"]["api"]["base_image"])
         for reference, outside in plan["images"]["outside"].items():
             if reference not in there:
                 found[reference] = outside

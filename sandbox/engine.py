@@ -64,8 +64,8 @@ def install_tools(step: Step, debian: bool, ollama: bool) -> str | None:
     `debian` and `ollama` ask besides for what making Debian's base image and building Ollama take.
     """
     wanted = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
-    # This machine brings weights to boards, where it is told to.
-    wanted |= {"aria2c": "aria2", "curl": "curl"}
+    # This machine brings weights to boards, where it is told to, and asks registries for digests.
+    wanted |= {"aria2c": "aria2", "curl": "curl", "skopeo": "skopeo"}
     if not docker.answers():
         if (where := os.environ.get("DOCKER_HOST")) is not None:
             raise SandboxError(

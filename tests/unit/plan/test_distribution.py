@@ -581,7 +581,7 @@ def test_the_store_is_told(host: Host) -> None:
     ]
 
 
-# --- groups that share -----------------------------------------------------------------------------
+# --- groups that share ---------------------------------------------------------------------------
 
 
 def test_one_giver_of_two_groups_gives_once(host: Host) -> None:
@@ -607,7 +607,7 @@ def test_one_who_brings_for_itself_and_others_of_another_mirror_makes_a_torrent(
 
 
 def test_a_cache_keeps_what_it_does_not_serve_apart(host: Host) -> None:
-    """A release of its own may serve a file of that name; and it has it for those who come later."""
+    """A release of its own may serve such a file; and it has it for those who come later."""
     cache = host(llm_model=SMOKE, have=True)
     given: dict[str, Any] = {"llm_models_cache": "a"}
     hosts = {"a": cache, "b": host(**given), "c": host(**given)}
