@@ -75,19 +75,23 @@ molecule: ## real boards, real engines: every scenario
 
 test: lint unit engines molecule ## all of it
 
-test-vllm: ## the same suite as `engines` on real vLLM, on this CPU: minutes more, and gigabytes
+test-vllm: ## the same suite as `engines` on real vLLM, on this CPU, and site.yml with it: minutes more, and gigabytes
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m tests.engines.vllm
 	pytest -q tests/engines --engine vllm
+	@SANDBOX=test python -m sandbox up --hosts jetson-01
+	@python -m tests.vllm
+	SANDBOX=test pytest -q tests/vllm
 
 test-vm: ## a virtual machine as a board, and its power cut at every write of a change: an hour without KVM
 	@scripts/venv dev
 	@python -m sandbox vm
 	pytest -q -s tests/vm
 
-bench: ## what the chat API costs over the engine alone, and a change its clients
+bench: ## what the chat API costs over the engine alone, a change its clients, and weights the line outside
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m tests.bench
 	@python -m tests.bench_swap
+	@python -m tests.bench_models

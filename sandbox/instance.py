@@ -50,6 +50,8 @@ HOSTS: Mapping[str, Host] = {
     "bare-03": Host(23, "bare", traits=("port-8000-taken",)),
     "bare-04": Host(24, "bare", traits=("no-python",)),
     "bare-05": Host(25, "bare", traits=("alpine",)),
+    # A fleet, to measure what comes to many at once.
+    **{f"field-{n:02}": Host(30 + n, "bare") for n in range(1, 9)},
 }
 DEFAULT_HOSTS = ("jetson-01", "pi-01")
 

@@ -146,8 +146,8 @@ def test_engine_asks_for_its_own_key(host: Any, plan: dict[str, Any]) -> None:
 
 def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str, Any]) -> None:
     environment = plan["environment"]
+    header = f'"Authorization: Bearer $(cat {ROOT}/secrets/engine_key)"'
     if plan["provider"] == "llamacpp":
-        header = f'"Authorization: Bearer $(cat {ROOT}/secrets/engine_key)"'
         props = json.loads(host.check_output(f"curl -s -H {header} http://127.0.0.1:11434/props"))
         assert props["default_generation_settings"]["n_ctx"] == environment["CTX_SIZE"]
         assert props["total_slots"] == environment["PARALLEL"]
@@ -157,7 +157,10 @@ def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str,
         assert [model["name"] for model in loaded] == [f"{plan['model']['name']}:latest"]
         assert loaded[0]["context_length"] == environment["CTX_SIZE"]
     else:
-        pytest.fail(f"no test of context and slots is written for {plan['provider']}")
+        # Of its slots vLLM tells nobody.
+        url = "http://127.0.0.1:11434/v1/models"
+        (model,) = json.loads(host.check_output(f"curl -s -H {header} {url}"))["data"]
+        assert (plan["provider"], model["max_model_len"]) == ("vllm", environment["CTX_SIZE"])
 
 
 def test_weights_are_verified_and_there_once(host: Any, plan: dict[str, Any]) -> None:

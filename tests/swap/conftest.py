@@ -33,11 +33,15 @@ class Board:
 
     url: str
     key: str
+    name: str = HOST
 
     def run(self, *words: str) -> str:
         """What a command on the board writes; fails where it does."""
         done = subprocess.run(
-            ["docker", "exec", CONTAINER, *words], capture_output=True, text=True, check=False
+            ["docker", "exec", f"test-{self.name}", *words],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
