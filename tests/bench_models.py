@@ -45,7 +45,7 @@ class Subject:
 
 
 def make(folder: Path) -> Subject:
-    """Put a GGUF file of that size at the hub: the smoke model's, and what nobody reads after it."""
+    """Put a GGUF file of that size at the hub: the smoke model's, and what nobody reads."""
     (smoke,) = TREE.glob("edge-llm/smoke/1/*.gguf")
     target = TREE / "edge-llm/bench/1/bench.gguf"
     if not target.exists():

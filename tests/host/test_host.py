@@ -175,6 +175,8 @@ def test_weights_are_verified_and_there_once(host: Any, plan: dict[str, Any]) ->
             blob = f"{ROOT}/models/ollama/blobs/sha256-{file['sha256']}"
             inode = host.check_output(f"stat -c %i {path}")
             assert host.check_output(f"stat -c %i {blob}") == inode
+        if file["size"] < 100_000:  # a size that others have, too
+            continue
         copies = f"find / -xdev -type f -size {file['size']}c -printf '%i\\n' | sort -u | wc -l"
         assert host.check_output(copies) == "1"
 
@@ -256,13 +258,14 @@ def test_the_proof_holds(plan: dict[str, Any], key: str) -> None:
     [
         ("--answer=Something else.", {"chat", "stream"}),
         ("--model=another", {"ready", "models", "chat", "stream", "identity"}),
-        ("--provider=vllm", {"ready"}),
+        ("--provider=OTHER", {"ready"}),
         ("--context-size=8192", {"context"}),
         ("--parallel=5", {"context"}),
     ],
 )
 def test_the_proof_can_fail(plan: dict[str, Any], key: str, wrong: str, failed: set[str]) -> None:
-    done = check(plan, key, wrong, "--timeout=5")
+    other = next(each for each in ("vllm", "ollama") if each != plan["provider"])
+    done = check(plan, key, wrong.replace("OTHER", other), "--timeout=5")
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert {each["name"] for each in report["checks"] if not each["ok"]} == failed

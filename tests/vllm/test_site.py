@@ -68,7 +68,7 @@ def test_a_second_run_changes_nothing(changed: tuple[str, Load], given: dict[str
 
 
 def test_the_host_is_as_any_other(changed: tuple[str, Load], given: dict[str, Any]) -> None:
-    tests = play("tests/host/run.yml", f"{HOST},localhost", **given)
+    tests = play("tests/host/run.yml", f"{HOST},localhost", tests_hosts=[HOST], **given)
     assert tests.returncode == 0, tests.stdout
 
 
