@@ -57,7 +57,7 @@ lint: ## every linter
 	ruff check . && ruff format --check .
 	mypy --strict src sandbox filter_plugins library module_utils action_plugins callback_plugins scripts tests
 	yamllint --strict .
-	shellcheck scripts/* .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime
+	shellcheck scripts/venv .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime
 	ansible-lint
 
 unit: ## unit tests
