@@ -15,7 +15,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify lock lint unit engines molecule test test-vllm test-vm bench
+.PHONY: help up down chat env status verify plan lock lint unit engines molecule test test-vllm test-vm bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ verify: ## the proof alone, for every host of INVENTORY
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/verify.yml
 
+plan: ## what every host of INVENTORY would be given, without touching one (FACTS=file: of a board you do not have yet)
+	@scripts/venv control
+	@ansible-playbook -i $(INVENTORY) playbooks/plan.yml $(if $(FACTS),-e board_facts_file=$(abspath $(FACTS)))
+
 lock: ## write down what the hub says of a model (MODEL=..) or a registry of images (IMAGES=all)
 	@scripts/venv control
 	@python scripts/lock.py $(if $(MODEL),--model=$(MODEL)) $(if $(REVISION),--revision=$(REVISION)) $(if $(IMAGES),--images=$(IMAGES)) $(if $(HUB),--hub=$(HUB))
@@ -62,7 +66,7 @@ lint: ## every linter
 
 unit: ## unit tests
 	@scripts/venv dev
-	pytest -q
+	pytest -q -n auto
 
 engines: ## the provider module and the chat API on real llama-server and Ollama
 	@scripts/venv dev

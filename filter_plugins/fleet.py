@@ -62,10 +62,11 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
         return cells, "not proven in this run"
     if not report["ok"]:
         return cells, "the proof failed: see the message above"
-    reply = str(report["answer"]).strip()
+    lines = [str(report["answer"]).strip()]
     if told := (host.get("stack_change") or {}).get("told"):
-        reply += f"\n{change_line(told)}"
-    return cells, reply
+        lines.append(change_line(told))
+    lines += [f"note: {notice}" for notice in plan["traps"]["notices"]]
+    return cells, "\n".join(lines)
 
 
 def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:
@@ -121,6 +122,89 @@ def _layout(rows: list[tuple[list[str], str]]) -> str:
     return "\n".join(texts)
 
 
+PLAN = (
+    "host",
+    "board",
+    "L4T",
+    "JetPack",
+    "provider",
+    "model",
+    "context",
+    "slots",
+    "cache",
+    "threads",
+    "GPU layers",
+    "memory",
+    "of",
+    "image",
+)
+_MIB = 1024**2
+
+
+def plan_table(hosts: list[Mapping[str, Any]]) -> str:
+    """Lines of text: a heading, a row for each host's plan, and below it what is to be mended, what
+    is to be known, and why there is none.
+
+    `hosts` are hostvars with board_state and board_plan. `memory` is what serving takes, `of` what
+    the board has.
+    """
+    rows = [(list(PLAN), "")]
+    for host in hosts:
+        name, plan = str(host["inventory_hostname"]), host.get("board_plan")
+        if not plan:
+            rows.append(([name, *["-"] * (len(PLAN) - 1)], "nothing is known of it"))
+            continue
+        board = host["board_state"]["board"]
+        shown = str(board["model"] or board["kind"])[:BOARD_WIDTH]
+        if plan["problems"]:
+            reasons = "\n".join(str(each).removeprefix(f"{name}: ") for each in plan["problems"])
+            rows.append(([name, shown, *["-"] * (len(PLAN) - 2)], reasons))
+            continue
+        settings, l4t = plan["environment"], plan["l4t"] or {}
+        cells = [
+            name,
+            shown,
+            str(l4t.get("text") or "-"),
+            str(l4t.get("jetpack") or "-"),
+            str(plan["provider"]),
+            str(plan["model"]["name"]),
+            str(settings["CTX_SIZE"]),
+            str(settings["PARALLEL"]),
+            str(settings["CACHE_TYPE"]),
+            str(settings["THREADS"]),
+            str(settings["N_GPU_LAYERS"]),
+            f"{plan['memory']['total'] // _MIB:,} MiB",
+            f"{board['memory_total'] // _MIB:,} MiB",
+            _short(str(plan["engine"]["image"])),
+        ]
+        rows.append((cells, "\n".join(trap_lines(plan["traps"]))))
+    return _layout(rows)
+
+
+def _short(image: str) -> str:
+    """An image's name as people know it: without its registry, and of its digest the beginning."""
+    name, _, digest = image.partition("@")
+    return name.rpartition("/")[2] + (f"@{digest[7:15]}" if digest else "")
+
+
+def trap_lines(traps: Mapping[str, Any]) -> list[str]:
+    """What is to be mended on a host, and what is to be known of it, a line each."""
+    lines = [f"to be mended: {MENDED[name]}" for name in traps["fixes"] if name in MENDED]
+    if traps["reboot"] and traps["may_reboot"]:
+        lines.append(f"to be rebooted for {' and '.join(traps['reboot'])}")
+    return lines + [f"note: {notice}" for notice in traps["notices"]]
+
+
+MENDED = {
+    "memory_cgroup": "the kernel's memory cgroup, in its command line",
+    "hold": "Docker's version, held",
+    "no_raw": "Docker's way to publish ports",
+    "power_mode": "the power mode",
+    "clocks": "the clocks",
+    "fan": "the fan's profile",
+    "zram": "compressed swap, off",
+}
+
 HISTORY = (
     "host",
     "when",
@@ -172,6 +256,7 @@ class FilterModule:
         return {
             "edge_llm_change": change_line,
             "edge_llm_history": history_table,
+            "edge_llm_plan_table": plan_table,
             "edge_llm_rollout": rollout,
             "edge_llm_table": fleet_table,
         }

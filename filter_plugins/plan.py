@@ -16,11 +16,20 @@ GIB = 1024**3
 
 # What the operating system, Docker and the chat API need beside the engine.
 SYSTEM_MEMORY = 768 * MIB
+LIMIT_STEP = 256 * MIB
 # What stays free on the disk beside the weights: images' layers, logs, the next release.
 DISK_RESERVE = 512 * MIB
-# llama.cpp's default micro-batch; its logits are the largest part of the compute buffers.
-UBATCH = 512
-F16_BYTES = 2
+# A batch is what an engine takes of prompts at once, a micro-batch what it computes at once.
+BATCH, UBATCH = 2048, 512
+# On boards with less than this, both are smaller: compute buffers are as large as the micro-batch.
+SMALL_MEMORY = 3 * GIB
+SMALL_BATCH, SMALL_UBATCH = 512, 128
+# Bytes of a number in the KV cache: quantized ones come in blocks of 32 with a scale.
+CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+# What CUDA's own context takes of a GPU's memory, beside the engine's buffers.
+CUDA_MEMORY = 256 * MIB
+F16_BYTES, F32_BYTES = 2, 4
+SMALLEST_CONTEXT = 256
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
 SPARE_TOKENS = 256
 
@@ -72,6 +81,10 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", value))
 
 
+def _is_switch(value: object) -> bool:
+    return isinstance(value, bool | str)
+
+
 def _is_source(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"https?://[^\s@]+|/\S.*", value))
 
@@ -121,6 +134,12 @@ def check_settings(
                 value = value.lower() in ("true", "yes")
             if not isinstance(value, bool):
                 problems.append(f"{name} is {value!r}; accepted is true or false.")
+                continue
+        elif kind == "switch":
+            # YAML reads on and off as true and false.
+            value = {True: "on", False: "off"}.get(value, value) if _is_switch(value) else value
+            if value not in ("auto", "on", "off"):
+                problems.append(f"{name} is {value!r}; accepted are: auto, on, off.")
                 continue
         elif kind == "image":
             texts = list(value.values()) if isinstance(value, dict) else [value]
@@ -188,11 +207,20 @@ def _within(l4t: dict[str, Any], bounds: list[str]) -> bool:
     return _version(bounds[0]) <= release < _version(bounds[1])
 
 
+# What a row of the image table may say beside the image.
+_OF_A_ROW = ("entrypoint", "context", "outputs", "cache_types", "environment")
+
+
 def choose_image(
-    engine: dict[str, Any], board: dict[str, Any], l4t: dict[str, Any] | None
+    engine: dict[str, Any], board: dict[str, Any], l4t: dict[str, Any] | None, gpu: bool = False
 ) -> dict[str, Any] | None:
-    """The first row of an engine's image table that fits the board, or None."""
+    """The first row of an engine's image table that fits the board, or None.
+
+    `gpu` is whether layers go onto one.
+    """
     for row in engine["images"]:
+        if row.get("gpu", gpu) != gpu:
+            continue
         if row.get("kind", board["kind"]) != board["kind"]:
             continue
         if row.get("arch", board["arch"]) != board["arch"]:
@@ -208,25 +236,66 @@ def default_threads(cpus: int) -> int:
     return cpus - 2 if cpus >= 6 else max(1, cpus)
 
 
-def estimate_memory(
-    shape: dict[str, int], weights: int, context_size: int, parallel: int, semantics: str
-) -> dict[str, int]:
-    """What serving a model takes, in bytes, by part and in total.
+class Need:
+    """What serving a model takes of memory, in bytes, by part.
 
-    KV cache: 2 (key and value) x layers x KV heads x head size x tokens x 2 bytes (f16). On an
-    engine whose context is a pool the tokens are `context_size`; on one that gives each slot its
-    own they are multiplied by `parallel`. Compute buffers: the logits of one micro-batch.
-    Source of the parts: what llama-server prints when it loads a model.
+    Source of the parts: what llama-server and Ollama print when they load models of several shapes
+    (tests/engines/test_memory.py holds it to them), for which they reserve everything at the start.
+
+    Args:
+        shape: layers, embedding, heads, kv_heads, head_size, feed_forward, vocabulary.
+        weights: their bytes.
+        engine: its rules: context (pool: all slots share llm_context_size tokens; slot: each has as
+            many), ubatch (its own micro-batch, where it takes none), process (bytes of the
+            process itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one
+            row for each slot).
+        gpu: whether layers go onto one.
     """
-    tokens = context_size * (parallel if semantics == "slot" else 1)
-    heads = shape["kv_heads"] * shape["head_size"]
-    parts = {
-        "weights": weights,
-        "kv_cache": 2 * shape["layers"] * heads * tokens * F16_BYTES,
-        "compute": UBATCH * shape["vocabulary"] * 4,
-        "system": SYSTEM_MEMORY,
-    }
-    return {**parts, "total": sum(parts.values())}
+
+    def __init__(
+        self, shape: dict[str, int], weights: int, engine: dict[str, Any], gpu: bool = False
+    ) -> None:
+        self._shape = shape
+        self._weights = weights
+        self._engine = engine
+        self._gpu = gpu
+
+    def parts(
+        self,
+        context_size: int,
+        parallel: int,
+        cache_type: str = "f16",
+        ubatch: int = UBATCH,
+        flash_attention: str = "auto",
+    ) -> dict[str, int]:
+        """Each part, and their total."""
+        shape, engine = self._shape, self._engine
+        ubatch = engine.get("ubatch") or ubatch
+        tokens = context_size * (parallel if engine["context"] == "slot" else 1)
+        heads = shape["kv_heads"] * shape["head_size"]
+        rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
+        parts = {
+            "weights": self._weights,
+            # Key and value of each layer, head and token.
+            "kv_cache": round(2 * shape["layers"] * heads * tokens * CACHE_TYPES[cache_type]),
+            "compute": self._compute(context_size, ubatch, flash_attention != "off"),
+            "engine": engine["process"]
+            + rows * shape["vocabulary"] * F32_BYTES
+            + (CUDA_MEMORY if self._gpu else 0),
+            "system": SYSTEM_MEMORY,
+        }
+        return {**parts, "total": sum(parts.values())}
+
+    def _compute(self, context_size: int, ubatch: int, flash_attention: bool) -> int:
+        """Intermediate results of one micro-batch, and who may look at which token."""
+        shape = self._shape
+        row = ubatch * F32_BYTES
+        feed_forward = row * (3 * shape["feed_forward"] + 5 * shape["embedding"])
+        if flash_attention:
+            return feed_forward + context_size * ubatch * F16_BYTES
+        scores = row * context_size * (shape["heads"] + 1) + row * 4 * shape["embedding"]
+        keys = context_size * shape["kv_heads"] * shape["head_size"] * F32_BYTES
+        return max(feed_forward + row * context_size, scores + keys)
 
 
 def _board_problems(
@@ -364,8 +433,11 @@ def _engine_image(
     provider: str,
     engine: dict[str, Any],
     state: dict[str, Any],
+    gpu: bool,
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """{"image", "entrypoint"} of the engine, the operator's own before the table's."""
+    """{"image", "entrypoint", and what else its row of the table says}: the operator's own image
+    before the table's.
+    """
     board = state["board"]
     own = settings["llm_image"]
     if isinstance(own, dict):
@@ -379,7 +451,7 @@ def _engine_image(
         repository = _repository(own)
         known = [row for row in engine["images"] if _repository(row["image"]) == repository]
         return {"image": own, "entrypoint": known[0].get("entrypoint") if known else None}, []
-    row = choose_image(engine, board, board["l4t"])
+    row = choose_image(engine, board, board["l4t"], gpu)
     what = board["kind"] + (f" with L4T {board['l4t']['text']}" if board["l4t"] else "")
     if row is None:
         return {}, [
@@ -392,7 +464,10 @@ def _engine_image(
             f" write it there (docker buildx imagetools inspect {row['image']} names it),"
             " or set llm_image to an image of your own (name@sha256:...)."
         ]
-    return {"image": pinned(row), "entrypoint": row.get("entrypoint")}, []
+    return {
+        "image": pinned(row),
+        **{key: row.get(key) for key in _OF_A_ROW},
+    }, []
 
 
 # What a file may be called: it becomes a path on the host, and a part of a URL.
@@ -559,17 +634,94 @@ def _context_problems(model: dict[str, Any], context_size: int) -> list[Problem]
     ]
 
 
+def _fits(
+    need: Need, available: int, settings: dict[str, Any], others: dict[str, Need]
+) -> list[str]:
+    """Changes of one setting by which a model would fit, as they would stand in the inventory."""
+    context, parallel = settings["llm_context_size"], settings["llm_parallel"]
+    rest = (
+        settings["llm_cache_type"],
+        settings["llm_ubatch_size"],
+        settings["llm_flash_attention"],
+    )
+
+    def total(of: Need, size: int = context, cache: str = rest[0]) -> int:
+        return of.parts(size, parallel, cache, *rest[1:])["total"]
+
+    found = []
+    size = context // SMALLEST_CONTEXT * SMALLEST_CONTEXT
+    while size >= SMALLEST_CONTEXT and total(need, size) > available:
+        size -= SMALLEST_CONTEXT
+    if size >= SMALLEST_CONTEXT:
+        found.append(f"llm_context_size: {size}")
+    if rest[0] == "f16" and total(need, cache="q8_0") <= available:
+        found.append("llm_cache_type: q8_0")
+    # The largest of those that fit, which is what the operator will have wanted.
+    fitting = {name: total(of) for name, of in others.items() if total(of) <= available}
+    if fitting:
+        found.append(f"llm_model: {max(fitting, key=lambda name: fitting[name])}")
+    return found
+
+
 def _memory_problems(
-    model: dict[str, Any], need: dict[str, int], total: int, context_size: int, parallel: int
+    model: dict[str, Any],
+    need: Need,
+    board: dict[str, Any],
+    settings: dict[str, Any],
+    others: dict[str, Need],
 ) -> list[Problem]:
-    if need["total"] <= total:
+    parts = memory_parts(need, settings)
+    if parts["total"] <= board["memory_total"]:
         return []
+    fitting = _fits(need, board["memory_total"], settings, others)
+    told = ", ".join(
+        f"{name.replace('_', ' ').replace('kv', 'KV')} {_mib(size)}"
+        for name, size in parts.items()
+        if name != "total"
+    )
     return [
-        f"{model['name']} with llm_context_size {context_size} and llm_parallel {parallel} needs"
-        f" {_mib(need['total'])} (weights {_mib(need['weights'])}, KV cache"
-        f" {_mib(need['kv_cache'])}, compute buffers {_mib(need['compute'])}, system"
-        f" {_mib(need['system'])}), and the host has {_mib(total)} of memory; a smaller"
-        " llm_context_size, a smaller llm_parallel or a smaller llm_model would fit."
+        f"{model['name']} with llm_context_size {settings['llm_context_size']} and llm_parallel"
+        f" {settings['llm_parallel']} needs {_mib(parts['total'])} ({told}), and the host has"
+        f" {_mib(board['memory_total'])} of memory; "
+        + (
+            f"one of these would fit: {'; '.join(fitting)}."
+            if fitting
+            else "no model of models.yml would fit with these settings."
+        )
+    ]
+
+
+def memory_parts(need: Need, settings: dict[str, Any]) -> dict[str, int]:
+    """What a model takes with a host's settings."""
+    return need.parts(
+        settings["llm_context_size"],
+        settings["llm_parallel"],
+        settings["llm_cache_type"],
+        settings["llm_ubatch_size"],
+        settings["llm_flash_attention"],
+    )
+
+
+def _gpu_problems(
+    model: dict[str, Any], parts: dict[str, int], board: dict[str, Any], layers: int
+) -> list[Problem]:
+    """Why a GPU with memory of its own has no room for the layers that are asked onto it."""
+    if not layers or not board["gpus"]:
+        return []
+    share = min(1.0, layers / (model["shape"]["layers"] + 1))
+    need = round(share * (parts["weights"] + parts["kv_cache"]) + parts["compute"]) + CUDA_MEMORY
+    has = max(gpu["memory_total"] for gpu in board["gpus"])
+    if need <= has:
+        return []
+    fitting = int(
+        (has - parts["compute"] - CUDA_MEMORY)
+        / (parts["weights"] + parts["kv_cache"])
+        * (model["shape"]["layers"] + 1)
+    )
+    return [
+        f"llm_gpu_layers asks {layers} layers of {model['name']} onto the GPU, which takes"
+        f" {_mib(need)} of its memory, and it has {_mib(has)}; accepted are up to"
+        f" {max(0, fitting)}."
     ]
 
 
@@ -644,6 +796,83 @@ def _daemon_json(
     return wanted
 
 
+NO_TRAPS: dict[str, Any] = {
+    "problems": [], "notices": [], "fixes": {}, "reboot": [], "may_reboot": False
+}  # fmt: skip
+
+
+def with_defaults(settings: dict[str, Any], board: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with what the board decides filled in; docs/boards.md says why."""
+    layers = 99 if board["kind"] == "jetson" else 0
+    if settings["llm_gpu_layers"] is not None:
+        layers = settings["llm_gpu_layers"]
+    small = board["memory_total"] < SMALL_MEMORY
+    decided = {
+        "llm_gpu_layers": layers,
+        "llm_gpu_required": layers > 0,
+        "llm_threads": default_threads(board["cpus"]),
+        "llm_batch_size": SMALL_BATCH if small else BATCH,
+        "llm_ubatch_size": SMALL_UBATCH if small else UBATCH,
+        "llm_cache_type": "f16",
+        "llm_flash_attention": "auto",
+    }
+    # Quantized values can be read by flash attention alone.
+    if settings["llm_cache_type"] not in (None, "f16"):
+        decided["llm_flash_attention"] = "on"
+    return settings | {name: value for name, value in decided.items() if settings[name] is None}
+
+
+def l4t_of(l4t: dict[str, Any] | None, boards: dict[str, Any]) -> dict[str, str | None] | None:
+    """{"text", "jetpack", "cuda"} of an L4T release; None for a board that has none."""
+    if l4t is None:
+        return None
+    release = _version(l4t["text"])
+    jetpack = {_version(key): value for key, value in boards["jetpack"].items()}
+    cuda = {_version(key): value for key, value in boards["cuda"].items()}
+    same = [key for key in jetpack if key[:2] == release[:2] and key <= release]
+    before = [key for key in cuda if key[0] == release[0] and key <= release]
+    return {
+        "text": l4t["text"],
+        "jetpack": jetpack[max(same)] if same else None,
+        "cuda": cuda[max(before)] if before else None,
+    }
+
+
+def _engine_of(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    """An engine's rules, with what its image's row has of its own."""
+    row = {key: image[key] for key in ("context", "outputs", "cache_types") if image.get(key)}
+    return engine | row | {"environment": engine["environment"] | (image.get("environment") or {})}
+
+
+def _cache_type_problems(
+    settings: dict[str, Any], provider: str, engine: dict[str, Any]
+) -> list[Problem]:
+    asked = settings["llm_cache_type"]
+    if asked not in engine["cache_types"]:
+        return [
+            f"llm_cache_type is {asked!r}, and {provider} with its image for this board has it not;"
+            f" accepted are: {_choices(engine['cache_types'])}."
+        ]
+    if asked != "f16" and settings["llm_flash_attention"] == "off":
+        return [
+            f"llm_cache_type is {asked!r}, which takes flash attention, and llm_flash_attention is"
+            " off; accepted is auto or on."
+        ]
+    return []
+
+
+def _others(catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool) -> dict[str, Need]:
+    """What each locked model of the catalogue that the engine could serve would take."""
+    kind = engine["weights"]
+    found = {}
+    for name, entry in catalogue.items():
+        files = entry.get(kind, {}).get("files", [])
+        if files and all(file.get("size") and file.get("sha256") for file in files):
+            size = sum(file["size"] for file in files)
+            found[name] = Need(entry["shape"], size, engine, gpu)
+    return found
+
+
 def deployment_plan(
     state: dict[str, Any],
     host: str,
@@ -653,6 +882,7 @@ def deployment_plan(
     url: str | None = None,
     docker_options: dict[str, Any] | None = None,
     images_cache: str | None = None,
+    traps: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
 
@@ -661,20 +891,24 @@ def deployment_plan(
         host: its inventory name, for the sentences.
         given: its llm_* variables as the inventory has them.
         catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one
-            dictionary (keys settings, models, engines, api, architectures, systems, l4t).
+            dictionary (keys settings, models, engines, api, registry, architectures, systems,
+            l4t, jetpack, cuda).
         root: where everything lives on the host.
         url: where clients reach its chat API.
         docker_options: what /etc/docker/daemon.json must hold besides.
         images_cache: the address of the host that llm_images_cache names, None where it is unknown.
+        traps: what filter_plugins/traps.py found on the host.
 
     Returns:
         {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
-        host, root, url, rollout, provider, hardware, board, model, engine, gpu, api, memory,
-        docker, environment}.
+        host, root, url, rollout, sources, images, provider, hardware, board, l4t, model, engine,
+        gpu, api, memory, docker, traps, environment}.
     """
     docker_options = docker_options or {}
+    traps = traps or NO_TRAPS
     board, docker = state["board"], state["docker"]
     settings, problems = check_settings(given, catalogues["settings"])
+    settings = with_defaults(settings, board)
     problems += _board_problems(board, docker, catalogues)
     problems += _lock_problems(state["deployment"]["lock"])
     problems += _port_problems(state["ports"], docker)
@@ -698,8 +932,10 @@ def deployment_plan(
         provider = "llamacpp" if board["kind"] == "jetson" else "ollama"
     engine = catalogues["engines"][provider]
     context_size, parallel = settings["llm_context_size"], settings["llm_parallel"]
+    gpu_layers, required = settings["llm_gpu_layers"], settings["llm_gpu_required"]
 
-    image, image_problems = _engine_image(settings, provider, engine, state)
+    image, image_problems = _engine_image(settings, provider, engine, state, gpu_layers > 0)
+    engine = _engine_of(engine, image)
     cache = settings["llm_images_cache"]
     if cache and not images_cache:
         problems.append(
@@ -721,12 +957,6 @@ def deployment_plan(
     )
     problems += image_problems + model_problems
 
-    gpu_layers = settings["llm_gpu_layers"]
-    if gpu_layers is None:
-        gpu_layers = 99 if board["kind"] == "jetson" else 0
-    required = settings["llm_gpu_required"]
-    if required is None:
-        required = gpu_layers > 0
     runtime = "nvidia" if gpu_layers > 0 and board["kind"] != "pi" else None
     if gpu_layers > 0 and board["kind"] == "pi":
         problems.append(
@@ -738,23 +968,29 @@ def deployment_plan(
             " install nvidia-container-toolkit, or set llm_gpu_layers to 0."
         )
 
-    need: dict[str, int] = {}
-    if model:
-        need = estimate_memory(
-            model["shape"], model["size"], context_size, parallel, engine["context"]
+    if model and provider != "llamacpp" and 0 < gpu_layers <= model["shape"]["layers"]:
+        problems.append(
+            f"llm_gpu_layers is {gpu_layers}, and {provider} has all layers of a model on the GPU"
+            f" or decides by itself; accepted are 0 and {model['shape']['layers'] + 1} or more."
         )
+    problems += _cache_type_problems(settings, provider, engine)
+    memory: dict[str, int] = {}
+    if model and settings["llm_cache_type"] in engine["cache_types"]:
+        need = Need(model["shape"], model["size"], engine, gpu_layers > 0)
+        memory = memory_parts(need, settings)
+        others = _others(catalogues["models"], engine, gpu_layers > 0)
         problems += _context_problems(model, context_size) or _memory_problems(
-            model, need, board["memory_total"], context_size, parallel
+            model, need, board, settings, others
         )
+        problems += _gpu_problems(model, memory, board, gpu_layers)
         model["present"] = not _missing(model, state["models"])
         problems += _disk_problems(model, state, settings["llm_models_keep"])
-    if problems:
-        return {"problems": [f"{host}: {each}" for each in problems]}
+    if problems or traps["problems"]:
+        return {"problems": [f"{host}: {each}" for each in problems] + traps["problems"]}
 
     jetpack = {}
     if provider == "ollama" and board["l4t"] and board["l4t"]["major"] in JETPACK_OF_L4T:
         jetpack = {"JETSON_JETPACK": JETPACK_OF_L4T[board["l4t"]["major"]]}
-    threads = settings["llm_threads"] or default_threads(board["cpus"])
     outside = [image["image"], base_image]
     inside = [through_cache(each, images_cache if cache else None) for each in outside]
     packages = catalogues["systems"][board["os"]["id"]][board["os"]["version_id"]]
@@ -790,6 +1026,7 @@ def deployment_plan(
         "provider": provider,
         "hardware": board["kind"],
         "board": board["model"] or board["kind"],
+        "l4t": l4t_of(board["l4t"], catalogues),
         "model": model,
         "engine": {
             "image": inside[0],
@@ -802,9 +1039,17 @@ def deployment_plan(
             "healthcheck": engine["healthcheck"],
             "key": engine["key"],
             "context": engine["context"],
+            # One that leaks ends itself, and not the host. A kernel's update changes what it tells
+            # of the memory by a little, and must not change a release.
+            "memory_limit": (board["memory_total"] - SYSTEM_MEMORY // 2) // LIMIT_STEP * LIMIT_STEP,
+            # Without rules in the raw table, what is published for the host itself can be reached
+            # from its network (moby/moby#49621).
+            "published": not (docker["no_raw"] or "no_raw" in traps["fixes"]),
         },
         "gpu": {
             "layers": gpu_layers,
+            # Those of the model, and its output.
+            "of": model["shape"]["layers"] + 1,
             "required": required,
             "runtime": runtime,
             # A container's user that is not root reaches the GPU's devices by their groups.
@@ -814,12 +1059,13 @@ def deployment_plan(
             "base_image": inside[1],
             "architecture": catalogues["architectures"][board["arch"]],
         },
-        "memory": need,
+        "memory": memory,
         "docker": {
             "packages": ([] if docker["running"] else packages["docker"])
             + ([] if docker["running"] and docker["compose"] else packages["compose"]),
             "daemon_json": daemon_json,
         },
+        "traps": traps,
         # The host's .env, in the order in which a person reads it.
         "environment": {
             "LLM_PROVIDER": provider,
@@ -828,9 +1074,14 @@ def deployment_plan(
             **({"MMPROJ_PATH": model["projector"]} if model["projector"] else {}),
             "CTX_SIZE": context_size,
             "N_GPU_LAYERS": gpu_layers,
-            "THREADS": threads,
+            "THREADS": settings["llm_threads"],
             "PARALLEL": parallel,
-            "KV_CACHE_BYTES": need["kv_cache"] // context_size * (context_size + SPARE_TOKENS),
+            "CTX_TOTAL": context_size * parallel,
+            "BATCH": settings["llm_batch_size"],
+            "UBATCH": settings["llm_ubatch_size"],
+            "FLASH_ATTENTION": engine["flash_attention"][settings["llm_flash_attention"]],
+            "CACHE_TYPE": settings["llm_cache_type"],
+            "KV_CACHE_BYTES": memory["kv_cache"] // context_size * (context_size + SPARE_TOKENS),
             "LLM_MODEL_ALIASES": ",".join(settings["llm_model_aliases"]),
             "HARDWARE": board["kind"],
             "ENGINE_IMAGE": inside[0],

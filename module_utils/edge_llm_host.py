@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -27,6 +29,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -62,14 +65,109 @@ SEARCH_PATH = os.pathsep.join(
 
 
 class Result(NamedTuple):
-    """How a command ended: its exit status (None: it ran out of time) and what it wrote."""
+    """How a command ended: its exit status and what it wrote.
+
+    The status is None where it ran out of time or could not be started; `err` then says so.
+    """
 
     code: Optional[int]
     out: str
     err: str
 
 
+def parse_json(text: str) -> Any:
+    """What JSON text stands for; None for text that is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def objects(found: Any) -> List[Facts]:
+    """The JSON objects of a list; none where it is something else."""
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def words(found: Any) -> List[str]:
+    """The items of a JSON list, or the names in an object, as text; none of anything else."""
+    return [str(each) for each in found] if isinstance(found, (list, dict)) else []
+
+
 # --- board ---------------------------------------------------------------------------------------
+
+# What a device tree calls a board, and its family; older releases of L4T had code names there. DMI
+# is not asked: it can call an Orin Nano an Orin NX.
+_FAMILIES = (
+    (r"\bOrin Nano\b", "Jetson Orin Nano"),
+    (r"\bOrin NX\b", "Jetson Orin NX"),
+    (r"\bJetson AGX Orin\b|\bOrin Jetson-Small\b", "Jetson AGX Orin"),
+    (r"\bJetson AGX Thor\b", "Jetson AGX Thor"),
+    (r"\bXavier NX\b", "Jetson Xavier NX"),
+    (r"\bJetson AGX Xavier\b|^Jetson-AGX$|^jetson-xavier$", "Jetson AGX Xavier"),
+    (r"\bJetson TX2 NX\b", "Jetson TX2 NX"),
+    (r"\bJetson TX2i?\b|^quill$", "Jetson TX2"),
+    (r"\bJetson TX1\b|^jetson_tx1$", "Jetson TX1"),
+    (r"\bJetson Nano\b|^jetson-nano$", "Jetson Nano"),
+)
+_PI = re.compile(r"Raspberry Pi (?:Compute Module [0-9]{1,3}|Zero 2|Zero|[0-9]{1,3})")
+# The module on a carrier board of another maker, who may call the board as they like.
+_MODULES = (
+    (r"p3767-000[345]", "Jetson Orin Nano"),
+    (r"p3767-000[01]", "Jetson Orin NX"),
+    (r"p3701-000[01458]", "Jetson AGX Orin"),
+    (r"p3834-", "Jetson AGX Thor"),
+    (r"p3668-", "Jetson Xavier NX"),
+    (r"p2888-|p2972-|,jetson-xavier", "Jetson AGX Xavier"),
+    (r"p3636-", "Jetson TX2 NX"),
+    (r"p3310-|p2771-|p3489-|,quill|,lightning|,storm", "Jetson TX2"),
+    (r"p2180-|p2371-2180|,jetson-cv", "Jetson TX1"),
+    (r"p3448-|p3450-|,jetson-nano", "Jetson Nano"),
+)
+_TEGRA = re.compile(r"nvidia,tegra(?:186|19|2[136])")
+
+CMDLINE_FILES = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
+# What Raspberry Pi OS leaves at the second where the first is the file.
+_MOVED = "The file you are looking for has moved"
+# Thermal zones that are at 100 degrees whatever the board does (a Jetson's PMIC-Die), or are a
+# card's (iwlwifi).
+_OTHER_ZONES = re.compile(r"PMIC|iwlwifi", re.I)
+_THROTTLED = {
+    0: "under-voltage now",
+    1: "frequency capped now",
+    2: "throttled now",
+    3: "soft temperature limit now",
+    16: "under-voltage since the start",
+    17: "frequency capped since the start",
+    18: "throttled since the start",
+    19: "soft temperature limit since the start",
+}
+# Main processes of desktop sessions, as far as comm holds their names (15 characters); the first
+# that runs is named, since a session has several.
+_DESKTOPS = (
+    *("gnome-shell", "plasmashell", "xfce4-session", "lxsession", "lxqt-session"),
+    *("mate-session", "cinnamon", "compiz", "kwin_wayland", "kwin_x11", "kwin"),
+    *("labwc", "wayfire", "sway", "weston", "Xorg", "Xwayland"),
+)
+# A Jetson's own GPU, whose memory is the board's.
+_OWN_GPU = re.compile(r"\(nvgpu\)|^(?:NVIDIA )?(?:Orin|Thor|Xavier)\b")
+NO_RAW = "DOCKER_INSECURE_NO_IPTABLES_RAW"
+DOCKER_PACKAGES = (
+    *("containerd", "containerd.io", "docker-ce"),
+    *("docker-compose", "docker-compose-v2", "docker.io"),
+)
+
+# Each is asked where the host has it.
+BOARD_COMMANDS: Dict[str, Sequence[str]] = {
+    "addresses": ["ip", "-json", "address"],
+    "gpus": [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,memory.free",
+        "--format=csv,noheader,nounits",
+    ],
+    "power": ["nvpmodel", "-q"],
+    "throttled": ["vcgencmd", "get_throttled"],
+    "time": ["timedatectl", "show", "-p", "NTPSynchronized", "--value"],
+}
 
 
 def parse_l4t(text: str) -> Optional[Facts]:
@@ -78,7 +176,7 @@ def parse_l4t(text: str) -> Optional[Facts]:
     `# R36 (release), REVISION: 4.3, GCID: ...` is {"major": 36, "minor": 4, "patch": 3,
     "text": "36.4.3"}; a revision without a patch number has patch 0; None for any other text.
     """
-    match = re.match(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*(\d+)(?:\.(\d+))?", text)
+    match = re.match(r"#\s*R(\d{1,4})\s*\(release\),\s*REVISION:\s*(\d{1,4})(?:\.(\d{1,4}))?", text)
     if match is None:
         return None
     major, minor, patch = (int(part or 0) for part in match.groups())
@@ -104,13 +202,47 @@ def parse_os_release(text: str) -> Facts:
     }
 
 
+def parse_memory(text: str) -> Dict[str, int]:
+    """The sizes of /proc/meminfo in bytes, by their names in it."""
+    return {
+        key: int(kilobytes) * 1024
+        for key, kilobytes in re.findall(r"^(\w+):\s+([0-9]{1,15}) kB$", text, re.M)
+    }
+
+
 def parse_meminfo(text: str) -> Tuple[Optional[int], Optional[int]]:
     """(MemTotal, MemAvailable) of /proc/meminfo in bytes; None for one that is not there."""
-    found = {
-        key: int(kilobytes) * 1024
-        for key, kilobytes in re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text, re.M)
-    }
+    found = parse_memory(text)
     return found.get("MemTotal"), found.get("MemAvailable")
+
+
+def parse_swaps(text: str) -> Optional[Tuple[int, int]]:
+    """(all swap, the part of it that is compressed memory: zram) of /proc/swaps in bytes.
+
+    None for any other text.
+    """
+    if not text.startswith("Filename"):
+        return None
+    sizes = [
+        (name, int(kilobytes) * 1024)
+        for name, kilobytes in re.findall(r"^(\S+)[ \t]+\w+[ \t]+([0-9]{1,15})\b", text, re.M)
+    ]
+    zram = sum(size for name, size in sizes if name.startswith("/dev/zram"))
+    return sum(size for _, size in sizes), zram
+
+
+def parse_gpus(text: str) -> List[Facts]:
+    """The GPUs with memory of their own: [{"name", "memory_total", "memory_free"}], in bytes.
+
+    From `nvidia-smi --query-gpu=name,memory.total,memory.free --format=csv,noheader,nounits`,
+    which has [N/A] for a Jetson's.
+    """
+    rows = re.findall(r"^(.+), *([0-9]{1,9}), *([0-9]{1,9})\s*$", text, re.M)
+    return [
+        {"name": name, "memory_total": int(total) << 20, "memory_free": int(free) << 20}
+        for name, total, free in rows
+        if not _OWN_GPU.search(name)
+    ]
 
 
 def parse_model(text: str) -> Optional[str]:
@@ -118,14 +250,144 @@ def parse_model(text: str) -> Optional[str]:
     return text.replace("\0", "").strip() or None
 
 
-def board_kind(model: Optional[str], l4t: Optional[Facts]) -> str:
-    """`jetson`, `pi` or `generic`, from the board's name and its Jetson Linux release."""
+def board_name(model: Optional[str], compatible: str = "") -> Optional[str]:
+    """The family of a board, such as "Jetson Orin Nano" or "Raspberry Pi 5"; None where unknown.
+
+    `model` is the device tree's property of that name; where it does not tell, `compatible`
+    does, which names the module.
+    """
+    name = model or ""
+    pi = _PI.match(name)
+    if pi:
+        return pi.group()
+    for pattern, family in _FAMILIES:
+        if re.search(pattern, name):
+            return family
+    families = {family for pattern, family in _MODULES if re.search(pattern, compatible)}
+    return families.pop() if len(families) == 1 else None
+
+
+def board_kind(model: Optional[str], l4t: Optional[Facts], compatible: str = "") -> str:
+    """`jetson`, `pi` or `generic`, from the board's name and its Jetson Linux release.
+
+    `compatible` is the device tree's property of that name.
+    """
     name = model or ""
     if name.startswith("Raspberry Pi"):
         return "pi"
-    if l4t is not None or re.search(r"\bJetson\b|\bNVIDIA .*\b(Orin|Xavier|Thor)\b", name):
+    family = board_name(model, compatible) or ""
+    if (
+        l4t is not None
+        or family.startswith("Jetson")
+        or re.search(r"\bJetson\b|\bNVIDIA .*\b(Orin|Xavier|Thor)\b", name)
+        or _TEGRA.search(compatible)
+    ):
         return "jetson"
     return "generic"
+
+
+def parse_memory_cgroup(controllers: Optional[str], cgroups: str, release: str) -> Optional[bool]:
+    """Whether the kernel can limit the memory of a group of processes; None where nothing tells.
+
+    `controllers` is cgroup v2's cgroup.controllers, None where the host has v1; `cgroups` is
+    /proc/cgroups; `release` the kernel's.
+    """
+    if controllers is not None:
+        return "memory" in controllers.split()
+    match = re.search(r"^memory\s+[0-9]+\s+[0-9]+\s+([01])\s*$", cgroups, re.M)
+    if match:
+        return match.group(1) == "1"
+    version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", release)
+    if not cgroups.startswith("#subsys_name") or version is None:
+        return None
+    # From 6.12 on, that file may leave out what is there: raspberrypi/linux#6980.
+    return False if (int(version.group(1)), int(version.group(2))) < (6, 12) else None
+
+
+def parse_kernel_option(text: str, option: str) -> Optional[bool]:
+    """Whether a kernel has an option, in it or as a module; None for text that is no kernel's
+    configuration.
+    """
+    if not re.search(r"^(?:# )?CONFIG_\w", text, re.M):
+        return None
+    return re.search(rf"^CONFIG_{option}=[ym]\s*$", text, re.M) is not None
+
+
+def parse_module(builtin: str, loadable: str, module: str) -> Optional[bool]:
+    """Whether a kernel has a module, by its modules.builtin and modules.dep; None where one of the
+    two is empty and the other does not have it.
+    """
+    if re.search(rf"^(?:\S*/)?{module}\.ko\b", f"{builtin}\n{loadable}", re.M):
+        return True
+    return False if builtin and loadable else None
+
+
+def parse_cgroup_words(text: str) -> List[str]:
+    """The words of a kernel's command line that are about cgroups, in their order."""
+    return [word for word in text.split() if "cgroup" in word]
+
+
+def parse_power_mode(text: str) -> Tuple[Optional[str], Optional[int]]:
+    """(name, number) of the power mode that `nvpmodel -q` tells; None for what it does not tell.
+
+    Warnings can come before, and where the caller is not root, errors behind.
+    """
+    match = re.search(r"NV Power Mode: *(\S+)[^\n]*(?:\n+ *([0-9]{1,4}) *(?:\n|$))?", text)
+    if match is None:
+        return None, None
+    return match.group(1), None if match.group(2) is None else int(match.group(2))
+
+
+def parse_power_modes(text: str) -> Dict[str, int]:
+    """Name -> number of the power modes that /etc/nvpmodel.conf defines."""
+    lines = re.findall(r"^[^#\n]*\bPOWER_MODEL:?\s+ID=([0-9]{1,4})\s+NAME=([^\s>]+)", text, re.M)
+    return {name: int(number) for number, name in lines}
+
+
+def parse_power_status(text: str) -> Optional[int]:
+    """The number of the power mode that nvpmodel has kept in /var/lib/nvpmodel/status."""
+    match = re.search(r"\bpmode:([0-9]{1,4})\b", text)
+    return None if match is None else int(match.group(1))
+
+
+def parse_temperature(text: str) -> Optional[float]:
+    """Degrees Celsius of a thermal zone; None for what none has: one without power is at -256."""
+    match = re.match(r"(-?[0-9]{1,6})\s*$", text)
+    value = int(match.group(1)) if match else None
+    return None if value is None or not -100_000 < value < 200_000 else value / 1000
+
+
+def parse_throttled(text: str) -> Optional[List[str]]:
+    """What `vcgencmd get_throttled` complains of, in words; None where it does not answer."""
+    match = re.match(r"throttled=0x([0-9a-fA-F]{1,8})\s*$", text)
+    if match is None:
+        return None
+    bits = int(match.group(1), 16)
+    return [phrase for bit, phrase in _THROTTLED.items() if bits >> bit & 1]
+
+
+def parse_desktop(names: Iterable[str]) -> Optional[str]:
+    """The main process of a desktop session among the names of processes, or None."""
+    running = set(names)
+    return next((name for name in _DESKTOPS if name in running), None)
+
+
+def parse_unattended(text: str) -> Optional[bool]:
+    """Whether apt's configuration asks for unattended upgrades; None where it does not say."""
+    # Comments go, and what is in quotes stays.
+    bare = re.sub(r'("[^"\n]*")|/\*.*?\*/|//[^\n]*|#[^\n]*', r"\1", text, flags=re.S)
+    values = re.findall(r'\bUnattended-Upgrade\s+"([^"\n]*)"\s*;', bare, re.I)
+    return values[-1] not in ("", "0") if values else None
+
+
+def parse_packages(text: str) -> Dict[str, List[str]]:
+    """{"installed", "held"}: the names of Docker's packages of which dpkg's status file says so."""
+    names = "|".join(map(re.escape, DOCKER_PACKAGES))
+    found = re.findall(rf"^Package: ({names})\n(?:.+\n)*?Status: (\w+) \w+ ([\w-]+)$", text, re.M)
+    return {
+        "installed": sorted({name for name, _, state in found if state == "installed"}),
+        "held": sorted({name for name, wanted, _ in found if wanted == "hold"}),
+    }
 
 
 def read_text(path: Path) -> Optional[str]:
@@ -145,12 +407,17 @@ def first_text(paths: Iterable[Path]) -> str:
     return ""
 
 
+def entries(folder: Path) -> List[Path]:
+    """What is in a folder, by name; nothing where it is not there or not ours to read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def read_json(path: Path) -> Optional[Facts]:
     """A file's JSON object, or None where it is not there or holds something else."""
-    try:
-        found = json.loads(read_text(path) or "")
-    except ValueError:
-        return None
+    found = parse_json(read_text(path) or "")
     return found if isinstance(found, dict) else None
 
 
@@ -172,16 +439,13 @@ def parse_addresses(text: str) -> List[str]:
 
     Those of containers' networks are left out, and those that mean nothing beyond one cable.
     """
-    try:
-        links = json.loads(text)
-    except ValueError:
-        return []
+    inside = re.compile(r"lo$|docker|br-|veth|cni|virbr|l4tbr|rndis|usb")
     return [
-        each["local"]
-        for link in links
-        if not re.match(r"lo$|docker|br-|veth|cni|virbr|l4tbr|rndis|usb", link.get("ifname", ""))
-        for each in link.get("addr_info") or []
-        if each.get("scope") == "global" and not each.get("temporary")
+        str(each["local"])
+        for link in objects(parse_json(text))
+        if not inside.match(str(link.get("ifname", "")))
+        for each in objects(link.get("addr_info"))
+        if each.get("scope") == "global" and not each.get("temporary") and "local" in each
     ]
 
 
@@ -200,22 +464,183 @@ def read_gpu_groups(devices: Path) -> List[int]:
     return sorted(groups - {0})
 
 
-def read_board(root: Path, system: Path) -> Facts:
-    """What the host is. `system` is the folder that holds its /etc, /proc and /sys: `/`."""
-    l4t = parse_l4t(read_text(system / "etc/nv_tegra_release") or "")
-    model = parse_model(
-        first_text(
-            # The same property; the first is there in a container as well, the second is not.
-            [
-                system / "sys/firmware/devicetree/base/model",
-                system / "proc/device-tree/model",
-                system / "sys/class/dmi/id/product_name",
-            ]
-        )
-    )
-    total, available = parse_meminfo(read_text(system / "proc/meminfo") or "")
+def read_kernel(system: Path) -> Facts:
+    """{"release", "memory_cgroup", "ip_nf_raw"}: the latter are None where it cannot be told."""
+    release = (read_text(system / "proc/sys/kernel/osrelease") or "").strip()
+    if not re.match(r"[0-9][\w.+~-]*$", release, re.ASCII):  # it becomes the name of a file
+        release = ""
     return {
-        "kind": board_kind(model, l4t),
+        "release": release or None,
+        "memory_cgroup": parse_memory_cgroup(
+            read_text(system / "sys/fs/cgroup/cgroup.controllers"),
+            read_text(system / "proc/cgroups") or "",
+            release,
+        ),
+        "ip_nf_raw": read_ip_nf_raw(system, release),
+    }
+
+
+def read_ip_nf_raw(system: Path, release: str) -> Optional[bool]:
+    """Whether the kernel has iptables' raw table, in which Docker 28 writes; None if unknown."""
+    try:
+        packed = gzip.decompress((system / "proc/config.gz").read_bytes())
+    except (OSError, EOFError, zlib.error):
+        packed = b""
+    answer = parse_kernel_option(packed.decode("utf-8", "replace"), "IP_NF_RAW")
+    if answer is None and release:
+        text = read_text(system / "boot" / f"config-{release}") or ""
+        answer = parse_kernel_option(text, "IP_NF_RAW")
+    if answer is None and release:
+        folder = system / "lib/modules" / release
+        builtin, loadable = (
+            read_text(folder / f"modules.{kind}") or "" for kind in ("builtin", "dep")
+        )
+        answer = parse_module(builtin, loadable, "iptable_raw")
+    return answer
+
+
+def read_boot(system: Path, kind: str) -> Facts:
+    """The words about cgroups with which the kernel started, and those of a Raspberry Pi's file.
+
+    {"file": path of cmdline.txt or None, "file_words", "lines" (that have any text: the firmware
+    reads the first), "words": the kernel's own, of which the last on a subject counts}
+    """
+    found, text = None, ""
+    for path in CMDLINE_FILES if kind == "pi" else ():
+        there = read_text(system / path.lstrip("/"))
+        if there is not None and _MOVED not in there:
+            found, text = path, there
+            break
+    return {
+        "file": found,
+        "file_words": parse_cgroup_words(text),
+        "lines": sum(1 for line in text.splitlines() if line.strip()),
+        "words": parse_cgroup_words(read_text(system / "proc/cmdline") or ""),
+    }
+
+
+def read_power(system: Path, answer: Optional[Result]) -> Optional[Facts]:
+    """The power mode of a Jetson: {"mode" (name), "id", "modes": {name: id}}, or None.
+
+    `answer` is that of `nvpmodel -q`, None where there is no such command. What it does not tell
+    comes from the file that it keeps.
+    """
+    settings = read_text(system / "etc/nvpmodel.conf")
+    kept = read_text(system / "var/lib/nvpmodel/status")
+    if answer is None and settings is None and kept is None:
+        return None
+    modes = parse_power_modes(settings or "")
+    mode, number = parse_power_mode(answer.out if answer else "")
+    if mode is None:
+        number = parse_power_status(kept or "")
+        mode = next((name for name, each in modes.items() if each == number), None)
+    elif number is None:
+        number = modes.get(mode)
+    return {"mode": mode, "id": number, "modes": modes}
+
+
+def read_tuning(system: Path) -> Facts:
+    """{"clocks" (does this project's service have them at their highest), "fan" (the profile that
+    a Jetson's fan follows, or None)}."""
+    profile = re.search(
+        r"^\s*FAN_DEFAULT_PROFILE\s+(\w+)", read_text(system / "etc/nvfancontrol.conf") or "", re.M
+    )
+    wanted = "etc/systemd/system/multi-user.target.wants/edge-llm-clocks.service"
+    return {
+        "clocks": os.path.lexists(system / wanted),
+        "fan": profile.group(1) if profile else None,
+    }
+
+
+def read_temperature(system: Path) -> Optional[float]:
+    """Degrees Celsius of the board's hottest zone, or None where no zone has any."""
+    found = []
+    for zone in (system / "sys/class/thermal").glob("thermal_zone*"):
+        if not _OTHER_ZONES.search(read_text(zone / "type") or ""):
+            found.append(parse_temperature(read_text(zone / "temp") or ""))
+    return max((each for each in found if each is not None), default=None)
+
+
+def process_names(system: Path) -> List[str]:
+    """The names of all processes that can be seen."""
+    processes = [path for path in entries(system / "proc") if path.name.isdigit()]
+    return [(read_text(process / "comm") or "").strip() for process in processes]
+
+
+def read_container(system: Path) -> bool:
+    """Whether the host is a container, as systemd, Docker, Podman or its first process tells."""
+    environment = (read_text(system / "proc/1/environ") or "").split("\0")
+    marks = ("run/systemd/container", ".dockerenv", "run/.containerenv")
+    return any(word.startswith("container=") and word != "container=" for word in environment) or (
+        any((system / mark).exists() for mark in marks)
+    )
+
+
+def read_unattended(system: Path) -> bool:
+    """Whether apt is told to make upgrades by itself."""
+    # As apt chooses them: others are what was before, or is not to be.
+    paths = [
+        path
+        for path in entries(system / "etc/apt/apt.conf.d")
+        if re.match(r"[\w-][\w.-]*$", path.name, re.ASCII) and path.suffix in ("", ".conf")
+    ]
+    told = [
+        parse_unattended(read_text(path) or "") for path in [*paths, system / "etc/apt/apt.conf"]
+    ]
+    return next((each for each in reversed(told) if each is not None), False)
+
+
+def read_packages(system: Path) -> Dict[str, List[str]]:
+    """{"installed", "held"} of Docker's packages, by dpkg."""
+    return parse_packages(read_text(system / "var/lib/dpkg/status") or "")
+
+
+def board_commands() -> Dict[str, Sequence[str]]:
+    """Those of the board's commands that the host has, by the names under which answers come."""
+    return {
+        name: command
+        for name, command in BOARD_COMMANDS.items()
+        if shutil.which(command[0], path=SEARCH_PATH)
+    }
+
+
+def read_swap(system: Path, memory: Mapping[str, int]) -> Tuple[Optional[int], Optional[int]]:
+    """(all swap, the part of it in zram) in bytes; `memory` is what /proc/meminfo says."""
+    found = parse_swaps(read_text(system / "proc/swaps") or "")
+    if found is None:  # a kernel that cannot swap has no such file
+        total = memory.get("SwapTotal")
+        return total, 0 if total == 0 else None
+    return found
+
+
+def read_board(
+    root: Path,
+    system: Path,
+    answers: Optional[Mapping[str, Result]] = None,
+    packages: Optional[Mapping[str, List[str]]] = None,
+) -> Facts:
+    """What the host is. `system` is the folder that holds its /etc, /proc and /sys: `/`.
+
+    `answers` are those of `board_commands`, and `packages` is what `read_packages` says: both are
+    asked here where they are not given.
+    """
+    if answers is None:
+        answers = run_together(board_commands())
+    if packages is None:
+        packages = read_packages(system)
+    l4t = parse_l4t(read_text(system / "etc/nv_tegra_release") or "")
+    # The same folder; the first is there in a container as well, the second is not.
+    trees = [system / "sys/firmware/devicetree/base", system / "proc/device-tree"]
+    tree = parse_model(first_text([folder / "model" for folder in trees]))
+    compatible = first_text([folder / "compatible" for folder in trees])
+    model = tree or parse_model(read_text(system / "sys/class/dmi/id/product_name") or "")
+    kind = board_kind(model, l4t, compatible)
+    memory = parse_memory(read_text(system / "proc/meminfo") or "")
+    swap, zram = read_swap(system, memory)
+    said = {name: answer.out for name, answer in answers.items() if answer.code == 0}
+    return {
+        "kind": kind,
+        "name": board_name(tree, compatible),
         "model": model,
         "arch": platform.machine(),
         # The kernel may be of 64 bits where the programs are not, as on some Raspberry Pi OS.
@@ -224,17 +649,32 @@ def read_board(root: Path, system: Path) -> Facts:
             first_text([system / "etc/os-release", system / "usr/lib/os-release"])
         ),
         "l4t": l4t,
+        "kernel": read_kernel(system),
+        "boot": read_boot(system, kind),
         "cpus": len(os.sched_getaffinity(0)),
-        "memory_total": total,
-        "memory_available": available,
+        "memory_total": memory.get("MemTotal"),
+        "memory_available": memory.get("MemAvailable"),
+        "memory_free": memory.get("MemFree"),
+        "swap_total": swap,
+        "zram_total": zram,
+        "gpus": parse_gpus(said.get("gpus", "")),
         "disk": read_disk(root),
         "python": platform.python_version(),
         "init": (read_text(system / "proc/1/comm") or "").strip(),
+        "container": read_container(system),
         "nvidia_runtime": shutil.which("nvidia-container-runtime", path=SEARCH_PATH),
         "gpu_groups": read_gpu_groups(system / "dev"),
+        "power": read_power(system, answers.get("power")),
+        "tuning": read_tuning(system),
+        "temperature": read_temperature(system),
+        "throttled": parse_throttled(said.get("throttled", "")),
+        "desktop": parse_desktop(process_names(system)),
+        "time_synchronised": {"yes": True, "no": False}.get(said.get("time", "").strip()),
+        "upgrades": {"unattended": read_unattended(system), "held": packages["held"]},
         "root": os.geteuid() == 0,
         "apt": shutil.which("apt-get", path=SEARCH_PATH) is not None,
         "tools": read_tools(),
+        "addresses": parse_addresses(said.get("addresses", "")),
     }
 
 
@@ -251,59 +691,107 @@ def run_together(
     """
     environment = dict(os.environ, PATH=SEARCH_PATH, LC_ALL="C")
     deadline = time.monotonic() + timeout
-    started = {
-        name: subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=environment,
-        )
-        for name, command in commands.items()
-    }
-    results = {}
+    started, results = {}, {}
+    for name, command in commands.items():
+        try:
+            started[name] = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:  # it is there, and not for this machine
+            results[name] = Result(None, "", str(error))
     for name, process in started.items():
         try:
             out, err = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
             results[name] = Result(process.returncode, out, err)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            end_session(process)
             results[name] = Result(None, "", f"no answer within {timeout:g} seconds")
     return results
+
+
+def end_session(process: subprocess.Popen[str]) -> None:
+    """Kill a process and those that it started: one of them could hold its output open."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        process.kill()
+    try:
+        process.communicate(timeout=1)
+    except subprocess.TimeoutExpired:  # it waits for a device, and ends when that answers
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 def parse_docker_info(text: str, complaint: str = "") -> Facts:
     """The engine and its compose plugin from `docker info --format '{{json .}}'`.
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
-    "error": None or why the engine did not answer}. `complaint` is what the command wrote to its
-    standard error, used where the answer itself gives no reason. Client and plugins are described
-    even when the engine is dead.
+    "no_raw": whether the engine says that it makes no rules in iptables' raw table (one that can
+    do so says it: moby/moby#49621), "error": None or why the engine did not answer}. `complaint`
+    is what the command wrote to its standard error, used where the answer itself gives no reason.
+    Client and plugins are described even when the engine is dead.
     """
-    try:
-        info = json.loads(text)
-    except ValueError:
-        info = {}
+    info = parse_json(text)
     if not isinstance(info, dict):
         info = {}
-    version = info.get("ServerVersion") or None
-    problems = info.get("ServerErrors") or []
+    version = str(info.get("ServerVersion") or "") or None
+    problems = words(info.get("ServerErrors"))
     running = version is not None and not problems
     compose = None
-    for plugin in (info.get("ClientInfo") or {}).get("Plugins") or []:
+    client = info.get("ClientInfo")
+    for plugin in objects(client.get("Plugins") if isinstance(client, dict) else None):
         if plugin.get("Name") == "compose" and not plugin.get("Err"):
-            compose = plugin.get("Version", "").lstrip("v") or None
+            compose = str(plugin.get("Version", "")).lstrip("v") or None
     reason = "; ".join(problems) or complaint.strip() or "docker info gave no answer"
     return {
         "running": running,
         "version": version if running else None,
         "compose": compose,
-        "runtimes": sorted(info.get("Runtimes") or {}),
+        "runtimes": sorted(words(info.get("Runtimes"))),
+        "no_raw": any(f"{NO_RAW} is set" in each for each in words(info.get("Warnings"))),
         "error": None if running else reason,
     }
+
+
+def parse_unit_environment(texts: Iterable[str]) -> Dict[str, str]:
+    """What a systemd unit's files, in their order, put into its environment with Environment=."""
+    found: Dict[str, str] = {}
+    for line in "\n".join(texts).replace("\\\n", " ").splitlines():
+        key, equals, value = line.strip().partition("=")
+        if key.rstrip() != "Environment" or not equals:
+            continue
+        if not value.strip():  # as systemd does: nothing of what came before
+            found.clear()
+        for word in split_words(value):
+            name, _, content = word.partition("=")
+            found[name] = content
+    return found
+
+
+def split_words(text: str) -> List[str]:
+    """The words of a text in which quotes hold words together."""
+    try:
+        return shlex.split(text)
+    except ValueError:  # an unbalanced quote: the bare words are still the best answer
+        return [word.strip("\"'") for word in text.split()]
+
+
+def read_no_raw(system: Path) -> bool:
+    """Whether the engine's service is to have Docker 28's way around a kernel without a raw table.
+
+    For an engine that does not run: one that runs tells what it has.
+    """
+    folder = system / "etc/systemd/system/docker.service.d"
+    texts = [read_text(path) or "" for path in sorted(folder.glob("*.conf"))]
+    return parse_unit_environment(texts).get(NO_RAW) == "1"
 
 
 def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], Optional[str]]:
@@ -312,7 +800,7 @@ def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], 
         return None, None
     try:
         settings = json.loads(text) if text.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, f"{path} must be a JSON object and is not JSON: {error}"
     if not isinstance(settings, dict):
         return None, f"{path} must be a JSON object and holds a {type(settings).__name__}"
@@ -321,7 +809,7 @@ def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], 
 
 def parse_json_lines(text: str) -> List[Facts]:
     """One JSON object a line, as docker prints lists with `--format '{{json .}}'`."""
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return objects([parse_json(line) for line in text.splitlines() if line.startswith("{")])
 
 
 def parse_published(text: str) -> List[Tuple[str, str, int]]:
@@ -330,11 +818,10 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
     for row in parse_json_lines(text):
         name = str(row.get("Names", "")).split(",")[0]
         for entry in str(row.get("Ports", "")).split(", "):
-            outside, arrow, inside = entry.partition("->")
-            if not arrow or not inside.endswith("/tcp"):
+            match = re.match(r"(.*?):?([0-9]{1,5})(?:-([0-9]{1,5}))?->.*/tcp$", entry)
+            if match is None:
                 continue
-            address, _, ports = outside.rpartition(":")
-            first, _, last = ports.partition("-")
+            address, first, last = match.groups()
             for port in range(int(first), int(last or first) + 1):
                 published.append((name, address.strip("[]") or "0.0.0.0", port))  # noqa: S104
     return published
@@ -361,24 +848,23 @@ def parse_containers(text: str) -> Dict[str, Facts]:
     ...), "health" (starting, healthy, unhealthy, or None without a check), "restarts" (by the
     engine, int), "started_at" (RFC 3339), "config_hash" (compose's, or None)}
     """
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = []
     containers: Dict[str, Facts] = {}
-    for item in found:
-        state, config = item["State"], item["Config"]
-        health = (state.get("Health") or {}).get("Status")
-        containers[item["Name"].lstrip("/")] = {
-            "id": item["Id"],
-            "image": config["Image"],
-            "image_id": item["Image"],
-            "status": state["Status"],
-            "health": None if health == "none" else health,
-            "restarts": item["RestartCount"],
-            "started_at": state["StartedAt"],
-            "config_hash": (config.get("Labels") or {}).get("com.docker.compose.config-hash"),
-        }
+    for item in objects(parse_json(text)):
+        try:
+            state, config = item["State"], item["Config"]
+            health = (state.get("Health") or {}).get("Status")
+            containers[item["Name"].lstrip("/")] = {
+                "id": item["Id"],
+                "image": config["Image"],
+                "image_id": item["Image"],
+                "status": state["Status"],
+                "health": None if health == "none" else health,
+                "restarts": item["RestartCount"],
+                "started_at": state["StartedAt"],
+                "config_hash": (config.get("Labels") or {}).get("com.docker.compose.config-hash"),
+            }
+        except (AttributeError, KeyError, TypeError):  # not docker's words
+            continue
     return containers
 
 
@@ -387,8 +873,9 @@ def parse_containers(text: str) -> Dict[str, Facts]:
 # llama.cpp names a buffer after its device, with what it is used for behind an underscore. A list
 # of what is a GPU, not of what is none: a device unknown here must not count as proof of one.
 _GPU = re.compile(r"^(?:CUDA|ROCm|HIP|MUSA|Vulkan|SYCL|MTL|Metal|OpenCL|CANN)\d*$")
-_BUFFER = re.compile(r"load_tensors:\s+(\S+) model buffer size")
-_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+# Before 2025 it did not say of which kind a buffer is in the lines about loading the model.
+_BUFFER = re.compile(r"load_tensors:\s+(\S+) (?:model )?buffer size")
+_OFFLOADED = re.compile(r"offloaded ([0-9]{1,6})/([0-9]{1,6}) layers to GPU")
 _READY = re.compile(
     r"(?:main|llama_server): model loaded"  # llama.cpp
     r"|server is listening on http|llama_server: listening on http"  # llama.cpp
@@ -396,15 +883,21 @@ _READY = re.compile(
 )
 # Ollama loads a model when it is first asked for, which may be long after its start.
 _OLLAMA_LISTENS = re.compile(r'msg="Listening on \S+ \(version ')
-_OLLAMA_LOADED = re.compile(r"(?:llama-server|llama runner) started in ([\d.]+) seconds")
+_OLLAMA_LOADED = re.compile(
+    r"(?:llama-server|llama runner) started in ([0-9]{1,6}(?:\.[0-9]{1,9})?) seconds"
+)
+_PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})\b")  # vLLM
 
 
 def parse_time(text: str) -> Optional[float]:
     """Seconds since 1970 of an RFC 3339 time in UTC, as docker writes them (9 decimals)."""
-    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z$", text)
+    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,12})?Z$", text, re.ASCII)
     if match is None:
         return None
-    moment = datetime.datetime.strptime(match.group(1) + "+0000", "%Y-%m-%dT%H:%M:%S%z")
+    try:
+        moment = datetime.datetime.strptime(match.group(1) + "+0000", "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:  # a 13th month
+        return None
     return moment.timestamp() + float(match.group(2) or 0)
 
 
@@ -412,15 +905,20 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
     """What an engine said of its start, from `docker logs --timestamps`.
 
     {"layers_offloaded", "layers_total" (ints or None), "gpu_buffers" (devices that hold a model
-    buffer of their own), "start_seconds" (float or None)}. `started` is the container's start in
-    seconds since 1970. A build without any GPU can say that it offloaded all layers: the proof of
-    offload is the number together with a device in gpu_buffers. start_seconds is how long the
-    engine took until it could answer; for Ollama, its own start and its first load, without the
-    time between them in which nobody asked.
+    buffer of their own), "platform" (vLLM's word for what it runs on, such as "cuda" or "cpu", or
+    None), "gpu_said" (lines about a GPU that it cannot use), "start_seconds" (float or None)}.
+    `started` is the container's start in seconds since 1970.
+
+    A build without any GPU can say that it offloaded all layers: the proof of offload is the
+    number together with a device in gpu_buffers. start_seconds is how long the engine took until
+    it could answer; for Ollama, its own start and its first load, without the time between them in
+    which nobody asked.
     """
     offloaded: Optional[int] = None
     total: Optional[int] = None
     devices: List[str] = []
+    detected: Optional[str] = None
+    said: List[str] = []
     seconds: Optional[float] = None
     ollama: Optional[float] = None  # seconds until it listened
     for line in lines:
@@ -433,6 +931,12 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
             device = re.sub(r"_(Mapped|Split|Private)$", "", match.group(1))
             if _GPU.match(device) and device not in devices:
                 devices.append(device)
+        match = _PLATFORM.search(message)
+        if match:
+            detected = match.group(1)
+        complaint = message.strip()[:200]
+        if len(said) < GPU_LINES and _GPU_SAID.search(message) and complaint not in said:
+            said.append(complaint)
         moment = parse_time(stamp)
         if seconds is not None or started is None or moment is None:
             continue
@@ -447,14 +951,17 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
         "layers_offloaded": offloaded,
         "layers_total": total,
         "gpu_buffers": devices,
+        "platform": detected,
+        "gpu_said": said,
         "start_seconds": seconds,
     }
 
 
 def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
     """The start of the engine container's log, read no further than it says anything of it."""
-    started = parse_time(engine["started_at"]) if engine else None
-    if engine is None or started is None or started < 0:  # year 1: created and never started
+    started = parse_time(str(engine["started_at"])) if engine else None
+    # Year 1: created and never started.
+    if engine is None or started is None or not 0 <= started < 1e11:
         return parse_engine_log([], None)
     until = datetime.datetime.fromtimestamp(started + LOG_SECONDS, datetime.timezone.utc)
     command = [docker, "logs", "--timestamps", "--since", engine["started_at"]]
@@ -481,32 +988,95 @@ def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
     return parse_engine_log(lines, started)
 
 
-def gpu_problem(log: Facts, layers: int) -> Optional[str]:
-    """Why an engine's log does not prove that `layers` are on a GPU; None where it does.
+# What engines say of a GPU that they cannot use, and the likely reason of each.
+_GPU_REASONS = (
+    (
+        # https://github.com/ggml-org/llama.cpp/pull/23732: L4T from 36.4.7 on.
+        r"NvMapMem\w+: (?:\d+ )?error|cudaMalloc failed: out of memory|CUDA error: out of memory"
+        r"|unable to allocate CUDA\d* buffer|failed to allocate CUDA\d* buffer",
+        "the GPU's memory was full or in pieces: stop what else holds it (a desktop session),"
+        " restart the board, or choose a smaller llm_context_size or llm_model",
+    ),
+    (
+        # llama.cpp#13629, ollama#18067
+        r"driver version is insufficient|unsupported display driver|libcudart\.so|err: 801"
+        r"|no kernel image is available|device kernel image is invalid",
+        "the image is for another CUDA than the board's driver: set llm_image to one for its L4T",
+    ),
+    (
+        r"no CUDA-capable device|no compatible GPUs|no GPU detected|failed to initialize CUDA"
+        r"|NVML_SUCCESS == r",
+        "the container saw no GPU: look at the host's driver, and at Docker's nvidia runtime"
+        " (nvidia-ctk)",
+    ),
+    (
+        r"no usable GPU found",
+        "the image's engine was built without a GPU, or the container saw none: see which image it"
+        " is, and the host's driver",
+    ),
+)
+_GPU_SAID = re.compile("|".join(pattern for pattern, _ in _GPU_REASONS))
+GPU_LINES = 3
+"""How much an engine may say of its GPU."""
 
-    A build without a GPU can say that it offloaded them all: the proof is a GPU's own buffer, too.
+
+def gpu_problem(gpu: Facts, provider: str, log: Facts, share: Optional[float]) -> Optional[str]:
+    """Why it is not proven that an engine has its layers on a GPU; None where it is.
+
+    llama.cpp is held to its log: a build without a GPU can say that it offloaded them all, so the
+    proof is a GPU's own buffer, too. Ollama is held to what it tells of the model's place, vLLM to
+    the platform that it found. `gpu` is that of the plan ({"layers", "of": how many there are}),
+    `share` is gpu_share of the chat API's report.
     """
-    offloaded, total = log["layers_offloaded"], log["layers_total"]
-    if log["gpu_buffers"] and offloaded is not None and offloaded >= min(layers, total):
-        return None
-    seen = "none" if offloaded is None else offloaded
-    of = "an unknown number" if total is None else total
-    where = ", ".join(log["gpu_buffers"]) or "no GPU"
+    # Records of changes that were made before `of` was told have it not.
+    asked, of = gpu["layers"], gpu.get("of", gpu["layers"])
+    if provider == "ollama":
+        if share is not None and share >= 1:
+            return None
+        seen = "ollama does not tell" if share is None else f"{share:.0%} of the model is there"
+    elif provider == "vllm":
+        if log["platform"] == "cuda":
+            return None
+        seen = f"vllm found the platform {log['platform'] or 'that it does not tell'}"
+    else:
+        offloaded, total = log["layers_offloaded"], log["layers_total"]
+        if log["gpu_buffers"] and offloaded is not None and offloaded >= min(asked, total):
+            return None
+        seen = (
+            f"the engine's log tells of {'none' if offloaded is None else offloaded} of"
+            f" {'an unknown number' if total is None else total}, with model buffers on"
+            f" {', '.join(log['gpu_buffers']) or 'no GPU'}"
+        )
+    said = log["gpu_said"]
     return (
-        f"{layers} layers were asked onto the GPU, and the engine's log tells of {seen} of {of},"
-        f" with model buffers on {where}; accepted is all that were asked, on a GPU, or"
+        f"{min(asked, of)} of {of} layers were asked onto the GPU, and {seen}"
+        + (f" (it said: {'; '.join(said)})" if said else "")
+        + f"; likely {gpu_reason(said)}; accepted is all that were asked, or"
         " llm_gpu_required: false"
     )
+
+
+def gpu_reason(said: Sequence[str]) -> str:
+    """The likely reason for what an engine said of its GPU."""
+    for pattern, reason in _GPU_REASONS:
+        if any(re.search(pattern, line) for line in said):
+            return reason
+    return "the image's engine was built without a GPU: see which image it is, and llm_image"
 
 
 # --- ports ---------------------------------------------------------------------------------------
 
 
-def parse_address(text: str) -> str:
-    """An address of /proc/net/tcp or tcp6: 32-bit words in the machine's own byte order."""
-    words = [int(text[index : index + 8], 16) for index in range(0, len(text), 8)]
-    packed = struct.pack(f"={len(words)}I", *words)
-    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed)
+def parse_address(text: str) -> Optional[str]:
+    """An address of /proc/net/tcp or tcp6: 32-bit words in the machine's own byte order.
+
+    None for what is no address.
+    """
+    if not re.fullmatch(r"[0-9A-F]{8}|[0-9A-F]{32}", text):
+        return None
+    numbers = [int(text[index : index + 8], 16) for index in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(numbers)}I", *numbers)
+    return socket.inet_ntop(socket.AF_INET if len(numbers) == 1 else socket.AF_INET6, packed)
 
 
 def parse_listeners(text: str) -> List[Tuple[int, str, int]]:
@@ -516,8 +1086,10 @@ def parse_listeners(text: str) -> List[Tuple[int, str, int]]:
         columns = line.split()
         if len(columns) < 10 or columns[3] != "0A":  # TCP_LISTEN
             continue
-        address, _, port = columns[1].rpartition(":")
-        listeners.append((int(port, 16), parse_address(address), int(columns[9])))
+        host, _, port = columns[1].rpartition(":")
+        address, inode = parse_address(host), columns[9]
+        if address and re.fullmatch("[0-9A-F]{4}", port) and re.fullmatch("[0-9]{1,20}", inode):
+            listeners.append((int(port, 16), address, int(inode)))
     return listeners
 
 
@@ -731,12 +1303,12 @@ def parse_manifest(text: str) -> Optional[Tuple[str, List[str]]]:
     """
     kinds = (OLLAMA_WEIGHTS_TYPE, OLLAMA_PROJECTOR_TYPE)
     try:
-        manifest = json.loads(text)
+        manifest = parse_json(text)
         config = str(manifest["config"]["digest"])
         layers = [layer for layer in manifest["layers"] if layer["mediaType"] in kinds]
         layers.sort(key=lambda layer: kinds.index(layer["mediaType"]))
         weights = [str(layer["digest"]).partition("sha256:")[2] for layer in layers]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         return None
     return (config.partition("sha256:")[2], weights) if weights else None
 
@@ -809,10 +1381,7 @@ def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:
 
 
 def _object(line: str) -> Optional[Facts]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
+    found = parse_json(line)
     return found if isinstance(found, dict) else None
 
 
@@ -840,9 +1409,7 @@ def read_state(
     if not folder.is_absolute():
         raise ValueError(f"root: {root!r} is asked; accepted is an absolute path such as {ROOT}")
     docker = shutil.which("docker", path=SEARCH_PATH)
-    commands: Dict[str, Sequence[str]] = {}
-    if shutil.which("ip", path=SEARCH_PATH):
-        commands["addresses"] = ["ip", "-json", "address"]
+    commands = board_commands()
     if docker is not None:
         commands.update(
             {
@@ -854,7 +1421,9 @@ def read_state(
         )
     answers = run_together(commands)
     none = Result(None, "", "there is no docker command")
-    info = answers.get("info", none)
+    info, ps = answers.get("info", none), answers.get("ps", none)
+    engine = parse_docker_info(info.out, info.err)
+    packages = read_packages(base)
     daemon_json, daemon_json_error = parse_daemon_json(
         read_text(base / "etc/docker/daemon.json"), "/etc/docker/daemon.json"
     )
@@ -862,18 +1431,20 @@ def read_state(
     release = read_release(folder, "current")
     slots = release["slots"] if release else {"engine": "a", "api": "a"}
     parts = {part: containers.get(f"edge-llm-{part}-{slots[part]}") for part in ("engine", "api")}
-    addresses = parse_addresses(answers.get("addresses", none).out)
     return {
-        "board": {**read_board(folder, base), "addresses": addresses},
+        "board": read_board(folder, base, answers, packages),
         "docker": {
             "cli": docker is not None,
             # Docker's own packages, which those of the system's archive would replace.
             "ce": (base / "var/lib/dpkg/info/docker-ce.list").exists(),
-            **parse_docker_info(info.out, info.err),
+            "packages": packages["installed"],
+            **engine,
+            "no_raw": engine["no_raw"] if engine["running"] else read_no_raw(base),
+            "containers": len(parse_json_lines(ps.out)) if ps.code == 0 else None,
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,
         },
-        "ports": read_ports(ports, parse_published(answers.get("ps", none).out), base),
+        "ports": read_ports(ports, parse_published(ps.out), base),
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},

@@ -692,7 +692,7 @@ class Proof:
                 f"{each['name']}: wanted {each['wanted']}, saw {each['seen']}" for each in failed
             )
             raise Failure(f"the proof failed: {told or 'nothing was checked'}", self._log())
-        self._prove_gpu()
+        self._prove_gpu(report.get("gpu_share"))
 
     def end(self) -> None:
         """Be sure that nothing of it runs on."""
@@ -727,13 +727,16 @@ class Proof:
     def _log(self) -> str:
         return self._host.docker.log(self._name)
 
-    def _prove_gpu(self) -> None:
-        gpu = self._release.plan["gpu"]
+    def _prove_gpu(self, share: Optional[float]) -> None:
+        """Raise Failure unless its layers are on the GPU; `share` is what Ollama tells of that."""
+        plan = self._release.plan
+        gpu = plan["gpu"]
         if not gpu["required"]:
             return
         found = self._engine()
         seen = {"id": found["Id"], "started_at": found["State"]["StartedAt"]}
-        problem = gpu_problem(read_engine_log("docker", seen), gpu["layers"])
+        log = read_engine_log("docker", seen)
+        problem = gpu_problem(gpu, plan["provider"], log, share)
         if problem:
             raise Failure(f"the proof failed: {problem}", self._log())
 

@@ -1,4 +1,4 @@
-"""Command line of the sandbox: `python -m sandbox up|down|images|vm|status|reboot|power-cut`."""
+"""Command line of the sandbox: `python -m sandbox VERB`; `--help` lists the verbs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs.add_parser("images", help="make images and models alone, and no hosts")
     verbs.add_parser("vm", help="make the disk of a virtual board, and what it needs")
+    verbs.add_parser("arm64", help="make the disks of emulated boards, and what they need")
     verbs.add_parser("status", help="say what is there")
     for verb, text in (
         ("reboot", "restart a board in an orderly way"),
@@ -49,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
                 fleet.make_images()
             elif asked.verb == "vm":
                 vm.make()
+            elif asked.verb == "arm64":
+                vm.make_arm64()
             elif asked.verb == "down":
                 fleet.down(instance, keep_cache=asked.keep_cache)
             elif asked.verb == "reboot":

@@ -47,6 +47,7 @@ class Image:
 
     `files` are name in the context -> content. `base` is the reference for the build argument BASE.
     `official` is a reference to pull first, where the image is only a label on that one.
+    `architecture` is Debian's word for it, None for this machine's.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Image:
     base: str | None = None
     official: str | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    architecture: str | None = None
 
     @property
     def reference(self) -> str:
@@ -125,6 +127,22 @@ def table(source: Source) -> dict[str, Image]:
     return images
 
 
+def arm64() -> dict[str, Image]:
+    """The images of emulated boards, each after its parent; they are made by emulation, too."""
+    images: dict[str, Image] = {}
+
+    def add(name: str, parent: str | None, files: Mapping[str, bytes], *more: str) -> None:
+        base = images[parent].reference if parent else None
+        tag = content_tag(files, base or "", "arm64", *more)
+        images[name] = Image(f"{name}-arm64", tag, base, None, files, "arm64")
+
+    add("base", None, {}, _SUITE, _ARCHIVE, _BASE_PACKAGES)
+    add("python", "base", read_tree(_HERE / "images" / "python"))
+    add("llamacpp", "base", read_tree(_HERE / "images" / "llamacpp"))
+    add("ollama", "llamacpp", read_tree(_HERE / "images" / "ollama"), ollama.VERSION, ollama.GO)
+    return images
+
+
 def vllm(images: Mapping[str, Image]) -> Image:
     """vLLM's image, for the tests of the engines alone: it is not one of `table`, which it takes.
 
@@ -154,6 +172,7 @@ def bootstrap(step: Step, image: Image) -> str | None:
         "mmdebstrap",
         "--variant=minbase",
         "--format=tar",
+        *([f"--architectures={image.architecture}"] if image.architecture else []),
         f"--include={_BASE_PACKAGES}",
         _SUITE,
         unfinished,
@@ -185,17 +204,18 @@ def make(step: Step, image: Image) -> str | None:
         return "already there"
     if image.official:
         _pull(step, image.official)
-    if image.name == "base" and not image.official:
+    if image.base is None and not image.official:
         archive = _archive(image)
         label, command = f"LABEL {LABEL}={SHARED}", 'CMD ["bash"]'
-        step.run(
-            "docker", "import", "--change", label, "--change", command, archive, image.reference
-        )
+        other = [f"--platform=linux/{image.architecture}"] if image.architecture else []
+        words = ["--change", label, "--change", command, *other]
+        step.run("docker", "import", *words, archive, image.reference)
         archive.unlink()
         return None
     files = dict(image.files)
-    if image.name == "ollama" and not image.official:
-        files["ollama"] = ollama.BINARY.read_bytes()
+    if image.name.startswith("ollama") and not image.official:
+        binary = ollama.BINARY_ARM64 if image.architecture else ollama.BINARY
+        files["ollama"] = binary.read_bytes()
     if image.name == "vllm":
         files["ca-certificates.crt"] = _AUTHORITIES.read_bytes()
     words = ["--force-rm", "--label", f"{LABEL}={SHARED}", "--tag", image.reference]

@@ -17,6 +17,8 @@ from sandbox.steps import Step
 VERSION = "0.34.0"
 GO = "1.26.10"
 BINARY = CACHE / f"ollama-{VERSION}"
+BINARY_ARM64 = CACHE / f"ollama-{VERSION}-arm64"
+"""For the emulated boards, built on this machine by a cross compiler."""
 
 _MODULE = "github.com/ollama/ollama"
 _PROXY = "https://proxy.golang.org"
@@ -31,10 +33,25 @@ _FOLDER = CACHE / "go"
 
 def build(step: Step) -> str | None:
     """See to it that BINARY is there. The build cache makes an interrupted build go on."""
-    if BINARY.exists():
+    return _build(step, BINARY, {"GOBIN": str(_FOLDER / "bin")}, _FOLDER / "bin")
+
+
+def build_arm64(step: Step) -> str | None:
+    """See to it that BINARY_ARM64 is there."""
+    # Of another architecture it goes where Go likes, and GOBIN must not be set.
+    cross = {
+        "GOOS": "linux",
+        "GOARCH": "arm64",
+        "CC": "aarch64-linux-gnu-gcc",
+        "CXX": "aarch64-linux-gnu-g++",
+    }
+    return _build(step, BINARY_ARM64, cross, _FOLDER / "path" / "bin" / "linux_arm64")
+
+
+def _build(step: Step, binary: Path, env: dict[str, str], output: Path) -> str | None:
+    if binary.exists():
         return "already there"
     toolchain = _toolchain()
-    output = _FOLDER / "bin"
     step.run(
         toolchain / "bin" / "go",
         "install",
@@ -49,14 +66,14 @@ def build(step: Step) -> str | None:
             "GOFLAGS": "-modcacherw",
             "GOENV": "off",
             "GOROOT": str(toolchain),
-            "GOBIN": str(output),
             "GOPATH": str(_FOLDER / "path"),
             "GOMODCACHE": str(_FOLDER / "path" / "pkg" / "mod"),
             "GOCACHE": str(_FOLDER / "build"),
             "XDG_CONFIG_HOME": str(_FOLDER / "config"),
+            **env,
         },
     )
-    (output / "ollama").rename(BINARY)
+    (output / "ollama").rename(binary)
     # A gigabyte that nobody needs any more.
     shutil.rmtree(_FOLDER)
     return None
@@ -66,9 +83,9 @@ def _toolchain() -> Path:
     return _FOLDER / f"go{GO}"
 
 
-def fetch_toolchain(step: Step) -> str | None:
+def fetch_toolchain(step: Step, binary: Path = BINARY) -> str | None:
     """See to it that the Go toolchain is there, where Ollama has yet to be built."""
-    if BINARY.exists():
+    if binary.exists():
         return "not needed"
     if _toolchain().exists():
         return "already there"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from sandbox import authority, docker, models
 from sandbox.boards import run_container, volume
@@ -76,15 +77,17 @@ def publish(step: Step, instance: Instance, image: Image) -> str | None:
     return None
 
 
-def write_images(step: Step, instance: Instance, images: dict[str, Image]) -> str | None:
+def write_images(
+    step: Step, instance: Instance, images: dict[str, Image], path: Path | None = None
+) -> str | None:
     """Write images.json: what boards pull, by digest, from this instance's registry."""
     references = {}
-    for name in PUBLISHED:
+    for name in images if path else PUBLISHED:
         found = digest(instance, images[name])
         if found is None:
             raise SandboxError(f"The registry does not have {name}, which was pushed to it.")
         references[name] = f"{instance.registry}/{_repository(images[name])}@{found}"
-    path = instance.state / "images.json"
+    path = path or instance.state / "images.json"
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(references, indent=2) + "\n", encoding="utf-8")
     unfinished.rename(path)

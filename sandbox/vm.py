@@ -1,8 +1,10 @@
-"""A board that is a virtual machine: its own kernel, and a disk that a power cut really cuts.
+"""Boards that are virtual machines: their own kernel, and a disk that a power cut really cuts.
 
-`python -m sandbox vm` makes its disk and what it needs of the sandbox. QEMU runs it, with the
-processor's own virtualisation where that works and in software where not; user networking brings it
-to this machine's loopback and to the sandbox's registry and hub, and needs no rights.
+`python -m sandbox vm` makes the disk of one of this machine's architecture, `python -m sandbox
+arm64` those of a Raspberry Pi and of a Jetson by their device trees, which software emulates. QEMU
+runs them, with the processor's own virtualisation where that works and in software where not; user
+networking brings them to this machine's loopback and to the sandbox's registry and hub, and needs
+no rights.
 """
 
 from __future__ import annotations
@@ -13,20 +15,21 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from sandbox import engine, fleet, images
+from sandbox import engine, fleet, images, ollama, services
 from sandbox.errors import SandboxError
 from sandbox.images import content_tag
 from sandbox.instance import CACHE, LOGS, Instance
 from sandbox.steps import Runner, Step
 
-NAME = "vm-01"
 MEMORY_MIB = 3072
 _DISK_BYTES = 8 * 1024**3
 _SUITE = "trixie"
@@ -35,12 +38,12 @@ _ARCHIVE = "http://deb.debian.org/debian"
 # takes minutes, and the simulated boards show it.
 _PACKAGES = (
     "ca-certificates,curl,dbus,docker-cli,docker-compose,docker.io,iproute2,iptables,kmod,"
-    "linux-image-cloud-amd64,openssh-server,procps,python3,systemd,systemd-sysv,udev"
+    "linux-image-cloud-ARCHITECTURE,openssh-server,procps,python3,systemd,systemd-sysv,udev"
 )
 _FILES = {
     "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
-    "etc/hostname": f"{NAME}\n",
-    "etc/hosts": f"127.0.0.1 localhost {NAME}\n",
+    "etc/hostname": "NAME\n",
+    "etc/hosts": "127.0.0.1 localhost NAME\n",
     "etc/default/locale": "LANG=C.UTF-8\n",
     "etc/machine-id": "",
     "etc/systemd/network/80-dhcp.network": "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\n",
@@ -56,15 +59,75 @@ _FILES = {
 _SERVICES = ("systemd-networkd.service", "ssh.service")
 # They work in the background when a board has run for a while.
 _MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer")
-_KERNEL_WORDS = "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off panic=-1"
+_KERNEL_WORDS = "root=/dev/vda rw console=CONSOLE net.ifnames=0 mitigations=off panic=-1"
 _KVM_SECONDS = 20.0
 BOOT_SECONDS = 240.0
+CMDLINE = "boot/firmware/cmdline.txt"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a virtual board is: its name, Debian's word for its architecture, what stands on its
+    disk beside the system, and the name that its device tree says, if it has one.
+
+    One with a cmdline.txt starts with the words that stand there, as a Raspberry Pi does.
+    """
+
+    name: str
+    architecture: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    model: str | None = None
+
+    @property
+    def packages(self) -> str:
+        return _PACKAGES.replace("ARCHITECTURE", self.architecture)
+
+    @property
+    def all_files(self) -> dict[str, str]:
+        """Path on the disk -> text."""
+        named = {path: text.replace("NAME", self.name) for path, text in _FILES.items()}
+        return named | dict(self.files)
+
+    @property
+    def console(self) -> str:
+        return "ttyAMA0" if self.architecture == "arm64" else "ttyS0"
+
+    @property
+    def kernel_words(self) -> str:
+        return _KERNEL_WORDS.replace("CONSOLE", self.console)
+
+
+_BOARDS = Path(__file__).resolve().parent / "board" / "boards"
+
+
+def _board_file(name: str) -> str:
+    return (_BOARDS / name).read_text(encoding="utf-8")
+
+
+VM = Kind("vm-01", "amd64")
+PI = Kind(
+    "vm-pi",
+    "arm64",
+    # As Raspberry Pi's firmware does, the board starts with its memory cgroup off.
+    {CMDLINE: f"{_KERNEL_WORDS.replace('CONSOLE', 'ttyAMA0')} cgroup_disable=memory\n"},
+    _board_file("pi/model").strip(),
+)
+JETSON = Kind(
+    "vm-jetson",
+    "arm64",
+    {
+        "etc/nv_tegra_release": _board_file("jetson/nv_tegra_release"),
+        "usr/bin/nvidia-container-runtime": _board_file("jetson/nvidia-container-runtime"),
+    },
+    _board_file("jetson/model").strip(),
+)
 
 
 @dataclass(frozen=True)
 class Disk:
-    """The virtual board's disk as it is made once, with its kernel and the keys to it."""
+    """A virtual board's disk as it is made once, with its kernel and the keys to it."""
 
+    kind: Kind
     folder: Path
 
     @property
@@ -80,6 +143,10 @@ class Disk:
         return self.folder / "initrd"
 
     @property
+    def device_tree(self) -> Path:
+        return self.folder / "board.dtb"
+
+    @property
     def key(self) -> Path:
         """Private SSH key that lets in as root."""
         return self.folder / "id_ed25519"
@@ -90,27 +157,61 @@ class Disk:
         return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
 
 
-def disk() -> Disk:
+def disk(kind: Kind = VM) -> Disk:
     """The disk; its folder's name has a hash of all that it is made of."""
-    files = {name: text.encode() for name, text in _FILES.items()}
-    words = (_SUITE, _ARCHIVE, _PACKAGES, str(_DISK_BYTES), *_SERVICES, "--", *_MASKED)
-    return Disk(CACHE / f"vm-{content_tag(files, *words)}")
+    files = {name: text.encode() for name, text in kind.all_files.items()}
+    words = (_SUITE, _ARCHIVE, kind.packages, str(_DISK_BYTES), *_SERVICES, "--", *_MASKED)
+    model = [kind.model] if kind.model else []
+    return Disk(kind, CACHE / f"{kind.name}-{content_tag(files, *words, *model)}")
 
 
 def make() -> None:
     """Make what is not there yet: packages, the test instance's services, the disk."""
-    if os.geteuid() != 0:
-        raise SandboxError("The virtual board's disk has files of many users: make it as root.")
-    CACHE.mkdir(parents=True, exist_ok=True)
+    _make([VM], Runner(LOGS))
+
+
+def make_arm64() -> None:
+    """Make what the emulated boards need: packages, disks, and images in the registry."""
+    instance = Instance("test")
+    table = images.arm64()
     runner = Runner(LOGS)
-    runner.add("vm-tools", "Packages of this machine for QEMU", _install_tools)
-    runner.add("vm-disk", "Disk of a virtual board", _make_disk, ["vm-tools"])
+    _make([PI, JETSON], runner)
+    runner = Runner(LOGS)
+    cross = partial(ollama.fetch_toolchain, binary=ollama.BINARY_ARM64)
+    runner.add("go", f"Go {ollama.GO}", cross)
+    title = f"Ollama {ollama.VERSION} from its source, for arm64"
+    runner.add("ollama-arm64", title, ollama.build_arm64, ["go"])
+    bootstrap = partial(images.bootstrap, image=table["base"])
+    runner.add("bootstrap-arm64", "Debian 13 for arm64, by emulation", bootstrap)
+    for name, image in table.items():
+        parent = {"base": "bootstrap-arm64", "ollama": "image-llamacpp"}.get(name, "image-base")
+        needs = [parent, *(["ollama-arm64"] if name == "ollama" else [])]
+        runner.add(f"image-{name}", f"Image {image.name}", partial(images.make, image=image), needs)
+        if name != "base":
+            publish = partial(services.publish, instance=instance, image=image)
+            runner.add(f"push-{name}", f"Push {image.name}", publish, [f"image-{name}"])
+    published = {name: image for name, image in table.items() if name != "base"}
+    path = instance.state / "images-arm64.json"
+    write = partial(services.write_images, instance=instance, images=published, path=path)
+    runner.add("references", "Image references", write, [f"push-{name}" for name in published])
+    runner.execute()
+
+
+def _make(kinds: list[Kind], runner: Runner) -> None:
+    if os.geteuid() != 0:
+        raise SandboxError("A virtual board's disk has files of many users: make it as root.")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    tools = partial(_install_tools, arm64=kinds[0].architecture == "arm64")
+    runner.add("vm-tools", "Packages of this machine for QEMU", tools)
+    runner.add(
+        "vm-disk", "Disk of a virtual board", partial(_make_disks, kinds=kinds), ["vm-tools"]
+    )
     runner.execute()
     # The registry and the hub that the tests' boards use; no board.
     fleet.up(Instance("test"), [])
 
 
-def _install_tools(step: Step) -> str | None:
+def _install_tools(step: Step, arm64: bool = False) -> str | None:
     wanted = {
         "qemu-system-x86_64": "qemu-system-x86",
         "qemu-img": "qemu-utils",
@@ -119,25 +220,45 @@ def _install_tools(step: Step) -> str | None:
         "ssh": "openssh-client",
         "ssh-keygen": "openssh-client",
     }
+    if arm64:
+        wanted |= {
+            "qemu-system-aarch64": "qemu-system-arm",
+            "qemu-aarch64-static": "qemu-user-static",
+            "update-binfmts": "binfmt-support",
+            "arch-test": "arch-test",
+            "fdtput": "device-tree-compiler",
+            "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+            "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+        }
     packages = {package for command, package in wanted.items() if not engine.which(command)}
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
         packages.add("debian-archive-keyring")
-    return engine.install(step, sorted(packages))
+    note = engine.install(step, sorted(packages))
+    if arm64 and not Path(_BINFMT, "qemu-aarch64").exists():
+        # Programs of the other architecture are emulated from now on, also in containers.
+        if not Path(_BINFMT, "register").exists():
+            step.run("mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT)
+        step.run("update-binfmts", "--enable", "qemu-aarch64")
+    return note
 
 
-def _make_disk(step: Step) -> str | None:
-    """Make the disk with mmdebstrap and mke2fs, which takes a file system without mounting one."""
-    made = disk()
-    if made.folder.exists():
+_BINFMT = "/proc/sys/fs/binfmt_misc"
+
+
+def _make_disks(step: Step, kinds: list[Kind]) -> str | None:
+    """Make disks of one architecture with mmdebstrap, once, and mke2fs, which takes a file system
+    without mounting one."""
+    missing = [kind for kind in kinds if not disk(kind).folder.exists()]
+    if not missing:
         return "already there"
-    unfinished = Disk(made.folder.with_suffix(".part"))
     temporary = CACHE / "vm-tmp"
-    for folder in (unfinished.folder, temporary):
-        if folder.exists():
-            images.remove_tree(folder)
-        folder.mkdir(parents=True)
+    if temporary.exists():
+        images.remove_tree(temporary)
+    temporary.mkdir(parents=True)
     tree = temporary / "root"
-    words = ["mmdebstrap", "--variant=minbase", "--format=directory", f"--include={_PACKAGES}"]
+    kind = kinds[0]
+    words = ["mmdebstrap", "--variant=minbase", "--format=directory", f"--include={kind.packages}"]
+    words.append(f"--architectures={kind.architecture}")
     # Before the kernel comes, which makes its initrd as these say.
     for name in sorted(name for name in _FILES if "initramfs" in name):
         text = _FILES[name].replace("\n", "\\n")
@@ -150,23 +271,34 @@ def _make_disk(step: Step) -> str | None:
         *(_SUITE, tree, f"deb {_ARCHIVE} {_SUITE} main", f"deb {_ARCHIVE} {_SUITE}-updates main"),
         env={"TMPDIR": str(temporary)},
     )
-    _furnish(step, tree, unfinished)
-    step.run("truncate", f"--size={_DISK_BYTES}", unfinished.image)
-    step.run("mke2fs", "-q", "-t", "ext4", "-d", tree, unfinished.image)
+    for kind in missing:
+        made = disk(kind)
+        unfinished = Disk(kind, made.folder.with_suffix(".part"))
+        if unfinished.folder.exists():
+            images.remove_tree(unfinished.folder)
+        unfinished.folder.mkdir()
+        _furnish(step, tree, unfinished)
+        step.run("truncate", f"--size={_DISK_BYTES}", unfinished.image)
+        step.run("mke2fs", "-q", "-t", "ext4", "-d", tree, unfinished.image)
+        for path in kind.files:
+            (tree / path).unlink()
+        unfinished.folder.rename(made.folder)
     images.remove_tree(temporary)
-    unfinished.folder.rename(made.folder)
     return None
 
 
 def _furnish(step: Step, tree: Path, made: Disk) -> None:
     """Put files, keys and links into the tree, and take the kernel out of it."""
-    for name, text in _FILES.items():
+    for name, text in made.kind.all_files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
-    step.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", NAME, "-f", made.key)
+        if name.startswith("usr/bin/"):
+            (tree / name).chmod(0o755)
+    comment = made.kind.name
+    step.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", made.key)
     host_key = tree / "etc/ssh/ssh_host_ed25519_key"
     host_key.unlink(missing_ok=True)
-    step.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", NAME, "-f", host_key)
+    step.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", host_key)
     shutil.copy(host_key.with_suffix(".pub"), made.folder / "host_key.pub")
     (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     shutil.copy(made.key.with_suffix(".pub"), tree / "root/.ssh/authorized_keys")
@@ -183,16 +315,24 @@ def _furnish(step: Step, tree: Path, made: Disk) -> None:
     (initrd,) = (tree / "boot").glob("initrd.img-*")
     shutil.copy(kernel, made.kernel)
     shutil.copy(initrd, made.initrd)
+    if made.kind.model:
+        # The machine's own device tree, with the board's name in it.
+        words = ["qemu-system-aarch64", *_ARM64, "-smp", "2", "-m", str(MEMORY_MIB)]
+        words[words.index("-M") + 1] += f",dumpdtb={made.device_tree}"
+        step.run(*words, "-display", "none")
+        step.run("fdtput", "-t", "s", made.device_tree, "/", "model", made.kind.model)
 
 
 def accelerator(made: Disk) -> tuple[str, ...]:
     """QEMU's words for the processor: KVM where a kernel comes up with it, software where not."""
-    kvm = ("-accel", "kvm", "-cpu", "host")
+    if made.kind.architecture == "arm64":
+        return ("qemu-system-aarch64", *_ARM64)
+    kvm = ("qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return _SOFTWARE
     started = subprocess.Popen(
         [
-            *("qemu-system-x86_64", *kvm, "-M", "q35", "-m", "512", "-nodefaults"),
+            *(*kvm, "-m", "512", "-nodefaults"),
             *("-display", "none", "-serial", "stdio", "-no-reboot"),
             *("-kernel", str(made.kernel), "-initrd", str(made.initrd)),
             *("-append", "console=ttyS0 panic=-1 rdinit=/bin/true"),
@@ -210,7 +350,11 @@ def accelerator(made: Disk) -> tuple[str, ...]:
 
 # Without cx16: QEMU 7.2 mixes up the flags of cmpxchg16b, and the kernel trips over that. Without
 # the others the kernel has less to do.
-_SOFTWARE = ("-accel", "tcg,thread=multi", "-cpu", "max,-cx16,-svm,-la57")
+_SOFTWARE = (
+    *("qemu-system-x86_64", "-M", "q35"),
+    *("-accel", "tcg,thread=multi", "-cpu", "max,-cx16,-svm,-la57"),
+)
+_ARM64 = ("-M", "virt,gic-version=3", "-accel", "tcg,thread=multi", "-cpu", "cortex-a76")
 
 
 def free_port() -> int:
@@ -245,6 +389,7 @@ class Machine:
     ssh_port: int = field(default_factory=free_port)
     api_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
+    _off: bool = True
 
     @property
     def known_hosts(self) -> Path:
@@ -269,26 +414,52 @@ class Machine:
 
     def switch_on(self, disk: Path) -> None:
         """Start QEMU with a disk."""
+        self._off = False
         ports = ((self.ssh_port, 22), (self.api_port, 8000))
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{here}-:{there}" for here, there in ports)
         # A cut ends QEMU and not this machine. What the guest's kernel has handed to its disk is in
         # this machine's cache by then and stays (`writeback`); what the guest keeps in its own
         # memory is lost, and so are those clusters of the qcow2 file that are new and that no flush
         # of the guest's has asked for. A disk with a cache of its own loses just that.
-        drive = f"file={disk},if=virtio,format=qcow2,cache=writeback"
+        kind = "raw" if disk.suffix == ".raw" else "qcow2"
+        drive = f"file={disk},if=virtio,format={kind},cache=writeback"
+        words = self._kernel_words(disk)
+        tree = ["-dtb", str(self.made.device_tree)] if self.made.kind.model else []
         self._process = subprocess.Popen(
             [
                 # With this process goes the machine: nobody else would end it.
                 *("setpriv", "--pdeathsig", "KILL", "--", "nice", "-n", "10"),
-                *("qemu-system-x86_64", *self.accelerator, "-M", "q35", "-smp", "2"),
+                *(*self.accelerator, "-smp", "2", *tree),
                 *("-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none"),
                 *("-serial", f"file:{self.console}", "-drive", drive),
                 *("-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net"),
                 *("-device", "virtio-rng-pci", "-kernel", str(self.made.kernel)),
-                *("-initrd", str(self.made.initrd), "-append", _KERNEL_WORDS),
+                *("-initrd", str(self.made.initrd), "-append", words),
+                # One that reads its words off its disk is started again with what stands there.
+                *(["-no-reboot"] if self._reads_words else []),
             ],
             stdin=subprocess.DEVNULL,
         )
+        if self._reads_words:
+            threading.Thread(target=self._follow, args=(self._process, disk), daemon=True).start()
+
+    @property
+    def _reads_words(self) -> bool:
+        return CMDLINE in self.made.kind.files
+
+    def _kernel_words(self, disk: Path) -> str:
+        """What the kernel is started with: of a Raspberry Pi, what stands in its cmdline.txt."""
+        if not self._reads_words:
+            return self.made.kind.kernel_words
+        read = ["debugfs", "-R", f"cat /{CMDLINE}", str(disk)]
+        done = subprocess.run(read, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def _follow(self, process: subprocess.Popen[bytes], disk: Path) -> None:
+        """Start the board again where it has ended by itself: it was rebooted."""
+        process.wait()
+        if self._process is process and not self._off:
+            self.switch_on(disk)
 
     def _running(self) -> subprocess.Popen[bytes]:
         """QEMU. Raises SandboxError where it does not run."""
@@ -322,6 +493,7 @@ class Machine:
 
     def cut(self) -> None:
         """Take its power away."""
+        self._off = True
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -329,6 +501,7 @@ class Machine:
 
     def switch_off(self) -> None:
         """Have it end in an orderly way, all that it holds on its disk. Raises SandboxError."""
+        self._off = True
         self.run("poweroff", check=False)
         try:
             self._running().wait(BOOT_SECONDS)

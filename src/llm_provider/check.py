@@ -349,6 +349,11 @@ class _Checker:
                 f"{self.report.provider} does not tell over its API; "
                 "give --host-state, which has what its log told"
             )
+        if platform := log.get("platform"):
+            # vLLM has the whole model where it runs.
+            if platform != "cuda":
+                raise Failed(f"{self.report.provider} runs on {platform}")
+            return f"{self.report.provider} runs on {platform}"
         offloaded, total = log.get("layers_offloaded"), log.get("layers_total")
         devices = ", ".join(log.get("gpu_buffers") or ())
         seen = (

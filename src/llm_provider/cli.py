@@ -168,7 +168,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--host-state",
         metavar="FILE",
-        help="for --gpu with llama.cpp, whose API does not tell: what "
+        help="for --gpu with llama.cpp and vLLM, whose API does not tell: what "
         "module_utils/edge_llm_host.py printed on the host, - for standard input",
     )
     check.add_argument(

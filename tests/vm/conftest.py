@@ -36,7 +36,7 @@ class Board:
 
     @property
     def key(self) -> str:
-        return (FOLDER / f"keys/{vm.NAME}.key").read_text().strip()
+        return (FOLDER / f"keys/{vm.VM.name}.key").read_text().strip()
 
     def play(
         self,

@@ -204,6 +204,7 @@ def test_listeners(text: str, listeners: list[tuple[int, str, int]]) -> None:
             [("api", "0.0.0.0", 8000), ("api", "0.0.0.0", 8001)],
         ),
         ("0.0.0.0:8000->8000/udp", []),
+        ("0.0.0.0:many->8000/tcp, ->/tcp, a-b->c/tcp", []),
         ("8080/tcp", []),
         ("", []),
     ],
@@ -236,6 +237,7 @@ def test_docker_info_of_a_live_engine() -> None:
         "version": "20.10.24+dfsg1",
         "compose": None,
         "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
+        "no_raw": False,
         "error": None,
     }
 
@@ -243,7 +245,13 @@ def test_docker_info_of_a_live_engine() -> None:
 def test_docker_info_of_a_dead_engine() -> None:
     text = (FIXTURES / "docker-info-dead.json").read_text()
     complaint = "Cannot connect to the Docker daemon at unix:///run/none.sock."
-    dead: dict[str, Any] = {"running": False, "version": None, "compose": None, "runtimes": []}
+    dead: dict[str, Any] = {
+        "running": False,
+        "version": None,
+        "compose": None,
+        "runtimes": [],
+        "no_raw": False,
+    }
     assert host.parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
     # Docker before 23 says it in the answer.
     text = json.dumps({"ServerErrors": [complaint], "ClientInfo": {"Plugins": []}})
@@ -257,6 +265,7 @@ def test_docker_info_of_no_use(text: str) -> None:
         "version": None,
         "compose": None,
         "runtimes": [],
+        "no_raw": False,
         "error": "no answer within 10 seconds",
     }
 
@@ -273,6 +282,115 @@ def test_docker_info_of_no_use(text: str) -> None:
 def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
     text = json.dumps({"ServerVersion": "26.1.5", "ClientInfo": {"Plugins": [plugin]}})
     assert host.parse_docker_info(text)["compose"] == compose
+
+
+@pytest.mark.parametrize(
+    ("warnings", "no_raw"),
+    [
+        (["WARNING: DOCKER_INSECURE_NO_IPTABLES_RAW is set"], True),  # Docker 28.0.2 or newer
+        (["WARNING: No memory limit support", "WARNING: No swap limit support"], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: bool) -> None:
+    text = json.dumps({"ServerVersion": "28.5.2", "Warnings": warnings})
+    assert host.parse_docker_info(text)["no_raw"] is no_raw
+
+
+@pytest.mark.parametrize(
+    ("texts", "environment"),
+    [
+        (["[Service]\nEnvironment=A=1\n"], {"A": "1"}),
+        (['[Service]\nEnvironment="A=1 2" B=3\\\n  C=4\n'], {"A": "1 2", "B": "3", "C": "4"}),
+        # The later file wins, and an empty one forgets all.
+        (["Environment=A=1\n", "Environment=A=0\n"], {"A": "0"}),
+        (["Environment=A=1\n", "Environment=\nEnvironment=B=2\n"], {"B": "2"}),
+        (["#Environment=A=1\nEnvironmentFile=-/etc/default/docker\nExecStart=A=1\n"], {}),
+        (["Environment='A=1\n"], {"A": "1"}),
+        ([], {}),
+    ],
+)
+def test_unit_environment(texts: list[str], environment: dict[str, str]) -> None:
+    assert host.parse_unit_environment(texts) == environment
+
+
+@pytest.mark.parametrize(
+    ("text", "unattended"),
+    [
+        ('APT::Periodic::Unattended-Upgrade "1";\n', True),
+        ('apt::periodic::unattended-upgrade "7";\n', True),
+        ('APT::Periodic::Unattended-Upgrade "0";\n', False),
+        ('APT::Periodic::Unattended-Upgrade "";\n', False),
+        ('APT::Periodic {\n  Update-Package-Lists "1";\n  Unattended-Upgrade "1";\n};\n', True),
+        ('APT { Periodic { Unattended-Upgrade "1"; }; };\n', True),
+        ('// APT::Periodic::Unattended-Upgrade "1";\n', None),
+        ('# APT::Periodic::Unattended-Upgrade "1";\n', None),
+        ('/* APT::Periodic::Unattended-Upgrade "1";\n */', None),
+        (
+            'Acquire::http::Proxy "http://a:1"; APT::Periodic::Unattended-Upgrade "1"; // on\n',
+            True,
+        ),
+        ('Unattended-Upgrade::Allowed-Origins { "a:b"; };\n', None),
+        ('Unattended-Upgrade::Mail "root";\n', None),
+        ("", None),
+    ],
+)
+def test_unattended(text: str, unattended: bool | None) -> None:
+    assert host.parse_unattended(text) is unattended
+
+
+STATUS = """\
+Package: docker.io-doc
+Status: hold ok installed
+
+Package: docker-ce
+Status: hold ok installed
+Version: 5:27.5.1-1~ubuntu.22.04~jammy
+
+Package: docker.io
+Status: deinstall ok config-files
+Conffiles:
+ /etc/default/docker 58b0ba0c3ff7e3f9ad8a8ff8aa2e5e0b
+
+Package: containerd.io
+Essential: no
+Status: install ok installed
+
+Package: docker-compose
+
+Package: containerd
+Status: hold ok config-files
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "installed", "held"),
+    [
+        (STATUS, ["containerd.io", "docker-ce"], ["containerd", "docker-ce"]),
+        ("Package: containerd\nStatus: hold ok installed\n", ["containerd"], ["containerd"]),
+        ("", [], []),
+    ],
+)
+def test_packages(text: str, installed: list[str], held: list[str]) -> None:
+    assert host.parse_packages(text) == {"installed": installed, "held": held}
+
+
+@pytest.mark.parametrize(
+    ("names", "desktop"),
+    [
+        (["systemd", "Xorg", "gnome-shell", "gnome-session-b"], "gnome-shell"),
+        (["lightdm", "Xorg", "lxsession", "openbox"], "lxsession"),
+        (["kwin_wayland", "Xwayland", "plasmashell"], "plasmashell"),
+        (["kwin_x11"], "kwin_x11"),
+        (["labwc", "wf-panel-pi", "Xwayland", "lxsession-xdg-a"], "labwc"),
+        *([[name], name] for name in ("wayfire", "xfce4-session", "sway", "weston", "Xorg")),
+        (["systemd", "sshd", "dockerd", "", "gnome-keyring-d"], None),
+        ([], None),
+    ],
+)
+def test_desktop(names: list[str], desktop: str | None) -> None:
+    assert host.parse_desktop(names) == desktop
 
 
 @pytest.mark.parametrize(
@@ -325,7 +443,17 @@ def test_containers() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", "[]\n", "[]\nError: No such container: edge-llm-api-a\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]\n",
+        "[]\nError: No such container: edge-llm-api-a\n",
+        "null",
+        '[{"Name": "/a"}]',
+        "[1]",
+    ],
+)
 def test_no_containers(text: str) -> None:
     assert host.parse_containers(text) == {}
 
@@ -337,6 +465,8 @@ def test_no_containers(text: str) -> None:
         ("2026-11-22T17:43:10.250000000Z", 1795369390.25),
         ("0001-01-01T00:00:00Z", -62135596800.0),
         ("2026-11-22 17:43", None),
+        ("2026-13-22T17:43:10Z", None),
+        ("0000-01-01T00:00:00Z", None),
         ("", None),
     ],
 )
@@ -391,7 +521,18 @@ OLLAMA = stamped(
     'time=2026-09-20T04:26:58.365Z level=INFO source=llama_server.go:1362 msg="llama-server '
     'started in 6.02 seconds"',
 )
+# Before 2025.
+OLD = stamped(
+    "llm_load_tensors: offloaded 62/62 layers to GPU",
+    "llm_load_tensors:        CPU buffer size =   499.50 MiB",
+    "llm_load_tensors:      CUDA0 buffer size = 17284.05 MiB",
+    "llm_load_tensors:  CUDA_Host buffer size =   100.00 MiB",
+    "llm_load_tensors:      CUDA3 compute buffer size =   100.00 MiB",
+    "llama_kv_cache_init:      CUDA1 KV buffer size =   448.00 MiB",
+    "llama_new_context_with_model:      CUDA2 compute buffer size =   304.00 MiB",
+)
 VLLM = stamped(
+    "INFO 09-15 04:01:56 [__init__.py:216] Automatically detected platform cuda.",
     "(APIServer pid=1) INFO:     Started server process [1]",
     "(APIServer pid=1) INFO:     Waiting for application startup.",
     "(APIServer pid=1) INFO:     Application startup complete.",
@@ -399,15 +540,16 @@ VLLM = stamped(
 
 
 @pytest.mark.parametrize(
-    ("lines", "offloaded", "total", "buffers", "seconds"),
+    ("lines", "offloaded", "total", "buffers", "platform", "seconds"),
     [
-        (CUDA, 29, 29, ["CUDA0"], 10.5),
-        (PARTIAL, 4, 41, ["CUDA0", "CUDA1"], None),
-        (CPU_ONLY, 27, 27, [], None),
-        (OLLAMA, 31, 31, ["CUDA0"], 7.52),
-        (VLLM, None, None, [], 3.5),
-        (["garbage\n", "\n", "\x00 main: model loaded\n"], None, None, [], None),
-        ([], None, None, [], None),
+        (CUDA, 29, 29, ["CUDA0"], None, 10.5),
+        (PARTIAL, 4, 41, ["CUDA0", "CUDA1"], None, None),
+        (OLD, 62, 62, ["CUDA0"], None, None),
+        (CPU_ONLY, 27, 27, [], None, None),
+        (OLLAMA, 31, 31, ["CUDA0"], None, 7.52),
+        (VLLM, None, None, [], "cuda", 4.5),
+        (["garbage\n", "\n", "\x00 main: model loaded\n"], None, None, [], None, None),
+        ([], None, None, [], None, None),
     ],
 )
 def test_engine_log(
@@ -415,30 +557,42 @@ def test_engine_log(
     offloaded: int | None,
     total: int | None,
     buffers: list[str],
+    platform: str | None,
     seconds: float | None,
 ) -> None:
     assert host.parse_engine_log(lines, 86400.0) == {
         "layers_offloaded": offloaded,
         "layers_total": total,
         "gpu_buffers": buffers,
+        "platform": platform,
+        "gpu_said": [],
         "start_seconds": seconds,
     }
 
 
 @pytest.mark.parametrize(
-    ("name", "started", "seconds"),
+    ("name", "started", "said", "seconds"),
     [
-        ("engine-log-llamacpp-11669.txt", "2026-11-22T18:06:12.840854975Z", 1.81),
+        (
+            "engine-log-llamacpp-11669.txt",
+            "2026-11-22T18:06:12.840854975Z",
+            ["warning: no usable GPU found, --gpu-layers option will be ignored"],
+            1.81,
+        ),
         # Asked 29 seconds after it listened, which is not its start.
-        ("engine-log-ollama-0.34.txt", "2026-11-22T18:04:57.170566911Z", 1.03),
+        ("engine-log-ollama-0.34.txt", "2026-11-22T18:04:57.170566911Z", [], 1.03),
     ],
 )
-def test_real_logs_of_builds_without_a_gpu(name: str, started: str, seconds: float) -> None:
+def test_real_logs_of_builds_without_a_gpu(
+    name: str, started: str, said: list[str], seconds: float
+) -> None:
     lines = (FIXTURES / name).read_text().splitlines(keepends=True)
     assert host.parse_engine_log(lines, host.parse_time(started)) == {
         "layers_offloaded": None,
         "layers_total": None,
         "gpu_buffers": [],
+        "platform": None,
+        "gpu_said": said,
         "start_seconds": seconds,
     }
 

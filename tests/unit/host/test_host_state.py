@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import hashlib
 import json
 import os
@@ -24,6 +25,13 @@ PROJECT = Path(__file__).parents[3]
 
 def read(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
     return host.read_state(str(fake.root), system=str(fake.system), **arguments)
+
+
+def command(fake: FakeHost, name: str, script: str) -> None:
+    """Put a command on the host."""
+    path = fake.bin / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 def sha256(text: str) -> str:
@@ -48,16 +56,22 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert board["userland_bits"] in (32, 64)
     assert board["arch"] == os.uname().machine
     assert board["cpus"] == len(os.sched_getaffinity(0))
+    assert board["name"] == "Raspberry Pi 5"
+    assert board["boot"] == {"file": None, "file_words": [], "lines": 0, "words": []}
+    assert board["kernel"] == {"release": None, "memory_cgroup": None, "ip_nf_raw": None}
     # The deployment's folder does not exist yet; the disk it would be on does.
     assert board["disk"]["path"] == str(fake_host.base)
     assert 0 < board["disk"]["free"] <= board["disk"]["total"]
     assert state["docker"] == {
         "cli": False,
         "ce": False,
+        "packages": [],
         "running": False,
         "version": None,
         "compose": None,
         "runtimes": [],
+        "no_raw": False,
+        "containers": None,
         "error": "there is no docker command",
         "daemon_json": None,
         "daemon_json_error": None,
@@ -78,6 +92,8 @@ def test_bare_board(fake_host: FakeHost) -> None:
             "layers_offloaded": None,
             "layers_total": None,
             "gpu_buffers": [],
+            "platform": None,
+            "gpu_said": [],
             "start_seconds": None,
         },
     }
@@ -93,6 +109,7 @@ def test_jetson(fake_host: FakeHost) -> None:
     board = read(fake_host)["board"]
     assert board["kind"] == "jetson"
     assert board["model"] == "NVIDIA Jetson Orin NX"
+    assert board["name"] is None  # DMI's word for it, which may be another board's
     assert board["l4t"]["text"] == "36.4.3"
     assert board["nvidia_runtime"] == str(runtime)
 
@@ -141,6 +158,7 @@ def test_deployed(fake_host: FakeHost) -> None:
     state = read(fake_host)
     assert state["docker"]["running"] is True
     assert state["docker"]["version"] == "26.1.5"
+    assert state["docker"]["containers"] == 1
     assert state["ports"]["8000"] == {
         "addresses": ["0.0.0.0"],
         "process": None,
@@ -165,6 +183,8 @@ def test_deployed(fake_host: FakeHost) -> None:
         "layers_offloaded": 29,
         "layers_total": 29,
         "gpu_buffers": ["CUDA0"],
+        "platform": None,
+        "gpu_said": [],
         "start_seconds": 2.5,
     }
     calls = fake_host.log.read_text().splitlines()
@@ -198,6 +218,7 @@ def test_docker_that_is_dead(fake_host: FakeHost) -> None:
     assert state["docker"]["cli"] is True
     assert state["docker"]["running"] is False
     assert state["docker"]["error"] == "Is it running?"
+    assert state["docker"]["containers"] is None
     assert state["deployment"]["containers"] == {"engine": None, "api": None, "door": None}
 
 
@@ -210,6 +231,216 @@ def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - began < 5
     assert docker["running"] is False
     assert docker["error"] == "no answer within 0.3 seconds"
+
+
+def test_a_command_whose_children_hang(fake_host: FakeHost) -> None:
+    """They would hold its output open, and do what nobody waits for any more."""
+    late = fake_host.base / "late"
+    command(fake_host, "nvpmodel", f"(/bin/sleep 0.8; echo > {late}; exec /bin/sleep 60); echo no")
+    began = time.monotonic()
+    answer = host.run_together({"power": ["nvpmodel", "-q"]}, timeout=0.3)["power"]
+    assert answer == (None, "", "no answer within 0.3 seconds")
+    assert time.monotonic() - began < 5
+    time.sleep(0.8)
+    assert not late.exists()
+
+
+def test_only_a_pi_has_a_cmdline_txt(fake_host: FakeHost) -> None:
+    fake_host.write("boot/firmware/cmdline.txt", "cgroup_enable=memory\n")
+    fake_host.write("proc/cmdline", "quiet cgroup_no_v1=all systemd.unified_cgroup_hierarchy=0\n")
+    words = ["cgroup_no_v1=all", "systemd.unified_cgroup_hierarchy=0"]
+    boot = {"file": None, "file_words": [], "lines": 0, "words": words}
+    assert read(fake_host)["board"]["boot"] == boot
+
+
+def test_a_command_that_asks(fake_host: FakeHost) -> None:
+    command(
+        fake_host, "nvpmodel", "echo NV Power Mode: MAXN; echo 0; read -r answer || echo $answer"
+    )
+    began = time.monotonic()
+    power = read(fake_host)["board"]["power"]
+    assert time.monotonic() - began < 5
+    assert power == {"mode": "MAXN", "id": 0, "modes": {}}
+
+
+def test_a_command_for_another_machine(fake_host: FakeHost) -> None:
+    """It is there, and cannot be started."""
+    for name in ("nvidia-smi", "vcgencmd"):
+        program = fake_host.bin / name
+        program.write_bytes(b"\x7fELF of something else")
+        program.chmod(0o755)
+    board = read(fake_host)["board"]
+    assert board["gpus"] == []
+    assert board["throttled"] is None
+
+
+@pytest.mark.parametrize(
+    ("script", "gpus", "synchronised"),
+    [
+        ("echo NVIDIA RTX A6000, 49140, 48669", 1, None),
+        ("echo NVIDIA RTX A6000, 49140, 48669; exit 9", 0, None),
+        ("echo NVIDIA-SMI has failed because it could not communicate with the driver", 0, None),
+        ("echo yes", 0, True),
+        ("echo no", 0, False),
+        ("echo no; exit 1", 0, None),
+    ],
+)
+def test_answers(fake_host: FakeHost, script: str, gpus: int, synchronised: bool | None) -> None:
+    command(fake_host, "nvidia-smi", script)
+    command(fake_host, "timedatectl", script)
+    board = read(fake_host)["board"]
+    assert len(board["gpus"]) == gpus
+    assert board["time_synchronised"] is synchronised
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "container"),
+    [
+        ("run/systemd/container", "docker\n", True),
+        (".dockerenv", "", True),
+        ("run/.containerenv", "", True),
+        ("proc/1/environ", "PATH=/bin\0container=lxc\0HOME=/\0", True),
+        ("proc/1/environ", "PATH=/bin\0container=\0no_container=lxc\0", False),
+        ("etc/hostname", "container\n", False),
+    ],
+)
+def test_container(fake_host: FakeHost, path: str, text: str, container: bool) -> None:
+    fake_host.write(path, text)
+    assert read(fake_host)["board"]["container"] is container
+
+
+@pytest.mark.parametrize(
+    ("files", "unattended"),
+    [
+        ({"20auto-upgrades": "1"}, True),
+        ({"20auto-upgrades": "1", "99local": "0"}, False),
+        ({"20auto-upgrades": "0", "99local.conf": "1"}, True),
+        ({"20auto-upgrades.ucf-dist": "1", "20auto-upgrades~": "1", ".20auto": "1"}, False),
+        ({"50unattended-upgrades": None}, False),
+        ({"20auto-upgrades": "1", "50unattended-upgrades": None}, True),
+        ({"20auto-upgrades": "1", "../apt.conf": "0"}, False),
+        ({}, False),
+    ],
+)
+def test_unattended_upgrades(
+    fake_host: FakeHost, files: dict[str, str | None], unattended: bool
+) -> None:
+    for name, value in files.items():
+        text = (
+            "// nothing\n" if value is None else f'APT::Periodic::Unattended-Upgrade "{value}";\n'
+        )
+        fake_host.write(f"etc/apt/apt.conf.d/{name}", text)
+    assert read(fake_host)["board"]["upgrades"]["unattended"] is unattended
+
+
+def test_packages_of_docker(fake_host: FakeHost) -> None:
+    fake_host.write(
+        "var/lib/dpkg/status",
+        "Package: docker.io\nStatus: hold ok installed\n\n"
+        "Package: containerd\nStatus: install ok installed\n",
+    )
+    state = read(fake_host)
+    assert state["docker"]["packages"] == ["containerd", "docker.io"]
+    assert state["board"]["upgrades"]["held"] == ["docker.io"]
+
+
+DROP_IN = '[Service]\nEnvironment="DOCKER_INSECURE_NO_IPTABLES_RAW={}"\n'
+
+
+@pytest.mark.parametrize(
+    ("info", "drop_ins", "no_raw"),
+    [
+        # One that runs tells what it has, whatever its files say for its next start.
+        ({"ServerVersion": "28.5.2", "Warnings": [f"WARNING: {host.NO_RAW} is set"]}, [], True),
+        ({"ServerVersion": "28.5.2", "Warnings": []}, ["1"], False),
+        ({}, ["1"], True),
+        ({}, ["0", "1"], True),
+        ({}, ["1", "0"], False),
+        ({}, ["yes"], False),
+        ({}, [], False),
+    ],
+)
+def test_no_raw(
+    fake_host: FakeHost, info: dict[str, Any], drop_ins: list[str], no_raw: bool
+) -> None:
+    fake_host.docker(info=fake_host.answer("info", info))
+    for number, value in enumerate(drop_ins):
+        fake_host.write(f"etc/systemd/system/docker.service.d/{number}.conf", DROP_IN.format(value))
+    assert read(fake_host)["docker"]["no_raw"] is no_raw
+
+
+def test_temperature_of_zones_that_fail(fake_host: FakeHost) -> None:
+    fake_host.write("sys/class/thermal/thermal_zone0/temp", "41000\n")  # without a type
+    fake_host.write("sys/class/thermal/thermal_zone1/type", "gpu-thermal\n")  # without power
+    (fake_host.system / "sys/class/thermal/thermal_zone2/temp").mkdir(parents=True)
+    fake_host.write("sys/class/thermal/thermal_zone3/temp", "40500\n")
+    assert read(fake_host)["board"]["temperature"] == 41.0
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "swaps", "total", "zram"),
+    [
+        ("SwapTotal: 0 kB\n", None, 0, 0),
+        ("SwapTotal: 1024 kB\n", None, 1048576, None),
+        ("", None, None, None),
+        ("SwapTotal: 9 kB\n", "Filename Type Size Used Priority\n/a\\040b file 2 0 -2\n", 2048, 0),
+        ("", "no swaps\n", None, None),
+    ],
+)
+def test_swap(
+    fake_host: FakeHost, meminfo: str, swaps: str | None, total: int | None, zram: int | None
+) -> None:
+    fake_host.write("proc/meminfo", meminfo)
+    if swaps is not None:
+        fake_host.write("proc/swaps", swaps)
+    board = read(fake_host)["board"]
+    assert (board["swap_total"], board["zram_total"]) == (total, zram)
+
+
+@pytest.mark.parametrize(
+    ("release", "config", "packed", "modules", "answer"),
+    [
+        ("6.1.0-rpi6", "CONFIG_IP_NF_RAW=m", b"", True, True),
+        ("6.1.0-rpi6", "# CONFIG_IP_NF_RAW is not set", b"", True, False),
+        # The kernel's own word is heard first, and only when it is one.
+        ("6.1.0-rpi6", "", gzip.compress(b"CONFIG_IP_NF_RAW=y\n", mtime=0), False, True),
+        (
+            "6.1.0-rpi6",
+            "CONFIG_IP_NF_RAW=m",
+            gzip.compress(b"CONFIG_IP_NF_NAT=y\n", mtime=0),
+            True,
+            False,
+        ),
+        (
+            "6.1.0-rpi6",
+            "CONFIG_IP_NF_RAW=m",
+            gzip.compress(b"not a configuration", mtime=0),
+            False,
+            True,
+        ),
+        ("6.1.0-rpi6", "", gzip.compress(b"CONFIG_IP_NF_RAW=y\n", mtime=0)[:-9], True, True),
+        ("6.1.0-rpi6", "", b"\x1f\x8b\x08", False, False),
+        ("6.1.0-rpi6", "", b"", None, None),
+        # Not a name of a file below /boot.
+        ("6.1/../../config", "CONFIG_IP_NF_RAW=m", b"", True, None),
+    ],
+)
+def test_ip_nf_raw(
+    fake_host: FakeHost,
+    release: str,
+    config: str,
+    packed: bytes,
+    modules: bool | None,
+    answer: bool | None,
+) -> None:
+    fake_host.write("proc/sys/kernel/osrelease", f"{release}\n")
+    fake_host.write("boot/config-6.1.0-rpi6", f"{config}\n")
+    (fake_host.system / "proc/config.gz").write_bytes(packed)
+    if modules is not None:
+        name = "iptable_raw" if modules else "iptable_nat"
+        fake_host.write("lib/modules/6.1.0-rpi6/modules.dep", f"kernel/net/{name}.ko:\n")
+        fake_host.write("lib/modules/6.1.0-rpi6/modules.builtin", "kernel/fs/ext4.ko\n")
+    assert read(fake_host)["board"]["kernel"]["ip_nf_raw"] is answer
 
 
 def test_port_of_a_process() -> None:

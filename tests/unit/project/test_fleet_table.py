@@ -16,6 +16,7 @@ HOST: dict[str, Any] = {
         "provider": "llamacpp",
         "model": {"name": "smoke", "shape": {"layers": 1}},
         "environment": {"CTX_SIZE": 4096, "PARALLEL": 4},
+        "traps": {"notices": []},
     },
     "verify_engine_log": {
         "layers_offloaded": 29,

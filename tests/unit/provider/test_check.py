@@ -386,6 +386,7 @@ async def test_white_space_around_an_answer_does_not_count(server: Scripted) -> 
             {"gpu": True, "engine_log": {"layers_offloaded": None, "layers_total": None}},
             "none of an unknown number of layers offloaded, with model buffers on no GPU",
         ),
+        ("gpu", {}, {"gpu": True, "engine_log": {"platform": "cpu"}}, "llamacpp runs on cpu"),
     ],
 )
 async def test_each_check_fails_and_says_why(
@@ -433,6 +434,7 @@ async def test_ollama_may_name_the_model_with_its_tag(server: Scripted) -> None:
     [
         (1.0, None, "all of the model in the GPU's memory"),
         (None, FULL, "29 of 29 layers offloaded, with model buffers on CUDA0"),
+        (None, {"platform": "cuda"}, "llamacpp runs on cuda"),
     ],
 )
 async def test_a_model_on_the_gpu(

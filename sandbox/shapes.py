@@ -1,0 +1,74 @@
+"""Writes models of a given shape with random weights: they say nothing, and take memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from sandbox.smoke_model import Chain, words
+
+CONTEXT = 32768
+
+
+def write(path: Path, shape: Mapping[str, int]) -> None:
+    """Write a llama of the shape (as models.yml has shapes) as a GGUF file with F16 weights.
+
+    The same shape gives the same bytes. The vocabulary must have room for the chain models'.
+    """
+    random = np.random.default_rng(0)
+    chain = Chain("shape", words("random weights"))
+    vocabulary = chain.vocabulary()
+    vocabulary += [
+        (f"word{n}", gguf.TokenType.NORMAL) for n in range(shape["vocabulary"] - len(vocabulary))
+    ]
+    width, size = shape["embedding"], shape["head_size"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("shape")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_vocab_size(shape["vocabulary"])
+    writer.add_context_length(shape["context_trained"])
+    writer.add_embedding_length(width)
+    writer.add_block_count(shape["layers"])
+    writer.add_feed_forward_length(shape["feed_forward"])
+    writer.add_head_count(shape["heads"])
+    writer.add_head_count_kv(shape["kv_heads"])
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    writer.add_rope_dimension_count(size)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([word for word, _ in vocabulary])
+    writer.add_token_scores([0.0] * len(vocabulary))
+    writer.add_token_types([kind for _, kind in vocabulary])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(chain.template)
+
+    def tensor(name: str, rows: int, columns: int) -> None:
+        values = random.standard_normal((rows, columns), dtype=np.float32) * 0.02
+        writer.add_tensor(name, values.astype(np.float16))
+
+    ones = np.ones(width, dtype=np.float32)
+    tensor("token_embd.weight", shape["vocabulary"], width)
+    writer.add_tensor("output_norm.weight", ones)
+    tensor("output.weight", shape["vocabulary"], width)
+    for layer in range(shape["layers"]):
+        block = f"blk.{layer}"
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"{block}.{norm}.weight", ones)
+        tensor(f"{block}.attn_q.weight", shape["heads"] * size, width)
+        tensor(f"{block}.attn_k.weight", shape["kv_heads"] * size, width)
+        tensor(f"{block}.attn_v.weight", shape["kv_heads"] * size, width)
+        tensor(f"{block}.attn_output.weight", width, shape["heads"] * size)
+        tensor(f"{block}.ffn_gate.weight", shape["feed_forward"], width)
+        tensor(f"{block}.ffn_up.weight", shape["feed_forward"], width)
+        tensor(f"{block}.ffn_down.weight", width, shape["feed_forward"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
