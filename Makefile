@@ -61,7 +61,7 @@ lint: ## every linter
 	ruff check . && ruff format --check .
 	mypy --strict src sandbox filter_plugins library module_utils action_plugins callback_plugins scripts tests
 	yamllint --strict .
-	shellcheck scripts/venv .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime
+	shellcheck scripts/venv .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/traps/{nvpmodel,jetson_clocks,swapoff,python3}
 	ansible-lint
 
 unit: ## unit tests

@@ -146,10 +146,10 @@ class Found:
             )
             return
         if asked not in modes:
-            close = difflib.get_close_matches(str(asked), modes, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            close = difflib.get_close_matches(str(asked).upper(), modes, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
             self.problems.append(
-                f"board_power_mode is {asked!r};{hint} Accepted are: {', '.join(sorted(modes))}."
+                f"board_power_mode is {asked!r}{hint}; accepted are: {', '.join(sorted(modes))}."
             )
             return
         if power["mode"] != asked:

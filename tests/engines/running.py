@@ -314,6 +314,8 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) 
                 words.append(f"--volume={place_}:{volume['target']}:ro")
         elif key == "shm_size":
             words.append(f"--shm-size={value}")
+        elif key == "mem_limit":
+            words.append(f"--memory={value}")
         elif key == "entrypoint":
             words.append(f"--entrypoint={value[0]}")
         else:

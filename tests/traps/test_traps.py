@@ -1,0 +1,332 @@
+"""Boards' traps on boards: mended where that is allowed, named where it is not.
+
+tests/unit/plan/test_traps.py has tables of what is decided; here the decisions reach a host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+import testinfra
+
+from tests.playing import ENVIRONMENT, ROOT, message
+
+INVENTORIES = ("-i", "inventories/sandbox", "-i", "tests/traps/hosts.yml")
+CMDLINE = "/boot/firmware/cmdline.txt"
+OFF = "cgroup_disable=memory"
+ON = "cgroup_enable=memory"
+
+
+def run(host: str, *words: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run site.yml's mending of the boards, and what always comes before it."""
+    given = ["-e", json.dumps(variables), "--tags", "board", *words]
+    return subprocess.run(
+        ["ansible-playbook", *INVENTORIES, "--limit", host, *given, "site.yml"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT,
+    )  # fmt: skip
+
+
+def changed(done: subprocess.CompletedProcess[str]) -> int:
+    """How many tasks of a run that went well changed something."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "unreachable=" in line]
+    return int(line.partition("changed=")[2].split()[0])
+
+
+def plan_table(host: str, **variables: object) -> str:
+    """What `make plan` prints."""
+    done = subprocess.run(
+        ["ansible-playbook", *INVENTORIES, "--limit", host, "-e", json.dumps(variables),
+         "playbooks/plan.yml"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=100, env=ENVIRONMENT,
+    )  # fmt: skip
+    return message(done)
+
+
+def board(name: str) -> Any:
+    return testinfra.get_host(f"docker://test-{name}")
+
+
+@pytest.fixture(scope="module")
+def jetson() -> Any:
+    return board("trap-01")
+
+
+@pytest.fixture(scope="module")
+def pi() -> Any:
+    return board("trap-02")
+
+
+# A Raspberry Pi's memory cgroup
+
+
+def test_memory_cgroup(pi: Any) -> None:
+    before = pi.file(CMDLINE).content_string
+    assert ON not in before
+
+    done = run("trapped-pi", "--check", "--diff")
+    assert changed(done) > 0
+    assert f"+{before.strip()} {ON}" in done.stdout
+    assert pi.file(CMDLINE).content_string == before, "a check run changes nothing"
+    table = plan_table("trapped-pi")
+    assert "to be mended: the kernel's memory cgroup, in its command line" in table
+    assert "note: containers' memory is limited from the next start on: board_reboot: true" in table
+
+    boot = pi.check_output("cat /proc/sys/kernel/random/boot_id")
+    assert changed(run("trapped-pi")) > 0
+    assert pi.file(CMDLINE).content_string == f"{before.strip()} {ON}\n"
+    (backup,) = pi.check_output(f"ls {CMDLINE}.*").split()
+    assert pi.file(backup).content_string == before
+    assert pi.check_output("cat /proc/sys/kernel/random/boot_id") == boot, "nobody allowed it"
+    done = run("trapped-pi")
+    assert changed(done) == 0
+    assert "to be mended" not in plan_table("trapped-pi")
+
+    done = run("trapped-pi", board_reboot=True)
+    assert changed(done) > 0
+    assert pi.check_output("cat /proc/sys/kernel/random/boot_id") != boot
+    assert changed(run("trapped-pi", board_reboot=True)) == 0, "once is enough"
+    assert "note:" not in plan_table("trapped-pi")
+
+
+def test_what_turns_the_memory_cgroup_off_is_taken_out(pi: Any) -> None:
+    words = "console=tty1 rootwait"
+    pi.run_test(f"echo '{ON} {words} {OFF}' > {CMDLINE}")
+    subprocess.run(["docker", "restart", "test-trap-02"], check=True, capture_output=True)
+    assert changed(run("trapped-pi")) > 0
+    assert pi.file(CMDLINE).content_string == f"{words} {ON}\n".replace("  ", " ").lstrip()
+
+
+def test_a_reboot_that_does_not_help_is_told(pi: Any) -> None:
+    """A kernel without the memory cgroup, whatever its command line says."""
+    pi.run_test(f"echo rootwait > {CMDLINE}")
+    # The firmware of this board reads another file.
+    init = "/usr/local/share/edge-llm-sandbox/firmware"
+    pi.run_test(f"echo rootwait > {init}")
+    subprocess.run(["docker", "restart", "test-trap-02"], check=True, capture_output=True)
+    try:
+        done = run("trapped-pi", board_reboot=True)
+    finally:
+        pi.run_test(f"rm {init}")
+    assert done.returncode == 2
+    assert (
+        "trapped-pi: the kernel's memory cgroup: still not as asked after a reboot; the kernel was"
+        f" started with: {OFF}." in message(done)
+    )
+
+
+def test_a_command_line_of_two_lines_is_not_touched(pi: Any) -> None:
+    text = "console=tty1\nrootwait\n"
+    pi.run_test(f"printf '{text}' > {CMDLINE}")
+    subprocess.run(["docker", "restart", "test-trap-02"], check=True, capture_output=True)
+    done = run("trapped-pi")
+    assert done.returncode == 2
+    assert (
+        f"trapped-pi: {CMDLINE} has 2 lines, and the firmware reads one; make one of them."
+        in message(done)
+    )
+    assert pi.file(CMDLINE).content_string == text
+
+
+# A Jetson's power
+
+
+def mode(jetson: Any) -> str:
+    return str(jetson.check_output("nvpmodel -q").splitlines()[0].partition(": ")[2])
+
+
+def test_power_mode_by_name(jetson: Any) -> None:
+    assert mode(jetson) == "25W"
+    done = run("trapped-jetson", "--check", board_power_mode="MAXN")
+    assert changed(done) > 0
+    assert "Would set the power mode to MAXN." in message(done)
+    assert mode(jetson) == "25W"
+    assert "to be mended: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
+    assert changed(run("trapped-jetson", board_power_mode="MAXN")) > 0
+    assert mode(jetson) == "MAXN"
+    assert changed(run("trapped-jetson", board_power_mode="MAXN")) == 0
+
+
+def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
+    boot = jetson.check_output("cat /proc/sys/kernel/random/boot_id")
+    done = run("trapped-jetson", board_power_mode="15W")
+    assert changed(done) == 0
+    assert (
+        "trapped-jetson: the power mode 15W takes a reboot: board_reboot: true allows it. The board"
+        " goes on with MAXN." in message(done)
+    )
+    assert mode(jetson) == "MAXN"
+    assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") == boot
+    done = run("trapped-jetson", board_power_mode="15W", board_reboot=True, board_reboot_delay=5)
+    assert changed(done) > 0
+    assert mode(jetson) == "15W"
+    assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") != boot
+
+
+def test_a_power_mode_that_does_not_come_into_force(jetson: Any) -> None:
+    before = mode(jetson)
+    done = run("trapped-jetson", board_power_mode="MAXN_SUPER")
+    assert done.returncode == 2
+    assert (
+        "trapped-jetson: board_power_mode is MAXN_SUPER, and nvpmodel tells of"
+        f" {before} after it was set." in message(done)
+    )
+
+
+def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
+    done = run("trapped-jetson", board_power_mode="maxn")
+    assert done.returncode == 2
+    assert (
+        "trapped-jetson: board_power_mode is 'maxn' (did you mean MAXN?); accepted are: 15W, 25W,"
+        " MAXN, MAXN_SUPER." in message(done)
+    )
+
+
+def test_clocks(jetson: Any) -> None:
+    marks = ("/run/jetson_clocks", "/etc/systemd/system/edge-llm-clocks.service")
+    assert changed(run("trapped-jetson", "--check", board_clocks=True)) > 0
+    assert not any(jetson.file(mark).exists for mark in marks)
+    assert changed(run("trapped-jetson", board_clocks=True)) > 0
+    assert all(jetson.file(mark).exists for mark in marks)
+    assert jetson.service("edge-llm-clocks").is_enabled
+    assert changed(run("trapped-jetson", board_clocks=True)) == 0
+    assert changed(run("trapped-jetson", board_clocks=False)) > 0
+    assert not jetson.file(marks[1]).exists
+    assert changed(run("trapped-jetson", board_clocks=False)) == 0
+
+
+def test_fan(jetson: Any) -> None:
+    conf, followed = "/etc/nvfancontrol.conf", "/var/lib/nvfancontrol/status"
+    before = jetson.file(conf).content_string
+    assert "quiet" in jetson.file(followed).content_string
+    done = run("trapped-jetson", "--check", "--diff", board_fan="cool")
+    assert changed(done) > 0
+    assert jetson.file(conf).content_string == before
+    assert changed(run("trapped-jetson", board_fan="cool")) > 0
+    assert jetson.file(conf).content_string == before.replace("quiet", "cool")
+    assert "cool" in jetson.file(followed).content_string
+    (backup,) = jetson.check_output(f"ls {conf}.*").split()
+    assert jetson.file(backup).content_string == before
+    assert changed(run("trapped-jetson", board_fan="cool")) == 0
+
+
+def test_compressed_swap(jetson: Any) -> None:
+    assert "1,903 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
+    assert changed(run("trapped-jetson", "--check", board_zram=False)) > 0
+    assert "zram" in jetson.file("/proc/swaps").content_string
+    assert changed(run("trapped-jetson", board_zram=False)) > 0
+    assert "zram" not in jetson.file("/proc/swaps").content_string
+    assert not jetson.service("nvzramconfig").is_enabled
+    assert changed(run("trapped-jetson", board_zram=False)) == 0
+
+
+# Docker on a kernel without a raw table
+
+
+def test_docker_to_be_installed_is_told_first(jetson: Any) -> None:
+    told = jetson.file("/etc/systemd/system/docker.service.d/edge-llm.conf")
+    assert "Environment=DOCKER_INSECURE_NO_IPTABLES_RAW=1\n" in told.content_string
+    assert told.mode == 0o644
+
+
+@pytest.fixture
+def rawless() -> Any:
+    """jetson-01, where Docker runs, with unattended upgrades and without a raw table."""
+    host = board("jetson-01")
+    upgrades = "/etc/apt/apt.conf.d/20auto-upgrades"
+    host.run_test(f"echo 'APT::Periodic::Unattended-Upgrade \"1\";' > {upgrades}")
+    host.run_test("printf '# CONFIG_IP_NF_RAW is not set\\n' | gzip > /run/config.gz")
+    if host.file("/proc/config.gz").exists:
+        host.run_test("mount --bind /run/config.gz /proc/config.gz")
+        undo = "umount /proc/config.gz"
+    else:
+        host.run_test("mkdir -p /boot && zcat /run/config.gz > /boot/config-$(uname -r)")
+        undo = "rm /boot/config-*"
+    yield host
+    host.check_output(undo)
+    host.check_output(f"rm {upgrades}")
+    host.run("apt-mark showhold | xargs apt-mark unhold")
+
+
+def test_docker_that_runs_is_started_anew() -> None:
+    """Debian's Docker is older than the trap: the plan is told of one that has it."""
+    host = board("jetson-01")
+    plan = plans("jetson-01", "site.yml", "--tags", "board")["jetson-01"]
+    plan["traps"]["fixes"] = {"no_raw": True}
+    conf = "/etc/systemd/system/docker.service.d/edge-llm.conf"
+    environment = "tr '\\0' '\\n' < /proc/$(pidof dockerd)/environ"
+    assert changed(run("jetson-01", "--check", board_plan=plan)) > 0
+    assert not host.file(conf).exists
+    assert "IPTABLES_RAW" not in host.check_output(environment)
+    try:
+        assert changed(run("jetson-01", board_plan=plan)) > 0
+        assert "DOCKER_INSECURE_NO_IPTABLES_RAW=1" in host.check_output(environment).split()
+        seen = plans("jetson-01", "site.yml", "--check")["jetson-01"]
+        assert seen["engine"]["published"] is False
+    finally:
+        host.check_output(f"rm {conf} && systemctl daemon-reload && systemctl restart docker")
+
+
+def test_an_older_docker_is_held(rawless: Any) -> None:
+    assert rawless.check_output("apt-mark showhold") == ""
+    assert changed(run("jetson-01", "--check")) > 0
+    assert rawless.check_output("apt-mark showhold") == ""
+    started = rawless.check_output("systemctl show -p ActiveEnterTimestamp docker")
+    assert changed(run("jetson-01")) > 0
+    assert "docker.io" in rawless.check_output("apt-mark showhold").split()
+    assert rawless.check_output("systemctl show -p ActiveEnterTimestamp docker") == started
+    assert changed(run("jetson-01")) == 0
+
+
+# A Python that is too old
+
+
+def test_an_older_python() -> None:
+    host = board("trap-03")
+    done = run("old-python")
+    assert done.returncode == 2
+    assert (
+        "old-python: the host's python3 is 3.6.9, and 3.8 or newer is needed there;"
+        " board_python_install: true has python3.8 installed from the system's archive beside it,"
+        " or set ansible_python_interpreter to one that is there." in message(done)
+    )
+    assert not host.file("/usr/bin/python3.8").exists
+    done = run("old-python", "--check", board_python_install=True)
+    assert done.returncode == 2
+    assert "old-python: would install python3.8 beside python3 3.6.9" in message(done)
+    assert not host.file("/usr/bin/python3.8").exists
+    assert run("old-python", board_python_install=True).returncode == 0
+    assert host.file("/usr/bin/python3.8").exists
+    assert host.check_output("python3 --version") == "Python 3.6.9"
+    # It is found again without being installed again.
+    assert changed(run("old-python")) == 0
+
+
+# The plan
+
+
+def plans(limit: str, *words: str) -> dict[str, Any]:
+    """Host -> what a playbook decided, by what its tasks handed on."""
+    done = subprocess.run(
+        ["ansible-playbook", *INVENTORIES, "--limit", limit, *words],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "SANDBOX": "test"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {}
+    for play in json.loads(done.stdout[done.stdout.index("{") :])["plays"]:
+        for task in play["tasks"]:
+            for host, result in task["hosts"].items():
+                if "board_plan" in result.get("ansible_facts", {}):
+                    found[host] = result["ansible_facts"]["board_plan"]
+    return found
+
+
+def test_plan_and_check_agree_on_clean_hosts() -> None:
+    checked = plans("clean,old-python", "site.yml", "--check")
+    assert set(checked) == {"clean", "old-python"}
+    assert plans("clean,old-python", "playbooks/plan.yml") == checked
