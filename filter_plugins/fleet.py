@@ -27,11 +27,19 @@ def _seconds(value: float | None) -> str:
 
 
 def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
-    """A host's cells, in the order of COLUMNS, and the reply or the reason why there is none.
+    """A host's cells, in the order of COLUMNS; the reply, or the reason why there is none, and what
+    is to be known of the host.
 
     `host` is its hostvars after the verify role: board_plan, verify_report, verify_engine_log and
     what a change left: stack_change, or rollout_failure, or rollout_held_back.
     """
+    cells, said = _row(host)
+    plan = host.get("board_plan") or {"problems": [True]}
+    notices = [] if plan["problems"] else plan["traps"]["notices"]
+    return cells, "\n".join([said, *(f"note: {notice}" for notice in notices)])
+
+
+def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     name = str(host["inventory_hostname"])
     plan = host.get("board_plan")
     if not plan or plan["problems"]:
@@ -65,7 +73,6 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     lines = [str(report["answer"]).strip()]
     if told := (host.get("stack_change") or {}).get("told"):
         lines.append(change_line(told))
-    lines += [f"note: {notice}" for notice in plan["traps"]["notices"]]
     return cells, "\n".join(lines)
 
 

@@ -206,7 +206,8 @@ class Found:
             self.notices.append(
                 f"the board has {board['temperature']:.0f} °C, at which it slows itself down."
             )
-        if board["time_synchronised"] is False:
+        # A container has its host's clock.
+        if board["time_synchronised"] is False and not board["container"]:
             self.notices.append(
                 "the clock is not synchronised: certificates and times in logs may be wrong;"
                 " `timedatectl set-ntp true` on the host."

@@ -161,7 +161,7 @@ def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
     )
     assert mode(jetson) == "MAXN"
     assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") == boot
-    done = run("trapped-jetson", board_power_mode="15W", board_reboot=True, board_reboot_delay=5)
+    done = run("trapped-jetson", board_power_mode="15W", board_reboot=True)
     assert changed(done) > 0
     assert mode(jetson) == "15W"
     assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") != boot

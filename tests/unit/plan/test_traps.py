@@ -334,6 +334,11 @@ def test_what_is_well_or_not_known_is_not_named(
     assert nothing(told(changed(pi, path, value)))
 
 
+def test_a_container_has_its_hosts_clock(pi: dict[str, Any]) -> None:
+    pi["board"] |= {"time_synchronised": False, "container": True}
+    assert nothing(told(pi))
+
+
 def test_held_packages_are_safe_from_unattended_upgrades(pi: dict[str, Any]) -> None:
     pi["board"]["upgrades"] = {"unattended": True, "held": ["containerd", "docker.io"]}
     assert nothing(told(pi))
