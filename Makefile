@@ -15,7 +15,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify plan lock lint unit engines molecule test test-vllm test-vm bench
+.PHONY: help up down chat env status verify plan lock lint unit engines molecule test test-vllm test-vm test-arm64 bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,12 @@ test-vm: ## a virtual machine as a board, and its power cut at every write of a 
 	@scripts/venv dev
 	@python -m sandbox vm
 	pytest -q -s tests/vm
+
+test-arm64: ## emulated arm64 boards, a Raspberry Pi and a Jetson by their device trees: an hour or two
+	@scripts/venv dev
+	@python -m sandbox images
+	@python -m sandbox arm64
+	pytest -q -s tests/arm64
 
 bench: ## what the chat API costs over the engine alone, a change its clients, and weights the line outside
 	@scripts/venv dev

@@ -30,13 +30,18 @@ PROMPT = "Are you there?"
 
 @dataclass
 class Board:
-    """The virtual board, with what its clients know."""
+    """A virtual board, with what its clients know."""
 
     machine: vm.Machine
+    inventory: str = "tests/vm/hosts.yml"
+
+    @property
+    def name(self) -> str:
+        return self.machine.made.kind.name
 
     @property
     def key(self) -> str:
-        return (FOLDER / f"keys/{vm.VM.name}.key").read_text().strip()
+        return (self.machine.folder / f"keys/{self.name}.key").read_text().strip()
 
     def play(
         self,
@@ -47,8 +52,8 @@ class Board:
         lines = []
         with subprocess.Popen(
             [
-                *("timeout", "1800", "ansible-playbook", "-i", "tests/vm/hosts.yml"),
-                *("-e", json.dumps(variables or {}), "site.yml"),
+                *("timeout", "1800", "ansible-playbook", "-i", self.inventory),
+                *("--limit", self.name, "-e", json.dumps(variables or {}), "site.yml"),
             ],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=os.environ | {"ANSIBLE_FORCE_COLOR": "false"},
