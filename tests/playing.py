@@ -35,8 +35,8 @@ def play(
 
 
 def message(done: subprocess.CompletedProcess[str]) -> str:
-    """What the run printed, as one line of words."""
-    return " ".join(done.stdout.split())
+    """What the run printed, as one line of words, a quoted quote as what it stands for."""
+    return " ".join(done.stdout.split()).replace("''", "'")
 
 
 def images() -> dict[str, str]:

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import importlib
 import ipaddress
+import json
 import os
 import platform
 import re
@@ -27,7 +28,10 @@ from filter_plugins.distribution import weights
 from filter_plugins.plan import deployment_plan
 from module_utils.edge_llm_models import place
 from sandbox import docker, images, models, smoke_model, source
+from sandbox.images import content_tag
 from sandbox.instance import CACHE, ROOT
+from sandbox.shapes import CONTEXT
+from sandbox.shapes import write as write_shape
 from tests.unit.plan.conftest import JETSON
 from tests.unit.project.test_templates import compose, env
 
@@ -37,6 +41,22 @@ CHAINS = {
     chain.name: chain
     for chain in (smoke_model.SMOKE, smoke_model.TOOLS, smoke_model.UNICODE, smoke_model.ENDLESS)
 }
+_SHAPE = {"context_trained": CONTEXT, "vocabulary": 4096, "head_size": 64}
+SHAPES: dict[str, dict[str, int]] = {
+    "grouped": _SHAPE
+    | {"layers": 16, "embedding": 512, "heads": 8, "kv_heads": 2, "feed_forward": 1536},
+    "ungrouped": _SHAPE
+    | {"layers": 8, "embedding": 768, "heads": 12, "kv_heads": 12, "feed_forward": 2048},
+    "wordy": _SHAPE
+    | {"layers": 4, "embedding": 256, "heads": 4, "kv_heads": 2, "feed_forward": 1024}
+    | {"vocabulary": 131072},
+    "deep": _SHAPE
+    | {"layers": 48, "embedding": 256, "heads": 4, "kv_heads": 4, "feed_forward": 768},
+    "wide": _SHAPE
+    | {"layers": 2, "embedding": 2048, "heads": 16, "kv_heads": 4, "feed_forward": 5632}
+    | {"head_size": 128},
+}
+"""Models with random weights that differ in what the memory of serving them depends on."""
 REAL = "smollm2-135m"
 MODELS = (*CHAINS, REAL)
 READY_SECONDS = 300.0
@@ -129,14 +149,22 @@ class Container:
 
     provider: ClassVar[str]
 
-    def __init__(self, model: str, context: int, parallel: int) -> None:
+    def __init__(self, model: str, context: int, parallel: int, **settings: object) -> None:
         self.model, self.context, self.parallel = model, context, parallel
         self.name = f"{_PREFIX}{self.provider}-{model}-{parallel}x{context}"
         address = f"{_host()}:{free_port()}"
         self.base_url = f"http://{address}"
-        catalogues = _catalogues()
+        catalogues = _catalogues(*({model} & SHAPES.keys()))
         self.weights(catalogues["models"][model])
-        plan = _plan(self.provider, self.image(), model, context, parallel, catalogues)
+        given = {
+            "llm_provider": self.provider,
+            "llm_model": model,
+            "llm_image": self.image(),
+            "llm_context_size": context,
+            "llm_parallel": parallel,
+            **settings,
+        }
+        self.plan = plan = _plan(given, catalogues)
         self.key_file = _key() if plan["engine"]["key"] else None
         if plan["provider"] == "ollama":
             _offer(plan["model"])
@@ -201,15 +229,17 @@ def missing() -> str | None:
     return None
 
 
-def _catalogues() -> dict[str, Any]:
-    """The project's, with the chain models of the tests among the models."""
+def _catalogues(*shapes: str) -> dict[str, Any]:
+    """The project's, with the chain models of the tests among the models, and some of SHAPES."""
     merged: dict[str, Any] = {}
     for name in ("settings", "models", "engines", "boards"):
         merged |= yaml.safe_load((ROOT / f"{name}.yml").read_text(encoding="utf-8"))
     smoke = merged["models"][smoke_model.SMOKE.name]
-    for name in CHAINS.keys() - merged["models"].keys():
+    for name in [*(CHAINS.keys() - merged["models"].keys()), *shapes]:
         entry = copy.deepcopy(smoke)
-        file = _chain_file(name)
+        if name in SHAPES:
+            entry["shape"] = SHAPES[name]
+        file = _shape_file(name) if name in SHAPES else _chain_file(name)
         entry["gguf"]["files"] = [
             {
                 "file": file.name,
@@ -234,14 +264,19 @@ def _chain_file(name: str) -> Path:
     return file
 
 
-def _plan(
-    provider: str,
-    reference: str,
-    model: str,
-    context: int,
-    parallel: int,
-    catalogues: dict[str, Any],
-) -> dict[str, Any]:
+def _shape_file(name: str) -> Path:
+    """A model of a shape, written where it is not there as this writer writes it."""
+    writer = Path(write_shape.__code__.co_filename).read_bytes()
+    tag = content_tag({"writer": writer}, json.dumps(SHAPES[name]))
+    file = HOME / "models" / f"{name}-{tag}.gguf"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_shape(file.with_suffix(".partial"), SHAPES[name])
+        file.with_suffix(".partial").rename(file)
+    return file
+
+
+def _plan(given: Mapping[str, object], catalogues: dict[str, Any]) -> dict[str, Any]:
     """The plan of a generic host that is this machine, with an image that it has."""
     state = copy.deepcopy(JETSON)
     state["board"] |= {
@@ -251,15 +286,8 @@ def _plan(
         "l4t": None,
         "cpus": os.cpu_count(),
     }
-    state["deployment"]["images"] = [reference]
-    given = {
-        "llm_provider": provider,
-        "llm_model": model,
-        "llm_image": reference,
-        "llm_context_size": context,
-        "llm_parallel": parallel,
-    }
-    plan = deployment_plan(state, "this machine", given, catalogues, root=str(HOME))
+    state["deployment"]["images"] = [given["llm_image"]]
+    plan = deployment_plan(state, "this machine", dict(given), catalogues, root=str(HOME))
     assert plan["problems"] == []
     return plan
 
