@@ -11,10 +11,11 @@ import numpy as np
 from sandbox.smoke_model import Chain, words
 
 CONTEXT = 32768
+Q8_0 = gguf.GGMLQuantizationType.Q8_0
 
 
 def write(path: Path, shape: Mapping[str, int]) -> None:
-    """Write a llama of the shape (as models.yml has shapes) as a GGUF file with F16 weights.
+    """Write a llama of the shape (as models.yml has shapes) as a GGUF file with Q8_0 weights.
 
     The same shape gives the same bytes. The vocabulary must have room for the chain models'.
     """
@@ -27,7 +28,7 @@ def write(path: Path, shape: Mapping[str, int]) -> None:
     width, size = shape["embedding"], shape["head_size"]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("shape")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_vocab_size(shape["vocabulary"])
     writer.add_context_length(shape["context_trained"])
     writer.add_embedding_length(width)
@@ -51,7 +52,7 @@ def write(path: Path, shape: Mapping[str, int]) -> None:
 
     def tensor(name: str, rows: int, columns: int) -> None:
         values = random.standard_normal((rows, columns), dtype=np.float32) * 0.02
-        writer.add_tensor(name, values.astype(np.float16))
+        writer.add_tensor(name, gguf.quants.quantize(values, Q8_0), raw_dtype=Q8_0)
 
     ones = np.ones(width, dtype=np.float32)
     tensor("token_embd.weight", shape["vocabulary"], width)
