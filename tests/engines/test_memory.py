@@ -23,7 +23,7 @@ CASES: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("ollama", "grouped", 8192, 2, {}),
     ("llamacpp", "deep", 4096, 4, {"llm_cache_type": "q8_0"}),
     ("ollama", "deep", 4096, 4, {"llm_cache_type": "q8_0"}),
-    ("llamacpp", "deep", 4096, 4, {"llm_cache_type": "q4_0"}),
+    ("llamacpp", "grouped", 4096, 4, {"llm_cache_type": "q4_0"}),
     ("llamacpp", "wide", 4096, 4, {"llm_ubatch_size": 128}),
     ("llamacpp", "ungrouped", 4096, 4, {"llm_flash_attention": False}),
 ]
@@ -62,26 +62,29 @@ async def test_the_estimate_is_near(
     engine.remove()
     engine.start()
     try:
-        key = engine.key_file.read_text().strip() if engine.key_file else ""
+        words = {}
+        if engine.key_file:
+            words = {"Authorization": f"Bearer {engine.key_file.read_text().strip()}"}
+
+        def listens() -> bool:
+            try:
+                # Ollama has no /health, and says so: 404.
+                return httpx.get(f"{engine.base_url}/health", timeout=1).status_code != 503
+            except httpx.TransportError:
+                return False
+
+        await until(listens, f"{name}", READY_SECONDS, 0.2)
         # Long enough for a whole micro-batch.
         body = {
             "model": model,
-            "messages": [{"role": "user", "content": "random weights " * 80}],
+            "messages": [
+                {"role": "user", "content": "random weights " * (80 if name == "ollama" else 40)}
+            ],
             "max_tokens": 2,
         }
-
-        def answers() -> bool:
-            try:
-                answer = httpx.post(
-                    f"{engine.base_url}/v1/chat/completions", json=body, timeout=READY_SECONDS,
-                    headers={"Authorization": f"Bearer {key}"},
-                )  # fmt: skip
-            except httpx.TransportError:
-                return False
-            assert answer.is_success or answer.status_code == 503, answer.text
-            return answer.is_success
-
-        await until(answers, f"{name}'s answer", READY_SECONDS, 0.2)
+        async with httpx.AsyncClient(timeout=READY_SECONDS, headers=words) as client:
+            answer = await client.post(f"{engine.base_url}/v1/chat/completions", json=body)
+        assert answer.is_success, answer.text
         log, peak = engine.logs(), taken(engine.name)
     finally:
         engine.remove()
@@ -91,8 +94,10 @@ async def test_the_estimate_is_near(
         "weights": (plan["weights"], said(log, "model")),
         "kv_cache": (plan["kv_cache"], said(log, "KV")),
         "compute": (plan["compute"], said(log, "compute")),
-        "total": (plan["total"] - plan["system"], peak),
     }
+    if settings.get("llm_flash_attention") is not False:
+        # Without it, what is reserved is used by a full context only.
+        found["total"] = (plan["total"] - plan["system"], peak)
     table = {
         part: f"{asked / MIB:.1f} MiB, and {real / MIB:.1f} ({asked / real - 1:+.1%})"
         for part, (asked, real) in found.items()

@@ -126,8 +126,8 @@ def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str,
         ),
         (
             {"llm_context_size": 131072},
-            "needs 17,526 MiB (weights 1,926 MiB, KV cache 14,336 MiB, compute 206 MiB,"
-            " engine 290 MiB, system 768 MiB), and the host has 8,192 MiB of memory; one of these"
+            "needs 17,522 MiB (weights 1,926 MiB, KV cache 14,336 MiB, compute 206 MiB,"
+            " engine 286 MiB, system 768 MiB), and the host has 8,192 MiB of memory; one of these"
             " would fit: llm_context_size: 46336; llm_model: llama-3.2-1b-instruct.",
         ),
         (
