@@ -36,7 +36,7 @@ class Group:
         cache: str = first["sources"]["cache"]
         self.problem = ""
         self.local = cache == LOCALHOST or self.mirror.startswith("/")
-        having = [name for name in names if _has(hosts[name], self.model)]
+        self.having = having = [name for name in names if _has(hosts[name], self.model)]
         if self.local:
             self.bringer = members[0]
         elif cache != "auto":
@@ -140,14 +140,16 @@ def _work(group: Group, name: str, how: str, local: bool) -> dict[str, Any]:
 
 
 def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
-    """Who asks which source: {"works": {host: {bundle: work}}, "for": {host: bringer}, "tools":
-    {host: [package, ...]}, "problems": {host: sentence}}.
+    """Who asks which source: {"works": {host: {bundle: work}}, "ask": {host: {bundle: work}}, "for":
+    {host: bringer}, "tools": {host: [package, ...]}, "problems": {host: sentence}}.
 
     A work is what the model_fetch module takes; `local` where the control machine does it on the
-    host's behalf. What has been brought in this run is left out. `tools` are what the hosts need
+    host's behalf. What has been brought in this run is left out. Of `ask` are those whose bringer
+    has not the files itself: their source is asked beforehand. `tools` are what the hosts need
     for it and do not have. `names` are the hosts that can be reached, in the inventory's order.
     """
     works: dict[str, dict[str, Any]] = {}
+    asks: dict[str, dict[str, Any]] = {}
     for_whom: dict[str, str] = {}
     tools: dict[str, set[str]] = {}
     problems: dict[str, str] = {}
@@ -165,6 +167,8 @@ def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
             works[group.bringer][group.bundle]["share"] = True
         else:
             works[group.bringer][group.bundle] = work
+            if group.local or group.bringer not in group.having:
+                asks.setdefault(group.bringer, {})[group.bundle] = work
         taking = set() if group.alone else set(group.members)
         if not group.local:
             tools.setdefault(group.bringer, set()).add("curl")
@@ -173,6 +177,7 @@ def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
             tools.setdefault(name, set()).add("aria2c")
     return {
         "works": works,
+        "ask": asks,
         "for": for_whom,
         "tools": {
             name: [PACKAGES[each] for each in sorted(wanted - _tools(hosts[name]))]

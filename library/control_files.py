@@ -31,10 +31,6 @@ options:
         description: Whether the file and its folder are for their owner alone.
         type: bool
         default: false
-      quiet:
-        description: Whether another content counts as no change.
-        type: bool
-        default: false
 author: edge-llm
 """
 
@@ -48,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: The files that have another content or mode now, but for the quiet ones.
+  description: The files that have another content or mode now.
   returned: success
   type: list
   elements: str
@@ -76,7 +72,6 @@ def main() -> None:
         "path": {"type": "path", "required": True},
         "content": {"type": "str", "required": True, "no_log": False},
         "secret": {"type": "bool", "default": False, "no_log": False},
-        "quiet": {"type": "bool", "default": False},
     }
     module = AnsibleModule(
         argument_spec={
@@ -86,9 +81,7 @@ def main() -> None:
     )
     try:
         written = [
-            str(file["path"])
-            for file in module.params["files"]
-            if write(file, module.check_mode) and not file["quiet"]
+            str(file["path"]) for file in module.params["files"] if write(file, module.check_mode)
         ]
     except OSError as error:
         module.fail_json(msg=str(error))

@@ -67,7 +67,7 @@ def brought(hosts: Hosts, name: str, *bundles: str) -> Hosts:
     return hosts | {name: hosts[name] | {"models_brought": dict.fromkeys(bundles, TORRENT)}}
 
 
-NOTHING: dict[str, Any] = {"works": {}, "for": {}, "tools": {}, "problems": {}}
+NOTHING: dict[str, Any] = {"works": {}, "ask": {}, "for": {}, "tools": {}, "problems": {}}
 NOBODY: dict[str, Any] = {"give": {}, "take": {}, "problems": {}}
 
 
@@ -103,6 +103,7 @@ def test_one_host_alone_brings_its_own(host: Host) -> None:
     }
     assert bring(hosts, ["a"]) == {
         "works": {"a": {name: work}},
+        "ask": {"a": {name: work}},
         "for": {"a": "a"},
         "tools": {"a": []},
         "problems": {},
@@ -167,6 +168,7 @@ def test_who_has_it_brings_it(host: Host) -> None:
     names = list(hosts)
     told = bring(hosts, names)
     assert works(told) == {"c": [bundle(hosts["a"])]}
+    assert told["ask"] == {}
     assert told["for"] == {"a": "c", "b": "c"}
     assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
     handed = hand_on(brought(hosts, "c", bundle(hosts["a"])), names)
