@@ -140,8 +140,8 @@ def _work(group: Group, name: str, how: str, local: bool) -> dict[str, Any]:
 
 
 def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
-    """Who asks which source: {"works": {host: {bundle: work}}, "ask": {host: {bundle: work}}, "for":
-    {host: bringer}, "tools": {host: [package, ...]}, "problems": {host: sentence}}.
+    """Who asks which source: {"works": {host: {bundle: work}}, "ask": the same, "for": {host:
+    bringer}, "tools": {host: [package, ...]}, "problems": {host: sentence}}.
 
     A work is what the model_fetch module takes; `local` where the control machine does it on the
     host's behalf. What has been brought in this run is left out. Of `ask` are those whose bringer
