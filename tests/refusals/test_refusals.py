@@ -20,7 +20,7 @@ SENTENCES = {
     f" SmolLM2-135M-Instruct.Q4_1.gguf with sha256 {'0' * 64} and 98362432 bytes, and"
     " http://198.18.41.3/QuantFactory/",
     "no-hub": "no-hub: llama-3.2-1b-instruct was asked, and http://198.18.41.3:81/",
-    "no-such-file": "which answered with status 404; set llm_models_mirror to a source that has it",
+    "no-such-file": "answered with status 404; set llm_models_mirror to a source that has it",
     "small-memory": "small-memory: llama-3.2-3b-instruct with llm_context_size 131072 and"
     " llm_parallel 4 needs",
     "small-disk": "small-disk: smollm2-135m needs 606 MiB of disk (94 MiB for its weights and"

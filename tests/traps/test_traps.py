@@ -98,7 +98,7 @@ def test_what_turns_the_memory_cgroup_off_is_taken_out(pi: Any) -> None:
     pi.run_test(f"echo '{ON} {words} {OFF}' > {CMDLINE}")
     subprocess.run(["docker", "restart", "test-trap-02"], check=True, capture_output=True)
     assert changed(run("trapped-pi")) > 0
-    assert pi.file(CMDLINE).content_string == f"{words} {ON}\n".replace("  ", " ").lstrip()
+    assert pi.file(CMDLINE).content_string == f"{words} {ON}\n"
 
 
 def test_a_reboot_that_does_not_help_is_told(pi: Any) -> None:
@@ -265,8 +265,6 @@ def test_docker_that_runs_is_started_anew() -> None:
     try:
         assert changed(run("jetson-01", board_plan=plan)) > 0
         assert "DOCKER_INSECURE_NO_IPTABLES_RAW=1" in host.check_output(environment).split()
-        seen = plans("jetson-01", "site.yml", "--check")["jetson-01"]
-        assert seen["engine"]["published"] is False
     finally:
         host.check_output(f"rm {conf} && systemctl daemon-reload && systemctl restart docker")
 
