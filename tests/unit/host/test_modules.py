@@ -127,3 +127,24 @@ def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> No
     assert result["msg"] == (
         "pi: the release before was asked, and is not on the host; there are: none."
     )
+
+
+def test_control_files(tmp_path: Path) -> None:
+    """Each is whole, and its owner's alone where it is secret; a check run writes none."""
+    key, facts = tmp_path / "keys/pi.env", tmp_path / "facts/pi.json"
+    asked = [
+        {"path": str(key), "content": "KEY=1\n", "secret": True},
+        {"path": str(facts), "content": "{}\n"},
+    ]
+    result = ansible("control_files", {"files": asked}, "--check")
+    assert result["changed"] is True
+    assert not key.parent.exists()
+    result = ansible("control_files", {"files": asked})
+    assert result["written"] == [str(key), str(facts)]
+    assert [path.read_text() for path in (key, facts)] == ["KEY=1\n", "{}\n"]
+    assert [path.stat().st_mode & 0o777 for path in (key, facts)] == [0o600, 0o644]
+    assert [path.parent.stat().st_mode & 0o777 for path in (key, facts)] == [0o700, 0o755]
+    key.chmod(0o644)
+    assert ansible("control_files", {"files": asked})["written"] == [str(key)]
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert ansible("control_files", {"files": asked})["changed"] is False
