@@ -985,10 +985,13 @@ def hand_over(host: Host, old: Release, new: Release) -> None:
     live = re.sub(r"(?m)^LLM_HOLD=.*\n", "", (host.root / LIVE).read_text(encoding="utf-8"))
     container = old.container("api")
     if host.docker.running(container):
+        # One that Docker has just started, as after a power cut, is deaf to a signal until it
+        # answers: as its container's first process it would lose it, and be waited for in vain.
+        socket_file = Path(host.api(old))
+        until(lambda: not socket_file.exists() or host.ready(old) is not None, 10)
         host.point(live, new.hold)
         until(lambda: (host.ready(new) or {}).get("holding"), 10)
         host.docker.kill(container, "USR1")
-        socket_file = Path(host.api(old))
         until(lambda: not socket_file.exists(), new.record["drain_timeout"])
     # What is not finished by now is told, and gets the time of a stop.
     host.docker.stop(container, 40)
