@@ -224,9 +224,10 @@ class Docker:
     def log(self, name: str, until: str = "") -> str:
         """The last lines that a container has written, without colours; before `until`, where told.
 
-        Docker looks at the last lines first, and only then at their times.
+        With both, Docker would look at the last lines first, and only then at their times: an
+        engine that has been started again since may have written more than those.
         """
-        words = ["--tail", "500", *(["--until", until] if until else [])]
+        words = ["--until", until] if until else ["--tail", "500"]
         done = self.command("logs", *words, name)
         text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
         return "\n".join(text.splitlines()[-_LOG_LINES:])
