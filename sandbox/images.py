@@ -204,21 +204,25 @@ def make(step: Step, image: Image) -> str | None:
         return "already there"
     if image.official:
         _pull(step, image.official)
-    if image.base is None and not image.official:
-        archive = _archive(image)
+    archive = _archive(image)
+    if image.base is None and not image.official and not image.architecture:
         label, command = f"LABEL {LABEL}={SHARED}", 'CMD ["bash"]'
-        other = [f"--platform=linux/{image.architecture}"] if image.architecture else []
-        words = ["--change", label, "--change", command, *other]
+        words = ["--change", label, "--change", command]
         step.run("docker", "import", *words, archive, image.reference)
         archive.unlink()
         return None
     files = dict(image.files)
+    words = ["--force-rm", "--label", f"{LABEL}={SHARED}", "--tag", image.reference]
+    if image.base is None and image.architecture:
+        # Docker 20 imports everything as this machine's own.
+        words.append(f"--platform=linux/{image.architecture}")
+        recipe = 'FROM scratch\nADD base.tar /\nCMD ["bash"]\n'
+        files |= {"Dockerfile": recipe.encode(), "base.tar": archive.read_bytes()}
     if image.name.startswith("ollama") and not image.official:
         binary = ollama.BINARY_ARM64 if image.architecture else ollama.BINARY
         files["ollama"] = binary.read_bytes()
     if image.name == "vllm":
         files["ca-certificates.crt"] = _AUTHORITIES.read_bytes()
-    words = ["--force-rm", "--label", f"{LABEL}={SHARED}", "--tag", image.reference]
     if image.base:
         words += ["--build-arg", f"BASE={image.base}"]
     context = CACHE / f"context-{image.name}.tar"
@@ -228,6 +232,7 @@ def make(step: Step, image: Image) -> str | None:
             step.run("docker", "build", *words, "-", stdin=stdin)
     finally:
         context.unlink()
+    archive.unlink(missing_ok=True)
     return None
 
 
