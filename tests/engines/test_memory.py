@@ -22,7 +22,7 @@ CASES: list[tuple[str, str, int, int, dict[str, Any]]] = [
     ("llamacpp", "grouped", 8192, 2, {}),
     ("ollama", "grouped", 8192, 2, {}),
     ("llamacpp", "deep", 4096, 4, {"llm_cache_type": "q8_0"}),
-    ("ollama", "deep", 4096, 4, {"llm_cache_type": "q8_0"}),
+    ("ollama", "grouped", 4096, 2, {"llm_cache_type": "q8_0"}),
     ("llamacpp", "grouped", 4096, 4, {"llm_cache_type": "q4_0"}),
     ("llamacpp", "wide", 4096, 4, {"llm_ubatch_size": 128}),
     ("llamacpp", "ungrouped", 4096, 4, {"llm_flash_attention": False}),

@@ -186,42 +186,33 @@ def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
     )
 
 
-def test_clocks(jetson: Any) -> None:
+def test_clocks_fan_and_compressed_swap(jetson: Any) -> None:
+    asked = {"board_clocks": True, "board_fan": "cool", "board_zram": False}
     marks = ("/run/jetson_clocks", "/etc/systemd/system/edge-llm-clocks.service")
-    assert changed(run("trapped-jetson", "--check", board_clocks=True)) > 0
-    assert not any(jetson.file(mark).exists for mark in marks)
-    assert changed(run("trapped-jetson", board_clocks=True)) > 0
-    assert all(jetson.file(mark).exists for mark in marks)
-    assert jetson.service("edge-llm-clocks").is_enabled
-    assert changed(run("trapped-jetson", board_clocks=True)) == 0
-    assert changed(run("trapped-jetson", board_clocks=False)) > 0
-    assert not jetson.file(marks[1]).exists
-    assert changed(run("trapped-jetson", board_clocks=False)) == 0
-
-
-def test_fan(jetson: Any) -> None:
     conf, followed = "/etc/nvfancontrol.conf", "/var/lib/nvfancontrol/status"
     before = jetson.file(conf).content_string
     assert "quiet" in jetson.file(followed).content_string
-    done = run("trapped-jetson", "--check", "--diff", board_fan="cool")
-    assert changed(done) > 0
+    assert "1,903 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
+
+    assert changed(run("trapped-jetson", "--check", **asked)) == 3
+    assert not any(jetson.file(mark).exists for mark in marks)
     assert jetson.file(conf).content_string == before
-    assert changed(run("trapped-jetson", board_fan="cool")) > 0
+    assert "zram" in jetson.file("/proc/swaps").content_string
+
+    assert changed(run("trapped-jetson", **asked)) > 3
+    assert all(jetson.file(mark).exists for mark in marks)
+    assert jetson.service("edge-llm-clocks").is_enabled
     assert jetson.file(conf).content_string == before.replace("quiet", "cool")
     assert "cool" in jetson.file(followed).content_string
     (backup,) = jetson.check_output(f"ls {conf}.*").split()
     assert jetson.file(backup).content_string == before
-    assert changed(run("trapped-jetson", board_fan="cool")) == 0
-
-
-def test_compressed_swap(jetson: Any) -> None:
-    assert "1,903 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
-    assert changed(run("trapped-jetson", "--check", board_zram=False)) > 0
-    assert "zram" in jetson.file("/proc/swaps").content_string
-    assert changed(run("trapped-jetson", board_zram=False)) > 0
     assert "zram" not in jetson.file("/proc/swaps").content_string
     assert not jetson.service("nvzramconfig").is_enabled
-    assert changed(run("trapped-jetson", board_zram=False)) == 0
+
+    assert changed(run("trapped-jetson", **asked)) == 0
+    assert changed(run("trapped-jetson", board_clocks=False)) > 0
+    assert not jetson.file(marks[1]).exists
+    assert changed(run("trapped-jetson", board_clocks=False)) == 0
 
 
 # Docker on a kernel without a raw table
