@@ -68,11 +68,11 @@ def serves(board: Board, provider: str) -> None:
     assert board.asked() == known_answer()
     env = board.machine.run("cat /opt/edge-llm/.env").stdout
     assert f"LLM_PROVIDER={provider}" in env.splitlines()
-    images = board.machine.run("docker ps --format '{{.Image}}'").stdout.split()
-    assert len(images) == 3
-    for image in images:
-        found = board.machine.run(f"docker image inspect -f '{{{{.Architecture}}}}' {image}").stdout
-        assert found.strip() == "arm64", image
+    built_for = (
+        "docker ps -q | xargs docker inspect -f '{{.Image}}'"
+        " | xargs docker image inspect -f '{{.Architecture}}'"
+    )
+    assert board.machine.run(built_for).stdout.split() == ["arm64"] * 3
 
 
 def test_a_pi_starts_with_its_memory_cgroup_off(pi: Board) -> None:
