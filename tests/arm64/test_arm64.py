@@ -105,7 +105,7 @@ def test_site_yml_on_a_pi(pi: Board) -> None:
 def test_a_second_run_on_a_pi(pi: Board) -> None:
     status, said = pi.play()
     assert status == 0, said
-    assert "changed=0" in said
+    assert "changed=0" in said, said
 
 
 def test_a_swap_on_a_pi(pi: Board) -> None:
@@ -128,7 +128,7 @@ def test_site_yml_on_a_jetson(jetson: Board) -> None:
 def test_a_second_run_on_a_jetson(jetson: Board) -> None:
     status, said = jetson.play()
     assert status == 0, said
-    assert "changed=0" in said
+    assert "changed=0" in said, said
 
 
 def test_a_swap_on_a_jetson(jetson: Board) -> None:
