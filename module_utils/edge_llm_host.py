@@ -51,8 +51,8 @@ OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
 OLLAMA_PROJECTOR_TYPE = "application/vnd.ollama.image.projector"
 
-# Seconds that one command, or one batch started together, may take: a small board that is busy needs
-# more than ten to ask its Docker, which is no reason to take that for one that does not run.
+# Seconds that one command, or one batch started together, may take: a small board that is busy
+# needs more than ten to ask its Docker, which is no reason to take that for one that does not run.
 COMMAND_TIMEOUT = 60.0
 LOG_LINES = 4000  # an engine says what it loaded at its start; the rest is requests
 LOG_SECONDS = 900  # the slowest start worth waiting for: large weights from an SD card
