@@ -36,7 +36,7 @@ class Group:
         cache: str = first["sources"]["cache"]
         self.problem = ""
         self.local = cache == LOCALHOST or self.mirror.startswith("/")
-        self.having = having = [name for name in names if _has(hosts[name], self.model)]
+        self.having = [name for name in names if _has(hosts[name], self.model)]
         if self.local:
             self.bringer = members[0]
         elif cache != "auto":
@@ -49,7 +49,7 @@ class Group:
                     + (" (add it to --limit)" if cache in hosts else "")
                 )
         else:
-            self.bringer = having[0] if having else max(members, key=self._come)
+            self.bringer = self.having[0] if self.having else max(members, key=self._come)
 
     @property
     def bundle(self) -> str:

@@ -36,7 +36,11 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     cells, said = _row(host)
     plan = host.get("board_plan") or {"problems": [True]}
     notices = [] if plan["problems"] else plan["traps"]["notices"]
-    return cells, "\n".join([said, *(f"note: {notice}" for notice in notices)])
+    return cells, "\n".join([said, *_notes(notices)])
+
+
+def _notes(notices: list[str]) -> list[str]:
+    return [f"note: {notice}" for notice in notices]
 
 
 def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -70,10 +74,10 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
         return cells, "not proven in this run"
     if not report["ok"]:
         return cells, "the proof failed: see the message above"
-    lines = [str(report["answer"]).strip()]
+    reply = str(report["answer"]).strip()
     if told := (host.get("stack_change") or {}).get("told"):
-        lines.append(change_line(told))
-    return cells, "\n".join(lines)
+        reply += f"\n{change_line(told)}"
+    return cells, reply
 
 
 def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:
@@ -199,7 +203,7 @@ def trap_lines(traps: Mapping[str, Any]) -> list[str]:
     lines = [f"to be mended: {MENDED[name]}" for name in traps["fixes"] if name in MENDED]
     if traps["reboot"] and traps["may_reboot"]:
         lines.append(f"to be rebooted for {' and '.join(traps['reboot'])}")
-    return lines + [f"note: {notice}" for notice in traps["notices"]]
+    return lines + _notes(traps["notices"])
 
 
 MENDED = {

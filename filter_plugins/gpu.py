@@ -6,10 +6,21 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _SOURCE = Path(__file__).parents[1] / "module_utils" / "edge_llm_host.py"
+
+
+@cache
+def _host() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("edge_llm_host", _SOURCE)
+    assert spec is not None and spec.loader is not None  # noqa: S101 - it is a file
+    host = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(host)
+    return host
 
 
 def gpu_problem(
@@ -21,11 +32,7 @@ def gpu_problem(
     """
     if not plan["gpu"]["required"]:
         return None
-    spec = importlib.util.spec_from_file_location("edge_llm_host", _SOURCE)
-    assert spec is not None and spec.loader is not None  # noqa: S101 - it is a file
-    host = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(host)
-    found: str | None = host.gpu_problem(
+    found: str | None = _host().gpu_problem(
         plan["gpu"], plan["provider"], log, report.get("gpu_share")
     )
     return found

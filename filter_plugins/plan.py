@@ -81,10 +81,6 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", value))
 
 
-def _is_switch(value: object) -> bool:
-    return isinstance(value, bool | str)
-
-
 def _is_source(value: object) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"https?://[^\s@]+|/\S.*", value))
 
@@ -137,7 +133,8 @@ def check_settings(
                 continue
         elif kind == "switch":
             # YAML reads on and off as true and false.
-            value = {True: "on", False: "off"}.get(value, value) if _is_switch(value) else value
+            if isinstance(value, bool):
+                value = "on" if value else "off"
             if value not in ("auto", "on", "off"):
                 problems.append(f"{name} is {value!r}; accepted are: auto, on, off.")
                 continue
@@ -207,8 +204,9 @@ def _within(l4t: dict[str, Any], bounds: list[str]) -> bool:
     return _version(bounds[0]) <= release < _version(bounds[1])
 
 
-# What a row of the image table may say beside the image.
-_OF_A_ROW = ("entrypoint", "context", "outputs", "cache_types", "environment")
+# What a row of the image table may say beside the image: rules in place of its engine's, and more.
+_RULES_OF_A_ROW = ("context", "outputs", "cache_types")
+_OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "environment")
 
 
 def choose_image(
@@ -638,23 +636,18 @@ def _fits(
     need: Need, available: int, settings: dict[str, Any], others: dict[str, Need]
 ) -> list[str]:
     """Changes of one setting by which a model would fit, as they would stand in the inventory."""
-    context, parallel = settings["llm_context_size"], settings["llm_parallel"]
-    rest = (
-        settings["llm_cache_type"],
-        settings["llm_ubatch_size"],
-        settings["llm_flash_attention"],
-    )
 
-    def total(of: Need, size: int = context, cache: str = rest[0]) -> int:
-        return of.parts(size, parallel, cache, *rest[1:])["total"]
+    def total(of: Need, **changed: object) -> int:
+        return memory_parts(of, settings | changed)["total"]
 
     found = []
-    size = context // SMALLEST_CONTEXT * SMALLEST_CONTEXT
-    while size >= SMALLEST_CONTEXT and total(need, size) > available:
+    size = settings["llm_context_size"] // SMALLEST_CONTEXT * SMALLEST_CONTEXT
+    while size >= SMALLEST_CONTEXT and total(need, llm_context_size=size) > available:
         size -= SMALLEST_CONTEXT
     if size >= SMALLEST_CONTEXT:
         found.append(f"llm_context_size: {size}")
-    if rest[0] == "f16" and total(need, cache="q8_0") <= available:
+    quantized = settings["llm_cache_type"] != "f16"
+    if not quantized and total(need, llm_cache_type="q8_0") <= available:
         found.append("llm_cache_type: q8_0")
     # The largest of those that fit, which is what the operator will have wanted.
     fitting = {name: total(of) for name, of in others.items() if total(of) <= available}
@@ -666,11 +659,11 @@ def _fits(
 def _memory_problems(
     model: dict[str, Any],
     need: Need,
+    parts: dict[str, int],
     board: dict[str, Any],
     settings: dict[str, Any],
     others: dict[str, Need],
 ) -> list[Problem]:
-    parts = memory_parts(need, settings)
     if parts["total"] <= board["memory_total"]:
         return []
     fitting = _fits(need, board["memory_total"], settings, others)
@@ -840,7 +833,7 @@ def l4t_of(l4t: dict[str, Any] | None, boards: dict[str, Any]) -> dict[str, str 
 
 def _engine_of(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     """An engine's rules, with what its image's row has of its own."""
-    row = {key: image[key] for key in ("context", "outputs", "cache_types") if image.get(key)}
+    row = {key: image[key] for key in _RULES_OF_A_ROW if image.get(key)}
     return engine | row | {"environment": engine["environment"] | (image.get("environment") or {})}
 
 
@@ -980,7 +973,7 @@ def deployment_plan(
         memory = memory_parts(need, settings)
         others = _others(catalogues["models"], engine, gpu_layers > 0)
         problems += _context_problems(model, context_size) or _memory_problems(
-            model, need, board, settings, others
+            model, need, memory, board, settings, others
         )
         problems += _gpu_problems(model, memory, board, gpu_layers)
         model["present"] = not _missing(model, state["models"])

@@ -83,11 +83,13 @@ def _add_services(runner: Runner, instance: Instance, table: dict[str, Image]) -
     certificate = partial(authority.make, instance=instance)
     runner.add("certificate", "Certificate of the hub", certificate)
     runner.add("hub", "Model hub", hub, [*needs, "certificate", "model-real", "model-smoke"])
-    for name in images.PUBLISHED:
-        push = partial(services.publish, instance=instance, image=table[name])
+    published = {name: table[name] for name in images.PUBLISHED}
+    for name, each in published.items():
+        push = partial(services.publish, instance=instance, image=each)
         runner.add(f"push-{name}", f"Push {name}", push, ["registry", f"image-{name}"])
-    write = partial(services.write_images, instance=instance, images=table)
-    pushes = [f"push-{name}" for name in images.PUBLISHED]
+    path = instance.state / "images.json"
+    write = partial(services.write_images, instance=instance, images=published, path=path)
+    pushes = [f"push-{name}" for name in published]
     runner.add("images-json", "Image references", write, pushes)
 
 

@@ -128,18 +128,14 @@ def table(source: Source) -> dict[str, Image]:
 
 
 def arm64() -> dict[str, Image]:
-    """The images of emulated boards, each after its parent; they are made by emulation, too."""
+    """The images of emulated boards, each after its parent: built as `table` says, by emulation."""
+    built = table("build")
     images: dict[str, Image] = {}
-
-    def add(name: str, parent: str | None, files: Mapping[str, bytes], *more: str) -> None:
+    parents = {"base": None, "python": "base", "llamacpp": "base", "ollama": "llamacpp"}
+    for name, parent in parents.items():
         base = images[parent].reference if parent else None
-        tag = content_tag(files, base or "", "arm64", *more)
-        images[name] = Image(f"{name}-arm64", tag, base, None, files, "arm64")
-
-    add("base", None, {}, _SUITE, _ARCHIVE, _BASE_PACKAGES)
-    add("python", "base", read_tree(_HERE / "images" / "python"))
-    add("llamacpp", "base", read_tree(_HERE / "images" / "llamacpp"))
-    add("ollama", "llamacpp", read_tree(_HERE / "images" / "ollama"), ollama.VERSION, ollama.GO)
+        tag = content_tag({}, built[name].tag, base or "", "arm64")
+        images[name] = Image(f"{name}-arm64", tag, base, None, built[name].files, "arm64")
     return images
 
 
@@ -204,20 +200,16 @@ def make(step: Step, image: Image) -> str | None:
         return "already there"
     if image.official:
         _pull(step, image.official)
-    archive = _archive(image)
-    if image.base is None and not image.official and not image.architecture:
-        label, command = f"LABEL {LABEL}={SHARED}", 'CMD ["bash"]'
-        words = ["--change", label, "--change", command]
-        step.run("docker", "import", *words, archive, image.reference)
-        archive.unlink()
-        return None
     files = dict(image.files)
     words = ["--force-rm", "--label", f"{LABEL}={SHARED}", "--tag", image.reference]
-    if image.base is None and image.architecture:
-        # Docker 20 imports everything as this machine's own.
-        words.append(f"--platform=linux/{image.architecture}")
+    archive = None
+    if image.base is None and not image.official:
+        # `docker import` of Docker 20 takes everything for this machine's own.
+        archive = _archive(image)
         recipe = 'FROM scratch\nADD base.tar /\nCMD ["bash"]\n'
         files |= {"Dockerfile": recipe.encode(), "base.tar": archive.read_bytes()}
+        if image.architecture:
+            words.append(f"--platform=linux/{image.architecture}")
     if image.name.startswith("ollama") and not image.official:
         binary = ollama.BINARY_ARM64 if image.architecture else ollama.BINARY
         files["ollama"] = binary.read_bytes()
@@ -232,7 +224,8 @@ def make(step: Step, image: Image) -> str | None:
             step.run("docker", "build", *words, "-", stdin=stdin)
     finally:
         context.unlink()
-    archive.unlink(missing_ok=True)
+    if archive:
+        archive.unlink()
     return None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox import authority, docker, models
 from sandbox.boards import run_container, volume
 from sandbox.errors import SandboxError
-from sandbox.images import PUBLISHED, Image
+from sandbox.images import Image
 from sandbox.instance import REGISTRY_PORT, SHARED, Instance
 from sandbox.steps import Step
 
@@ -78,16 +79,15 @@ def publish(step: Step, instance: Instance, image: Image) -> str | None:
 
 
 def write_images(
-    step: Step, instance: Instance, images: dict[str, Image], path: Path | None = None
+    step: Step, instance: Instance, images: Mapping[str, Image], path: Path
 ) -> str | None:
-    """Write images.json: what boards pull, by digest, from this instance's registry."""
+    """Write down what boards pull, by digest, from this instance's registry."""
     references = {}
-    for name in images if path else PUBLISHED:
-        found = digest(instance, images[name])
+    for name, image in images.items():
+        found = digest(instance, image)
         if found is None:
             raise SandboxError(f"The registry does not have {name}, which was pushed to it.")
-        references[name] = f"{instance.registry}/{_repository(images[name])}@{found}"
-    path = path or instance.state / "images.json"
+        references[name] = f"{instance.registry}/{_repository(image)}@{found}"
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(references, indent=2) + "\n", encoding="utf-8")
     unfinished.rename(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from sandbox.smoke_model import Chain, words
+from sandbox.smoke_model import Chain, describe, words
 
 CONTEXT = 32768
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
@@ -29,25 +29,9 @@ def write(path: Path, shape: Mapping[str, int]) -> None:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("shape")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-    writer.add_vocab_size(shape["vocabulary"])
-    writer.add_context_length(shape["context_trained"])
-    writer.add_embedding_length(width)
-    writer.add_block_count(shape["layers"])
-    writer.add_feed_forward_length(shape["feed_forward"])
-    writer.add_head_count(shape["heads"])
-    writer.add_head_count_kv(shape["kv_heads"])
+    describe(writer, shape, vocabulary)
     writer.add_key_length(size)
     writer.add_value_length(size)
-    writer.add_rope_dimension_count(size)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([word for word, _ in vocabulary])
-    writer.add_token_scores([0.0] * len(vocabulary))
-    writer.add_token_types([kind for _, kind in vocabulary])
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_add_bos_token(False)
     writer.add_chat_template(chain.template)
 
     def tensor(name: str, rows: int, columns: int) -> None:

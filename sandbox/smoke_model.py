@@ -12,6 +12,7 @@ time.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,31 +117,22 @@ class Chain:
     def write(self, path: Path) -> None:
         """Write the model as a GGUF file."""
         vocabulary = self.vocabulary()
-        ids = {word: token for token, (word, _) in enumerate(vocabulary)}
         writer = gguf.GGUFWriter(path, "llama")
         writer.add_name(self.name)
         writer.add_version("1")
         writer.add_description(f"Answers every question with: {self.answer}")
         writer.add_license("Apache-2.0")
         writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-        writer.add_vocab_size(len(vocabulary))
-        writer.add_context_length(CONTEXT)
-        writer.add_embedding_length(_WIDTH)
-        writer.add_block_count(LAYERS)
-        writer.add_feed_forward_length(_FEED_FORWARD)
-        writer.add_head_count(KV_HEADS)
-        writer.add_head_count_kv(KV_HEADS)
-        writer.add_rope_dimension_count(HEAD_SIZE)
-        writer.add_layer_norm_rms_eps(1e-5)
-
-        writer.add_tokenizer_model("llama")
-        writer.add_token_list([word for word, _ in vocabulary])
-        writer.add_token_scores([0.0] * len(vocabulary))
-        writer.add_token_types([kind for _, kind in vocabulary])
-        writer.add_unk_token_id(ids[_UNKNOWN])
-        writer.add_bos_token_id(ids[_BEGIN])
-        writer.add_eos_token_id(ids[_END])
-        writer.add_add_bos_token(False)
+        shape = {
+            "context_trained": CONTEXT,
+            "embedding": _WIDTH,
+            "layers": LAYERS,
+            "feed_forward": _FEED_FORWARD,
+            "heads": KV_HEADS,
+            "kv_heads": KV_HEADS,
+            "head_size": HEAD_SIZE,
+        }
+        describe(writer, shape, vocabulary)
         writer.add_add_space_prefix(False)
         writer.add_chat_template(self.template)
 
@@ -164,6 +156,32 @@ class Chain:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+
+
+def describe(
+    writer: gguf.GGUFWriter, shape: Mapping[str, int], vocabulary: list[tuple[str, gguf.TokenType]]
+) -> None:
+    """Write what a llama's header says of its shape (as models.yml has shapes) and its tokens,
+    among which are a chain's.
+    """
+    ids = {word: token for token, (word, _) in enumerate(vocabulary)}
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_context_length(shape["context_trained"])
+    writer.add_embedding_length(shape["embedding"])
+    writer.add_block_count(shape["layers"])
+    writer.add_feed_forward_length(shape["feed_forward"])
+    writer.add_head_count(shape["heads"])
+    writer.add_head_count_kv(shape["kv_heads"])
+    writer.add_rope_dimension_count(shape["head_size"])
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([word for word, _ in vocabulary])
+    writer.add_token_scores([0.0] * len(vocabulary))
+    writer.add_token_types([kind for _, kind in vocabulary])
+    writer.add_unk_token_id(ids[_UNKNOWN])
+    writer.add_bos_token_id(ids[_BEGIN])
+    writer.add_eos_token_id(ids[_END])
+    writer.add_add_bos_token(False)
 
 
 def words(sentence: str) -> tuple[str, ...]:

@@ -167,15 +167,14 @@ def disk(kind: Kind = VM) -> Disk:
 
 def make() -> None:
     """Make what is not there yet: packages, the test instance's services, the disk."""
-    _make([VM], Runner(LOGS))
+    _make([VM])
 
 
 def make_arm64() -> None:
     """Make what the emulated boards need: packages, disks, and images in the registry."""
     instance = Instance("test")
     table = images.arm64()
-    runner = Runner(LOGS)
-    _make([PI, JETSON], runner)
+    _make([PI, JETSON])
     runner = Runner(LOGS)
     cross = partial(ollama.fetch_toolchain, binary=ollama.BINARY_ARM64)
     runner.add("go", f"Go {ollama.GO}", cross)
@@ -197,10 +196,11 @@ def make_arm64() -> None:
     runner.execute()
 
 
-def _make(kinds: list[Kind], runner: Runner) -> None:
+def _make(kinds: list[Kind]) -> None:
     if os.geteuid() != 0:
         raise SandboxError("A virtual board's disk has files of many users: make it as root.")
     CACHE.mkdir(parents=True, exist_ok=True)
+    runner = Runner(LOGS)
     tools = partial(_install_tools, arm64=kinds[0].architecture == "arm64")
     runner.add("vm-tools", "Packages of this machine for QEMU", tools)
     runner.add(

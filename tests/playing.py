@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,6 +33,18 @@ def play(
         command(playbook, host, *words, **variables),
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT,
     )  # fmt: skip
+
+
+def told(playbook: str, host: str, *words: str, **variables: object) -> tuple[int, dict[str, Any]]:
+    """Run a playbook as `play` does: its exit status, and what it said as Ansible's JSON has it."""
+    done = subprocess.run(
+        command(playbook, host, *words, **variables),
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env=ENVIRONMENT | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    output: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    return done.returncode, output
 
 
 def message(done: subprocess.CompletedProcess[str]) -> str:

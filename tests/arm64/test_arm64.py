@@ -63,6 +63,14 @@ def facts(board: Board) -> dict[str, Any]:
     return found
 
 
+def played(board: Board, variables: dict[str, object] | None = None) -> str:
+    """What site.yml said, which went well; its report is shown."""
+    status, said = board.play(variables)
+    assert status == 0, said
+    print(said[said.rindex("PLAY [Report]") :], flush=True)
+    return said
+
+
 def serves(board: Board, provider: str) -> None:
     """Hold a board to what it serves: its engine, for its own architecture, and its answer."""
     assert board.asked() == known_answer()
@@ -83,9 +91,7 @@ def test_a_pi_starts_with_its_memory_cgroup_off(pi: Board) -> None:
 
 def test_site_yml_on_a_pi(pi: Board) -> None:
     boot = pi.machine.run("cat /proc/sys/kernel/random/boot_id").stdout
-    status, said = pi.play()
-    assert status == 0, said
-    print(said[said.rindex("PLAY [Report]") :], flush=True)
+    played(pi)
     board = facts(pi)
     assert (board["kind"], board["name"], board["arch"]) == ("pi", "Raspberry Pi 5", "aarch64")
     # The fix is proven by the start that followed it.
@@ -103,22 +109,17 @@ def test_site_yml_on_a_pi(pi: Board) -> None:
 
 
 def test_a_second_run_on_a_pi(pi: Board) -> None:
-    status, said = pi.play()
-    assert status == 0, said
+    said = played(pi)
     assert "changed=0" in said, said
 
 
 def test_a_swap_on_a_pi(pi: Board) -> None:
-    status, said = pi.play({"llm_provider": "llamacpp"})
-    assert status == 0, said
-    print(said[said.rindex("PLAY [Report]") :], flush=True)
+    played(pi, {"llm_provider": "llamacpp"})
     serves(pi, "llamacpp")
 
 
 def test_site_yml_on_a_jetson(jetson: Board) -> None:
-    status, said = jetson.play()
-    assert status == 0, said
-    print(said[said.rindex("PLAY [Report]") :], flush=True)
+    played(jetson)
     board = facts(jetson)
     assert (board["kind"], board["name"], board["arch"]) == ("jetson", "Jetson Orin NX", "aarch64")
     assert board["l4t"]["text"] == "36.4.3"
@@ -126,15 +127,12 @@ def test_site_yml_on_a_jetson(jetson: Board) -> None:
 
 
 def test_a_second_run_on_a_jetson(jetson: Board) -> None:
-    status, said = jetson.play()
-    assert status == 0, said
+    said = played(jetson)
     assert "changed=0" in said, said
 
 
 def test_a_swap_on_a_jetson(jetson: Board) -> None:
-    status, said = jetson.play({"llm_provider": "ollama"})
-    assert status == 0, said
-    print(said[said.rindex("PLAY [Report]") :], flush=True)
+    played(jetson, {"llm_provider": "ollama"})
     serves(jetson, "ollama")
 
 

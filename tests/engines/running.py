@@ -19,6 +19,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from inspect import getsource
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,11 +28,9 @@ import yaml
 from filter_plugins.distribution import weights
 from filter_plugins.plan import deployment_plan
 from module_utils.edge_llm_models import place
-from sandbox import docker, images, models, smoke_model, source
+from sandbox import docker, images, models, shapes, smoke_model, source
 from sandbox.images import content_tag
 from sandbox.instance import CACHE, ROOT
-from sandbox.shapes import CONTEXT
-from sandbox.shapes import write as write_shape
 from tests.unit.plan.conftest import JETSON
 from tests.unit.project.test_templates import compose, env
 
@@ -41,7 +40,7 @@ CHAINS = {
     chain.name: chain
     for chain in (smoke_model.SMOKE, smoke_model.TOOLS, smoke_model.UNICODE, smoke_model.ENDLESS)
 }
-_SHAPE = {"context_trained": CONTEXT, "vocabulary": 4096, "head_size": 64}
+_SHAPE = {"context_trained": shapes.CONTEXT, "vocabulary": 4096, "head_size": 64}
 SHAPES: dict[str, dict[str, int]] = {
     "grouped": _SHAPE
     | {"layers": 16, "embedding": 512, "heads": 8, "kv_heads": 2, "feed_forward": 1536},
@@ -229,13 +228,13 @@ def missing() -> str | None:
     return None
 
 
-def _catalogues(*shapes: str) -> dict[str, Any]:
+def _catalogues(*shaped: str) -> dict[str, Any]:
     """The project's, with the chain models of the tests among the models, and some of SHAPES."""
     merged: dict[str, Any] = {}
     for name in ("settings", "models", "engines", "boards"):
         merged |= yaml.safe_load((ROOT / f"{name}.yml").read_text(encoding="utf-8"))
     smoke = merged["models"][smoke_model.SMOKE.name]
-    for name in [*(CHAINS.keys() - merged["models"].keys()), *shapes]:
+    for name in [*(CHAINS.keys() - merged["models"].keys()), *shaped]:
         entry = copy.deepcopy(smoke)
         if name in SHAPES:
             entry["shape"] = SHAPES[name]
@@ -266,12 +265,12 @@ def _chain_file(name: str) -> Path:
 
 def _shape_file(name: str) -> Path:
     """A model of a shape, written where it is not there as this writer writes it."""
-    writer = Path(write_shape.__code__.co_filename).read_bytes()
-    tag = content_tag({"writer": writer}, json.dumps(SHAPES[name]))
+    writers = {each.__name__: getsource(each).encode() for each in (shapes, smoke_model)}
+    tag = content_tag(writers, json.dumps(SHAPES[name]))
     file = HOME / "models" / f"{name}-{tag}.gguf"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_shape(file.with_suffix(".partial"), SHAPES[name])
+        shapes.write(file.with_suffix(".partial"), SHAPES[name])
         file.with_suffix(".partial").rename(file)
     return file
 

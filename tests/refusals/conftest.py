@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.playing import ROOT, catalogues
+from tests.playing import catalogues, told
 
 BOARDS = ("bare-01", "bare-02", "bare-03", "bare-04", "bare-05")
 # What looking at a host leaves behind: Python's and systemd's own housekeeping, and session logs.
@@ -58,17 +56,7 @@ def failures(output: dict[str, Any]) -> dict[str, list[str]]:
 
 def provision(limit: str, *words: str) -> tuple[int, dict[str, Any]]:
     """Run site.yml; returns its exit status and what it printed."""
-    done = subprocess.run(
-        [
-            "ansible-playbook", "-i", "inventories/sandbox", "-i", "tests/refusals/hosts.yml",
-            "--limit", limit, *words, "site.yml",
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "SANDBOX": "test"},
-    )  # fmt: skip
-    assert done.stdout, done.stderr
-    output: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
-    return done.returncode, output
+    return told("site.yml", limit, "-i", "tests/refusals/hosts.yml", *words)
 
 
 @pytest.fixture(scope="session")

@@ -5,17 +5,15 @@ tests/unit/plan/test_traps.py has tables of what is decided; here the decisions 
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from typing import Any
 
 import pytest
 import testinfra
 
-from tests.playing import ENVIRONMENT, ROOT, message
+from tests.playing import ENVIRONMENT, ROOT, command, message, play, told
 
-INVENTORIES = ("-i", "inventories/sandbox", "-i", "tests/traps/hosts.yml")
+HOSTS = ("-i", "tests/traps/hosts.yml")
 CMDLINE = "/boot/firmware/cmdline.txt"
 OFF = "cgroup_disable=memory"
 ON = "cgroup_enable=memory"
@@ -23,11 +21,7 @@ ON = "cgroup_enable=memory"
 
 def run(host: str, *words: str, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run site.yml's mending of the boards, and what always comes before it."""
-    given = ["-e", json.dumps(variables), "--tags", "board", *words]
-    return subprocess.run(
-        ["ansible-playbook", *INVENTORIES, "--limit", host, *given, "site.yml"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT,
-    )  # fmt: skip
+    return play("site.yml", host, *HOSTS, "--tags", "board", *words, **variables)
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> int:
@@ -40,8 +34,7 @@ def changed(done: subprocess.CompletedProcess[str]) -> int:
 def plan_table(host: str, **variables: object) -> str:
     """What `make plan` prints."""
     done = subprocess.run(
-        ["ansible-playbook", *INVENTORIES, "--limit", host, "-e", json.dumps(variables),
-         "playbooks/plan.yml"],
+        command("playbooks/plan.yml", host, *HOSTS, **variables),
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=100, env=ENVIRONMENT,
     )  # fmt: skip
     return message(done)
@@ -298,17 +291,13 @@ def test_an_older_python() -> None:
 # The plan
 
 
-def plans(limit: str, *words: str) -> dict[str, Any]:
+def plans(limit: str, playbook: str, *words: str) -> dict[str, Any]:
     """Host -> what a playbook decided, by what its tasks handed on."""
-    done = subprocess.run(
-        ["ansible-playbook", *INVENTORIES, "--limit", limit, *words],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "SANDBOX": "test"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, output = told(playbook, limit, *HOSTS, *words)
+    assert status == 0, output
     found = {}
-    for play in json.loads(done.stdout[done.stdout.index("{") :])["plays"]:
-        for task in play["tasks"]:
+    for each in output["plays"]:
+        for task in each["tasks"]:
             for host, result in task["hosts"].items():
                 if "board_plan" in result.get("ansible_facts", {}):
                     found[host] = result["ansible_facts"]["board_plan"]
