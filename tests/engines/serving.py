@@ -181,6 +181,9 @@ async def events_of(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], No
         while b"\n\n" in buffer:
             event, _, buffer = buffer.partition(b"\n\n")
             assert not done, f"after [DONE] came {event!r}"
+            # llama-server says it is alive when a long prompt keeps it from saying more.
+            if event.startswith(b":"):
+                continue
             assert event.startswith(b"data: ") and b"\n" not in event, event
             data = event.removeprefix(b"data: ")
             if data == b"[DONE]":
