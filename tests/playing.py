@@ -31,7 +31,7 @@ def play(
     """Run a playbook over some of the tests' boards to its end, whatever that is."""
     return subprocess.run(
         command(playbook, host, *words, **variables),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env=ENVIRONMENT,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def told(playbook: str, host: str, *words: str, **variables: object) -> tuple[in
     """Run a playbook as `play` does: its exit status, and what it said as Ansible's JSON has it."""
     done = subprocess.run(
         command(playbook, host, *words, **variables),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
         env=ENVIRONMENT | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
     )  # fmt: skip
     assert done.stdout, done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from tests.host.test_host import check
 
-BOOT_SECONDS = 90
+BOOT_SECONDS = 180
 
 
 def wait_for_health(url: str) -> None:

@@ -21,7 +21,7 @@ HUB = "http://198.18.41.3"
 INVENTORY = ("-i", "tests/models/hosts.yml")
 BOARDS = ("jetson-01", "pi-01", "bare-01")
 MIB = 1024**2
-_SECONDS = 90
+_SECONDS = 180
 
 
 @dataclass(frozen=True)

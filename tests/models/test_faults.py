@@ -114,9 +114,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     until(
         lambda: shell(BOARD, "ls /srv/disk-full/models/.fetch/*/* 2>/dev/null", check=False),
         "the first bytes on the disk that is to fill up",
+        seconds=300,
     )
     shell(BOARD, "head -c 700m /dev/zero > /srv/disk-full/other", check=False)
-    said, _ = playing.communicate(timeout=300)
+    said, _ = playing.communicate(timeout=600)
     assert playing.returncode == 2, said
     return Run(report(said), said, given() - before)
 

@@ -20,7 +20,7 @@ from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers
 UNIT = "edge-llm-change"
 CAME_TO = "/run/edge-llm-test"
 PYTHON = "/usr/bin/python3"
-_SECONDS = 90
+_SECONDS = 180
 reached: dict[str, set[str]] = {"beside": set(), "one-by-one": set()}
 
 
