@@ -180,11 +180,14 @@ class Faults:
 
 
 class Counted:
-    """Counts what is given of every content: `/counters` tells, by SHA-256."""
+    """Counts what is given of every content to whom: `/counters` tells, by SHA-256 and address.
+
+    `tokens` are requests that showed one.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._counters: dict[str, Counter[str]] = {}
+        self._counters: dict[str, dict[str, Counter[str]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -197,8 +200,8 @@ class Counted:
         if not lfs:
             await self._app(scope, receive, send)
             return
-        counter = self._counters.setdefault(sha256, Counter())
-        counter["requests"] += scope["method"] == "GET"
+        client, _ = scope["client"]
+        counter = self._counters.setdefault(sha256, {}).setdefault(client, Counter())
         counter["tokens"] += any(name == b"authorization" for name, _ in scope["headers"])
         gone = asyncio.Event()
 

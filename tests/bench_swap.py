@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.playing import ROOT, play
-from tests.swap.conftest import FOLDER, HOST, Board, loaded
+from tests.swap.conftest import FOLDER, HOST, Board, board_named, loaded
 
 ROUNDS = 4
 SMOKE = {"llm_provider": "llamacpp", "llm_model": "smoke"}
@@ -66,9 +66,7 @@ def main() -> int:
     if first.returncode != 0:
         console.print(first.stdout)
         return 1
-    keys = (ROOT / f".sandbox/test/keys/{HOST}.env").read_text().splitlines()
-    found = dict(line.split("=", 1) for line in keys if "=" in line)
-    board = Board(found["OPENAI_BASE_URL"].removesuffix("/v1"), found["OPENAI_API_KEY"])
+    board = board_named(HOST)
     table = Table(title=f"A change of {HOST}'s engine under eight clients, {ROUNDS} times each way")
     for name in (
         "way",

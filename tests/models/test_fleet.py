@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -39,12 +40,12 @@ CACHE = ROOT / ".cache/models"
 def test_the_source_is_read_once_for_all(root: str) -> None:
     """Of two boards one asks the hub; a third that comes later asks the two; another run nobody."""
     before = given()
-    done = bring("jetson-01,pi-01", board_root=root)
+    done = bring("field-01,field-02", board_root=root)
     assert done.returncode == 0, done.stdout
     assert given() - before == SMOLLM.size
     said = message(done)
-    assert f"jetson-01: {SMOLLM.bundle} is there: 94 MiB in" in said
-    assert f"pi-01: {SMOLLM.bundle} is there: 94 MiB in" in said
+    assert f"field-01: {SMOLLM.bundle} is there: 94 MiB in" in said
+    assert f"field-02: {SMOLLM.bundle} is there: 94 MiB in" in said
     done = bring(ALL, board_root=root)
     assert done.returncode == 0, done.stdout
     assert "from the fleet" in message(done)
@@ -64,11 +65,11 @@ def test_the_control_machine_brings_it(root: str) -> None:
     subprocess.run(["rm", "-rf", CACHE], check=True)
     before = given()
     here = {"board_root": root, "llm_models_cache": "localhost"}
-    done = bring("pi-01,bare-01", **here)
+    done = bring("field-02,field-03", **here)
     assert done.returncode == 0, done.stdout
     assert given() - before == SMOLLM.size
     assert f"the control machine: {SMOLLM.bundle} is there" in message(done)
-    done = bring("jetson-01", **here)
+    done = bring("field-01", **here)
     assert done.returncode == 0, done.stdout
     assert all(whole(board, root) for board in BOARDS)
     assert given() - before == SMOLLM.size
@@ -87,25 +88,25 @@ def test_downloads_that_are_killed_go_on() -> None:
     """At the byte where they were: what was given twice is what was on its way."""
     hosts = {f"killed-{percent}": SMOLLM.size * percent // 100 for percent in (10, 50, 99)}
     for host in hosts:
-        shell("pi-01", f"rm -rf /srv/{host}")
+        shell("field-02", f"rm -rf /srv/{host}")
     before = given()
     run = begin("killed")
     for host, enough in hosts.items():
         folder = f"/srv/{host}"
-        while unfinished("pi-01", folder) < enough:
+        while unfinished("field-02", folder) < enough:
             time.sleep(0.1)
         unit = f"edge-llm-fetch-{runtime_folder(Path(folder, 'models'), SMOLLM.bundle).name}"
-        shell("pi-01", f"systemctl kill --signal=KILL {unit}")
+        shell("field-02", f"systemctl kill --signal=KILL {unit}")
     said, _ = run.communicate(timeout=120)
     assert "its download was killed; what has come is kept, and the next run goes on" in " ".join(
         said.split()
     )
-    assert not whole("pi-01", "/srv/killed-50")
+    assert not whole("field-02", "/srv/killed-50")
     done = bring("killed")
     assert done.returncode == 0, done.stdout
     for host in hosts:
-        assert whole("pi-01", f"/srv/{host}")
-        shell("pi-01", f"rm -rf /srv/{host}")
+        assert whole("field-02", f"/srv/{host}")
+        shell("field-02", f"rm -rf /srv/{host}")
     assert given() - before <= len(hosts) * (SMOLLM.size + TWICE)
 
 
@@ -113,28 +114,28 @@ def test_a_download_is_joined_whoever_has_begun_it(root: str) -> None:
     """The control machine goes away, and two others come at once: it is one download."""
     before = given()
     slow = {"board_root": root, "llm_models_mirror": SLOW}
-    run = begin("pi-01", **slow)
-    until(lambda: unfinished("pi-01", root) > MIB, "the first bytes")
+    run = begin("field-02", **slow)
+    until(lambda: unfinished("field-02", root) > MIB, "the first bytes")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    for each in [begin("pi-01", **slow) for _ in range(2)]:
+    for each in [begin("field-02", **slow) for _ in range(2)]:
         said, _ = each.communicate(timeout=180)
         assert each.returncode == 0, said
-    assert whole("pi-01", root)
+    assert whole("field-02", root)
     assert given() - before == SMOLLM.size
 
 
 def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
     """What had come is there after it, and goes on."""
     before = given()
-    run = begin("bare-01", board_root=root, llm_models_mirror=SLOW)
-    until(lambda: unfinished("bare-01", root) > HALF, "half of it")
-    cut("bare-01")
+    run = begin("field-03", board_root=root, llm_models_mirror=SLOW)
+    until(lambda: unfinished("field-03", root) > HALF, "half of it")
+    cut("field-03")
     run.communicate(timeout=180)
     assert run.returncode
-    done = bring("bare-01", board_root=root, llm_models_mirror=SLOW)
+    done = bring("field-03", board_root=root, llm_models_mirror=SLOW)
     assert done.returncode == 0, done.stdout
-    assert whole("bare-01", root)
+    assert whole("field-03", root)
     assert given() - before <= SMOLLM.size + TWICE
 
 
@@ -153,106 +154,100 @@ def limited(board: str, rate: str) -> None:
 
 def test_the_one_who_gives_may_go_away(root: str) -> None:
     """Those who take from it go on with what they have, and ask the source for the rest."""
-    assert bring("bare-01", board_root=root).returncode == 0
-    limited("bare-01", "40mbit")
+    assert bring("field-03", board_root=root).returncode == 0
+    limited("field-03", "40mbit")
     before = given()
-    run = begin("pi-01,bare-01", board_root=root)
-    until(
-        lambda: (
-            int(shell("pi-01", f"du -sk {root}/models/.fetch 2>/dev/null | cut -f1") or 0) > 20_000
-        ),
-        "a part of it",
-    )
-    subprocess.run(["docker", "kill", "test-bare-01"], check=True, stdout=subprocess.DEVNULL)
+    run = begin("field-02,field-03", board_root=root)
+    size = f"du -sk {root}/models/.fetch 2>/dev/null | cut -f1"
+    until(lambda: int(shell("field-02", size) or 0) > 20_000, "a part of it")
+    subprocess.run(["docker", "kill", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
     said, _ = run.communicate(timeout=240)
-    subprocess.run(["docker", "start", "test-bare-01"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["docker", "start", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
     assert "from the fleet and 198.18.41.3" in " ".join(said.split())
-    assert whole("pi-01", root)
+    assert whole("field-02", root)
     assert given() - before < SMOLLM.size - 10 * MIB
 
 
 def test_the_one_who_brings_is_replaced(root: str) -> None:
     """Where it is for reasons of its own that it cannot, another one does."""
     mount = f"mkdir -p {root}/models && mount -t tmpfs -o ro,mode=755 none {root}/models"
-    shell("jetson-01", mount)
+    shell("field-01", mount)
     try:
         before = given()
-        done = bring("jetson-01,pi-01", board_root=root)
+        done = bring("field-01,field-02", board_root=root)
         assert done.returncode == 2
         assert "the weights need a folder that can be written to" in message(done)
-        assert whole("pi-01", root)
+        assert whole("field-02", root)
         assert given() - before == SMOLLM.size
     finally:
-        shell("jetson-01", f"umount {root}/models", check=False)
+        shell("field-01", f"umount {root}/models", check=False)
 
 
 def test_a_host_that_is_the_cache_keeps_what_it_does_not_serve(root: str) -> None:
     before = given(SMOKE)
     done = bring(
-        "jetson-01,pi-01", board_root=root, llm_models_cache="jetson-01",
-        llm_model="{{ 'smoke' if inventory_hostname == 'pi-01' else 'smollm2-135m' }}",
+        "field-01,field-02", board_root=root, llm_models_cache="field-01",
+        llm_model="{{ 'smoke' if inventory_hostname == 'field-02' else 'smollm2-135m' }}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert whole("jetson-01", root)
-    assert whole("pi-01", root, SMOKE)
-    assert SMOKE.sha256 in shell("jetson-01", f"cat {root}/models/.verified.json")
+    assert whole("field-01", root)
+    assert whole("field-02", root, SMOKE)
+    assert SMOKE.sha256 in shell("field-01", f"cat {root}/models/.verified.json")
     assert given(SMOKE) - before == SMOKE.size
     for cache, why in (
-        ("bare-01", "which this run does not reach"),
+        ("field-03", "which this run does not reach"),
         ("nas", "which the inventory"),
     ):
-        done = bring("pi-01", board_root=f"{root}-2", llm_models_cache=cache)
+        done = bring("field-02", board_root=f"{root}-2", llm_models_cache=cache)
         assert done.returncode == 2
-        assert f"pi-01: llm_models_cache is {cache}, {why}" in message(done)
+        assert f"field-02: llm_models_cache is {cache}, {why}" in message(done)
 
 
 def test_weights_go_only_when_nothing_needs_them(root: str) -> None:
     """llm_models_keep: neither those of the last two releases, nor what is somebody's own."""
-    assert bring("pi-01", board_root=root, llm_model="smoke").returncode == 0
-    on("pi-01", "sh", "-c", f"echo mine > {root}/models/own.gguf")
-    assert bring("pi-01", board_root=root, llm_models_keep=1).returncode == 0
-    assert SMOKE.file in shell("pi-01", f"ls {root}/models")
+    assert bring("field-02", board_root=root, llm_model="smoke").returncode == 0
+    on("field-02", "sh", "-c", f"echo mine > {root}/models/own.gguf")
+    assert bring("field-02", board_root=root, llm_models_keep=1).returncode == 0
+    assert SMOKE.file in shell("field-02", f"ls {root}/models")
     releases = f"mkdir -p {root}/releases/0001 && ln -sfn releases/0001 {root}/previous"
-    release = (
-        '{"plan": {"model": {"files": [{"path": "%s"}]}}, "slots": {"engine": "a", "api": "a"}}'
-    )
-    shell(
-        "pi-01", f"{releases} && echo '{release % SMOKE.file}' > {root}/releases/0001/release.json"
-    )
-    done = bring("pi-01", board_root=root, llm_models_keep=0)
+    plan = {"model": {"files": [{"path": SMOKE.file}]}}
+    release = json.dumps({"plan": plan, "slots": {"engine": "a", "api": "a"}})
+    shell("field-02", f"{releases} && echo '{release}' > {root}/previous/release.json")
+    done = bring("field-02", board_root=root, llm_models_keep=0)
     assert done.returncode == 0, done.stdout
     assert "changed=0" in done.stdout
-    assert SMOKE.file in shell("pi-01", f"ls {root}/models")
-    shell("pi-01", f"rm {root}/previous")
-    done = bring("pi-01", board_root=root, llm_models_keep=0)
+    assert SMOKE.file in shell("field-02", f"ls {root}/models")
+    shell("field-02", f"rm {root}/previous")
+    done = bring("field-02", board_root=root, llm_models_keep=0)
     assert done.returncode == 0, done.stdout
-    assert sorted(shell("pi-01", f"ls {root}/models").split()) == [
+    assert sorted(shell("field-02", f"ls {root}/models").split()) == [
         SMOLLM.file,
         "ollama",
         "own.gguf",
     ]
-    done = bring("pi-01", board_root=root, llm_models_keep=0)
+    done = bring("field-02", board_root=root, llm_models_keep=0)
     assert "changed=0" in done.stdout
 
 
 def test_weights_are_hashed_again_where_asked(root: str) -> None:
     """And only there: the record vouches for gigabytes. What is wrong then is put aside."""
-    assert bring("pi-01", board_root=root).returncode == 0
+    assert bring("field-02", board_root=root).returncode == 0
     path = f"{root}/models/{SMOLLM.file}"
     spoil = f"printf X | dd of={path} bs=1 seek=90000000 conv=notrunc status=none"
-    shell("pi-01", f"cp -p {path} /srv/same && {spoil} && touch -r /srv/same {path}; rm /srv/same")
-    done = bring("pi-01", board_root=root)
+    kept = "/srv/same"
+    shell("field-02", f"cp -p {path} {kept} && {spoil} && touch -r {kept} {path}; rm {kept}")
+    done = bring("field-02", board_root=root)
     assert "changed=0" in done.stdout
-    done = bring("pi-01", board_root=root, llm_models_rehash=True)
+    done = bring("field-02", board_root=root, llm_models_rehash=True)
     assert done.returncode == 2
     assert f"it was renamed to {SMOLLM.file}.rejected" in message(done)
-    done = bring("pi-01", board_root=root)
+    done = bring("field-02", board_root=root)
     assert done.returncode == 0, done.stdout
-    assert whole("pi-01", root)
+    assert whole("field-02", root)
 
 
 def test_a_check_run_tells_what_would_come(root: str) -> None:
-    done = play("site.yml", "pi-01", "--tags", "models", "--check", board_root=root)
+    done = play("site.yml", "field-02", "--tags", "models", "--check", board_root=root)
     assert done.returncode == 0, done.stdout
     assert f"Would bring {SMOLLM.bundle} (94 MiB) from http://198.18.41.3." in message(done)
-    assert not shell("pi-01", f"ls -d {root}", check=False).strip()
+    assert not shell("field-02", f"ls -d {root}", check=False).strip()

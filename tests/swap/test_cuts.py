@@ -15,8 +15,10 @@ import pytest
 
 from module_utils.edge_llm_release import RESTORE_STEPS, STEPS
 from tests.playing import ENVIRONMENT, ROOT, command, play
-from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers
+from tests.swap.conftest import FOLDER, Board, board_named, known_answers
 
+# Not the board of the other tests, which run beside these.
+HOST = "jetson-01"
 UNIT = "edge-llm-change"
 CAME_TO = "/run/edge-llm-test"
 PYTHON = "/usr/bin/python3"
@@ -39,15 +41,20 @@ def until(condition: object, what: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.fixture(scope="module")
+def board() -> Board:
+    return board_named(HOST)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def two_releases(board: Board) -> None:
-    """The board has a release before its own: llama.cpp before Ollama."""
-    for given in ({"llm_provider": "llamacpp"}, {}):
+    """The board has a release before its own: Ollama before llama.cpp."""
+    for given in ({"llm_provider": "ollama"}, {}):
         done = play("site.yml", HOST, **given)
         assert done.returncode == 0, done.stdout
     script = Path(__file__).with_name("driver.py")
     # Where a restart leaves it.
-    subprocess.run(["docker", "cp", script, f"{CONTAINER}:/root/driver.py"], check=True)
+    subprocess.run(["docker", "cp", script, f"test-{HOST}:/root/driver.py"], check=True)
 
 
 def change(
@@ -144,7 +151,7 @@ def test_a_way_back_that_is_cut_short_is_taken_up_again(board: Board, step: str,
 def test_a_run_that_is_killed_goes_on_by_itself(board: Board) -> None:
     """The control machine goes away in the midst of a change: the host does not need it."""
     seen = len(board.history())
-    # To llama.cpp first where the cuts have left the board with it, else there were no change.
+    # A context of its own, else there were no change where the cuts have left the board with it.
     given = {"llm_provider": "llamacpp", "llm_context_size": 1024}
     run = subprocess.Popen(
         command("site.yml", HOST, **given, stack_swap="one-by-one"),
@@ -169,7 +176,7 @@ def test_every_step_was_cut() -> None:
 def test_the_next_run_converges(board: Board) -> None:
     done = play("site.yml", HOST)
     assert done.returncode == 0, done.stdout
-    assert board.ready()["provider"] == "ollama"
+    assert board.ready()["provider"] == "llamacpp"
     done = play("site.yml", HOST)
     assert done.returncode == 0, done.stdout
     assert "changed=0" in done.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.playing import ROOT, message, play
+from tests.playing import ROOT, images, message, play
 from tests.swap.conftest import FOLDER, HOST, Board, known_answers, loaded
 
 # Provider and model as the inventory has them are Ollama and SmolLM2; `one` is stack_swap.
@@ -107,6 +107,22 @@ def test_every_engine_serves_every_board_and_no_weights_move() -> None:
         if given:
             tests = play("tests/host/run.yml", "all,localhost", **given)
             assert tests.returncode == 0, tests.stdout
+
+
+def test_the_fleet_stays_as_it_is_where_the_canary_fails(board: Board) -> None:
+    before = board.containers(), board.history()
+    wrong = {"llm_provider": "llamacpp", "llm_image": images()["ollama"]}
+    done = play("site.yml", "all", **wrong)
+    assert done.returncode == 2, done.stdout
+    said = message(done)
+    assert "jetson-01: release" in said
+    assert "pi-01: held back as it was, since jetson-01 failed; repair that, and run this" in said
+    assert "held back, since jetson-01 failed" in said
+    assert (board.containers(), board.history()) == before
+    assert board.asked() == known_answers()["smollm2-135m"]
+    again = play("site.yml", "all")
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.count("changed=0") == 2
 
 
 def test_nothing_changes_where_nothing_is_asked(board: Board) -> None:
