@@ -961,8 +961,8 @@ def open_door(host: Host, release: Release) -> None:
         host.compose(release.folder, "up", "--detach", "--no-deps", "door")
 
 
-def wait_for_api(host: Host, release: Release, seconds: float = 60) -> None:
-    """Wait until a release's chat API process answers."""
+def wait_for_api(host: Host, release: Release) -> None:
+    """Wait until a release's chat API process answers. Raises Failure where it ends, or is late."""
     name = release.container("api")
 
     def answers() -> bool:
@@ -973,7 +973,7 @@ def wait_for_api(host: Host, release: Release, seconds: float = 60) -> None:
             return True
         return host.ready(release) is not None
 
-    until(answers, seconds)
+    until(answers, release.record["start_timeout"])
     if host.ready(release) is None:
         raise Failure(f"the chat API {name} does not answer", host.docker.log(name))
 
