@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from module_utils.edge_llm_fetch import runtime_folder
@@ -84,6 +83,17 @@ def test_a_folder_of_the_control_machine_is_a_source(root: str, tmp_path: Path) 
     assert given() == before
 
 
+def kill_at(folder: str, enough: int) -> None:
+    """Kill a download once so many bytes have come; on the board itself, so as not to be late."""
+    unit = f"edge-llm-fetch-{runtime_folder(Path(folder), SMOLLM.bundle).name}"
+    come = f"stat -c %s {folder}/.fetch/*/* 2>/dev/null | awk '{{n += $1}} END {{print n + 0}}'"
+    kill = f"exec systemctl kill --signal=KILL {unit}"
+    shell(
+        "field-02",
+        f"for _ in $(seq 9000); do [ $({come}) -lt {enough} ] || {kill}; sleep 0.02; done; exit 1",
+    )
+
+
 def test_downloads_that_are_killed_go_on() -> None:
     """At the byte where they were: what was given twice is what was on its way."""
     hosts = {f"killed-{percent}": SMOLLM.size * percent // 100 for percent in (10, 50, 99)}
@@ -92,11 +102,7 @@ def test_downloads_that_are_killed_go_on() -> None:
     before = given()
     run = begin("killed")
     for host, enough in hosts.items():
-        folder = f"/srv/{host}"
-        while unfinished("field-02", folder) < enough:
-            time.sleep(0.1)
-        unit = f"edge-llm-fetch-{runtime_folder(Path(folder, 'models'), SMOLLM.bundle).name}"
-        shell("field-02", f"systemctl kill --signal=KILL {unit}")
+        kill_at(f"/srv/{host}/models", enough)
     said, _ = run.communicate(timeout=120)
     assert "its download was killed; what has come is kept, and the next run goes on" in " ".join(
         said.split()
