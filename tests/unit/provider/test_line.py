@@ -36,6 +36,13 @@ from .fake import (
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
+@pytest.fixture
+async def llm(engine: FakeEngine) -> AsyncIterator[LlamaCpp]:
+    """Patient: an engine that a test has paused is not to be given up."""
+    async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=60) as provider:
+        yield provider
+
+
 @asynccontextmanager
 async def clients(
     provider: LLMProvider | None, keys: Path, **environ: str
