@@ -13,6 +13,7 @@ from module_utils.edge_llm_fetch import runtime_folder
 from tests.models.conftest import (
     BOARDS,
     HUB,
+    INVENTORY,
     MIB,
     SMOKE,
     SMOLLM,
@@ -253,7 +254,7 @@ def test_weights_are_hashed_again_where_asked(root: str) -> None:
 
 
 def test_a_check_run_tells_what_would_come(root: str) -> None:
-    done = play("site.yml", "field-02", "--tags", "models", "--check", board_root=root)
+    done = play("site.yml", "field-02", "--tags", "models", "--check", *INVENTORY, board_root=root)
     assert done.returncode == 0, done.stdout
     assert f"Would bring {SMOLLM.bundle} (94 MiB) from http://198.18.41.3." in message(done)
     assert not shell("field-02", f"ls -d {root}", check=False).strip()
