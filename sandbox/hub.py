@@ -98,7 +98,9 @@ CDN_PORT = 8081
 class Faults:
     """What can go wrong at a source: `/faults/NAME/...` answers as `/...` does, but for that.
 
-    A name may end in a number, as in `cut-1000000`. For tests; each is one thing that was met.
+    A name may end in a number, as in `cut-1000000`. For tests; each is one thing that was met, but
+    for `held-1000000`, which waits at that byte for whoever has less to go away: so that a download
+    can be killed there however fast or slow the machines are.
     """
 
     STATUS: ClassVar[Mapping[str, int]] = {
@@ -163,6 +165,8 @@ class Faults:
             end = min(end, start + int(number))
         elif fault == "truncated":
             end = end // 2
+        elif name == "held" and start < int(number):
+            end = int(number)
         begun, sent = time.monotonic(), 0
         with path.open("rb") as file:
             file.seek(start)
@@ -175,6 +179,10 @@ class Faults:
                 start, sent = start + len(piece), sent + len(piece)
                 if name == "slow":
                     time.sleep(max(0.0, sent / int(number) - (time.monotonic() - begun)))
+        while name == "held" and start < path.stat().st_size:
+            # Nothing more, until the client leaves: sending raises then.
+            time.sleep(0.1)
+            yield b""
         if start < path.stat().st_size:
             raise ConnectionAbortedError("as the fault says")
 

@@ -3,7 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SANDBOX=test
+# Molecule ends with what it has removed: which tests failed is told once more after that.
+TESTS_FAILED=$(mktemp)
+export TESTS_FAILED
+trap 'cat "$TESTS_FAILED" >&2; rm "$TESTS_FAILED"' EXIT
 # What an interrupted run left: its boards, and Molecule's belief that they are there.
 python -m sandbox down --keep-cache
 molecule reset -s default >/dev/null
-exec molecule test --all --no-command-borders "$@"
+molecule test --all --no-command-borders "$@"

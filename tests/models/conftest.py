@@ -95,7 +95,13 @@ def until(condition: Callable[[], object], what: str, seconds: float = _SECONDS)
 
 def unfinished(board: str, root: str) -> int:
     """Bytes of what has come and is not whole."""
-    return int(shell(board, f"cat {root}/models/.fetch/*/* 2>/dev/null | wc -c", check=False))
+    sizes = shell(board, f"stat -c %s {root}/models/.fetch/*/*", check=False)
+    return sum(map(int, sizes.split()))
+
+
+def at(size: int, board: str, root: str) -> None:
+    """Wait until a source that holds back the rest has given so many bytes."""
+    until(lambda: unfinished(board, root) == size, f"byte {size}")
 
 
 @pytest.fixture
@@ -117,6 +123,12 @@ def bring(host: str, **given: Any) -> subprocess.CompletedProcess[str]:
 def begin(host: str, **given: Any) -> subprocess.Popen[str]:
     """Begin to."""
     return started(command("site.yml", host, "--tags", "models", *INVENTORY, **given))
+
+
+def ended(run: subprocess.Popen[str]) -> str:
+    """What a run that has been begun says, at its end."""
+    said, _ = run.communicate(timeout=600)
+    return said
 
 
 def local_folder(folder: Path, file: File = SMOLLM) -> Path:

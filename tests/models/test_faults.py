@@ -15,6 +15,7 @@ from tests.models.conftest import (
     INVENTORY,
     SMOLLM,
     counted,
+    ended,
     report,
     shell,
     until,
@@ -118,7 +119,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         seconds=300,
     )
     shell(FAULTY, "head -c 700m /dev/zero > /srv/disk-full/other", check=False)
-    said, _ = playing.communicate(timeout=600)
+    said = ended(playing)
     assert playing.returncode == 2, said
     yield Run(report(said), said)
     # The board's own tests find its weights there once.
