@@ -66,7 +66,7 @@ lint: ## every linter
 
 unit: ## unit tests
 	@scripts/venv dev
-	pytest -q -n auto
+	pytest -q -n $(shell expr 2 \* $$(nproc))
 
 engines: ## the provider module and the chat API on real llama-server and Ollama
 	@scripts/venv dev

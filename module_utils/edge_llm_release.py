@@ -619,6 +619,15 @@ def _check_memory(about: Facts, current: Optional[Release], signatures: Facts) -
         )
 
 
+def started_again(state: Facts) -> str:
+    """When a container that ended was started again, and has written since; "" where it waits.
+
+    Of one that waits to be started again Docker says that it runs, and when it did before.
+    """
+    started: str = state["StartedAt"]
+    return started if state["Running"] and not state["Restarting"] else ""
+
+
 def gpu_holders(proc: Path = Path("/proc")) -> List[str]:
     """Processes of the host that hold a Jetson's GPU memory, as `name (pid N)`."""
     found = []
@@ -720,9 +729,7 @@ class Proof:
         why = [f"exit status {state['ExitCode']}"] if state["ExitCode"] else []
         why += ["out of memory"] if state.get("OOMKilled") else []
         told = f" ({', '.join(why)})" if why else ""
-        # One that Docker has started again has written since; what it ended with is asked.
-        again = state["StartedAt"] if restarted and state["Running"] else ""
-        log = self._host.docker.log(self._name, again)
+        log = self._host.docker.log(self._name, started_again(state) if restarted else "")
         raise Failure(f"the engine ended while it started{told}", log)
 
     def _log(self) -> str:

@@ -19,6 +19,7 @@ CACHE, OTHER = "jetson-01", "pi-01"
 ADDRESS = "198.18.41.11"
 GIVEN = {"llm_images_cache": CACHE}
 ALL = f"{CACHE},{OTHER}"
+DOWN = "docker compose --project-name edge-llm-registry down; rm -rf /opt/edge-llm-registry"
 
 
 def outside(since: str) -> Counter[tuple[str, str]]:
@@ -33,8 +34,7 @@ def outside(since: str) -> Counter[tuple[str, str]]:
 def since() -> Iterator[str]:
     """The fleet has changed over to a host's registry, from this time on; and back at the end."""
     assert play("site.yml", ALL).returncode == 0
-    down = "docker compose --project-name edge-llm-registry down; rm -rf /opt/edge-llm-registry"
-    shell(CACHE, down, check=False)
+    shell(CACHE, DOWN, check=False)
     for board in (CACHE, OTHER):
         listed = "docker image ls --digests --format '{{.Repository}}@{{.Digest}}'"
         shell(board, f"{listed} | grep ^{ADDRESS} | xargs -r docker image rm", check=False)
@@ -44,6 +44,7 @@ def since() -> Iterator[str]:
     yield begun
     done = play("site.yml", ALL)
     assert done.returncode == 0, done.stdout
+    shell(CACHE, DOWN)
 
 
 def test_each_part_is_given_once_and_to_one_host(since: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.playing import ROOT, play
+from tests.playing import ROOT, message, play
 
 HOST = "pi-01"
 CONTAINER = f"test-{HOST}"
@@ -100,10 +100,10 @@ def board() -> Board:
 
 
 @pytest.fixture
-def settled() -> Iterator[None]:
+def settled(board: Board) -> Iterator[None]:
     """The board is as its inventory says, before the test and after it."""
     for when in ("before", "after"):
-        done = play("site.yml", HOST)
+        done = play("site.yml", board.name)
         assert done.returncode == 0, f"{when}: {done.stdout}"
         if when == "before":
             yield
@@ -129,11 +129,11 @@ class Load:
 
 
 @contextmanager
-def loaded(board: Board) -> Iterator[Load]:
-    """Eight clients ask the board until the block ends; their last requests are waited for."""
+def loaded(board: Board, clients: int = 8) -> Iterator[Load]:
+    """Clients ask the board until the block ends; their last requests are waited for."""
     load = Load()
     ended = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_clients(board, load, ended)))
+    thread = threading.Thread(target=lambda: asyncio.run(_clients(board, load, ended, clients)))
     thread.start()
     try:
         yield load
@@ -143,14 +143,15 @@ def loaded(board: Board) -> Iterator[Load]:
     assert not thread.is_alive(), "a client still waits for an answer"
 
 
-async def _clients(board: Board, load: Load, ended: threading.Event) -> None:
+async def _clients(board: Board, load: Load, ended: threading.Event, clients: int) -> None:
     kinds = [
         # prompt, streamed, a connection of its own for each request
-        *((SHORT, False, False), (SHORT, False, True), (SHORT, True, False), (SHORT, True, True)),
-        *((SHORT, True, False), (LONG, True, False), (LONG, False, False), (LONG, True, True)),
+        *((SHORT, False, True), (LONG, True, False), (SHORT, True, True), (SHORT, False, False)),
+        *((SHORT, True, False), (SHORT, True, False), (LONG, False, False), (LONG, True, True)),
     ]
     async with httpx.AsyncClient(timeout=120) as kept:
-        await asyncio.gather(*(_client(board, load, ended, kept, *kind) for kind in kinds))
+        asking = (_client(board, load, ended, kept, *kind) for kind in kinds[:clients])
+        await asyncio.gather(*asking)
 
 
 async def _client(
@@ -228,6 +229,37 @@ def _read(received: bytes, stream: bool) -> tuple[str, str, str]:
     text = "".join(choice["delta"].get("content") or "" for choice in choices)
     reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
     return names.pop(), text, reasons[-1]
+
+
+def assert_a_pause_at_most(
+    board: Board, swap: str, changes: Iterable[tuple[dict[str, Any], list[str]]]
+) -> None:
+    """Change a board over under eight clients: variables, and the parts that they change."""
+    windows = []
+    with loaded(board) as load:
+        for given, parts in changes:
+            before, begun = len(board.history()), time.monotonic()
+            done = play("site.yml", board.name, **given, stack_swap=swap)
+            assert done.returncode == 0, done.stdout
+            (told,) = board.history()[before:]
+            assert (told["outcome"], told["parts"]) == ("committed", parts)
+            assert told["beside"] == (swap == "beside" and "engine" in parts)
+            assert f"clients waited {told['pause']:.2f} s" in message(done)
+            windows.append((begun, time.monotonic(), told))
+            seen = len(load.times)
+            end = time.monotonic() + 60
+            while len(load.times) < seen + 8 and time.monotonic() < end:
+                time.sleep(0.1)
+    assert load.wrong == []
+    assert len(load.times) > 50
+    assert set(load.models) == {"smoke", "smollm2-135m"}
+    for begun, ended, told in windows:
+        print(
+            f"{swap}: to {told['provider']} with {told['model']} ({', '.join(told['parts'])}):"
+            f" told {told['pause']:.2f} s of pause; no client got a byte for"
+            f" {load.silence(begun, ended):.2f} s, and none waited longer than"
+            f" {load.wait(begun, ended):.2f} s; {told['seconds']:.1f} s in all"
+        )
 
 
 def _name(model: str) -> str:

@@ -58,7 +58,7 @@ def test_the_release_before_serves_again(
     board: Board, tmp_path: Path, wrong: Any, reason: str, words: str, swap: str
 ) -> None:
     before = board.current()["number"]
-    with loaded(board) as load:
+    with loaded(board, clients=2) as load:
         done = play("site.yml", HOST, **wrong(tmp_path), stack_swap=swap)
     assert done.returncode == 2, done.stdout
     said = message(done)

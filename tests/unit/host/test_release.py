@@ -358,6 +358,21 @@ def test_where_there_is_no_former_release_that_is_said(host: Host) -> None:
         release.former(host)
 
 
+@pytest.mark.parametrize(
+    ("status", "asked"),
+    [("running", "2026-11-29T04:25:48.176813465Z"), ("restarting", ""), ("exited", "")],
+)
+def test_what_an_engine_ended_with_is_asked(status: str, asked: str) -> None:
+    """As Docker 26 tells of one whose program ends with status 1."""
+    state = {
+        "Status": status,
+        "Running": status != "exited",
+        "Restarting": status == "restarting",
+        "StartedAt": "2026-11-29T04:25:48.176813465Z",
+    }
+    assert release.started_again(state) == asked
+
+
 def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
     for pid, link in (("12", "/dev/nvmap"), ("13", "/dev/null")):
         (tmp_path / pid / "fd").mkdir(parents=True)
