@@ -42,10 +42,11 @@ def test_a_proof_that_fails_fails_the_host(
     assert "changed=0" in done.stdout
 
 
-def test_the_proof_alone_passes() -> None:
-    done = play("playbooks/verify.yml", "jetson-01,pi-01")
+@pytest.mark.parametrize("host", ["jetson-01", "pi-01"])
+def test_the_proof_alone_passes(host: str) -> None:
+    done = play("playbooks/verify.yml", host)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("changed=0") == 2
+    assert "changed=0" in done.stdout
 
 
 def test_a_check_run_tells_of_a_swap_and_does_nothing() -> None:

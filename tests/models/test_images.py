@@ -15,6 +15,8 @@ import pytest
 from tests.models.conftest import on, shell
 from tests.playing import message, play
 
+pytestmark = pytest.mark.xdist_group("pi-01")
+
 CACHE, OTHER = "jetson-01", "pi-01"
 ADDRESS = "198.18.41.11"
 GIVEN = {"llm_images_cache": CACHE}

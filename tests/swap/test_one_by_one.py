@@ -10,8 +10,9 @@ import pytest
 from tests.playing import message, play
 from tests.swap.conftest import FOLDER, Board, assert_a_pause_at_most, board_named, loaded
 
-# Not the board of the tests that run beside these. Its inventory has llama.cpp and SmolLM2.
+# Its inventory has llama.cpp and SmolLM2.
 HOST = "jetson-01"
+pytestmark = pytest.mark.xdist_group(HOST)
 _OLLAMA = {"llm_provider": "ollama"}
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.playing import catalogues, images, message, play
 from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 
+pytestmark = pytest.mark.xdist_group(HOST)
+
 
 def catalogue(folder: Path, name: str, path: str, value: object) -> dict[str, Any]:
     """Variables by which site.yml takes catalogues of its own, with one value replaced."""
@@ -130,7 +132,7 @@ print(told["outcome"])
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def llamacpp_twice(board: Board) -> Any:
     """Both releases are llama.cpp's, which cannot start without the weights' file."""
     for given in ({"llm_context_size": 2048}, {}):
