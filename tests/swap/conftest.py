@@ -181,7 +181,8 @@ async def _client(
             load.wrong.append(
                 f"{time.monotonic():.2f} {body['stream']} {type(error).__name__}: {error}"
             )
-        await asyncio.sleep(0.02)
+        # Somebody reads the answer; and the board's one core has time for more than answering.
+        await asyncio.sleep(0.5)
 
 
 async def _ask(board: Board, load: Load, client: httpx.AsyncClient, body: dict[str, Any]) -> None:

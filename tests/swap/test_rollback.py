@@ -145,7 +145,7 @@ def llamacpp_twice(board: Board) -> Any:
 def both_fail(how: str) -> str:
     done = subprocess.run(
         ["docker", "exec", "-i", CONTAINER, "python3", "-", how],
-        input=_BOTH_FAIL, capture_output=True, text=True, check=True, timeout=200,
+        input=_BOTH_FAIL, capture_output=True, text=True, check=True, timeout=600,
     )  # fmt: skip
     return done.stdout.strip()
 
