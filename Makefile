@@ -8,6 +8,8 @@ PROMPT ?= Hello
 VENV := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Python keeps what it has compiled, else every run of Ansible begins with doing so.
+unexport PYTHONDONTWRITEBYTECODE
 
 # What the last run wrote for clients of a host: its address and its key.
 FOLDER = $(abspath $(if $(wildcard $(INVENTORY)/.),$(INVENTORY),$(dir $(INVENTORY))))

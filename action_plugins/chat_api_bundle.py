@@ -1,5 +1,8 @@
-#!/usr/bin/python
-"""Make the chat API's build context for an architecture, on the control machine."""
+"""Make the chat API's build context for an architecture, on the control machine.
+
+An action, not a module: it runs within ansible-playbook's own process there, and a module would
+take a Python of its own for every host, half a second each.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
 
 DOCUMENTATION = r"""
 module: chat_api_bundle
@@ -121,37 +125,40 @@ def build(project: Path, architecture: str, archive: Path) -> None:
         part.replace(archive)
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "project": {"type": "path", "required": True},
-            "cache": {"type": "path", "required": True},
-            "base_image": {"type": "str", "required": True},
-            "architecture": {"type": "str", "required": True, "choices": sorted(MACHINES)},
-        },
-        supports_check_mode=True,
-    )
-    asked: dict[str, Any] = module.params
-    project = Path(asked["project"])
-    try:
-        version = version_of(project, asked["base_image"], asked["architecture"])
-        archive = Path(asked["cache"]) / f"chat-api-{version}-{asked['architecture']}.tar.gz"
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        # Hosts of one kind share an archive: the first one makes it, the others wait for it.
-        with (archive.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not archive.exists():
-                build(project, asked["architecture"], archive)
-    except OSError as error:
-        module.fail_json(msg=str(error))
-    # The archive is a cache on the control machine: no host has changed.
-    module.exit_json(
-        changed=False,
-        version=version,
-        image=f"edge-llm/chat-api:{version}",
-        archive=str(archive),
-    )
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Makes the archive where it is not there."""
 
+    TRANSFERS_FILES = False
+    _requires_connection = False
 
-if __name__ == "__main__":
-    main()
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _, asked = self.validate_argument_spec(
+            {
+                "project": {"type": "path", "required": True},
+                "cache": {"type": "path", "required": True},
+                "base_image": {"type": "str", "required": True},
+                "architecture": {"type": "str", "required": True, "choices": sorted(MACHINES)},
+            }
+        )
+        project = Path(asked["project"])
+        try:
+            version = version_of(project, asked["base_image"], asked["architecture"])
+            archive = Path(asked["cache"]) / f"chat-api-{version}-{asked['architecture']}.tar.gz"
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            # Hosts of one kind share an archive: the first one makes it, the others wait for it.
+            with (archive.parent / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not archive.exists():
+                    build(project, asked["architecture"], archive)
+        except OSError as error:
+            raise AnsibleActionFail(str(error)) from error
+        # The archive is a cache on the control machine: no host has changed.
+        return {
+            "changed": False,
+            "version": version,
+            "image": f"edge-llm/chat-api:{version}",
+            "archive": str(archive),
+        }
