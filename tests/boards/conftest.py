@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.host.conftest import client, containers, key, plan, question, variables
+from tests.playing import alone_on
 
 __all__ = ["client", "containers", "key", "plan", "question", "variables"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, but for those of the same board."""
-    for item in items:
-        board = "jetson-01" if "jetson-01" in item.nodeid else "pi-01"
-        item.add_marker(pytest.mark.xdist_group(board))
+@pytest.fixture(autouse=True)
+def alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test has its board for itself."""
+    with alone_on("jetson-01" if "jetson-01" in request.node.nodeid else "pi-01"):
+        yield

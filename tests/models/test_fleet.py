@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from module_utils.edge_llm_fetch import runtime_folder
 from tests.models.conftest import (
     BOARDS,
@@ -32,8 +30,6 @@ from tests.models.conftest import (
     whole,
 )
 from tests.playing import ROOT, message, play
-
-pytestmark = pytest.mark.xdist_group("field")
 
 ALL = ",".join(BOARDS)
 SLOW = f"{HUB}/faults/slow-10000000"

@@ -13,9 +13,7 @@ import httpx
 import pytest
 
 from tests.models.conftest import on, shell
-from tests.playing import message, play
-
-pytestmark = pytest.mark.xdist_group("pi-01")
+from tests.playing import alone_on, message, play
 
 CACHE, OTHER = "jetson-01", "pi-01"
 ADDRESS = "198.18.41.11"
@@ -30,6 +28,13 @@ def outside(since: str) -> Counter[tuple[str, str]]:
     said = subprocess.run(words, capture_output=True, text=True, check=True)
     found = re.findall(r'(?m)^(\S+) .*"GET /v2/(\S+/blobs/\S+) ', said.stdout + said.stderr)
     return Counter(found)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """The tests of faults are over, or have not begun."""
+    with alone_on(OTHER):
+        yield
 
 
 @pytest.fixture(scope="module")

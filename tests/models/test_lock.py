@@ -14,8 +14,6 @@ import yaml
 from tests.models.conftest import HUB
 from tests.playing import ROOT, images
 
-pytestmark = pytest.mark.xdist_group("pi-01")
-
 
 def lock(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -6,8 +6,6 @@ import pytest
 
 from tests.refusals.conftest import BOARDS, Run, changes, failures, provision
 
-pytestmark = pytest.mark.xdist_group("pi-01")
-
 SENTENCES = {
     "unknown-provider": "unknown-provider: llm_provider is 'lamacpp'; Did you mean llamacpp?"
     " Accepted are: auto, llamacpp, ollama, vllm.",

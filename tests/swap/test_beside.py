@@ -13,8 +13,6 @@ import pytest
 from tests.playing import ROOT, play
 from tests.swap.conftest import FOLDER, HOST, Board, assert_a_pause_at_most, known_answers
 
-pytestmark = pytest.mark.xdist_group(HOST)
-
 # Provider and model as the inventory has them are Ollama and SmolLM2.
 _LLAMA = {"llm_provider": "llamacpp"}
 _SMOKE = _LLAMA | {"llm_model": "smoke"}

@@ -23,7 +23,6 @@ from tests.swap.cutting import (
 )
 
 HOST = "jetson-01"
-pytestmark = pytest.mark.xdist_group(HOST)
 
 
 @pytest.fixture(scope="module")

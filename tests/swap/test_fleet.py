@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-import pytest
-
 from tests.playing import images, message, play
-from tests.swap.conftest import HOST, Board, known_answers
-
-# All boards are one group.
-pytestmark = pytest.mark.xdist_group(HOST)
+from tests.swap.conftest import Board, known_answers
 
 
 def test_every_engine_serves_every_board_and_no_weights_move() -> None:

@@ -12,7 +12,6 @@ from tests.swap.conftest import FOLDER, Board, assert_a_pause_at_most, board_nam
 
 # Its inventory has llama.cpp and SmolLM2.
 HOST = "jetson-01"
-pytestmark = pytest.mark.xdist_group(HOST)
 _OLLAMA = {"llm_provider": "ollama"}
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from module_utils.edge_llm_release import RESTORE_STEPS
 from tests.playing import catalogues, images, message, play
 from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
-
-pytestmark = pytest.mark.xdist_group(HOST)
+from tests.swap.cutting import (
+    CAME_TO,
+    assert_whole,
+    change,
+    kill,
+    power_cut,
+    two_releases,
+    until,
+)
 
 
 def catalogue(folder: Path, name: str, path: str, value: object) -> dict[str, Any]:
@@ -168,3 +177,32 @@ def test_where_no_way_leads_back_the_host_waits_for_help(
     board.run("mv", f"{models}.away", f"{models}.gguf")
     board.run("systemctl", "restart", "edge-llm")
     assert board.asked() == known_answers()["smollm2-135m"]
+
+
+@pytest.fixture(scope="module")
+def two(board: Board) -> Iterator[None]:
+    """The board has two releases that work."""
+    two_releases(board, before="llamacpp")
+    yield
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("how", ["killed", "power cut"])
+@pytest.mark.parametrize("step", RESTORE_STEPS)
+def test_a_way_back_that_is_cut_short_is_taken_up_again(
+    board: Board, two: None, step: str, how: str
+) -> None:
+    """By the host's start, or by the next run. Just before `check` everything is the new one's."""
+    assert change(board, "check", "one-by-one", f"/root/driver.py '{step}' restore")
+    board.run("rm", CAME_TO)
+    kill(board)
+    until(lambda: board.run("cat", CAME_TO), "a step of the way back")
+    assert board.run("cat", CAME_TO) == step
+    if how == "killed":
+        kill(board)
+        done = play("site.yml", HOST)
+        assert done.returncode == 0, done.stdout
+    else:
+        power_cut(board)
+    assert_whole(board)

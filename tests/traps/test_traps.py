@@ -13,8 +13,6 @@ import testinfra
 
 from tests.playing import ENVIRONMENT, ROOT, command, message, play, told
 
-pytestmark = pytest.mark.xdist_group("jetson-01")
-
 HOSTS = ("-i", "tests/traps/hosts.yml")
 CMDLINE = "/boot/firmware/cmdline.txt"
 OFF = "cgroup_disable=memory"
