@@ -73,7 +73,7 @@ unit: ## unit tests
 engines: ## the provider module and the chat API on real llama-server and Ollama
 	@scripts/venv dev
 	@python -m sandbox images
-	pytest -q tests/engines
+	pytest -q --durations=15 tests/engines
 
 molecule: ## real boards, real engines: every scenario
 	@scripts/venv dev
