@@ -68,7 +68,7 @@ lint: ## every linter
 
 unit: ## unit tests
 	@scripts/venv dev
-	pytest -q -n $(shell expr 2 \* $$(nproc))
+	pytest -q -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 
 engines: ## the provider module and the chat API on real llama-server and Ollama
 	@scripts/venv dev
