@@ -20,7 +20,7 @@ from tests.playing import ROOT, command, play, started
 HUB = "http://198.18.41.3"
 INVENTORY = ("-i", "tests/models/hosts.yml")
 BOARDS = ("field-01", "field-02", "field-03")
-# The board of the faults, whose tests run beside those of the fleet.
+# The board of tests that run beside those of the fleet.
 FAULTY, FAULTY_ADDRESS = "pi-01", "198.18.41.12"
 MIB = 1024**2
 _SECONDS = 180

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from module_utils.edge_llm_fetch import runtime_folder
 from tests.models.conftest import (
     BOARDS,
     HUB,
-    INVENTORY,
     MIB,
     SMOKE,
     SMOLLM,
@@ -23,13 +21,12 @@ from tests.models.conftest import (
     ended,
     given,
     local_folder,
-    on,
     shell,
     unfinished,
     until,
     whole,
 )
-from tests.playing import ROOT, message, play
+from tests.playing import ROOT, message
 
 ALL = ",".join(BOARDS)
 SLOW = f"{HUB}/faults/slow-10000000"
@@ -202,53 +199,3 @@ def test_a_host_that_is_the_cache_keeps_what_it_does_not_serve(root: str) -> Non
         done = bring("field-02", board_root=f"{root}-2", llm_models_cache=cache)
         assert done.returncode == 2
         assert f"field-02: llm_models_cache is {cache}, {why}" in message(done)
-
-
-def test_weights_go_only_when_nothing_needs_them(root: str) -> None:
-    """llm_models_keep: neither those of the last two releases, nor what is somebody's own."""
-    assert bring("field-02", board_root=root, llm_model="smoke").returncode == 0
-    on("field-02", "sh", "-c", f"echo mine > {root}/models/own.gguf")
-    assert bring("field-02", board_root=root, llm_models_keep=1).returncode == 0
-    assert SMOKE.file in shell("field-02", f"ls {root}/models")
-    releases = f"mkdir -p {root}/releases/0001 && ln -sfn releases/0001 {root}/previous"
-    plan = {"model": {"files": [{"path": SMOKE.file}]}}
-    release = json.dumps({"plan": plan, "slots": {"engine": "a", "api": "a"}})
-    shell("field-02", f"{releases} && echo '{release}' > {root}/previous/release.json")
-    done = bring("field-02", board_root=root, llm_models_keep=0)
-    assert done.returncode == 0, done.stdout
-    assert "changed=0" in done.stdout
-    assert SMOKE.file in shell("field-02", f"ls {root}/models")
-    shell("field-02", f"rm {root}/previous")
-    done = bring("field-02", board_root=root, llm_models_keep=0)
-    assert done.returncode == 0, done.stdout
-    assert sorted(shell("field-02", f"ls {root}/models").split()) == [
-        SMOLLM.file,
-        "ollama",
-        "own.gguf",
-    ]
-    done = bring("field-02", board_root=root, llm_models_keep=0)
-    assert "changed=0" in done.stdout
-
-
-def test_weights_are_hashed_again_where_asked(root: str) -> None:
-    """And only there: the record vouches for gigabytes. What is wrong then is put aside."""
-    assert bring("field-02", board_root=root).returncode == 0
-    path = f"{root}/models/{SMOLLM.file}"
-    spoil = f"printf X | dd of={path} bs=1 seek=90000000 conv=notrunc status=none"
-    kept = "/srv/same"
-    shell("field-02", f"cp -p {path} {kept} && {spoil} && touch -r {kept} {path}; rm {kept}")
-    done = bring("field-02", board_root=root)
-    assert "changed=0" in done.stdout
-    done = bring("field-02", board_root=root, llm_models_rehash=True)
-    assert done.returncode == 2
-    assert f"it was renamed to {SMOLLM.file}.rejected" in message(done)
-    done = bring("field-02", board_root=root)
-    assert done.returncode == 0, done.stdout
-    assert whole("field-02", root)
-
-
-def test_a_check_run_tells_what_would_come(root: str) -> None:
-    done = play("site.yml", "field-02", "--tags", "models", "--check", *INVENTORY, board_root=root)
-    assert done.returncode == 0, done.stdout
-    assert f"Would bring {SMOLLM.bundle} (94 MiB) from http://198.18.41.3." in message(done)
-    assert not shell("field-02", f"ls -d {root}", check=False).strip()
