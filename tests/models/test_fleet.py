@@ -140,7 +140,7 @@ def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
 def cut(board: str) -> None:
     subprocess.run(
         [sys.executable, "-m", "sandbox", "power-cut", board],
-        cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL,
+        cwd=ROOT, check=True, timeout=600, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
 

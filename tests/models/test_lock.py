@@ -18,7 +18,7 @@ from tests.playing import ROOT, images
 def lock(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "scripts/lock.py", "--hub", HUB, "--folder", str(folder), *words],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
 
 
