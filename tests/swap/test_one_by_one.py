@@ -1,6 +1,7 @@
 """What clients notice of a change: a pause at most, where one engine stops before the other starts.
 
-And the ways to another release than the inventory's, and who may go them.
+And what is no change, or somebody's hand; who may change a host; and the ways to another release
+than the inventory's.
 """
 
 from __future__ import annotations
@@ -8,7 +9,14 @@ from __future__ import annotations
 import pytest
 
 from tests.playing import message, play
-from tests.swap.conftest import FOLDER, Board, assert_a_pause_at_most, board_named, loaded
+from tests.swap.conftest import (
+    FOLDER,
+    Board,
+    assert_a_pause_at_most,
+    board_named,
+    known_answers,
+    loaded,
+)
 
 # Its inventory has llama.cpp and SmolLM2.
 HOST = "jetson-01"
@@ -27,6 +35,36 @@ def test_clients_notice_a_pause_at_most(board: Board, settled: None) -> None:
         ({}, ["engine"]),
     ]
     assert_a_pause_at_most(board, "one-by-one", changes)
+
+
+def test_nothing_changes_where_nothing_is_asked(board: Board) -> None:
+    before = board.containers(), board.history()
+    done = play("site.yml", HOST, a_variable_of_somebody_else="a comment")
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
+    assert (board.containers(), board.history()) == before
+
+
+def test_what_a_hand_has_changed_comes_back_without_a_restart(board: Board) -> None:
+    before = board.containers()
+    board.run("sh", "-c", f"echo '# by hand' >> {FOLDER}/docker-compose.yml")
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+    assert "changed=1" in done.stdout
+    assert "by hand" not in board.run("cat", f"{FOLDER}/docker-compose.yml")
+    assert board.containers() == before
+    assert board.history()[-1]["parts"] == []
+
+
+@pytest.mark.parametrize("part", ["engine", "api", "door"])
+def test_what_a_hand_has_stopped_runs_again(board: Board, part: str) -> None:
+    slots = board.current()["slots"]
+    name = f"edge-llm-{part}" + (f"-{slots[part]}" if part in slots else "")
+    board.run("docker", "rm", "--force", name)
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+    assert "changed=1" in done.stdout
+    assert board.asked() == known_answers()["smollm2-135m"]
 
 
 def test_a_second_operator_is_told_who_holds_the_host(board: Board) -> None:
