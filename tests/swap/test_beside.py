@@ -1,4 +1,4 @@
-"""What clients notice of a change: a pause at most, while the new engine loads beside the old one."""
+"""What clients notice of a change: a pause at most, while both engines are there."""
 
 from __future__ import annotations
 
