@@ -600,17 +600,7 @@ def start(job: Facts, runtime: Path, lib: Path, unit: bool) -> bool:
             )
         words = [sys.executable, "-m", "edge_llm.edge_llm_fetch", str(runtime)]
         if unit:
-            done = subprocess.run(
-                [
-                    *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}-{runtime.name}"),
-                    *("--property=Nice=10", "--property=IOSchedulingClass=best-effort"),
-                    *("--property=IOSchedulingPriority=7", f"--property=WorkingDirectory={lib}"),
-                    *words,
-                ],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode:
-                raise Failure(f"systemd-run failed: {done.stderr.strip()}")
+            _start_unit(f"{UNIT}-{runtime.name}", lib, words)
         else:
             subprocess.Popen(
                 words, cwd=lib, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -619,6 +609,27 @@ def start(job: Facts, runtime: Path, lib: Path, unit: bool) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _start_unit(unit: str, lib: Path, words: Sequence[str]) -> None:
+    """Start a program as a unit of systemd's. Raises Failure."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        done = subprocess.run(
+            [
+                *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
+                *("--property=Nice=10", "--property=IOSchedulingClass=best-effort"),
+                *("--property=IOSchedulingPriority=7", f"--property=WorkingDirectory={lib}"),
+                *words,
+            ],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if not done.returncode:
+            return
+        # A program that has just ended, as its lock says, is a unit for a moment longer.
+        if "already" not in done.stderr or time.monotonic() > end:
+            raise Failure(f"systemd-run failed: {done.stderr.strip()}")
+        time.sleep(0.1)
 
 
 def running(runtime: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -620,3 +621,36 @@ def test_what_cannot_be_written(
     assert verdict(asked, asked.files[0], Ended(23, 200, "Failure writing output")) == said
     # Room changes nothing else.
     assert verdict(asked, asked.files[0], Ended(18, 200, "")) is None
+
+
+_SYSTEMD_RUN = """#!/bin/sh
+echo "$*" >> {folder}/calls
+[ $(wc -l < {folder}/calls) -gt {busy} ] && exit 0
+echo "Failed to start transient service unit: {words}" >&2
+exit 1
+"""
+_LOADED = "Unit edge-llm-fetch-x.service was already loaded or has a fragment file."
+
+
+def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often systemd-run was called until it could start the program."""
+    script = folder / "systemd-run"
+    script.write_text(_SYSTEMD_RUN.format(folder=folder, busy=busy, words=words))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    edge_llm_fetch._start_unit("edge-llm-fetch-x", folder, ["true"])
+    return len((folder / "calls").read_text().splitlines())
+
+
+def test_a_unit_that_has_just_ended_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start_unit(tmp_path, 2, _LOADED, monkeypatch) == 3
+
+
+def test_what_systemd_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(edge_llm_source.Failure, match=r"^systemd-run failed: .*Access denied$"):
+        start_unit(tmp_path, 2, "Access denied", monkeypatch)
+    monkeypatch.setattr(edge_llm_fetch, "START_SECONDS", 0.2)
+    with pytest.raises(edge_llm_source.Failure, match="was already loaded"):
+        start_unit(tmp_path, 1000, _LOADED, monkeypatch)
