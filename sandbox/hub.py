@@ -99,8 +99,8 @@ class Faults:
     """What can go wrong at a source: `/faults/NAME/...` answers as `/...` does, but for that.
 
     A name may end in a number, as in `cut-1000000`. For tests; each is one thing that was met, but
-    for `held-1000000`, which waits at that byte for whoever has less to go away: so that a download
-    can be killed there however fast or slow the machines are.
+    for `held-1000000`, which gives hardly more than that to whoever has less: so that a download can
+    be killed there however fast or slow the machines are.
     """
 
     STATUS: ClassVar[Mapping[str, int]] = {
@@ -165,13 +165,15 @@ class Faults:
             end = min(end, start + int(number))
         elif fault == "truncated":
             end = end // 2
-        elif name == "held" and start < int(number):
-            end = int(number)
+        hold = int(number) if name == "held" and start < int(number) else end
         begun, sent = time.monotonic(), 0
         with path.open("rb") as file:
             file.seek(start)
             while start < end:
-                piece = file.read(min(1 << 16, end - start))
+                if start >= hold:
+                    # A trickle: without it the client would give this source up.
+                    time.sleep(0.1)
+                piece = file.read(min(1 << 16, end - start, hold - start if start < hold else 2))
                 if fault == "wrong-hash" and start == 0:
                     # The last byte of a piece in the midst of nowhere: the header stays as it is.
                     piece = piece[:-1] + bytes([piece[-1] ^ 1])
@@ -179,10 +181,6 @@ class Faults:
                 start, sent = start + len(piece), sent + len(piece)
                 if name == "slow":
                     time.sleep(max(0.0, sent / int(number) - (time.monotonic() - begun)))
-        while name == "held" and start < path.stat().st_size:
-            # Nothing more, until the client leaves: sending raises then.
-            time.sleep(0.1)
-            yield b""
         if start < path.stat().st_size:
             raise ConnectionAbortedError("as the fault says")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from module_utils.edge_llm_fetch import runtime_folder
 from tests.models.conftest import (
     BOARDS,
+    BUFFER,
     HUB,
     MIB,
     SMOKE,
@@ -31,6 +32,8 @@ from tests.playing import ROOT, message
 ALL = ",".join(BOARDS)
 SLOW = f"{HUB}/faults/slow-10000000"
 HALF = SMOLLM.size // 2
+# Bytes that may be given twice: what was not written when a process was killed, and on its way.
+TWICE = 2 * BUFFER
 CACHE = ROOT / ".cache/models"
 
 
@@ -99,12 +102,12 @@ def test_downloads_that_are_killed_go_on() -> None:
         said.split()
     )
     assert not whole("field-02", "/srv/killed-50")
-    done = bring("killed", killed_at=killed_at)
+    done = bring("killed", killed_at=dict.fromkeys(killed_at, 0))
     assert done.returncode == 0, done.stdout
     for host in killed_at:
         assert whole("field-02", f"/srv/{host}")
         shell("field-02", f"rm -rf /srv/{host}")
-    assert given() - before == len(killed_at) * SMOLLM.size
+    assert given() - before <= len(killed_at) * (SMOLLM.size + TWICE)
 
 
 def test_a_download_is_joined_whoever_has_begun_it(root: str) -> None:
@@ -131,10 +134,10 @@ def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
     cut("field-03")
     said = ended(run)
     assert run.returncode, said
-    done = bring("field-03", board_root=root, llm_models_mirror=half)
+    done = bring("field-03", board_root=root, llm_models_mirror=f"{HUB}/faults/held-0")
     assert done.returncode == 0, done.stdout
     assert whole("field-03", root)
-    assert given() - before == SMOLLM.size
+    assert given() - before <= SMOLLM.size + TWICE
 
 
 def cut(board: str) -> None:
