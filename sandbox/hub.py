@@ -99,8 +99,8 @@ class Faults:
     """What can go wrong at a source: `/faults/NAME/...` answers as `/...` does, but for that.
 
     A name may end in a number, as in `cut-1000000`. For tests; each is one thing that was met, but
-    for `held-1000000`, which gives hardly more than that to whoever has less: so that a download can
-    be killed there however fast or slow the machines are.
+    for `held-1000000`, which gives hardly more than that to whoever has less: so that a download
+    can be killed there however fast or slow the machines are.
     """
 
     STATUS: ClassVar[Mapping[str, int]] = {
