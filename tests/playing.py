@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,12 @@ def started(
         words, cwd=ROOT, env=environment, text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+
+
+def restart(verb: str, board: str) -> None:
+    """Restart a board (`reboot` or `power-cut`), and wait until it can be reached."""
+    words = [sys.executable, "-m", "sandbox", verb, board]
+    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=600)
 
 
 @contextmanager

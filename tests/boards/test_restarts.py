@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -11,6 +9,7 @@ import httpx
 import pytest
 
 from tests.host.test_host import check
+from tests.playing import restart
 
 BOOT_SECONDS = 180
 
@@ -34,7 +33,7 @@ def test_the_host_serves_again(
 ) -> None:
     started = f"docker inspect -f '{{{{.State.StartedAt}}}}' {containers['engine']}"
     before = host.check_output(started)
-    subprocess.run([sys.executable, "-m", "sandbox", verb, plan["host"]], check=True, timeout=120)
+    restart(verb, plan["host"])
     wait_for_health(plan["url"])
     answer = plan["model"]["proof"]["answer"]
     done = check(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from module_utils.edge_llm_fetch import runtime_folder
@@ -27,7 +26,7 @@ from tests.models.conftest import (
     until,
     whole,
 )
-from tests.playing import ROOT, message
+from tests.playing import ROOT, message, restart
 
 ALL = ",".join(BOARDS)
 SLOW = f"{HUB}/faults/slow-10000000"
@@ -132,20 +131,13 @@ def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
     half = f"{HUB}/faults/held-{HALF}"
     run = begin("field-03", board_root=root, llm_models_mirror=half)
     at(HALF, "field-03", root)
-    cut("field-03")
+    restart("power-cut", "field-03")
     said = ended(run)
     assert run.returncode, said
     done = bring("field-03", board_root=root, llm_models_mirror=HUB)
     assert done.returncode == 0, done.stdout
     assert whole("field-03", root)
     assert given() - before <= SMOLLM.size + TWICE
-
-
-def cut(board: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "sandbox", "power-cut", board],
-        cwd=ROOT, check=True, timeout=600, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
 
 
 def limited(board: str, rate: str) -> None:

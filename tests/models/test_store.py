@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.models.conftest import FAULTY, INVENTORY, SMOKE, SMOLLM, bring, on, shell, whole
+from tests.models.conftest import FAULTY, INVENTORY, SMOKE, SMOLLM, bring, shell, whole
 from tests.playing import alone_on, message, play
 
 HOST = "stored"
@@ -32,7 +32,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_weights_go_only_when_nothing_needs_them(root: str) -> None:
     """llm_models_keep: neither those of the last two releases, nor what is somebody's own."""
     assert bring(HOST, board_root=root, llm_model="smoke").returncode == 0
-    on(FAULTY, "sh", "-c", f"echo mine > {root}/models/own.gguf")
+    shell(FAULTY, f"echo mine > {root}/models/own.gguf")
     assert bring(HOST, board_root=root, llm_models_keep=1).returncode == 0
     assert SMOKE.file in shell(FAULTY, f"ls {root}/models")
     releases = f"mkdir -p {root}/releases/0001 && ln -sfn releases/0001 {root}/previous"

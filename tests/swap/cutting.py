@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -48,11 +47,6 @@ def two_releases(board: Board, before: str) -> None:
 def kill(board: Board) -> None:
     """Kill the change that has stopped dead; what undoes it begins then."""
     board.run("systemctl", "kill", "--signal=KILL", UNIT)
-
-
-def power_cut(board: Board) -> None:
-    words = [sys.executable, "-m", "sandbox", "power-cut", board.name]
-    subprocess.run(words, check=True, timeout=300)
 
 
 def change(

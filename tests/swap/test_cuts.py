@@ -9,14 +9,13 @@ import subprocess
 import pytest
 
 from module_utils.edge_llm_release import STEPS
-from tests.playing import ENVIRONMENT, ROOT, command, play
+from tests.playing import ENVIRONMENT, ROOT, command, play, restart
 from tests.swap.conftest import FOLDER, Board, board_named
 from tests.swap.cutting import (
     UNIT,
     assert_whole,
     change,
     kill,
-    power_cut,
     reached,
     two_releases,
     until,
@@ -54,7 +53,7 @@ def test_a_change_that_is_killed_is_undone_or_ended(board: Board, step: str, swa
 def test_a_power_cut_leaves_a_host_that_serves(board: Board, step: str) -> None:
     if not change(board, step, "one-by-one"):
         return
-    power_cut(board)
+    restart("power-cut", board.name)
     assert_whole(board)
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from module_utils.edge_llm_release import RESTORE_STEPS
-from tests.playing import catalogues, images, message, play
+from tests.playing import catalogues, images, message, play, restart
 from tests.swap.conftest import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 from tests.swap.cutting import (
     CAME_TO,
     assert_whole,
     change,
     kill,
-    power_cut,
     two_releases,
     until,
 )
@@ -204,5 +203,5 @@ def test_a_way_back_that_is_cut_short_is_taken_up_again(
         done = play("site.yml", HOST)
         assert done.returncode == 0, done.stdout
     else:
-        power_cut(board)
+        restart("power-cut", board.name)
     assert_whole(board)

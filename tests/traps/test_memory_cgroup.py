@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
-from tests.playing import ENVIRONMENT, ROOT, message
+from tests.playing import message, restart
 from tests.traps.conftest import changed, plan_table, run
 
 CMDLINE = "/boot/firmware/cmdline.txt"
 OFF = "cgroup_disable=memory"
 ON = "cgroup_enable=memory"
-
-
-def reboot() -> None:
-    """Restart the board, and wait until it can be reached."""
-    words = [sys.executable, "-m", "sandbox", "reboot", "trap-02"]
-    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=600)
 
 
 def test_memory_cgroup(pi: Any) -> None:
@@ -52,7 +44,7 @@ def test_memory_cgroup(pi: Any) -> None:
 def test_what_turns_the_memory_cgroup_off_is_taken_out(pi: Any) -> None:
     words = "console=tty1 rootwait"
     pi.run_test(f"echo '{ON} {words} {OFF}' > {CMDLINE}")
-    reboot()
+    restart("reboot", "trap-02")
     assert changed(run("trapped-pi")) > 0
     assert pi.file(CMDLINE).content_string == f"{words} {ON}\n"
 
@@ -63,7 +55,7 @@ def test_a_reboot_that_does_not_help_is_told(pi: Any) -> None:
     # The firmware of this board reads another file.
     init = "/usr/local/share/edge-llm-sandbox/firmware"
     pi.run_test(f"echo rootwait > {init}")
-    reboot()
+    restart("reboot", "trap-02")
     try:
         done = run("trapped-pi", board_reboot=True)
     finally:
@@ -78,7 +70,7 @@ def test_a_reboot_that_does_not_help_is_told(pi: Any) -> None:
 def test_a_command_line_of_two_lines_is_not_touched(pi: Any) -> None:
     text = "console=tty1\nrootwait\n"
     pi.run_test(f"printf '{text}' > {CMDLINE}")
-    reboot()
+    restart("reboot", "trap-02")
     done = run("trapped-pi")
     assert done.returncode == 2
     assert (
