@@ -6,9 +6,10 @@ take a Python of its own for every host, half a second each.
 
 from __future__ import annotations
 
-import os
-import tempfile
+import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -55,26 +56,17 @@ written:
 """
 
 
+# What hosts write files by, under the name that it has there.
+_package = ModuleType("edge_llm")
+_package.__path__ = [str(Path(__file__).parents[1] / "module_utils")]
+sys.modules.setdefault("edge_llm", _package)
+write_atomically = importlib.import_module("edge_llm.edge_llm_models").write_atomically
+
 FILE = {
     "path": {"type": "path", "required": True},
     "content": {"type": "str", "required": True, "no_log": False},
     "secret": {"type": "bool", "default": False, "no_log": False},
 }
-
-
-def write(path: Path, content: str, mode: int) -> None:
-    """Put a file there in one step: whole, or what was there. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(descriptor, mode)
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
 
 
 def bring(file: dict[str, Any], check: bool) -> bool:
@@ -88,7 +80,7 @@ def bring(file: dict[str, Any], check: bool) -> bool:
         same = False
     if not same and not check:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if file["secret"] else 0o755)
-        write(path, file["content"], mode)
+        write_atomically(path, file["content"].encode(), path.parent, mode)
     return not same
 
 
