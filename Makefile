@@ -61,7 +61,7 @@ lock: ## write down what the hub says of a model (MODEL=..) or a registry of ima
 lint: ## every linter
 	@scripts/venv dev
 	ruff check . && ruff format --check .
-	mypy --strict src sandbox filter_plugins library module_utils action_plugins callback_plugins scripts tests
+	mypy --strict src sandbox filter_plugins library module_utils action_plugins callback_plugins scripts tests benchmarks
 	yamllint --strict .
 	shellcheck scripts/venv .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/traps/{nvpmodel,jetson_clocks,swapoff,python3}
 	ansible-lint
@@ -73,7 +73,7 @@ unit: ## unit tests
 engines: ## the provider module and the chat API on real llama-server and Ollama
 	@scripts/venv dev
 	@python -m sandbox images
-	pytest -q --durations=15 tests/engines
+	pytest -q --durations=15 tests/integration/engines
 
 molecule: ## real boards, real engines: every scenario
 	@scripts/venv dev
@@ -84,26 +84,26 @@ test: lint unit engines molecule ## all of it
 test-vllm: ## the same suite as `engines` on real vLLM, on this CPU, and site.yml with it: minutes more, and gigabytes
 	@scripts/venv dev
 	@python -m sandbox images
-	@python -m tests.engines.vllm
-	pytest -q tests/engines --engine vllm
+	@python -m tests.integration.engines.vllm
+	pytest -q tests/integration/engines --engine vllm
 	@SANDBOX=test python -m sandbox up --hosts jetson-01
-	@python -m tests.vllm
-	SANDBOX=test pytest -q tests/vllm
+	@python -m tests.system.vllm
+	SANDBOX=test pytest -q tests/system/vllm
 
 test-vm: ## a virtual machine as a board, and its power cut at every write of a change: an hour without KVM
 	@scripts/venv dev
 	@python -m sandbox vm
-	pytest -q -s tests/vm
+	pytest -q -s tests/system/vm
 
 test-arm64: ## emulated arm64 boards, a Raspberry Pi and a Jetson by their device trees: an hour or two
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m sandbox arm64
-	pytest -q -s tests/arm64
+	pytest -q -s tests/system/arm64
 
 bench: ## what the chat API costs over the engine alone, a change its clients, and weights the line outside
 	@scripts/venv dev
 	@python -m sandbox images
-	@python -m tests.bench
-	@python -m tests.bench_swap
-	@python -m tests.bench_models
+	@python -m benchmarks.chat_api
+	@python -m benchmarks.swap
+	@python -m benchmarks.weights

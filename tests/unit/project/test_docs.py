@@ -30,8 +30,8 @@ from llm_provider.gate import Gate
 from llm_provider.metrics import Metrics
 from llm_provider.relay import STALL_SECONDS
 from llm_provider.target import NAMES
-from tests.unit.provider.fake import free_port
-from tests.unit.provider.scripted import Asked, Scripted, serving
+from tests.unit.llm_provider.fake import free_port
+from tests.unit.llm_provider.scripted import Asked, Scripted, serving
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "src/llm_provider"

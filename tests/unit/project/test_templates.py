@@ -13,7 +13,7 @@ import yaml
 
 from filter_plugins.plan import deployment_plan
 from llm_provider.target import NAMES
-from tests.unit.plan.conftest import OWN_IMAGE, ROOT, catalogues, jetson
+from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
 __all__ = ["catalogues", "jetson"]
 

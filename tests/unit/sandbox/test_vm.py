@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sandbox import vm
-from tests.vm.cuts import Cut, telling, wrong
-from tests.vm.onboard import Writes
+from tests.system.vm.cuts import Cut, telling, wrong
+from tests.system.vm.onboard import Writes
 
 KEPT = {"current": "0002", "journal": True, "releases": ["0001", "0002"], "history": 2}
 FOUND = {

@@ -1,0 +1,80 @@
+"""A Raspberry Pi's memory cgroup: mended where that is allowed, named where it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.known_issues.conftest import changed, plan_table, run
+from tests.playing import message, restart
+
+CMDLINE = "/boot/firmware/cmdline.txt"
+OFF = "cgroup_disable=memory"
+ON = "cgroup_enable=memory"
+
+
+def test_memory_cgroup(pi: Any) -> None:
+    before = pi.file(CMDLINE).content_string
+    assert ON not in before
+
+    done = run("trapped-pi", "--check", "--diff")
+    assert changed(done) > 0
+    assert f"+{before.strip()} {ON}" in done.stdout
+    assert pi.file(CMDLINE).content_string == before, "a check run changes nothing"
+    table = plan_table("trapped-pi")
+    assert "to be mended: the kernel's memory cgroup, in its command line" in table
+    assert "note: containers' memory is limited from the next start on: board_reboot: true" in table
+
+    boot = pi.check_output("cat /proc/sys/kernel/random/boot_id")
+    assert changed(run("trapped-pi")) > 0
+    assert pi.file(CMDLINE).content_string == f"{before.strip()} {ON}\n"
+    (backup,) = pi.check_output(f"ls {CMDLINE}.*").split()
+    assert pi.file(backup).content_string == before
+    assert pi.check_output("cat /proc/sys/kernel/random/boot_id") == boot, "nobody allowed it"
+    done = run("trapped-pi")
+    assert changed(done) == 0
+    assert "to be mended" not in plan_table("trapped-pi")
+
+    done = run("trapped-pi", board_reboot=True)
+    assert changed(done) > 0
+    assert pi.check_output("cat /proc/sys/kernel/random/boot_id") != boot
+    assert changed(run("trapped-pi", board_reboot=True)) == 0, "once is enough"
+    assert "note:" not in plan_table("trapped-pi")
+
+
+def test_what_turns_the_memory_cgroup_off_is_taken_out(pi: Any) -> None:
+    words = "console=tty1 rootwait"
+    pi.run_test(f"echo '{ON} {words} {OFF}' > {CMDLINE}")
+    restart("reboot", "trap-02")
+    assert changed(run("trapped-pi")) > 0
+    assert pi.file(CMDLINE).content_string == f"{words} {ON}\n"
+
+
+def test_a_reboot_that_does_not_help_is_told(pi: Any) -> None:
+    """A kernel without the memory cgroup, whatever its command line says."""
+    pi.run_test(f"echo rootwait > {CMDLINE}")
+    # The firmware of this board reads another file.
+    init = "/usr/local/share/edge-llm-sandbox/firmware"
+    pi.run_test(f"echo rootwait > {init}")
+    restart("reboot", "trap-02")
+    try:
+        done = run("trapped-pi", board_reboot=True)
+    finally:
+        pi.run_test(f"rm {init}")
+    assert done.returncode == 2
+    assert (
+        "trapped-pi: the kernel's memory cgroup: still not as asked after a reboot; the kernel was"
+        f" started with: {OFF}." in message(done)
+    )
+
+
+def test_a_command_line_of_two_lines_is_not_touched(pi: Any) -> None:
+    text = "console=tty1\nrootwait\n"
+    pi.run_test(f"printf '{text}' > {CMDLINE}")
+    restart("reboot", "trap-02")
+    done = run("trapped-pi")
+    assert done.returncode == 2
+    assert (
+        f"trapped-pi: {CMDLINE} has 2 lines, and the firmware reads one; make one of them."
+        in message(done)
+    )
+    assert pi.file(CMDLINE).content_string == text

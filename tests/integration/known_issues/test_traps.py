@@ -1,0 +1,197 @@
+"""Boards' traps on boards: mended where that is allowed, named where it is not.
+
+tests/unit/edge_fleet/test_traps.py has tables of what is decided; here the decisions reach a host.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration.known_issues.conftest import HOSTS, board, changed, plan_table, run
+from tests.playing import message, told
+
+# A Jetson's power
+
+
+def mode(jetson: Any) -> str:
+    return str(jetson.check_output("nvpmodel -q").splitlines()[0].partition(": ")[2])
+
+
+def test_power_mode_by_name(jetson: Any) -> None:
+    assert mode(jetson) == "25W"
+    done = run("trapped-jetson", "--check", board_power_mode="MAXN")
+    assert changed(done) > 0
+    assert "Would set the power mode to MAXN." in message(done)
+    assert mode(jetson) == "25W"
+    assert "to be mended: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
+    assert changed(run("trapped-jetson", board_power_mode="MAXN")) > 0
+    assert mode(jetson) == "MAXN"
+    assert changed(run("trapped-jetson", board_power_mode="MAXN")) == 0
+
+
+def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
+    boot = jetson.check_output("cat /proc/sys/kernel/random/boot_id")
+    done = run("trapped-jetson", board_power_mode="15W")
+    assert changed(done) == 0
+    assert (
+        "trapped-jetson: the power mode 15W takes a reboot: board_reboot: true allows it. The board"
+        " goes on with MAXN." in message(done)
+    )
+    assert mode(jetson) == "MAXN"
+    assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") == boot
+    done = run("trapped-jetson", board_power_mode="15W", board_reboot=True)
+    assert changed(done) > 0
+    assert mode(jetson) == "15W"
+    assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") != boot
+
+
+def test_a_power_mode_that_does_not_come_into_force(jetson: Any) -> None:
+    before = mode(jetson)
+    done = run("trapped-jetson", board_power_mode="MAXN_SUPER")
+    assert done.returncode == 2
+    assert (
+        "trapped-jetson: board_power_mode is MAXN_SUPER, and nvpmodel tells of"
+        f" {before} after it was set." in message(done)
+    )
+
+
+def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
+    done = run("trapped-jetson", board_power_mode="maxn")
+    assert done.returncode == 2
+    assert (
+        "trapped-jetson: board_power_mode is 'maxn' (did you mean MAXN?); accepted are: 15W, 25W,"
+        " MAXN, MAXN_SUPER." in message(done)
+    )
+
+
+def test_clocks_fan_and_compressed_swap(jetson: Any) -> None:
+    asked = {"board_clocks": True, "board_fan": "cool", "board_zram": False}
+    marks = ("/run/jetson_clocks", "/etc/systemd/system/edge-llm-clocks.service")
+    conf, followed = "/etc/nvfancontrol.conf", "/var/lib/nvfancontrol/status"
+    before = jetson.file(conf).content_string
+    assert "quiet" in jetson.file(followed).content_string
+
+    assert changed(run("trapped-jetson", "--check", **asked)) > 0
+    assert not any(jetson.file(mark).exists for mark in marks)
+    assert jetson.file(conf).content_string == before
+    assert "zram" in jetson.file("/proc/swaps").content_string
+    assert "1,903 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
+
+    assert changed(run("trapped-jetson", **asked)) > 3
+    assert all(jetson.file(mark).exists for mark in marks)
+    assert jetson.service("edge-llm-clocks").is_enabled
+    assert jetson.file(conf).content_string == before.replace("quiet", "cool")
+    assert "cool" in jetson.file(followed).content_string
+    (backup,) = jetson.check_output(f"ls {conf}.*").split()
+    assert jetson.file(backup).content_string == before
+    assert "zram" not in jetson.file("/proc/swaps").content_string
+    assert not jetson.service("nvzramconfig").is_enabled
+
+    assert changed(run("trapped-jetson", **asked)) == 0
+    assert changed(run("trapped-jetson", board_clocks=False)) > 0
+    assert not jetson.file(marks[1]).exists
+    assert changed(run("trapped-jetson", board_clocks=False)) == 0
+
+
+# Docker on a kernel without a raw table
+
+
+def test_docker_to_be_installed_is_told_first(jetson: Any) -> None:
+    told = jetson.file("/etc/systemd/system/docker.service.d/edge-llm.conf")
+    assert "Environment=DOCKER_INSECURE_NO_IPTABLES_RAW=1\n" in told.content_string
+    assert told.mode == 0o644
+
+
+@pytest.fixture
+def rawless() -> Any:
+    """jetson-01, where Docker runs, with unattended upgrades and without a raw table."""
+    host = board("jetson-01")
+    upgrades = "/etc/apt/apt.conf.d/20auto-upgrades"
+    host.run_test(f"echo 'APT::Periodic::Unattended-Upgrade \"1\";' > {upgrades}")
+    host.run_test("printf '# CONFIG_IP_NF_RAW is not set\\n' | gzip > /run/config.gz")
+    if host.file("/proc/config.gz").exists:
+        host.run_test("mount --bind /run/config.gz /proc/config.gz")
+        undo = "umount /proc/config.gz"
+    else:
+        host.run_test("mkdir -p /boot && zcat /run/config.gz > /boot/config-$(uname -r)")
+        undo = "rm /boot/config-*"
+    yield host
+    host.check_output(undo)
+    host.check_output(f"rm {upgrades}")
+    host.run("apt-mark showhold | xargs apt-mark unhold")
+
+
+def test_docker_that_runs_is_started_anew() -> None:
+    """Debian's Docker is older than the trap: the plan is told of one that has it."""
+    host = board("jetson-01")
+    plan = plans("jetson-01", "site.yml", "--tags", "board")["jetson-01"]
+    plan["traps"]["fixes"] = {"no_raw": True}
+    conf = "/etc/systemd/system/docker.service.d/edge-llm.conf"
+    environment = "tr '\\0' '\\n' < /proc/$(pidof dockerd)/environ"
+    assert changed(run("jetson-01", "--check", board_plan=plan)) > 0
+    assert not host.file(conf).exists
+    assert "IPTABLES_RAW" not in host.check_output(environment)
+    try:
+        assert changed(run("jetson-01", board_plan=plan)) > 0
+        assert "DOCKER_INSECURE_NO_IPTABLES_RAW=1" in host.check_output(environment).split()
+    finally:
+        host.check_output(f"rm {conf} && systemctl daemon-reload && systemctl restart docker")
+
+
+def test_an_older_docker_is_held(rawless: Any) -> None:
+    assert rawless.check_output("apt-mark showhold") == ""
+    assert changed(run("jetson-01", "--check")) > 0
+    assert rawless.check_output("apt-mark showhold") == ""
+    started = rawless.check_output("systemctl show -p ActiveEnterTimestamp docker")
+    assert changed(run("jetson-01")) > 0
+    assert "docker.io" in rawless.check_output("apt-mark showhold").split()
+    assert rawless.check_output("systemctl show -p ActiveEnterTimestamp docker") == started
+    assert changed(run("jetson-01")) == 0
+
+
+# A Python that is too old
+
+
+def test_an_older_python() -> None:
+    host = board("trap-03")
+    done = run("old-python")
+    assert done.returncode == 2
+    assert (
+        "old-python: the host's python3 is 3.6.9, and 3.8 or newer is needed there;"
+        " board_python_install: true has python3.8 installed from the system's archive beside it,"
+        " or set ansible_python_interpreter to one that is there." in message(done)
+    )
+    assert not host.file("/usr/bin/python3.8").exists
+    done = run("old-python", "--check", board_python_install=True)
+    assert done.returncode == 2
+    assert "old-python: would install python3.8 beside python3 3.6.9" in message(done)
+    assert not host.file("/usr/bin/python3.8").exists
+    assert run("old-python", board_python_install=True).returncode == 0
+    assert host.file("/usr/bin/python3.8").exists
+    assert host.check_output("python3 --version") == "Python 3.6.9"
+    # It is found again without being installed again.
+    assert changed(run("old-python")) == 0
+
+
+# The plan
+
+
+def plans(limit: str, playbook: str, *words: str) -> dict[str, Any]:
+    """Host -> what a playbook decided, by what its tasks handed on."""
+    status, output = told(playbook, limit, *HOSTS, *words)
+    assert status == 0, output
+    found = {}
+    for each in output["plays"]:
+        for task in each["tasks"]:
+            for host, result in task["hosts"].items():
+                if "board_plan" in result.get("ansible_facts", {}):
+                    found[host] = result["ansible_facts"]["board_plan"]
+    return found
+
+
+def test_plan_and_check_agree_on_clean_hosts() -> None:
+    checked = plans("clean,old-python", "site.yml", "--check")
+    assert set(checked) == {"clean", "old-python"}
+    assert plans("clean,old-python", "playbooks/plan.yml") == checked

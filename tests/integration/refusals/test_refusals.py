@@ -1,0 +1,71 @@
+"""Bad input stops a host with one sentence, before anything on it changes, and no other host."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.refusals.conftest import BOARDS, Run, changes, failures, provision
+
+SENTENCES = {
+    "unknown-provider": "unknown-provider: llm_provider is 'lamacpp'; Did you mean llamacpp?"
+    " Accepted are: auto, llamacpp, ollama, vllm.",
+    "unknown-model": "unknown-model: llm_model is 'smollm3'; Did you mean smollm2-135m?"
+    " models.yml has: llama-3.2-1b-instruct, llama-3.2-3b-instruct, qwen2.5-14b-instruct,",
+    "misspelt-variable": "misspelt-variable: llm_modle is not a variable of this project;"
+    " Did you mean llm_model?",
+    "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct has no size and no sha256 in"
+    " models.yml, so what is downloaded could not be checked; `make lock"
+    " MODEL=llama-3.2-3b-instruct` asks http://198.18.41.3 and writes them down.",
+    "wrong-sha256": "wrong-sha256: smollm2-135m was asked, and models.yml asks for"
+    f" SmolLM2-135M-Instruct.Q4_1.gguf with sha256 {'0' * 64} and 98362432 bytes, and"
+    " http://198.18.41.3/QuantFactory/",
+    "no-hub": "no-hub: llama-3.2-1b-instruct was asked, and http://198.18.41.3:81/",
+    "no-such-file": "answered with status 404; set llm_models_mirror to a source that has it",
+    "small-memory": "small-memory: llama-3.2-3b-instruct with llm_context_size 131072 and"
+    " llm_parallel 4 needs",
+    "small-disk": "small-disk: smollm2-135m needs 606 MiB of disk (94 MiB for its weights and"
+    " 512 MiB in reserve), and /opt has",
+    "port-taken": "port-taken: port 8000 is needed for the chat API and is in use by",
+    "no-python": "no-python: the host has no python3, which is needed there; install Python 3.8",
+    "other-system": "other-system: the host runs Alpine Linux v3.20; supported are: debian 12,",
+}
+
+
+@pytest.mark.parametrize("host", SENTENCES)
+def test_the_host_is_stopped_with_the_sentence(run: Run, host: str) -> None:
+    said = run.messages[host][-1]
+    assert SENTENCES[host] in said
+    assert "\n" not in said, "more than one sentence for one problem"
+    assert run.stats[host]["failures"] == 1
+    assert run.stats[host]["changed"] == 0
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_nothing_on_the_board_changed(run: Run, board: str) -> None:
+    assert run.after[board] == run.before[board]
+
+
+def test_the_good_host_goes_on(run: Run) -> None:
+    assert "pi-01" not in run.messages
+    assert run.stats["pi-01"]["failures"] == 0
+    assert run.stats["pi-01"]["changed"] == 0
+    assert run.stats["pi-01"]["ok"] > 5
+
+
+def test_the_exit_status_tells(run: Run) -> None:
+    assert run.status == 2
+
+
+def test_every_refused_host_was_looked_at(run: Run) -> None:
+    assert set(run.stats) == {*SENTENCES, "pi-01"}
+
+
+def test_a_tag_alone_is_safe_on_an_unprepared_host() -> None:
+    before = changes("bare-01")
+    status, output = provision("unprepared", "--tags", "stack")
+    assert status == 2
+    assert failures(output)["unprepared"][-1] == (
+        "unprepared: Docker is not in place on the host, and the docker role has not run;"
+        " run site.yml without --tags, or with --tags docker,models,stack."
+    )
+    assert changes("bare-01") == before

@@ -1,0 +1,207 @@
+"""What is not proven is not kept: the release before serves again, and both reasons are told."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from module_utils.edge_llm_release import RESTORE_STEPS
+from tests.integration.load import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
+from tests.integration.rollback.cutting import (
+    CAME_TO,
+    assert_whole,
+    change,
+    kill,
+    two_releases,
+    until,
+)
+from tests.playing import catalogues, images, message, play, restart
+
+
+def catalogue(folder: Path, name: str, path: str, value: object) -> dict[str, Any]:
+    """Variables by which site.yml takes catalogues of its own, with one value replaced."""
+    return {
+        "board_catalogue_dir": str(catalogues(folder, name, path, value)),
+        "llm_provider": "llamacpp",
+    }
+
+
+def image_that_does_not_start(_: Path) -> dict[str, Any]:
+    return {"llm_provider": "llamacpp", "llm_image": images()["ollama"]}
+
+
+def model_that_fails_its_proof(folder: Path) -> dict[str, Any]:
+    return catalogue(folder, "models.yml", "models/smollm2-135m/proof/answer", "Rome.")
+
+
+def engine_that_runs_out_of_memory(folder: Path) -> dict[str, Any]:
+    place = "engines/llamacpp/environment/LLAMA_ARG_CTX_SIZE"
+    return catalogue(folder, "engines.yml", place, "20000000")
+
+
+@pytest.mark.parametrize("swap", ["beside", "one-by-one"])
+@pytest.mark.parametrize(
+    ("wrong", "reason", "words"),
+    [
+        (
+            image_that_does_not_start,
+            "the engine ended while it started",
+            "Error: unknown flag: --api-key-file",
+        ),
+        (
+            model_that_fails_its_proof,
+            "the proof failed: chat: wanted 'Rome.'",
+            "slot print_timing",
+        ),
+        (
+            engine_that_runs_out_of_memory,
+            "the engine ended while it started",
+            "failed to allocate buffer for kv cache",
+        ),
+    ],
+)
+def test_the_release_before_serves_again(
+    board: Board, tmp_path: Path, wrong: Any, reason: str, words: str, swap: str
+) -> None:
+    before = board.current()["number"]
+    with loaded(board, clients=2) as load:
+        done = play("site.yml", HOST, **wrong(tmp_path), stack_swap=swap)
+    assert done.returncode == 2, done.stdout
+    said = message(done)
+    assert f"(llamacpp with smollm2-135m) was not kept: {reason}" in said
+    assert words in said
+    assert f"release {before} (ollama with smollm2-135m) serves again, proven." in said
+    assert load.wrong == []
+    assert board.current()["number"] == before
+    assert board.history()[-1]["outcome"] == "restored"
+    again = play("site.yml", HOST)
+    assert again.returncode == 0, again.stdout
+    assert "changed=0" in again.stdout
+
+
+def test_a_wrong_hash_touches_nothing(board: Board, tmp_path: Path) -> None:
+    """Not even the file, which is right for the release that serves."""
+    before = board.containers(), board.history(), board.run("ls", f"{FOLDER}/models")
+    given = catalogue(tmp_path, "models.yml", "models/smollm2-135m/gguf/files/0/sha256", "0" * 64)
+    done = play("site.yml", HOST, **given)
+    assert done.returncode == 2, done.stdout
+    said = message(done)
+    assert f"with sha256 {'0' * 64} and 98362432 bytes, and http://198.18.41.3/QuantFactory" in said
+    assert (board.containers(), board.history(), board.run("ls", f"{FOLDER}/models")) == before
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_a_port_that_was_taken_is_told_and_touches_nothing(board: Board) -> None:
+    board.run("docker", "rm", "--force", "edge-llm-door")
+    taker = "nohup python3 -m http.server 8000 >/dev/null 2>&1 & echo $! > /run/taker; sleep 1"
+    board.run("sh", "-c", taker)
+    before = board.containers()
+    try:
+        done = play("site.yml", HOST)
+        assert done.returncode == 2, done.stdout
+        assert "pi-01: port 8000 is needed for the chat API and is in use by python3" in message(
+            done
+        )
+        assert board.containers() == before
+    finally:
+        board.run("sh", "-c", "kill $(cat /run/taker); sleep 0.5")
+        again = play("site.yml", HOST)
+    assert again.returncode == 0, again.stdout
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+_BOTH_FAIL = """
+import re, sys
+sys.path.insert(0, "/opt/edge-llm/lib")
+from edge_llm import edge_llm_release as release
+weights = release.Path("/opt/edge-llm/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+away = weights.with_suffix(".away")
+
+def watch(step):
+    if step == "stop":
+        weights.rename(away)
+
+def back():
+    if sys.argv[1] == "once":
+        away.rename(weights)
+
+host = release.Host(watch=watch)
+release.free_memory = back
+with host.locked("the tests"):
+    asked = release.former(host)
+    about = {**asked["about"], "by": "the tests", "swap": "one-by-one", "start_timeout": 20}
+    to = release.stage(host, asked["compose"], asked["env"], asked["engine"], about)
+    told = release.change(host, to.number, "deploy")
+print(told["outcome"])
+"""
+
+
+@pytest.fixture(scope="module")
+def llamacpp_twice(board: Board) -> Any:
+    """Both releases are llama.cpp's, which cannot start without the weights' file."""
+    for given in ({"llm_context_size": 2048}, {}):
+        assert play("site.yml", HOST, **given, llm_provider="llamacpp").returncode == 0
+    yield
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+
+
+def both_fail(how: str) -> str:
+    done = subprocess.run(
+        ["docker", "exec", "-i", CONTAINER, "python3", "-", how],
+        input=_BOTH_FAIL, capture_output=True, text=True, check=True, timeout=600,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_a_way_back_that_fails_is_tried_again(board: Board, llamacpp_twice: None) -> None:
+    assert both_fail("once") == "restored"
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_where_no_way_leads_back_the_host_waits_for_help(
+    board: Board, llamacpp_twice: None
+) -> None:
+    assert both_fail("always") == "failed"
+    told = board.history()[-1]
+    assert told["reason"].startswith("the engine ended while it started")
+    assert told["restore_reason"].startswith("the engine ended while it started")
+    assert board.ready()["holding"] is True
+    # What the message says to type, once the cause is gone.
+    models = f"{FOLDER}/models/SmolLM2-135M-Instruct.Q4_1"
+    board.run("mv", f"{models}.away", f"{models}.gguf")
+    board.run("systemctl", "restart", "edge-llm")
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+@pytest.fixture(scope="module")
+def two(board: Board) -> Iterator[None]:
+    """The board has two releases that work."""
+    two_releases(board, before="llamacpp")
+    yield
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("how", ["killed", "power cut"])
+@pytest.mark.parametrize("step", RESTORE_STEPS)
+def test_a_way_back_that_is_cut_short_is_taken_up_again(
+    board: Board, two: None, step: str, how: str
+) -> None:
+    """By the host's start, or by the next run. Just before `check` everything is the new one's."""
+    assert change(board, "check", "one-by-one", f"/root/driver.py '{step}' restore")
+    board.run("rm", CAME_TO)
+    kill(board)
+    until(lambda: board.run("cat", CAME_TO), "a step of the way back")
+    assert board.run("cat", CAME_TO) == step
+    if how == "killed":
+        kill(board)
+        done = play("site.yml", HOST)
+        assert done.returncode == 0, done.stdout
+    else:
+        restart("power-cut", board.name)
+    assert_whole(board)

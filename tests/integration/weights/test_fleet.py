@@ -1,0 +1,197 @@
+"""Weights cross the outside line once, go on where they were interrupted, and come from inside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from module_utils.edge_llm_fetch import runtime_folder
+from tests.integration.weights.conftest import (
+    BOARDS,
+    BUFFER,
+    HUB,
+    MIB,
+    SMOKE,
+    SMOLLM,
+    at,
+    begin,
+    bring,
+    ended,
+    given,
+    local_folder,
+    shell,
+    unfinished,
+    until,
+    whole,
+)
+from tests.playing import ROOT, message, restart
+
+ALL = ",".join(BOARDS)
+SLOW = f"{HUB}/faults/slow-10000000"
+HALF = SMOLLM.size // 2
+# Bytes that may be given twice: what was not written when a process was killed, and on its way.
+TWICE = 2 * BUFFER
+CACHE = ROOT / ".cache/models"
+
+
+def test_the_source_is_read_once_for_all(root: str) -> None:
+    """Of two boards one asks the hub; a third that comes later asks the two; another run nobody."""
+    before = given()
+    done = bring("field-01,field-02", board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert given() - before == SMOLLM.size
+    said = message(done)
+    assert f"field-01: {SMOLLM.bundle} is there: 94 MiB in" in said
+    assert f"field-02: {SMOLLM.bundle} is there: 94 MiB in" in said
+    done = bring(ALL, board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert "from the fleet" in message(done)
+    assert all(whole(board, root) for board in BOARDS)
+    done = bring(ALL, board_root=root)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("changed=0") == len(BOARDS)
+    assert given() - before == SMOLLM.size
+    # Nothing goes on giving, and nobody but root can write what is served.
+    for board in BOARDS:
+        assert "edge-llm-fetch" not in shell(board, "systemctl list-units 'edge-llm-fetch*'")
+        assert shell(board, f"stat -c '%u %a' {root}/models/{SMOLLM.file}").strip() == "0 644"
+
+
+def test_the_control_machine_brings_it(root: str) -> None:
+    """It keeps it: who comes later asks nobody outside. No board needs a way to the source."""
+    subprocess.run(["rm", "-rf", CACHE], check=True)
+    before = given()
+    here = {"board_root": root, "llm_models_cache": "localhost"}
+    done = bring("field-02,field-03", **here)
+    assert done.returncode == 0, done.stdout
+    assert given() - before == SMOLLM.size
+    assert f"the control machine: {SMOLLM.bundle} is there" in message(done)
+    done = bring("field-01", **here)
+    assert done.returncode == 0, done.stdout
+    assert all(whole(board, root) for board in BOARDS)
+    assert given() - before == SMOLLM.size
+
+
+def test_a_folder_of_the_control_machine_is_a_source(root: str, tmp_path: Path) -> None:
+    before = given()
+    folder = local_folder(tmp_path / "usb")
+    done = bring(ALL, board_root=root, llm_models_mirror=str(folder))
+    assert done.returncode == 0, done.stdout
+    assert all(whole(board, root) for board in BOARDS)
+    assert given() == before
+
+
+def test_downloads_that_are_killed_go_on() -> None:
+    """At the byte where they were."""
+    killed_at = {f"killed-{percent}": SMOLLM.size * percent // 100 for percent in (10, 50, 99)}
+    for host in killed_at:
+        shell("field-02", f"rm -rf /srv/{host}")
+    before = given()
+    run = begin("killed", killed_at=killed_at)
+    for host, size in killed_at.items():
+        at(size, "field-02", f"/srv/{host}")
+        folder = Path(f"/srv/{host}/models")
+        unit = f"edge-llm-fetch-{runtime_folder(folder, SMOLLM.bundle).name}"
+        shell("field-02", f"systemctl kill --signal=KILL {unit}")
+    said = ended(run)
+    assert run.returncode == 2, said
+    assert "its download was killed; what has come is kept, and the next run goes on" in " ".join(
+        said.split()
+    )
+    assert not whole("field-02", "/srv/killed-50")
+    # Sources of their own again, which hold nobody who has more than a few bytes.
+    done = bring("killed", killed_at={host: n for n, host in enumerate(killed_at, start=1)})
+    assert done.returncode == 0, done.stdout
+    for host in killed_at:
+        assert whole("field-02", f"/srv/{host}")
+        shell("field-02", f"rm -rf /srv/{host}")
+    assert given() - before <= len(killed_at) * (SMOLLM.size + TWICE)
+
+
+def test_a_download_is_joined_whoever_has_begun_it(root: str) -> None:
+    """The control machine goes away, and two others come at once: it is one download."""
+    before = given()
+    slow = {"board_root": root, "llm_models_mirror": SLOW}
+    run = begin("field-02", **slow)
+    until(lambda: unfinished("field-02", root) > MIB, "the first bytes")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    for each in [begin("field-02", **slow) for _ in range(2)]:
+        said = ended(each)
+        assert each.returncode == 0, said
+    assert whole("field-02", root)
+    assert given() - before == SMOLLM.size
+
+
+def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
+    """What had come is there after it, and goes on."""
+    before = given()
+    half = f"{HUB}/faults/held-{HALF}"
+    run = begin("field-03", board_root=root, llm_models_mirror=half)
+    at(HALF, "field-03", root)
+    restart("power-cut", "field-03")
+    said = ended(run)
+    assert run.returncode, said
+    done = bring("field-03", board_root=root, llm_models_mirror=HUB)
+    assert done.returncode == 0, done.stdout
+    assert whole("field-03", root)
+    assert given() - before <= SMOLLM.size + TWICE
+
+
+def limited(board: str, rate: str) -> None:
+    """Limit what a board sends: a slow line."""
+    words = f"tc qdisc replace dev eth0 root tbf rate {rate} burst 256kb latency 100ms"
+    shell(board, words)
+
+
+def test_the_one_who_gives_may_go_away(root: str) -> None:
+    """Those who take from it go on with what they have, and ask the source for the rest."""
+    assert bring("field-03", board_root=root).returncode == 0
+    limited("field-03", "40mbit")
+    before = given()
+    run = begin("field-02,field-03", board_root=root)
+    size = f"du -sk {root}/models/.fetch 2>/dev/null | cut -f1"
+    until(lambda: int(shell("field-02", size) or 0) > 20_000, "a part of it")
+    subprocess.run(["docker", "kill", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
+    said = ended(run)
+    subprocess.run(["docker", "start", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
+    assert "from the fleet and 198.18.41.3" in " ".join(said.split())
+    assert whole("field-02", root)
+    assert given() - before < SMOLLM.size - 10 * MIB
+
+
+def test_the_one_who_brings_is_replaced(root: str) -> None:
+    """Where it is for reasons of its own that it cannot, another one does."""
+    mount = f"mkdir -p {root}/models && mount -t tmpfs -o ro,mode=755 none {root}/models"
+    shell("field-01", mount)
+    try:
+        before = given()
+        done = bring("field-01,field-02", board_root=root)
+        assert done.returncode == 2
+        assert "the weights need a folder that can be written to" in message(done)
+        assert whole("field-02", root)
+        assert given() - before == SMOLLM.size
+    finally:
+        shell("field-01", f"umount {root}/models", check=False)
+
+
+def test_a_host_that_is_the_cache_keeps_what_it_does_not_serve(root: str) -> None:
+    before = given(SMOKE)
+    done = bring(
+        "field-01,field-02", board_root=root, llm_models_cache="field-01",
+        llm_model="{{ 'smoke' if inventory_hostname == 'field-02' else 'smollm2-135m' }}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert whole("field-01", root)
+    assert whole("field-02", root, SMOKE)
+    assert SMOKE.sha256 in shell("field-01", f"cat {root}/models/.verified.json")
+    assert given(SMOKE) - before == SMOKE.size
+    for cache, why in (
+        ("field-03", "which this run does not reach"),
+        ("nas", "which the inventory"),
+    ):
+        done = bring("field-02", board_root=f"{root}-2", llm_models_cache=cache)
+        assert done.returncode == 2
+        assert f"field-02: llm_models_cache is {cache}, {why}" in message(done)

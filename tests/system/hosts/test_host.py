@@ -1,0 +1,278 @@
+"""What every provisioned host must be, whatever its provider and model (testinfra, over SSH)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.system.hosts.conftest import ROOT
+
+USER = 10010
+PARTS = ("engine", "api", "door")
+
+
+def inspect(host: Any, container: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(host.check_output(f"docker inspect {container}"))
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "owner", "mode"),
+    [
+        ("", "directory", 0, 0o755),
+        ("current/docker-compose.yml", "file", 0, 0o644),
+        ("current/.env", "file", 0, 0o600),
+        ("current/release.json", "file", 0, 0o600),
+        ("releases", "directory", 0, 0o700),
+        ("engine", "directory", 0, 0o755),
+        ("engine/engine.env", "file", 0, 0o644),
+        ("run", "directory", USER, 0o700),
+        ("lib", "directory", 0, 0o755),
+        ("models", "directory", 0, 0o755),
+        ("secrets", "directory", USER, 0o700),
+        ("secrets/api_keys", "file", USER, 0o600),
+        ("secrets/engine_key", "file", USER, 0o600),
+    ],
+)
+def test_files(host: Any, path: str, kind: str, owner: int, mode: int) -> None:
+    found = host.file(f"{ROOT}/{path}")
+    assert found.exists
+    assert found.is_directory == (kind == "directory")
+    assert (found.uid, found.gid) == (owner, owner)
+    assert found.mode == mode
+
+
+def test_files_in_the_root_are_those_of_the_current_release(host: Any) -> None:
+    for name in ("docker-compose.yml", ".env"):
+        assert host.check_output(f"readlink {ROOT}/{name}") == f"current/{name}"
+    assert host.check_output(f"readlink {ROOT}/current").startswith("releases/")
+    assert host.check_output("systemctl is-enabled edge-llm") == "enabled"
+    assert host.check_output("systemctl is-active edge-llm") == "active"
+
+
+def test_env_says_what_runs(host: Any, plan: dict[str, Any], containers: dict[str, str]) -> None:
+    lines = host.file(f"{ROOT}/.env").content_string.splitlines()
+    found = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    for name, value in plan["environment"].items():
+        assert found[name] == str(value)
+    images = {part: inspect(host, name)["Config"]["Image"] for part, name in containers.items()}
+    assert images == {
+        "engine": found["ENGINE_IMAGE"],
+        "api": found["API_IMAGE"],
+        "door": found["DOOR_IMAGE"],
+    }
+
+
+def test_compose_typed_by_hand_works(host: Any, containers: dict[str, str]) -> None:
+    listed = host.check_output(f"cd {ROOT} && docker compose ps --format json")
+    services = [json.loads(line) for line in listed.splitlines()]
+    assert {(each["Service"], each["State"], each["Health"]) for each in services} == {
+        (containers["engine"].removeprefix("edge-llm-"), "running", "healthy"),
+        (containers["api"].removeprefix("edge-llm-"), "running", "healthy"),
+        ("door", "running", ""),
+    }
+    # `up` by hand finds nothing to do: the same containers go on.
+    before = host.check_output("docker ps --no-trunc --format '{{.ID}}'")
+    host.check_output(f"cd {ROOT} && docker compose up --detach")
+    assert host.check_output("docker ps --no-trunc --format '{{.ID}}'") == before
+
+
+def test_secrets_are_in_their_files_only(host: Any, key: str, containers: dict[str, str]) -> None:
+    names = " ".join(containers.values())
+    engine_key = host.file(f"{ROOT}/secrets/engine_key").content_string.strip()
+    assert len(engine_key) == 40
+    assert host.file(f"{ROOT}/secrets/api_keys").content_string.strip() == key
+    places = [
+        host.file(f"{ROOT}/.env").content_string,
+        host.file(f"{ROOT}/docker-compose.yml").content_string,
+        host.check_output(f"docker inspect {names}"),
+        *(host.check_output(f"docker logs {name} 2>&1") for name in containers.values()),
+        host.check_output(f"cat {ROOT}/releases/*/*"),
+        host.check_output(f"cat {ROOT}/releases/history.jsonl"),
+        host.check_output("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true"),
+    ]
+    image = inspect(host, containers["api"])["Config"]["Image"]
+    places.append(host.check_output(f"docker history --no-trunc {image}"))
+    for secret in (engine_key, key):
+        assert not any(secret in place for place in places)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_containers_are_contained(
+    host: Any, plan: dict[str, Any], containers: dict[str, str], part: str
+) -> None:
+    found = inspect(host, containers[part])
+    assert found["State"]["Running"] is True
+    assert part == "door" or found["State"]["Health"]["Status"] == "healthy"
+    assert found["Config"]["User"] == f"{USER}:{USER}"
+    assert found["HostConfig"]["ReadonlyRootfs"] is True
+    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+    assert not found["HostConfig"]["CapAdd"]
+    assert found["HostConfig"]["Privileged"] is False
+    assert "no-new-privileges:true" in found["HostConfig"]["SecurityOpt"]
+    assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert found["HostConfig"]["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
+    if part == "engine":
+        assert "@sha256:" in found["Config"]["Image"]
+        assert found["HostConfig"]["Runtime"] == (plan["gpu"]["runtime"] or "runc")
+    writing = [mount["Source"] for mount in found["Mounts"] if mount["RW"]]
+    assert writing == ([] if part == "engine" else [f"{ROOT}/run"])
+
+
+def test_engine_listens_on_the_host_only(host: Any, plan: dict[str, Any]) -> None:
+    assert host.socket("tcp://127.0.0.1:11434").is_listening
+    assert host.socket("tcp://0.0.0.0:8000").is_listening
+    listening = host.socket.get_listening_sockets()
+    assert not [each for each in listening if ":11434" in each and "127.0.0.1" not in each]
+    address = urlsplit(plan["url"]).hostname
+    assert address is not None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, 11434), timeout=5)
+
+
+def test_engine_asks_for_its_own_key(host: Any, plan: dict[str, Any]) -> None:
+    url = "http://127.0.0.1:11434/v1/models"
+    status = host.check_output(f"curl -s -o /dev/null -w '%{{http_code}}' {url}")
+    assert status == ("401" if plan["engine"]["key"] else "200")
+
+
+def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str, Any]) -> None:
+    environment = plan["environment"]
+    header = f'"Authorization: Bearer $(cat {ROOT}/secrets/engine_key)"'
+    if plan["provider"] == "llamacpp":
+        props = json.loads(host.check_output(f"curl -s -H {header} http://127.0.0.1:11434/props"))
+        assert props["default_generation_settings"]["n_ctx"] == environment["CTX_SIZE"]
+        assert props["total_slots"] == environment["PARALLEL"]
+        assert props["model_path"] == environment["MODEL_PATH"]
+    elif plan["provider"] == "ollama":
+        loaded = json.loads(host.check_output("curl -s http://127.0.0.1:11434/api/ps"))["models"]
+        assert [model["name"] for model in loaded] == [f"{plan['model']['name']}:latest"]
+        assert loaded[0]["context_length"] == environment["CTX_SIZE"]
+    else:
+        # Of its slots vLLM tells nobody.
+        url = "http://127.0.0.1:11434/v1/models"
+        (model,) = json.loads(host.check_output(f"curl -s -H {header} {url}"))["data"]
+        assert (plan["provider"], model["max_model_len"]) == ("vllm", environment["CTX_SIZE"])
+
+
+def test_weights_are_verified_and_there_once(host: Any, plan: dict[str, Any]) -> None:
+    record = json.loads(host.file(f"{ROOT}/models/.verified.json").content_string)
+    for file in plan["model"]["files"]:
+        path = f"{ROOT}/models/{file['path']}"
+        weights = host.file(path)
+        assert weights.sha256sum == file["sha256"]
+        assert (weights.uid, weights.mode) == (0, 0o644)
+        assert record[file["path"]]["sha256"] == file["sha256"]
+        if plan["provider"] == "ollama":
+            blob = f"{ROOT}/models/ollama/blobs/sha256-{file['sha256']}"
+            inode = host.check_output(f"stat -c %i {path}")
+            assert host.check_output(f"stat -c %i {blob}") == inode
+        if file["size"] < 100_000:  # a size that others have, too
+            continue
+        copies = f"find / -xdev -type f -size {file['size']}c -printf '%i\\n' | sort -u | wc -l"
+        assert host.check_output(copies) == "1"
+
+
+def test_a_key_is_demanded(plan: dict[str, Any]) -> None:
+    assert httpx.get(f"{plan['url']}/health", timeout=10).status_code == 200
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        for path in ("/v1/models", "/ready"):
+            answer = httpx.get(f"{plan['url']}{path}", headers=headers, timeout=10)
+            assert answer.status_code == 401
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_chat_gives_the_known_answer(
+    client: httpx.Client, plan: dict[str, Any], question: dict[str, Any]
+) -> None:
+    answer = client.post("/v1/chat/completions", json=question)
+    assert answer.status_code == 200, answer.text
+    choice = answer.json()["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    expected = plan["model"]["proof"]["answer"]
+    assert choice["message"]["content"].strip() == expected if expected else choice["message"]
+
+
+def test_chat_streams_the_known_answer(
+    client: httpx.Client, plan: dict[str, Any], question: dict[str, Any]
+) -> None:
+    pieces: list[str] = []
+    with client.stream("POST", "/v1/chat/completions", json=question | {"stream": True}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    for event in events[:-1]:
+        for choice in json.loads(event)["choices"]:
+            pieces.append(choice["delta"].get("content") or "")
+    assert len([piece for piece in pieces if piece]) > 1
+    expected = plan["model"]["proof"]["answer"]
+    assert "".join(pieces).strip() == expected if expected else pieces
+
+
+def test_prompts_stay_out_of_the_logs(
+    host: Any, client: httpx.Client, containers: dict[str, str]
+) -> None:
+    secret = "a-sentence-that-nobody-logs"
+    body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 8}
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
+    for container in containers.values():
+        assert secret not in host.check_output(f"docker logs {container} 2>&1")
+
+
+def check(plan: dict[str, Any], key: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run the proof as a person would."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "llm_provider", "check", "--json", "--key-file=-",
+            f"--url={plan['url']}",
+            f"--prompt={plan['model']['proof']['prompt'] or 'Hello'}",
+            *more,
+        ],
+        input=key, capture_output=True, text=True, check=False, timeout=120,
+        env=os.environ | {"PYTHONPATH": "src"},
+    )  # fmt: skip
+
+
+def test_the_proof_holds(plan: dict[str, Any], key: str) -> None:
+    done = check(
+        plan,
+        key,
+        f"--provider={plan['provider']}",
+        f"--model={plan['model']['name']}",
+        f"--context-size={plan['environment']['CTX_SIZE']}",
+        f"--parallel={plan['environment']['PARALLEL']}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "failed"),
+    [
+        ("--answer=Something else.", {"chat", "stream"}),
+        ("--model=another", {"ready", "models", "chat", "stream", "identity"}),
+        ("--provider=OTHER", {"ready"}),
+        ("--context-size=8192", {"context"}),
+        ("--parallel=5", {"context"}),
+    ],
+)
+def test_the_proof_can_fail(plan: dict[str, Any], key: str, wrong: str, failed: set[str]) -> None:
+    other = next(each for each in ("vllm", "ollama") if each != plan["provider"])
+    done = check(plan, key, wrong.replace("OTHER", other), "--timeout=5")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert {each["name"] for each in report["checks"] if not each["ok"]} == failed
+    assert report["ok"] is False
+
+
+def test_the_proof_fails_without_the_key(plan: dict[str, Any]) -> None:
+    done = check(plan, "not-the-key", "--timeout=5")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["ok"] is False

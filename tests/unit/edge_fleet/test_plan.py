@@ -1,0 +1,463 @@
+"""The plan: what it decides, and each sentence with which it refuses."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import Any
+
+import pytest
+
+from filter_plugins.plan import (
+    check_settings,
+    deployment_plan,
+    docker_in_place,
+    models_in_place,
+    release_in_place,
+    stack_in_place,
+)
+from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
+
+MIB = 1024**2
+IMAGE = {"llm_image": OWN_IMAGE}
+
+
+def test_an_8_core_orin_nx_gets_the_measured_settings(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    assert plan["problems"] == []
+    assert plan["environment"] == {
+        "LLM_PROVIDER": "llamacpp",
+        "LLM_MODEL": "llama-3.2-3b-instruct",
+        "MODEL_PATH": "/models/Llama-3.2-3B-Instruct-Q4_K_M.gguf",
+        "CTX_SIZE": 4096,
+        "N_GPU_LAYERS": 99,
+        "THREADS": 6,
+        "PARALLEL": 4,
+        "CTX_TOTAL": 4 * 4096,
+        "BATCH": 2048,
+        "UBATCH": 512,
+        "FLASH_ATTENTION": "auto",
+        "CACHE_TYPE": "f16",
+        # 28 layers of 8 heads of 128: 114,688 bytes a token, and 256 tokens to spare.
+        "KV_CACHE_BYTES": 114_688 * (4096 + 256),
+        "LLM_MODEL_ALIASES": "",
+        "HARDWARE": "jetson",
+        "ENGINE_IMAGE": OWN_IMAGE,
+    }
+    assert plan["gpu"] == {
+        "layers": 99,
+        "of": 29,
+        "required": True,
+        "runtime": "nvidia",
+        "groups": [44],
+    }
+    assert plan["memory"]["kv_cache"] == 448 * MIB
+    assert plan["docker"]["packages"] == []
+    assert plan["docker"]["daemon_json"]["runtimes"]["nvidia"]["path"] == (
+        "/usr/bin/nvidia-container-runtime"
+    )
+
+
+def test_a_pi_gets_ollama_by_the_table_without_a_gpu(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert plan["problems"] == []
+    assert plan["provider"] == "ollama"
+    assert plan["engine"]["image"].startswith("docker.io/ollama/ollama:0.34.0@sha256:")
+    assert plan["gpu"] == {
+        "layers": 0,
+        "of": 31,
+        "required": False,
+        "runtime": None,
+        "groups": [],
+    }
+    assert plan["environment"]["THREADS"] == 4
+    assert plan["api"]["architecture"] == "arm64"
+
+
+def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    before = copy.deepcopy((jetson, catalogues))
+    deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options={"registry-mirrors": ["m"]})
+    assert (jetson, catalogues) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"llm_provider": "lamacpp"},
+            "orin: llm_provider is 'lamacpp'; Did you mean llamacpp?"
+            " Accepted are: auto, llamacpp, ollama, vllm.",
+        ),
+        (
+            {"llm_modle": "smoke"},
+            "orin: llm_modle is not a variable of this project; Did you mean llm_model?",
+        ),
+        ({"llm_model": "lama"}, "orin: llm_model is 'lama';"),
+        (
+            {"llm_provider": "vllm"},
+            "orin: llm_model llama-3.2-3b-instruct has no size and no sha256 in models.yml, so what"
+            " is downloaded could not be checked; `make lock MODEL=llama-3.2-3b-instruct` asks"
+            " https://huggingface.co and writes them down.",
+        ),
+        (
+            {"llm_provider": "vllm", "llm_model": "qwen2.5-14b-instruct"},
+            "orin: llm_model qwen2.5-14b-instruct has no hf weights in models.yml, which vllm"
+            " needs; models that have: llama-3.2-3b-instruct, smoke, smollm2-135m.",
+        ),
+        ({"llm_context_size": 0}, "orin: llm_context_size is 0; accepted is a whole number from"),
+        ({"llm_context_size": "many"}, "orin: llm_context_size is 'many'; accepted is a whole"),
+        ({"llm_parallel": True}, "orin: llm_parallel is True; accepted is a whole number"),
+        ({"llm_parallel": 65}, "accepted is a whole number from 1 to 64."),
+        ({"llm_gpu_required": "maybe"}, "orin: llm_gpu_required is 'maybe'; accepted is true or"),
+        ({"llm_model": 7}, "orin: llm_model is 7; accepted is text."),
+        ({"llm_rollout": 1}, "orin: llm_rollout is 1; accepted is a list of whole numbers from"),
+        ({"llm_rollout": [0]}, "orin: llm_rollout is [0]; accepted is"),
+        ({"llm_rollout": ["101%"]}, "orin: llm_rollout is ['101%']; accepted is"),
+        ({"llm_image": "mine@sha256:12"}, "orin: llm_image is mine@sha256:12, which the host"),
+        ({"llm_api_base_image": "alpine:3"}, "orin: llm_api_base_image is alpine:3; accepted is"),
+        ({"llm_image": [OWN_IMAGE]}, "; accepted is an image, or a mapping of provider to image"),
+        (
+            {"llm_context_size": 131073},
+            "orin: llm_context_size is 131073, and llama-3.2-3b-instruct was trained for 131072",
+        ),
+        (
+            {"llm_context_size": 131072},
+            "needs 17,522 MiB (weights 1,926 MiB, KV cache 14,336 MiB, compute 206 MiB,"
+            " engine 286 MiB, system 768 MiB), and the host has 8,192 MiB of memory; one of these"
+            " would fit: llm_context_size: 46336; llm_model: llama-3.2-1b-instruct.",
+        ),
+        (
+            {"llm_image": "mine:1"},
+            "orin: llm_image is mine:1, which the host does not have; pin it as mine:1@sha256:...",
+        ),
+        ({"llm_flash_attention": "maybe"}, "'maybe'; accepted are: auto, on, off."),
+        ({"llm_cache_type": "q4_1"}, "orin: llm_cache_type is 'q4_1'; Did you mean q4_0?"),
+        (
+            {"llm_cache_type": "q8_0", "llm_flash_attention": False},
+            "orin: llm_cache_type is 'q8_0', which takes flash attention, and llm_flash_attention",
+        ),
+        (
+            {"llm_provider": "vllm", "llm_model": "smoke", "llm_cache_type": "q8_0"},
+            "and vllm with its image for this board has it not; accepted are: f16.",
+        ),
+    ],
+)
+def test_what_is_asked_and_cannot_work_is_refused(
+    jetson: dict[str, Any], catalogues: dict[str, Any], given: dict[str, Any], sentence: str
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | given, catalogues)
+    assert list(plan) == ["problems"]
+    assert sum(sentence in problem for problem in plan["problems"]) == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["hunter2", "two words are long enough", "#starts-with-a-hash", "a$(touch /tmp/x)bcdefg"]
+)
+def test_a_key_that_is_refused_is_not_shown(
+    jetson: dict[str, Any], catalogues: dict[str, Any], key: str
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_key": key}, catalogues)
+    assert "llm_api_key is too short or has other characters" in plan["problems"][0]
+    assert key not in plan["problems"][0]
+
+
+@pytest.mark.parametrize("keys", [["hunter2"], "one-key-that-is-long-enough", [None], [["x" * 20]]])
+def test_further_keys_that_are_refused_are_not_shown(
+    jetson: dict[str, Any], catalogues: dict[str, Any], keys: Any
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_api_keys": keys}, catalogues)
+    assert "llm_api_keys is not a list of keys; of each, accepted are 16" in plan["problems"][0]
+    assert "hunter2" not in plan["problems"][0]
+
+
+@pytest.mark.parametrize("names", ["gpt-4o", ["two words"], ["a,b"], [""], ["${HOME}"], [1]])
+def test_aliases_that_cannot_be(
+    jetson: dict[str, Any], catalogues: dict[str, Any], names: Any
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_model_aliases": names}, catalogues)
+    assert "llm_model_aliases is " in plan["problems"][0]
+    assert "accepted is a list of names" in plan["problems"][0]
+
+
+def test_aliases_reach_the_chat_api(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    names = ["gpt-4o-mini", "meta-llama/Llama-3.2-3B:instruct"]
+    plan = deployment_plan(jetson, "orin", IMAGE | {"llm_model_aliases": names}, catalogues)
+    assert plan["environment"]["LLM_MODEL_ALIASES"] == ",".join(names)
+
+
+def test_ollama_on_a_jetson_is_told_its_jetpack(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    plan = deployment_plan(jetson, "orin", {"llm_provider": "ollama"}, catalogues)
+    assert plan["engine"]["environment"]["JETSON_JETPACK"] == "6"
+
+
+LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("board.arch", "armv7l", "the host is armv7l with a 64-bit userland; supported are"),
+        ("board.userland_bits", 32, "the host is aarch64 with a 32-bit userland"),
+        (
+            "board.os",
+            {"id": "alpine", "version_id": "3.20", "pretty_name": "Alpine Linux v3.20"},
+            "the host runs Alpine Linux v3.20; supported are: debian 12, debian 13",
+        ),
+        ("board.init", "openrc", "the host's init is openrc; supported is systemd."),
+        ("board.l4t", None, "/etc/nv_tegra_release does not name its L4T"),
+        (
+            "board.l4t",
+            {"major": 32, "minor": 7, "patch": 1, "text": "32.7.1"},
+            "the host runs L4T 32.7.1; supported are releases from 35.0",
+        ),
+        ("board.nvidia_runtime", None, "the host has no nvidia-container-runtime; install"),
+        ("board.disk", {"path": "/opt", "free": MIB, "total": MIB}, "/opt has 1 MiB free."),
+        ("board.memory_total", 1024 * MIB, "the host has 1,024 MiB of memory"),
+        ("ports.8000", LISTENER, "port 8000 is needed for the chat API and is in use by nginx"),
+        (
+            "ports.11434",
+            LISTENER | {"container": "ollama"},
+            "port 11434 is needed for the engine and is in use by container ollama; stop it",
+        ),
+        (
+            "deployment.lock",
+            {"by": "alice@laptop", "since": "2026-11-22T10:00:00Z"},
+            "alice@laptop has been changing the host since 2026-11-22T10:00:00Z; run this again",
+        ),
+        ("board.root", False, "the host was not read as root; set ansible_become: true for it."),
+        ("docker.compose", "v2.17.3-x", "has docker compose v2.17.3-x; accepted is 2.18 or newer."),
+        ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json cannot be read: no JSON"),
+    ],
+)
+def test_a_host_that_cannot_serve_is_refused(
+    jetson: dict[str, Any],
+    catalogues: dict[str, Any],
+    changed: Change,
+    path: str,
+    value: Any,
+    sentence: str,
+) -> None:
+    plan = deployment_plan(changed(jetson, path, value), "orin", IMAGE, catalogues)
+    assert len(plan["problems"]) == 1
+    assert plan["problems"][0].startswith("orin: ")
+    assert sentence in plan["problems"][0]
+
+
+def test_docker_must_be_there_where_the_archive_lacks_compose(
+    pi: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    bookworm = changed(pi, "board.os.version_id", "12")
+    given = {"llm_model": "smollm2-135m"}
+    assert deployment_plan(bookworm, "pi", given, catalogues)["problems"] == []
+    without = changed(bookworm, "docker.compose", None)
+    problems = deployment_plan(without, "pi", given, catalogues)["problems"]
+    assert "the archive of debian 12 does not have the plugin; install Docker CE" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("running", "compose", "packages"),
+    [
+        (False, None, ["docker.io", "docker-cli", "docker-compose"]),
+        (True, None, ["docker-compose"]),
+        (True, "2.26.1", []),
+    ],
+)
+def test_only_what_is_missing_of_docker_is_installed(
+    pi: dict[str, Any],
+    catalogues: dict[str, Any],
+    running: bool,
+    compose: str | None,
+    packages: list[str],
+) -> None:
+    pi["docker"] |= {"running": running, "compose": compose}
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert plan["docker"]["packages"] == packages
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"compose": None}, "its compose plugin is missing; install docker-compose-plugin"),
+        ({"running": False, "error": "dead"}, "does not answer (dead); start it (systemctl"),
+    ],
+)
+def test_docker_ce_is_never_replaced(
+    pi: dict[str, Any], catalogues: dict[str, Any], change: dict[str, Any], sentence: str
+) -> None:
+    pi["docker"] |= {"ce": True} | change
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert "pi: Docker CE is installed on the host, and " in plan["problems"][0]
+    assert sentence in plan["problems"][0]
+
+
+def test_docker_options_that_need_a_restart_are_refused(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    options = {"data-root": "/mnt"}
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options=options)
+    assert "board_docker_options has data-root, which Docker takes in by a" in plan["problems"][0]
+
+
+def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    given = {"llm_model": "smollm2-135m", "llm_gpu_layers": 10}
+    assert (
+        "no engine uses a Pi's GPU" in deployment_plan(pi, "pi", given, catalogues)["problems"][0]
+    )
+
+
+@pytest.mark.parametrize("container", ["edge-llm-door", "edge-llm-api"])
+def test_own_containers_may_hold_the_ports(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change, container: str
+) -> None:
+    state = changed(jetson, "ports.8000", LISTENER | {"container": container})
+    assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
+
+
+def test_a_docker_that_starts_may_hold_the_ports(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    proxy = LISTENER | {"container": None, "process": "docker-proxy (pid 7)"}
+    state = changed(jetson, "ports.8000", proxy)
+    problems = deployment_plan(state, "orin", IMAGE, catalogues)["problems"]
+    assert "in use by docker-proxy (pid 7)" in problems[0]  # Docker runs, and it is none of its own
+    starting = changed(changed(state, "docker.running", False), "docker.error", "not yet")
+    problems = deployment_plan(starting, "orin", IMAGE, catalogues)["problems"]
+    assert not [each for each in problems if "port 8000" in each]
+
+
+def test_all_problems_of_a_host_are_told_at_once(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    state = changed(jetson, "board.init", "openrc")
+    plan = deployment_plan(state, "orin", {"llm_modle": "x", "llm_model": "y"}, catalogues)
+    assert [problem.partition(";")[0] for problem in plan["problems"]] == [
+        "orin: llm_modle is not a variable of this project",
+        "orin: the host's init is openrc",
+        "orin: llm_model is 'y'",
+    ]
+
+
+def test_weights_are_present_only_where_the_size_is_right(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    file = "Llama-3.2-3B-Instruct-Q4_K_M.gguf"
+    for size, present in ((2019377696, True), (12, False)):
+        state = changed(jetson, "models", {file: {"size": size, "recorded_sha256": None}})
+        assert deployment_plan(state, "orin", IMAGE, catalogues)["model"]["present"] is present
+
+
+def test_a_bare_tag_is_accepted_where_the_host_has_it(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    state = changed(jetson, "deployment.images", ["mine:1"])
+    plan = deployment_plan(state, "orin", {"llm_image": "mine:1"}, catalogues)
+    assert plan["engine"]["image"] == "mine:1"
+
+
+def test_whole_numbers_may_come_as_text(catalogues: dict[str, Any]) -> None:
+    values, problems = check_settings({"llm_context_size": "2048"}, catalogues["settings"])
+    assert problems == []
+    assert values["llm_context_size"] == 2048
+    assert values["llm_parallel"] == 4
+
+
+def test_daemon_json_keeps_what_a_person_wrote(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    theirs = {"log-level": "warn", "insecure-registries": ["old:1"], "runtimes": {"x": {}}}
+    state = changed(jetson, "docker.daemon_json", theirs)
+    options = {"insecure-registries": ["new:1"]}
+    plan = deployment_plan(state, "orin", IMAGE, catalogues, docker_options=options)
+    merged = plan["docker"]["daemon_json"]
+    assert merged["log-level"] == "warn"
+    assert merged["insecure-registries"] == ["old:1", "new:1"]
+    assert set(merged["runtimes"]) == {"x", "nvidia"}
+    again = changed(jetson, "docker.daemon_json", merged)
+    second = deployment_plan(again, "orin", IMAGE, catalogues, docker_options=options)
+    assert second["docker"]["daemon_json"] == merged
+
+
+def test_docker_in_place(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    assert not docker_in_place(jetson, plan)
+    state = changed(jetson, "docker.daemon_json", plan["docker"]["daemon_json"])
+    state["docker"]["runtimes"].append("nvidia")
+    assert docker_in_place(state, plan)
+    for path, value in (("running", False), ("compose", None), ("runtimes", ["runc"])):
+        assert not docker_in_place(changed(state, f"docker.{path}", value), plan)
+
+
+def test_models_in_place(pi: dict[str, Any], catalogues: dict[str, Any], changed: Change) -> None:
+    plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    model = plan["model"]
+    assert not models_in_place(pi, plan)
+    (file,) = model["files"]
+    there = {"size": file["size"], "recorded_sha256": file["sha256"]}
+    state = changed(pi, "models", {file["path"]: there})
+    assert not models_in_place(state, plan), "Ollama does not know the file yet"
+    state["deployment"]["ollama"] = {"smollm2-135m": [file["sha256"]]}
+    assert models_in_place(state, plan)
+    rehash = deployment_plan(
+        state, "pi", {"llm_model": "smollm2-135m", "llm_models_rehash": "true"}, catalogues
+    )
+    assert not models_in_place(state, rehash)
+    for wrong in ({"size": 1}, {"recorded_sha256": None}, {"recorded_sha256": "0" * 64}):
+        assert not models_in_place(changed(state, "models", {file["path"]: there | wrong}), plan)
+
+
+def test_stack_in_place(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    files = {"docker-compose.yml": "1", ".env": "2", "engine.env": "3"}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    there = {"docker-compose.yml": "1", ".env": "2", "engine/engine.env": "3"}
+    up = {"status": "running", "health": "healthy"}
+    state = copy.deepcopy(jetson)
+    state["deployment"] |= {
+        "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
+        "secrets": {"api_keys": True, "engine_key": True},
+        "containers": {
+            "engine": up | {"image": OWN_IMAGE},
+            "api": up | {"image": "api:1"},
+            "door": up | {"image": "api:0", "health": None},
+        },
+        "images": ["api:1"],
+        "release": {
+            "rendered": hashes,
+            "written": {name: f"written {text}" for name, text in files.items()},
+            "plan": plan,
+        },
+    }
+    assert stack_in_place(state, plan, "api:1", files)
+    assert not stack_in_place(state, plan, "api:2", files)
+    assert not stack_in_place(state, plan, "api:1", files | {".env": "3"})
+    relocked = copy.deepcopy(plan)
+    relocked["model"]["digest"] = "0" * 64
+    assert not stack_in_place(state, relocked, "api:1", files)
+    rotated = changed(state, "deployment.secrets.api_keys", False)
+    assert not stack_in_place(rotated, plan, "api:1", files)
+    assert release_in_place(rotated, plan, "api:1", files)
+    for path, value in (
+        ("deployment.files", state["deployment"]["files"] | {".env": None}),
+        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),
+        ("deployment.containers.engine", None),
+        ("deployment.containers.engine.status", "exited"),
+        ("deployment.containers.api.health", "unhealthy"),
+        ("deployment.containers.engine.image", "other"),
+        ("deployment.containers.door", None),
+        ("deployment.images", []),
+        ("deployment.release", None),
+        ("deployment.change", {"from": 1, "to": 2}),
+    ):
+        assert not release_in_place(changed(state, path, value), plan, "api:1", files), path
