@@ -17,10 +17,12 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify plan lock lint unit engines molecule test test-vllm test-vm test-arm64 bench
+.PHONY: help up down chat env status verify plan lock lint unit molecule bench
+.PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap
+.PHONY: test-vllm test-vm test-arm64
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## two simulated boards on this machine, provisioned and proven
 	@scripts/venv control
@@ -63,23 +65,40 @@ lint: ## every linter
 	ruff check . && ruff format --check .
 	mypy --strict src sandbox filter_plugins library module_utils action_plugins callback_plugins scripts tests benchmarks
 	yamllint --strict .
-	shellcheck scripts/venv .ci/run tests/molecule.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/traps/{nvpmodel,jetson_clocks,swapoff,python3}
+	shellcheck scripts/venv .ci/run sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/traps/{nvpmodel,jetson_clocks,swapoff,python3}
 	ansible-lint
 
 unit: ## unit tests
 	@scripts/venv dev
-	pytest -q -n $(shell expr 2 \* $$(nproc)) --dist worksteal
+	pytest -q -n $(shell expr 2 \* $$(nproc)) --dist worksteal --durations=10
 
-engines: ## the provider module and the chat API on real llama-server and Ollama
+molecule: ## the main scenario: two boards from nothing to a swap, a refusal and a reboot
 	@scripts/venv dev
-	@python -m sandbox images
-	pytest -q --durations=15 tests/integration/engines
+	@python -m tests scenario
 
-molecule: ## real boards, real engines: every scenario
+test: ## what must hold before a commit: lint, unit tests, the main scenario (15 minutes on two cores)
 	@scripts/venv dev
-	tests/molecule.sh
+	@python -m tests main
 
-test: lint unit engines molecule ## all of it
+test-all: ## that, and every suite below (50 minutes)
+	@scripts/venv dev
+	@python -m tests all
+
+test-engines: ## suite: provider module and chat API on real llama-server and Ollama
+test-weights: ## suite: downloads of weights and images, and faulty sources
+test-refusals: ## suite: invalid input, refused before anything changes
+test-known-issues: ## suite: fixes of boards' known issues
+test-rollback: ## suite: failed and interrupted changes
+test-swap: ## suite: changes of engine, model and chat API under load
+test-engines test-weights test-refusals test-known-issues test-rollback test-swap:
+	@scripts/venv dev
+	@python -m tests suite $(@:test-%=%)
+
+test-one: ## one test alone, as a failed run names it: make test-one TEST='tests/...::test_name'
+	@scripts/venv dev
+	@python -m tests one "$$TEST"
+# As typed: a parameter of a test may hold what make or the shell would replace.
+test-one: export TEST := $(value TEST)
 
 test-vllm: ## the same suite as `engines` on real vLLM, on this CPU, and site.yml with it: minutes more, and gigabytes
 	@scripts/venv dev

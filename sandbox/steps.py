@@ -1,7 +1,8 @@
 """Long work as named steps: run side by side where they can, always saying how far they are.
 
 A `Step` runs commands and keeps their whole output in a log file; a `Runner` starts each step as
-soon as those that it needs are done, shows them, and stops all of them when one fails.
+soon as those that it needs are done, shows them, and stops all of them when one fails, or goes on
+with those that do not need it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Cancelled(Exception):
     """Another step failed, or the person pressed Ctrl-C: this step was stopped on the way."""
 
 
+class NotRun(SandboxError):
+    """A step that could not run, since one that it needs failed."""
+
+
 class Step:
     """One piece of work, its log and its last line of output."""
 
@@ -42,11 +47,15 @@ class Step:
         title: str,
         action: Callable[[Step], str | None],
         needs: Sequence[str] = (),
+        after: Sequence[str] = (),
+        claims: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.title = title
         self.action = action
-        self.needs = tuple(needs)
+        self.needs = frozenset(needs)
+        self.after = frozenset(after)
+        self.claims = frozenset(claims)
         self.started = 0.0
         self.seconds = 0.0
         self.last = ""
@@ -162,13 +171,28 @@ def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> Non
 
 
 class Runner:
-    """Runs steps in the order their needs allow."""
+    """Runs steps in the order their needs allow.
 
-    def __init__(self, logs: Path, display: Display | None = None, at_once: int = 4) -> None:
+    With `keep_going`, a step that fails stops only the steps that need it.
+    """
+
+    def __init__(
+        self,
+        logs: Path,
+        display: Display | None = None,
+        at_once: int = 4,
+        keep_going: bool = False,
+    ) -> None:
         self._logs = logs
         self._display = display or display_for_terminal()
         self._at_once = at_once
+        self._keep_going = keep_going
         self._steps: dict[str, Step] = {}
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps, in the order of adding."""
+        return list(self._steps.values())
 
     def add(
         self,
@@ -176,32 +200,40 @@ class Runner:
         title: str,
         action: Callable[[Step], str | None],
         needs: Sequence[str] = (),
+        after: Sequence[str] = (),
+        claims: Sequence[str] = (),
     ) -> None:
-        """Add a step. `needs` name steps added before: so there can be no circle."""
-        missing = [need for need in needs if need not in self._steps]
+        """Add a step. `needs` and `after` name steps added before: so there can be no circle.
+
+        A step starts when those it `needs` have succeeded, those it comes `after` have ended in
+        any way, and no running step has a resource of its `claims`.
+        """
+        missing = [need for need in (*needs, *after) if need not in self._steps]
         if missing or name in self._steps:
             raise ValueError(f"step {name}: needs {missing} or is there twice")
-        self._steps[name] = Step(name, title, action, needs)
+        self._steps[name] = Step(name, title, action, needs, after, claims)
 
-    def execute(self) -> None:
-        """Run all steps. Raises SandboxError for the first that fails, with its log's end."""
+    def execute(self) -> dict[str, BaseException]:
+        """Run all steps; returns the failures by step name, in the order of failing.
+
+        Raises SandboxError for the first step that fails, with its log's end, unless the runner
+        keeps going.
+        """
         self._logs.mkdir(parents=True, exist_ok=True)
         done: set[str] = set()
+        failed: dict[str, BaseException] = {}
         running: dict[Future[str | None], Step] = {}
-        waiting = list(self._steps.values())
-        failed: tuple[Step, BaseException] | None = None
+        waiting = self.steps
         with (
             ThreadPoolExecutor(self._at_once) as pool,
             self._display.showing(len(self._steps)),
         ):
             try:
                 while waiting or running:
-                    for step in [step for step in waiting if done.issuperset(step.needs)]:
-                        if len(running) == self._at_once:
-                            break
-                        waiting.remove(step)
-                        self._display.start(step)
-                        running[pool.submit(step.perform, self._logs)] = step
+                    self._give_up(waiting, failed)
+                    self._start(waiting, running, done, failed, pool)
+                    if not running:
+                        continue
                     ended, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in ended:
                         step = running.pop(future)
@@ -210,9 +242,10 @@ class Runner:
                             done.add(step.name)
                             self._display.end(step, future.result())
                             continue
-                        self._display.end(step, "stopped" if failed else "failed")
-                        if failed is None:
-                            failed = (step, problem)
+                        stopped = failed and not self._keep_going
+                        self._display.end(step, "stopped" if stopped else "failed")
+                        failed[step.name] = problem
+                        if not self._keep_going:
                             waiting.clear()
                             for other in running.values():
                                 other.cancel()
@@ -220,8 +253,37 @@ class Runner:
                 for step in running.values():
                     step.cancel()
                 raise
-        if failed is not None:
-            raise _failure(*failed) from failed[1]
+        if failed and not self._keep_going:
+            name, problem = next(iter(failed.items()))
+            raise _failure(self._steps[name], problem) from problem
+        return failed
+
+    def _start(
+        self,
+        waiting: list[Step],
+        running: dict[Future[str | None], Step],
+        done: set[str],
+        failed: Mapping[str, BaseException],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        """Start the steps that can start now."""
+        for step in list(waiting):
+            if len(running) == self._at_once:
+                return
+            claimed = {claim for other in running.values() for claim in other.claims}
+            ready = step.needs <= done and step.after <= done | failed.keys()
+            if ready and claimed.isdisjoint(step.claims):
+                waiting.remove(step)
+                self._display.start(step)
+                running[pool.submit(step.perform, self._logs)] = step
+
+    def _give_up(self, waiting: list[Step], failed: dict[str, BaseException]) -> None:
+        """Fail the steps that need one that failed, and those that need these."""
+        for step in list(waiting):
+            if lacking := step.needs & failed.keys():
+                waiting.remove(step)
+                titles = ", ".join(sorted(self._steps[name].title for name in lacking))
+                failed[step.name] = NotRun(f"Not run, because of a failed step: {titles}.")
 
 
 def _failure(step: Step, problem: BaseException) -> BaseException:

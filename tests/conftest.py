@@ -1,4 +1,4 @@
-"""What failed, told once more where a run of many parts ends."""
+"""Writes the tests that fail, or are run again, to the report of the whole run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-LINES = 30
-"""Of what a test says at its end: the reason is among them."""
+from tests import report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Write what failed to the file that TESTS_FAILED names."""
-    # Of tests that run side by side it is told where they come together.
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return
-    name = os.environ.get("TESTS_FAILED")
-    failed = [
-        report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])
-    ]
-    if name and failed:
-        with Path(name).open("a") as file:
-            for report in failed:
-                said = report.longreprtext.splitlines()[-LINES:]
-                file.write("\n".join([f"== {report.nodeid}", *said, ""]))
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Record a test as it ends."""
+    _record(report.nodeid, str(report.outcome), report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Record a file that cannot be imported: its tests do not run."""
+    _record(report.nodeid, str(report.outcome), report)
+
+
+def _record(test: str, outcome: str, found: pytest.TestReport | pytest.CollectReport) -> None:
+    # Workers of pytest-xdist report to the process that started them, which records.
+    path = os.environ.get(report.VARIABLE)
+    if path and outcome in ("failed", "rerun") and "PYTEST_XDIST_WORKER" not in os.environ:
+        report.append(Path(path), test, outcome, found.longreprtext)

@@ -151,3 +151,46 @@ def test_without_a_terminal_a_long_step_has_a_first_line_heartbeats_and_a_last_l
     assert lines[-2].endswith("s (as good as new)")
     assert lines[-1] == "[2/2] Next to nothing: 0.0 s"
     assert len([line for line in lines if "Next to nothing" in line]) == 1
+
+
+def test_a_step_fails_and_those_that_do_not_need_it_go_on(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def act(step: Step) -> None:
+        ran.append(step.name)
+        if step.name == "bad":
+            raise SandboxError("bad luck")
+
+    runner = Runner(tmp_path, Recorded(), keep_going=True)
+    runner.add("bad", "Bad step", act)
+    runner.add("needs", "Needs it", act, ["bad"])
+    runner.add("needs-that", "Needs that", act, ["needs"])
+    runner.add("after", "After it", act, after=["bad", "needs-that"])
+    runner.add("good", "Good step", act)
+    failed = runner.execute()
+    assert {name: str(problem) for name, problem in failed.items()} == {
+        "bad": "bad luck",
+        "needs": "Not run, because of a failed step: Bad step.",
+        "needs-that": "Not run, because of a failed step: Needs it.",
+    }
+    assert sorted(ran) == ["after", "bad", "good"]
+
+
+def test_steps_that_claim_the_same_never_run_side_by_side(tmp_path: Path) -> None:
+    holding: set[str] = set()
+    met: list[set[str]] = []
+    both = threading.Barrier(2, timeout=10)
+
+    def act(step: Step) -> None:
+        holding.add(step.name)
+        met.append(set(holding))
+        if step.name in ("a", "c"):  # that the others do run side by side
+            both.wait()
+        holding.remove(step.name)
+
+    runner = Runner(tmp_path, Recorded())
+    runner.add("a", "a", act, claims=["board-1", "board-2"])
+    runner.add("b", "b", act, claims=["board-2"])
+    runner.add("c", "c", act, claims=["board-3"])
+    runner.execute()
+    assert not any({"a", "b"} <= names for names in met)
