@@ -137,7 +137,7 @@ async def test_a_client_that_reads_slowly(endless: Served) -> None:
             raw += chunk
             await asyncio.sleep(0.005)
             if len(raw) % 50_000 < len(chunk):
-                answer = await asyncio.wait_for(engine.chat(max_tokens=10), 10)
+                answer = await asyncio.wait_for(engine.chat(max_tokens=10), 60)
                 assert answer["choices"][0]["message"]["content"] == endless.answer
     writer.close()
     assert len(raw) > 500_000

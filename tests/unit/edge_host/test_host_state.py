@@ -200,9 +200,8 @@ def test_a_long_log_is_not_read_to_its_end(fake_host: FakeHost) -> None:
         inspect=fake_host.answer("inspect", [container("edge-llm-engine-a", started)]),
         logs="while echo 2026-11-22T17:43:10.5Z request; do :; done",
     )
-    began = time.monotonic()
+    # The log has no end.
     assert read(fake_host)["deployment"]["engine_log"]["start_seconds"] is None
-    assert time.monotonic() - began < 5
 
 
 def test_a_container_that_never_started_has_no_log(fake_host: FakeHost) -> None:
@@ -224,25 +223,25 @@ def test_docker_that_is_dead(fake_host: FakeHost) -> None:
 
 def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host.run_together, "__defaults__", (0.3,))
-    hang = "exec /bin/sleep 60"
+    hang = "exec /bin/sleep infinity"
     fake_host.docker(info=hang, ps=hang, inspect=hang, image=hang)
-    began = time.monotonic()
     docker = read(fake_host)["docker"]
-    assert time.monotonic() - began < 5
     assert docker["running"] is False
     assert docker["error"] == "no answer within 0.3 seconds"
 
 
 def test_a_command_whose_children_hang(fake_host: FakeHost) -> None:
     """They would hold its output open, and do what nobody waits for any more."""
-    late = fake_host.base / "late"
-    command(fake_host, "nvpmodel", f"(/bin/sleep 0.8; echo > {late}; exec /bin/sleep 60); echo no")
-    began = time.monotonic()
-    answer = host.run_together({"power": ["nvpmodel", "-q"]}, timeout=0.3)["power"]
-    assert answer == (None, "", "no answer within 0.3 seconds")
-    assert time.monotonic() - began < 5
-    time.sleep(0.8)
-    assert not late.exists()
+    pid = fake_host.base / "pid"
+    child = f"sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; exec /bin/sleep infinity'"
+    command(fake_host, "nvpmodel", f"{child}; echo no")
+    answer = host.run_together({"power": ["nvpmodel", "-q"]}, timeout=2)["power"]
+    assert answer == (None, "", "no answer within 2 seconds")
+    status = Path("/proc", pid.read_text().strip(), "status")
+    end = time.monotonic() + 30
+    while (said := status.read_text() if status.exists() else "") and "State:\tZ" not in said:
+        assert time.monotonic() < end, said
+        time.sleep(0.05)
 
 
 def test_only_a_pi_has_a_cmdline_txt(fake_host: FakeHost) -> None:
@@ -257,9 +256,7 @@ def test_a_command_that_asks(fake_host: FakeHost) -> None:
     command(
         fake_host, "nvpmodel", "echo NV Power Mode: MAXN; echo 0; read -r answer || echo $answer"
     )
-    began = time.monotonic()
     power = read(fake_host)["board"]["power"]
-    assert time.monotonic() - began < 5
     assert power == {"mode": "MAXN", "id": 0, "modes": {}}
 
 

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,9 +244,7 @@ async def test_check_of_an_engine_waits_for_it(
     await asyncio.sleep(0.5)
     assert not command.done()
     engine.loading = False
-    began = time.monotonic()
     assert await command == OK
-    assert time.monotonic() - began < 2
 
 
 async def test_check_of_an_engine_keeps_its_key_to_itself(

@@ -72,7 +72,7 @@ async def test_a_line_for_each_request(
     assert set(stream) == set(whole) | {"first_bytes_seconds"}
     assert stream["request_id"] == "mine-1"
     assert (stream["path"], stream["status"], stream["outcome"]) == (CHAT, 200, "complete")
-    assert 0 < stream["first_bytes_seconds"] <= stream["seconds"] < 5
+    assert 0 < stream["first_bytes_seconds"] <= stream["seconds"]
     assert (stream["tokens_in"], stream["tokens_out"]) == (7, 6)
     assert stream["client"] == "127.0.0.1"
     assert (models["method"], models["path"]) == ("GET", "/v1/models")

@@ -131,7 +131,7 @@ async def test_tokens_and_times(keys: Path, name: str) -> None:
             assert samples["edge_llm_tokens_total in"] == count * PROMPT_TOKENS
             assert samples["edge_llm_tokens_total out"] == count * len(WORDS)
         assert samples[f"edge_llm_ttft_seconds_count {CHAT}"] == 2  # streams have one
-        assert 0 < samples[f"edge_llm_ttft_seconds_sum {CHAT}"] < 5
+        assert samples[f"edge_llm_ttft_seconds_sum {CHAT}"] > 0
         assert samples[f"edge_llm_request_seconds_count {CHAT}"] == 3
         assert (
             samples[f"edge_llm_ttft_seconds_sum {CHAT}"]

@@ -95,7 +95,7 @@ def test_one_failure_stops_the_commands_of_the_others(tmp_path: Path) -> None:
 
     def long(step: Step) -> None:
         started.set()
-        step.run("sleep", "60")
+        step.run("sleep", "infinity")
 
     def bad(step: Step) -> None:
         started.wait(10)
@@ -103,10 +103,8 @@ def test_one_failure_stops_the_commands_of_the_others(tmp_path: Path) -> None:
 
     runner.add("long", "Long", long)
     runner.add("bad", "Bad", bad)
-    begin = time.monotonic()
     with pytest.raises(SandboxError, match="That will not do"):
         runner.execute()
-    assert time.monotonic() - begin < 10
     assert shown.ended == {"Bad": "failed", "Long": "stopped"}
 
 
@@ -116,12 +114,10 @@ def test_ctrl_c_stops_the_running_commands(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     runner = Runner(tmp_path, Interrupting())
-    runner.add("long", "Long", lambda step: step.run("sleep", "60"))
+    runner.add("long", "Long", lambda step: step.run("sleep", "infinity"))
     runner.add("short", "Short", lambda step: None)
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         runner.execute()
-    assert time.monotonic() - begin < 10
 
 
 def test_waiting_ends_with_a_sentence(tmp_path: Path) -> None:
