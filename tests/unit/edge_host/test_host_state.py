@@ -233,7 +233,7 @@ def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch)
 def test_a_command_whose_children_hang(fake_host: FakeHost) -> None:
     """They would hold its output open, and do what nobody waits for any more."""
     pid = fake_host.base / "pid"
-    child = f"sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; exec /bin/sleep infinity'"
+    child = f"/bin/sh -c 'echo $$ > {pid}.new; /bin/mv {pid}.new {pid}; exec /bin/sleep infinity'"
     command(fake_host, "nvpmodel", f"{child}; echo no")
     answer = host.run_together({"power": ["nvpmodel", "-q"]}, timeout=2)["power"]
     assert answer == (None, "", "no answer within 2 seconds")
