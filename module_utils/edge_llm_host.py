@@ -891,6 +891,25 @@ _OLLAMA_LOADED = re.compile(
 _PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})\b")  # vLLM
 
 
+# What engines log about a GPU that they cannot use, by its reason, which edge_llm_gpu explains. A
+# log with several has the first of these.
+GPU_REASONS = {
+    # https://github.com/ggml-org/llama.cpp/pull/23732: L4T from 36.4.7 on.
+    "memory": r"NvMapMem\w+: (?:\d+ )?error|cudaMalloc failed: out of memory"
+    r"|CUDA error: out of memory|unable to allocate CUDA\d* buffer"
+    r"|failed to allocate CUDA\d* buffer",
+    # llama.cpp#13629, ollama#18067
+    "cuda": r"driver version is insufficient|unsupported display driver|libcudart\.so|err: 801"
+    r"|no kernel image is available|device kernel image is invalid",
+    "device": r"no CUDA-capable device|no compatible GPUs|no GPU detected"
+    r"|failed to initialize CUDA|NVML_SUCCESS == r",
+    "build": r"no usable GPU found",
+}
+_GPU_SAID = re.compile("|".join(GPU_REASONS.values()))
+GPU_LINES = 3
+"""How much an engine may say of its GPU."""
+
+
 def parse_time(text: str) -> Optional[float]:
     """Seconds since 1970 of an RFC 3339 time in UTC, as docker writes them (9 decimals)."""
     match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,12})?Z$", text, re.ASCII)
@@ -908,7 +927,8 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
 
     {"layers_offloaded", "layers_total" (ints or None), "gpu_buffers" (devices that hold a model
     buffer of their own), "platform" (vLLM's word for what it runs on, such as "cuda" or "cpu", or
-    None), "gpu_said" (lines about a GPU that it cannot use), "start_seconds" (float or None)}.
+    None), "gpu_said" (lines about a GPU that it cannot use), "gpu_reason" (the one of GPU_REASONS
+    that they give, or None), "start_seconds" (float or None)}.
     `started` is the container's start in seconds since 1970.
 
     A build without any GPU can say that it offloaded all layers: the proof of offload is the
@@ -955,8 +975,17 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
         "gpu_buffers": devices,
         "platform": detected,
         "gpu_said": said,
+        "gpu_reason": gpu_reason(said),
         "start_seconds": seconds,
     }
+
+
+def gpu_reason(said: Sequence[str]) -> Optional[str]:
+    """The reason that an engine's lines about its GPU give: one of GPU_REASONS, or None."""
+    for reason, pattern in GPU_REASONS.items():
+        if any(re.search(pattern, line) for line in said):
+            return reason
+    return None
 
 
 def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
@@ -988,82 +1017,6 @@ def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
             timer.cancel()
             process.kill()
     return parse_engine_log(lines, started)
-
-
-# What engines say of a GPU that they cannot use, and the likely reason of each.
-_GPU_REASONS = (
-    (
-        # https://github.com/ggml-org/llama.cpp/pull/23732: L4T from 36.4.7 on.
-        r"NvMapMem\w+: (?:\d+ )?error|cudaMalloc failed: out of memory|CUDA error: out of memory"
-        r"|unable to allocate CUDA\d* buffer|failed to allocate CUDA\d* buffer",
-        "the GPU's memory was full or in pieces: stop what else holds it (a desktop session),"
-        " restart the board, or choose a smaller llm_context_size or llm_model",
-    ),
-    (
-        # llama.cpp#13629, ollama#18067
-        r"driver version is insufficient|unsupported display driver|libcudart\.so|err: 801"
-        r"|no kernel image is available|device kernel image is invalid",
-        "the image is for another CUDA than the board's driver: set llm_image to one for its L4T",
-    ),
-    (
-        r"no CUDA-capable device|no compatible GPUs|no GPU detected|failed to initialize CUDA"
-        r"|NVML_SUCCESS == r",
-        "the container saw no GPU: look at the host's driver, and at Docker's nvidia runtime"
-        " (nvidia-ctk)",
-    ),
-    (
-        r"no usable GPU found",
-        "the image's engine was built without a GPU, or the container saw none: see which image it"
-        " is, and the host's driver",
-    ),
-)
-_GPU_SAID = re.compile("|".join(pattern for pattern, _ in _GPU_REASONS))
-GPU_LINES = 3
-"""How much an engine may say of its GPU."""
-
-
-def gpu_problem(gpu: Facts, provider: str, log: Facts, share: Optional[float]) -> Optional[str]:
-    """Why it is not proven that an engine has its layers on a GPU; None where it is.
-
-    llama.cpp is held to its log: a build without a GPU can say that it offloaded them all, so the
-    proof is a GPU's own buffer, too. Ollama is held to what it tells of the model's place, vLLM to
-    the platform that it found. `gpu` is that of the plan ({"layers", "of": how many there are}),
-    `share` is gpu_share of the chat API's report.
-    """
-    # Records of changes that were made before `of` was told have it not.
-    asked, of = gpu["layers"], gpu.get("of", gpu["layers"])
-    if provider == "ollama":
-        if share is not None and share >= 1:
-            return None
-        seen = "ollama does not tell" if share is None else f"{share:.0%} of the model is there"
-    elif provider == "vllm":
-        if log["platform"] == "cuda":
-            return None
-        seen = f"vllm found the platform {log['platform'] or 'that it does not tell'}"
-    else:
-        offloaded, total = log["layers_offloaded"], log["layers_total"]
-        if log["gpu_buffers"] and offloaded is not None and offloaded >= min(asked, total):
-            return None
-        seen = (
-            f"the engine's log tells of {'none' if offloaded is None else offloaded} of"
-            f" {'an unknown number' if total is None else total}, with model buffers on"
-            f" {', '.join(log['gpu_buffers']) or 'no GPU'}"
-        )
-    said = log["gpu_said"]
-    return (
-        f"{min(asked, of)} of {of} layers were asked onto the GPU, and {seen}"
-        + (f" (it said: {'; '.join(said)})" if said else "")
-        + f"; likely {gpu_reason(said)}; accepted is all that were asked, or"
-        " llm_gpu_required: false"
-    )
-
-
-def gpu_reason(said: Sequence[str]) -> str:
-    """The likely reason for what an engine said of its GPU."""
-    for pattern, reason in _GPU_REASONS:
-        if any(re.search(pattern, line) for line in said):
-            return reason
-    return "the image's engine was built without a GPU: see which image it is, and llm_image"
 
 
 # --- ports ---------------------------------------------------------------------------------------

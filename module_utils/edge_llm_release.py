@@ -48,6 +48,7 @@ from typing import (
     Tuple,
 )
 
+from .edge_llm_gpu import gpu_problem
 from .edge_llm_host import (
     DEPLOYED_FILES,
     DOOR,
@@ -58,7 +59,6 @@ from .edge_llm_host import (
     RELEASES,
     ROOT,
     SEARCH_PATH,
-    gpu_problem,
     open_files,
     parse_meminfo,
     read_engine_log,

@@ -81,7 +81,8 @@ def engine_log(reading: Reading) -> Any:
     found = host.parse_engine_log(lines, None)
     assert found.pop("start_seconds") is None
     # Most complain of nothing, and their readings do not say so.
-    return {name: value for name, value in found.items() if name != "gpu_said" or value}
+    quiet = {"gpu_said", "gpu_reason"}
+    return {name: value for name, value in found.items() if name not in quiet or value}
 
 
 PARSERS: dict[str, Callable[[Reading], Any]] = {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from filter_plugins.gpu import gpu_problem as of_a_host
+from module_utils import edge_llm_gpu
 from module_utils import edge_llm_host as host
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -18,6 +19,7 @@ LOG: dict[str, Any] = {
     "gpu_buffers": ["CUDA0"],
     "platform": None,
     "gpu_said": [],
+    "gpu_reason": None,
     "start_seconds": 15.0,
 }
 
@@ -34,7 +36,7 @@ LOG: dict[str, Any] = {
 def test_what_proves_it(
     provider: str, gpu: dict[str, Any], log: dict[str, Any], share: float | None
 ) -> None:
-    assert host.gpu_problem(gpu, provider, log, share) is None
+    assert edge_llm_gpu.gpu_problem(gpu, provider, log, share) is None
 
 
 NOTHING = "none of an unknown number, with model buffers on no GPU"
@@ -61,7 +63,7 @@ NOTHING = "none of an unknown number, with model buffers on no GPU"
     ],
 )
 def test_what_does_not(provider: str, log: dict[str, Any], share: float | None, seen: str) -> None:
-    problem = host.gpu_problem(GPU, provider, log, share)
+    problem = edge_llm_gpu.gpu_problem(GPU, provider, log, share)
     assert problem is not None
     assert problem.startswith("29 of 29 layers were asked onto the GPU, and ")
     assert seen in problem
@@ -114,9 +116,13 @@ def test_what_an_engine_says_and_the_likely_reason(line: str, reason: str) -> No
     stamped = f"2026-11-20T10:00:00.000000000Z {line}"
     log = host.parse_engine_log(["2026-11-20T10:00:00.000000000Z begins", stamped, stamped], None)
     assert log["gpu_said"] == [line]
-    problem = host.gpu_problem(GPU, "llamacpp", log, None)
+    problem = edge_llm_gpu.gpu_problem(GPU, "llamacpp", log, None)
     assert problem is not None
     assert f"(it said: {line}); likely {reason}" in problem
+
+
+def test_every_reason_is_explained() -> None:
+    assert set(edge_llm_gpu._EXPLANATIONS) == set(host.GPU_REASONS)
 
 
 def test_an_engine_that_complains_without_end_is_cut_short() -> None:
@@ -131,7 +137,7 @@ def test_real_engines_without_a_gpu_are_no_proof(name: str) -> None:
     """Both were asked for no layers; what they say is what a real build without a GPU does."""
     log = host.parse_engine_log((FIXTURES / name).read_text().splitlines(), None)
     for provider in ("llamacpp", "ollama", "vllm"):
-        assert host.gpu_problem(GPU, provider, log, None) is not None
+        assert edge_llm_gpu.gpu_problem(GPU, provider, log, None) is not None
 
 
 def test_the_proof_of_a_host_that_goes_on() -> None:
