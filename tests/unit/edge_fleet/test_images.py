@@ -73,6 +73,17 @@ def test_images_follow_board_and_l4t(
         assert image in pinned(row)
 
 
+def test_vllm_on_an_orin_with_jetpack_7(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    jetson["board"]["l4t"] = {"major": 39, "minor": 2, "patch": 1, "text": "39.2.1"}
+    given = {"llm_provider": "vllm", "llm_model": "smollm2-135m"}
+    plan = deployment_plan(jetson, "orin", given, catalogues)
+    assert plan["problems"] == []
+    assert plan["engine"]["image"].startswith("docker.io/vllm/vllm-openai:v0.30.0@sha256:")
+    # It would refuse to start where nine tenths of the memory are not free, whatever its cache is.
+    shares = [word for word in plan["engine"]["command"] if "gpu-memory-utilization" in word]
+    assert shares == ["--gpu-memory-utilization=0.01"]
+
+
 @pytest.mark.parametrize("l4t", [(32, 7), (34, 1), (37, 0), (40, 0)])
 def test_no_image_is_for_a_release_between(
     catalogues: dict[str, Any], l4t: tuple[int, int]
