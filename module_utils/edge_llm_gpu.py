@@ -131,6 +131,6 @@ def gpu_problem(gpu: Facts, provider: str, log: Facts, share: Optional[float]) -
     return (
         f"{min(asked, of)} of {of} layers were asked onto the GPU, and {seen}."
         + (f" The engine logged: {'; '.join(said)}." if said else "")
-        + f" {_sentences(_EXPLANATIONS.get(log['gpu_reason'], unknown))}."
+        + f" {_sentences(_EXPLANATIONS.get(str(log.get('gpu_reason')), unknown))}."
         " llm_gpu_required: false turns this check off"
     )

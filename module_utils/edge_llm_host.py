@@ -886,7 +886,7 @@ _OFFLOADED = re.compile(r"offloaded ([0-9]{1,6})/([0-9]{1,6}) layers to GPU")
 _LOADING = re.compile(r"\bloading (draft )?model '")
 # What is behind a device, from llama.cpp's choice of devices and from its Vulkan backend's list.
 _DEVICE_NAME = re.compile(
-    r"using device (\w+) \((.*)|ggml_vulkan: ([0-9]{1,3}) = (.*)|\bVulkan([0-9]{1,3}): (.*)"
+    r"using device (\w+) \((.*)|ggml_vulkan: ([0-9]{1,3}) = (.*)|\bVulkan([0-9]{1,3}) ?: (.*)"
 )
 # Vulkan drivers that compute on the CPU: Mesa's (lavapipe's device is called llvmpipe), Google's,
 # and Windows' under WSL.
@@ -929,7 +929,7 @@ GPU_REASONS = {
     "architecture": r"skipping CUDA device|no kernel image is available"
     r"|device kernel image is invalid",
     "library": r"libcuda\.so\.1: cannot open",
-    "software": rf"(?:using device \w+ \(|ggml_vulkan: \d+ = |\bVulkan\d+: )(?:{SOFTWARE_GPU})",
+    "software": rf"(?:using device \w+ \(|ggml_vulkan: \d+ = |\bVulkan\d+ ?: )(?:{SOFTWARE_GPU})",
     "device": r"no CUDA-capable device|No CUDA GPUs are available|no compatible GPUs"
     r"|no GPU detected|failed to initialize CUDA",
     "platform": r"Failed to infer device type",

@@ -530,6 +530,7 @@ PURE += [
     lambda text: host.parse_desktop(text.splitlines()),
     lambda text: host.parse_unit_environment([text, text]),
     lambda text: host.parse_engine_log(text.splitlines(), 0.0),
+    lambda text: host.gpu_reason(text.splitlines()),
     lambda text: host.parse_docker_info(text, text),
     lambda text: host.board_name(text, text),
     lambda text: host.board_kind(text, None, text),

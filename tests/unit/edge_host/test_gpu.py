@@ -251,6 +251,7 @@ def test_a_complaint_fails_no_engine_that_has_its_layers_on_the_gpu(line: str) -
 
 SERVED = ("srv    load_model: loading model '/models/m.gguf'",)
 DRAFT = ("srv    load_model: loading draft model '/models/d.gguf'",)
+SPECULATIVE = ("0.03.1 I common_speculative_init_result: loading draft model '/models/d.gguf'",)
 PART = (
     "load_tensors: offloaded 10/33 layers to GPU",
     "load_tensors:   CPU_Mapped model buffer size =  3000.00 MiB",
@@ -266,6 +267,8 @@ SMALL = (
     [
         (SERVED + PART + DRAFT + SMALL, []),
         (DRAFT + SMALL + SERVED + PART, []),
+        # As llama.cpp of 2026 has it.
+        (SERVED + PART + SPECULATIVE + SMALL, []),
         # A log that does not name its models.
         (PART + SMALL, ["CUDA0"]),
         (SMALL + PART, ["CUDA0"]),
@@ -298,6 +301,7 @@ def test_a_model_that_is_loaded_again_counts_as_it_is_then() -> None:
         "ggml_vulkan: 0 = Lavapipe (lavapipe) | uma: 0",
         "ggml_vulkan: 0 = SwiftShader Device (Subzero) (SwiftShader driver) | uma: 0",
         "Vulkan0: llvmpipe (LLVM 15.0.7, 256 bits) | uma: 0 | fp16: 1 | warp size: 8",
+        "cmn  common_param:   - Vulkan0 : llvmpipe (LLVM 21.1.8, 256 bits) (24105 MiB, 1 MiB free)",
     ],
 )
 def test_a_software_rasterizer_is_no_gpu(line: str) -> None:
