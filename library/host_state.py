@@ -145,8 +145,8 @@ state:
         started_at, config_hash; or null), ollama (model name to the sha256 of its weights, where
         the store has all of it and no second copy), images (all names known to the engine),
         engine_log (layers_offloaded, layers_total, gpu_buffers, platform (the kind of device that
-        vLLM runs on, or null), gpu_said (lines about a GPU that it cannot use), gpu_reason (what they
-        mean, or null), start_seconds).
+        vLLM runs on, or null), gpu_said (lines about a GPU that it cannot use), gpu_reason (what
+        they mean, or null), start_seconds).
       type: dict
     models:
       description: >-
