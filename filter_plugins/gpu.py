@@ -11,16 +11,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_SOURCE = Path(__file__).parents[1] / "module_utils" / "edge_llm_host.py"
+_SOURCE = Path(__file__).parents[1] / "module_utils" / "edge_llm_gpu.py"
 
 
 @cache
-def _host() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edge_llm_host", _SOURCE)
+def _source() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("edge_llm_gpu", _SOURCE)
     assert spec is not None and spec.loader is not None  # noqa: S101 - it is a file
-    host = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(host)
-    return host
+    source = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(source)
+    return source
 
 
 def gpu_problem(
@@ -32,7 +32,7 @@ def gpu_problem(
     """
     if not plan["gpu"]["required"]:
         return None
-    found: str | None = _host().gpu_problem(
+    found: str | None = _source().gpu_problem(
         plan["gpu"], plan["provider"], log, report.get("gpu_share")
     )
     return found

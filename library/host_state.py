@@ -144,8 +144,9 @@ state:
         boolean), containers (engine and api: id, image, image_id, status, health, restarts,
         started_at, config_hash; or null), ollama (model name to the sha256 of its weights, where
         the store has all of it and no second copy), images (all names known to the engine),
-        engine_log (layers_offloaded, layers_total, gpu_buffers, platform (vLLM's word for what it
-        runs on, or null), start_seconds).
+        engine_log (layers_offloaded, layers_total, gpu_buffers, platform (the kind of device that
+        vLLM runs on, or null), gpu_said (lines about a GPU that it cannot use), gpu_reason (what
+        they mean, or null), start_seconds).
       type: dict
     models:
       description: >-

@@ -106,7 +106,7 @@ _FAMILIES = (
     (r"\bJetson AGX Thor\b", "Jetson AGX Thor"),
     (r"\bXavier NX\b", "Jetson Xavier NX"),
     (r"\bJetson AGX Xavier\b|^Jetson-AGX$|^jetson-xavier$", "Jetson AGX Xavier"),
-    (r"\bJetson TX2 NX\b", "Jetson TX2 NX"),
+    (r"\bJetson TX2 NX\b|^lanai-3636$", "Jetson TX2 NX"),
     (r"\bJetson TX2i?\b|^quill$", "Jetson TX2"),
     (r"\bJetson TX1\b|^jetson_tx1$", "Jetson TX1"),
     (r"\bJetson Nano\b|^jetson-nano$", "Jetson Nano"),
@@ -875,9 +875,22 @@ def parse_containers(text: str) -> Dict[str, Facts]:
 # llama.cpp names a buffer after its device, with what it is used for behind an underscore. A list
 # of what is a GPU, not of what is none: a device unknown here must not count as proof of one.
 _GPU = re.compile(r"^(?:CUDA|ROCm|HIP|MUSA|Vulkan|SYCL|MTL|Metal|OpenCL|CANN)\d*$")
-# Before 2025 it did not say of which kind a buffer is in the lines about loading the model.
-_BUFFER = re.compile(r"load_tensors:\s+(\S+) (?:model )?buffer size")
+_BUFFERS = re.compile(
+    # Before 2025 llama.cpp did not say of which kind a buffer is in the lines about loading.
+    r"load_tensors:\s+(\S+) (?:model )?buffer size"
+    # Ollama's own engine, which called the field "buffer" until 0.11.
+    r"|msg=\"model weights\" (?:device|buffer)=(\S+)"
+)
 _OFFLOADED = re.compile(r"offloaded ([0-9]{1,6})/([0-9]{1,6}) layers to GPU")
+# llama-server names each model that it loads: the served one, and a draft for speculation.
+_LOADING = re.compile(r"\bloading (draft )?model '")
+# What is behind a device, from llama.cpp's choice of devices and from its Vulkan backend's list.
+_DEVICE_NAME = re.compile(
+    r"using device (\w+) \((.*)|ggml_vulkan: ([0-9]{1,3}) = (.*)|\bVulkan([0-9]{1,3}) ?: (.*)"
+)
+# Vulkan drivers that compute on the CPU: Mesa's (lavapipe's device is called llvmpipe), Google's,
+# and Windows' under WSL.
+SOFTWARE_GPU = r"llvmpipe|[Ll]avapipe|SwiftShader|Microsoft Basic Render"
 _READY = re.compile(
     r"(?:main|llama_server): model loaded"  # llama.cpp
     r"|server is listening on http|llama_server: listening on http"  # llama.cpp
@@ -888,7 +901,43 @@ _OLLAMA_LISTENS = re.compile(r'msg="Listening on \S+ \(version ')
 _OLLAMA_LOADED = re.compile(
     r"(?:llama-server|llama runner) started in ([0-9]{1,6}(?:\.[0-9]{1,9})?) seconds"
 )
-_PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})\b")  # vLLM
+# vLLM names its device at INFO in every release (0.6 to 0.32 were read), the platform that it
+# detected until 0.11.0 only: since 0.11.1 that is logged at DEBUG.
+_DEVICE_CONFIG = re.compile(
+    r"Initializing an? (?:V[0-9] )?LLM engine \(v[^)]{1,100}\) with config: .*?"
+    r"\bdevice_config=([a-z]{1,40})"
+)
+_PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})\b")
+
+# What engines log about a GPU that they cannot use, by its reason, which edge_llm_gpu explains. A
+# log with several has the first of these: what is known most precisely, before what follows of it.
+GPU_REASONS = {
+    # vLLM asks for a share of all memory before it loads anything.
+    "occupied": r"Free memory on device .*less than desired GPU memory utilization",
+    # https://github.com/ggml-org/llama.cpp/pull/23732: L4T from 36.4.7 on.
+    # https://github.com/pytorch/pytorch/issues/185240: torch's words for it on a Jetson.
+    "memory": r"NvMapMem\w+: (?:\d+ )?error|cudaMalloc failed: out of memory"
+    r"|CUDA error: out of memory|CUDA out of memory|NVML_SUCCESS == r"
+    r"|unable to allocate (?:CUDA|Vulkan|ROCm)\d* buffer"
+    r"|failed to allocate (?:CUDA|Vulkan|ROCm)\d* buffer",
+    "compatibility": r"Error 804: forward compatibility|forward compatibility was attempted",
+    "toolchain": r"PTX was compiled with an unsupported toolchain",
+    "compiler": r"PTX JIT compiler library not found",
+    # llama.cpp#13629, ollama#18067
+    "driver": r"driver version is insufficient|unsupported display driver|err: 801"
+    r"|libcudart\.so\S{0,20}: cannot open",
+    "architecture": r"skipping CUDA device|no kernel image is available"
+    r"|device kernel image is invalid",
+    "library": r"libcuda\.so\.1: cannot open",
+    "software": rf"(?:using device \w+ \(|ggml_vulkan: \d+ = |\bVulkan\d+ ?: )(?:{SOFTWARE_GPU})",
+    "device": r"no CUDA-capable device|No CUDA GPUs are available|no compatible GPUs"
+    r"|no GPU detected|failed to initialize CUDA",
+    "platform": r"Failed to infer device type",
+    "build": r"no usable GPU found",
+}
+_GPU_SAID = re.compile("|".join(GPU_REASONS.values()))
+GPU_LINES = 3
+"""How much an engine may say of its GPU."""
 
 
 def parse_time(text: str) -> Optional[float]:
@@ -906,10 +955,12 @@ def parse_time(text: str) -> Optional[float]:
 def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
     """What an engine said of its start, from `docker logs --timestamps`.
 
-    {"layers_offloaded", "layers_total" (ints or None), "gpu_buffers" (devices that hold a model
-    buffer of their own), "platform" (vLLM's word for what it runs on, such as "cuda" or "cpu", or
-    None), "gpu_said" (lines about a GPU that it cannot use), "start_seconds" (float or None)}.
-    `started` is the container's start in seconds since 1970.
+    {"layers_offloaded", "layers_total" (ints or None; those of the served model, where a draft
+    model is loaded beside it), "gpu_buffers" (devices that hold a model buffer of their own),
+    "platform" (the kind of device that vLLM runs on, such as "cuda" or "cpu", or None), "gpu_said"
+    (lines about a GPU that it cannot use), "gpu_reason" (the one of GPU_REASONS that they give, or
+    None), "start_seconds" (float or None)}. `started` is the container's start in seconds since
+    1970.
 
     A build without any GPU can say that it offloaded all layers: the proof of offload is the
     number together with a device in gpu_buffers. start_seconds is how long the engine took until
@@ -918,27 +969,40 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
     """
     offloaded: Optional[int] = None
     total: Optional[int] = None
+    draft = False
     devices: List[str] = []
+    software: List[str] = []
+    config: Optional[str] = None
     detected: Optional[str] = None
-    said: List[str] = []
+    said = _GpuLines()
     seconds: Optional[float] = None
     ollama: Optional[float] = None  # seconds until it listened
     for line in lines:
         stamp, _, message = line.partition(" ")
+        match = _LOADING.search(message)
+        if match:
+            draft = match.group(1) is not None
         match = _OFFLOADED.search(message)
-        if match:
+        # A log that does not name its models can have two: a draft has fewer layers.
+        if match and not draft and int(match.group(2)) >= (total or 0):
             offloaded, total = int(match.group(1)), int(match.group(2))
-        match = _BUFFER.search(message)
-        if match:
-            device = re.sub(r"_(Mapped|Split|Private)$", "", match.group(1))
+        match = _BUFFERS.search(message)
+        if match and not draft:
+            device = re.sub(r"_(Mapped|Split|Private)$", "", match.group(1) or match.group(2))
             if _GPU.match(device) and device not in devices:
                 devices.append(device)
+        match = _DEVICE_NAME.search(message)
+        if match:
+            device, name = _device_name(match)
+            if re.match(SOFTWARE_GPU, name):
+                software.append(device)
+        match = _DEVICE_CONFIG.search(message)
+        if match and config is None:
+            config = match.group(1)
         match = _PLATFORM.search(message)
         if match:
             detected = match.group(1)
-        complaint = message.strip()[:200]
-        if len(said) < GPU_LINES and _GPU_SAID.search(message) and complaint not in said:
-            said.append(complaint)
+        said.add(message)
         moment = parse_time(stamp)
         if seconds is not None or started is None or moment is None:
             continue
@@ -952,11 +1016,52 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
     return {
         "layers_offloaded": offloaded,
         "layers_total": total,
-        "gpu_buffers": devices,
-        "platform": detected,
-        "gpu_said": said,
+        "gpu_buffers": [device for device in devices if device not in software],
+        "platform": config or detected,
+        "gpu_said": said.lines,
+        "gpu_reason": said.reason,
         "start_seconds": seconds,
     }
+
+
+def _device_name(match: "re.Match[str]") -> Tuple[str, str]:
+    """(the device, what is behind it) of a line that _DEVICE_NAME matches."""
+    device, name, number, listed, other, known = match.groups()
+    return (device, name) if device else (f"Vulkan{number or other}", listed or known or "")
+
+
+class _GpuLines:
+    """Lines about a GPU that an engine cannot use, by their reason."""
+
+    def __init__(self) -> None:
+        self._found: Dict[str, List[str]] = {}
+
+    def add(self, message: str) -> None:
+        if not _GPU_SAID.search(message):
+            return
+        reason = next(name for name, words in GPU_REASONS.items() if re.search(words, message))
+        found = self._found.setdefault(reason, [])
+        complaint = message.strip()[:200]
+        if len(found) < GPU_LINES and complaint not in found:
+            found.append(complaint)
+
+    @property
+    def reason(self) -> Optional[str]:
+        return next((reason for reason in GPU_REASONS if reason in self._found), None)
+
+    @property
+    def lines(self) -> List[str]:
+        """Those of the reason first."""
+        found = [line for reason in GPU_REASONS for line in self._found.get(reason, ())]
+        return found[:GPU_LINES]
+
+
+def gpu_reason(lines: Iterable[str]) -> Optional[str]:
+    """Why an engine cannot use its GPU, by the lines of its log: one of GPU_REASONS, or None."""
+    said = _GpuLines()
+    for line in lines:
+        said.add(line)
+    return said.reason
 
 
 def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
@@ -988,82 +1093,6 @@ def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
             timer.cancel()
             process.kill()
     return parse_engine_log(lines, started)
-
-
-# What engines say of a GPU that they cannot use, and the likely reason of each.
-_GPU_REASONS = (
-    (
-        # https://github.com/ggml-org/llama.cpp/pull/23732: L4T from 36.4.7 on.
-        r"NvMapMem\w+: (?:\d+ )?error|cudaMalloc failed: out of memory|CUDA error: out of memory"
-        r"|unable to allocate CUDA\d* buffer|failed to allocate CUDA\d* buffer",
-        "the GPU's memory was full or in pieces: stop what else holds it (a desktop session),"
-        " restart the board, or choose a smaller llm_context_size or llm_model",
-    ),
-    (
-        # llama.cpp#13629, ollama#18067
-        r"driver version is insufficient|unsupported display driver|libcudart\.so|err: 801"
-        r"|no kernel image is available|device kernel image is invalid",
-        "the image is for another CUDA than the board's driver: set llm_image to one for its L4T",
-    ),
-    (
-        r"no CUDA-capable device|no compatible GPUs|no GPU detected|failed to initialize CUDA"
-        r"|NVML_SUCCESS == r",
-        "the container saw no GPU: look at the host's driver, and at Docker's nvidia runtime"
-        " (nvidia-ctk)",
-    ),
-    (
-        r"no usable GPU found",
-        "the image's engine was built without a GPU, or the container saw none: see which image it"
-        " is, and the host's driver",
-    ),
-)
-_GPU_SAID = re.compile("|".join(pattern for pattern, _ in _GPU_REASONS))
-GPU_LINES = 3
-"""How much an engine may say of its GPU."""
-
-
-def gpu_problem(gpu: Facts, provider: str, log: Facts, share: Optional[float]) -> Optional[str]:
-    """Why it is not proven that an engine has its layers on a GPU; None where it is.
-
-    llama.cpp is held to its log: a build without a GPU can say that it offloaded them all, so the
-    proof is a GPU's own buffer, too. Ollama is held to what it tells of the model's place, vLLM to
-    the platform that it found. `gpu` is that of the plan ({"layers", "of": how many there are}),
-    `share` is gpu_share of the chat API's report.
-    """
-    # Records of changes that were made before `of` was told have it not.
-    asked, of = gpu["layers"], gpu.get("of", gpu["layers"])
-    if provider == "ollama":
-        if share is not None and share >= 1:
-            return None
-        seen = "ollama does not tell" if share is None else f"{share:.0%} of the model is there"
-    elif provider == "vllm":
-        if log["platform"] == "cuda":
-            return None
-        seen = f"vllm found the platform {log['platform'] or 'that it does not tell'}"
-    else:
-        offloaded, total = log["layers_offloaded"], log["layers_total"]
-        if log["gpu_buffers"] and offloaded is not None and offloaded >= min(asked, total):
-            return None
-        seen = (
-            f"the engine's log tells of {'none' if offloaded is None else offloaded} of"
-            f" {'an unknown number' if total is None else total}, with model buffers on"
-            f" {', '.join(log['gpu_buffers']) or 'no GPU'}"
-        )
-    said = log["gpu_said"]
-    return (
-        f"{min(asked, of)} of {of} layers were asked onto the GPU, and {seen}"
-        + (f" (it said: {'; '.join(said)})" if said else "")
-        + f"; likely {gpu_reason(said)}; accepted is all that were asked, or"
-        " llm_gpu_required: false"
-    )
-
-
-def gpu_reason(said: Sequence[str]) -> str:
-    """The likely reason for what an engine said of its GPU."""
-    for pattern, reason in _GPU_REASONS:
-        if any(re.search(pattern, line) for line in said):
-            return reason
-    return "the image's engine was built without a GPU: see which image it is, and llm_image"
 
 
 # --- ports ---------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ from typing import (
     Tuple,
 )
 
+from .edge_llm_gpu import explain, gpu_problem
 from .edge_llm_host import (
     DEPLOYED_FILES,
     DOOR,
@@ -58,7 +59,7 @@ from .edge_llm_host import (
     RELEASES,
     ROOT,
     SEARCH_PATH,
-    gpu_problem,
+    gpu_reason,
     open_files,
     parse_meminfo,
     read_engine_log,
@@ -222,7 +223,11 @@ class Docker:
         return status == 200
 
     def log(self, name: str, until: str = "") -> str:
-        """The last lines that a container has written, without colours; before `until`, where told.
+        """The last lines that a container has written, as text; before `until`, where given."""
+        return "\n".join(self.lines(name, until)[-_LOG_LINES:])
+
+    def lines(self, name: str, until: str = "") -> List[str]:
+        """The last 500 lines that a container has written, without colours; all before `until`.
 
         With both, Docker would look at the last lines first, and only then at their times: an
         engine that has been started again since may have written more than those.
@@ -230,7 +235,7 @@ class Docker:
         words = ["--until", until] if until else ["--tail", "500"]
         done = self.command("logs", *words, name)
         text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
-        return "\n".join(text.splitlines()[-_LOG_LINES:])
+        return text.splitlines()
 
     def command(
         self, *words: str, timeout: Optional[float] = 60
@@ -729,8 +734,11 @@ class Proof:
         why = [f"exit status {state['ExitCode']}"] if state["ExitCode"] else []
         why += ["out of memory"] if state.get("OOMKilled") else []
         told = f" ({', '.join(why)})" if why else ""
-        log = self._host.docker.log(self._name, started_again(state) if restarted else "")
-        raise Failure(f"the engine ended while it started{told}", log)
+        lines = self._host.docker.lines(self._name, started_again(state) if restarted else "")
+        # An engine that cannot use its GPU may end by that, before anything of it can be verified.
+        reason = gpu_reason(lines) if self._release.plan["gpu"]["required"] else None
+        told += f". {explain(reason)}" if reason else ""
+        raise Failure(f"the engine ended while it started{told}", "\n".join(lines[-_LOG_LINES:]))
 
     def _log(self) -> str:
         return self._host.docker.log(self._name)

@@ -85,7 +85,7 @@ class Wanted:
 
     `gpu`: the whole model must be in the GPU's memory. Where the engine's API does not tell,
     `engine_log` does: what `module_utils/edge_llm_host.py` found in its log on the host
-    (layers_offloaded, layers_total, gpu_buffers).
+    (layers_offloaded, layers_total, gpu_buffers, platform, gpu_said).
     """
 
     provider: str | None = None
@@ -349,10 +349,15 @@ class _Checker:
                 f"{self.report.provider} does not tell over its API; "
                 "give --host-state, which has what its log told"
             )
-        if platform := log.get("platform"):
+        complaint = "".join(f"; it logged: {line}" for line in log.get("gpu_said") or ())
+        platform = log.get("platform")
+        if platform or self.report.provider == "vllm":
             # vLLM has the whole model where it runs.
             if platform != "cuda":
-                raise Failed(f"{self.report.provider} runs on {platform}")
+                raise Failed(
+                    f"{self.report.provider} runs on "
+                    f"{platform or 'a device that its log does not name'}{complaint}"
+                )
             return f"{self.report.provider} runs on {platform}"
         offloaded, total = log.get("layers_offloaded"), log.get("layers_total")
         devices = ", ".join(log.get("gpu_buffers") or ())
@@ -362,5 +367,5 @@ class _Checker:
         )
         # A build without a GPU says that it offloaded all layers, too.
         if not devices or offloaded is None or total is None or offloaded < total:
-            raise Failed(seen)
+            raise Failed(seen + complaint)
         return seen

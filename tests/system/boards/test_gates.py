@@ -16,9 +16,10 @@ from tests.playing import message, play
             "jetson-01",
             {"llm_gpu_required": True},
             "jetson-01: the proof failed: 31 of 31 layers were asked onto the GPU, and the engine's"
-            " log tells of none of an unknown number, with model buffers on no GPU (it said:"
-            " warning: no usable GPU found, --gpu-layers option will be ignored); likely the"
-            " image's engine was built without a GPU, or the container saw none:",
+            " log has none of an unknown number there, with model buffers on no GPU. The engine"
+            " logged: warning: no usable GPU found, --gpu-layers option will be ignored. Likely"
+            " cause: the image's engine was built without a GPU backend, or the container has no"
+            " access to the GPU.",
         ),
         (
             "pi-01",

@@ -48,7 +48,7 @@ ARM, X86 = "aarch64", "x86_64"
         ("vllm", JETSON, ARM, (36, 3), True, None),
         ("vllm", JETSON, ARM, (36, 4), True, "vllm:0.14.0-r36.4-tegra-aarch64-cu126-22.04"),
         ("vllm", JETSON, ARM, (38, 2), True, "vllm:r38.2.arm64-sbsa-cu130-24.04"),
-        ("vllm", JETSON, ARM, (39, 2), True, None),
+        ("vllm", JETSON, ARM, (39, 2), True, "vllm/vllm-openai:v0.30.0"),
         ("vllm", GENERIC, X86, None, True, "vllm/vllm-openai:v0.30.0"),
         ("vllm", GENERIC, X86, None, False, None),
         ("vllm", PI, ARM, None, False, None),
@@ -71,6 +71,17 @@ def test_images_follow_board_and_l4t(
     else:
         assert row is not None
         assert image in pinned(row)
+
+
+def test_vllm_on_an_orin_with_jetpack_7(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    jetson["board"]["l4t"] = {"major": 39, "minor": 2, "patch": 1, "text": "39.2.1"}
+    given = {"llm_provider": "vllm", "llm_model": "smollm2-135m"}
+    plan = deployment_plan(jetson, "orin", given, catalogues)
+    assert plan["problems"] == []
+    assert plan["engine"]["image"].startswith("docker.io/vllm/vllm-openai:v0.30.0@sha256:")
+    # It would refuse to start where nine tenths of the memory are not free, whatever its cache is.
+    shares = [word for word in plan["engine"]["command"] if "gpu-memory-utilization" in word]
+    assert shares == ["--gpu-memory-utilization=0.01"]
 
 
 @pytest.mark.parametrize("l4t", [(32, 7), (34, 1), (37, 0), (40, 0)])
@@ -185,12 +196,15 @@ def test_an_update_bot_finds_every_pin() -> None:
 @pytest.mark.parametrize(
     ("text", "jetpack", "cuda"),
     [
+        ("32.4.2", "4.4 DP", "10.2"),
         ("32.7.1", "4.6.1", "10.2"),
         ("35.3.1", "5.1.1", "11.4"),
         ("35.6.2", "5.1.5", "11.4"),
+        ("35.6.5", "5.1.7", "11.4"),
         ("36.3.0", "6.0", "12.4"),
         ("36.4.3", "6.2", "12.6"),
         ("36.4.7", "6.2.1", "12.6"),
+        ("36.5.2", "6.2.3", "12.6"),
         ("36.9.0", None, "12.6"),
         ("38.2.0", "7.0", "13.0"),
         ("39.2.1", "7.2.1", "13.2"),

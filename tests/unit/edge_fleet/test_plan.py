@@ -249,6 +249,16 @@ def test_a_host_that_cannot_serve_is_refused(
     assert sentence in plan["problems"][0]
 
 
+@pytest.mark.parametrize("version", ["20.04", "22.04", "24.04", "26.04"])
+def test_ubuntu_brings_docker_and_its_plugin(
+    pi: dict[str, Any], catalogues: dict[str, Any], changed: Change, version: str
+) -> None:
+    system = {"id": "ubuntu", "version_id": version, "pretty_name": f"Ubuntu {version}"}
+    ubuntu = changed(changed(pi, "board.os", system), "docker.compose", None)
+    plan = deployment_plan(ubuntu, "pi", {"llm_model": "smollm2-135m"}, catalogues)
+    assert plan["problems"] == []
+
+
 def test_docker_must_be_there_where_the_archive_lacks_compose(
     pi: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:

@@ -81,7 +81,8 @@ def engine_log(reading: Reading) -> Any:
     found = host.parse_engine_log(lines, None)
     assert found.pop("start_seconds") is None
     # Most complain of nothing, and their readings do not say so.
-    return {name: value for name, value in found.items() if name != "gpu_said" or value}
+    quiet = {"gpu_said", "gpu_reason"}
+    return {name: value for name, value in found.items() if name not in quiet or value}
 
 
 PARSERS: dict[str, Callable[[Reading], Any]] = {
@@ -120,7 +121,8 @@ def test_every_reading_has_a_source_and_no_key_stands_twice() -> None:
 
 
 FAMILIES = {
-    *("Jetson Nano", "Jetson TX1", "Jetson TX2", "Jetson Xavier NX", "Jetson AGX Xavier"),
+    *("Jetson Nano", "Jetson TX1", "Jetson TX2", "Jetson TX2 NX"),
+    *("Jetson Xavier NX", "Jetson AGX Xavier"),
     *("Jetson Orin Nano", "Jetson Orin NX", "Jetson AGX Orin", "Jetson AGX Thor"),
     *("Raspberry Pi 2", "Raspberry Pi 3", "Raspberry Pi 4", "Raspberry Pi 400"),
     *("Raspberry Pi 5", "Raspberry Pi 500", "Raspberry Pi Zero", "Raspberry Pi Zero 2"),
@@ -145,6 +147,7 @@ def test_every_family_was_read() -> None:
         ("Raspberry Pi Model B Plus Rev 1.2", "pi", None),
         ("Radxa ROCK 5B", "generic", None),
         ("quill of a goose", "generic", None),
+        ("lanai-3636", "jetson", "Jetson TX2 NX"),
         (None, "generic", None),
     ],
 )
@@ -409,7 +412,16 @@ WORDS = (
         " layers to GPU",
         "cgroup",
     ),
-    *("Automatically detected platform ", "started in ", " seconds", "Package: docker.io\n"),
+    *("Automatically detected platform ", "device_config=", "LLM engine (v1) with config: "),
+    *("Initializing a V1 ", "loading draft model '", 'msg="model weights" device=', "llvmpipe"),
+    *(
+        "using device Vulkan0 (",
+        "ggml_vulkan: 0 = ",
+        "CUDA out of memory",
+        "started in ",
+        " seconds",
+        "Package: docker.io\n",
+    ),
     *(
         "Status: hold ok installed",
         "APT::Periodic::Unattended-Upgrade ",
@@ -518,6 +530,7 @@ PURE += [
     lambda text: host.parse_desktop(text.splitlines()),
     lambda text: host.parse_unit_environment([text, text]),
     lambda text: host.parse_engine_log(text.splitlines(), 0.0),
+    lambda text: host.gpu_reason(text.splitlines()),
     lambda text: host.parse_docker_info(text, text),
     lambda text: host.board_name(text, text),
     lambda text: host.board_kind(text, None, text),

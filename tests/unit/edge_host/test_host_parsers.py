@@ -566,6 +566,7 @@ def test_engine_log(
         "gpu_buffers": buffers,
         "platform": platform,
         "gpu_said": [],
+        "gpu_reason": None,
         "start_seconds": seconds,
     }
 
@@ -593,6 +594,7 @@ def test_real_logs_of_builds_without_a_gpu(
         "gpu_buffers": [],
         "platform": None,
         "gpu_said": said,
+        "gpu_reason": "build" if said else None,
         "start_seconds": seconds,
     }
 

@@ -94,6 +94,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
             "gpu_buffers": [],
             "platform": None,
             "gpu_said": [],
+            "gpu_reason": None,
             "start_seconds": None,
         },
     }
@@ -185,6 +186,7 @@ def test_deployed(fake_host: FakeHost) -> None:
         "gpu_buffers": ["CUDA0"],
         "platform": None,
         "gpu_said": [],
+        "gpu_reason": None,
         "start_seconds": 2.5,
     }
     calls = fake_host.log.read_text().splitlines()
@@ -562,7 +564,7 @@ def test_over_a_bare_connection(fake_host: FakeHost) -> None:
     assert "prots" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["edge_llm_host", "edge_llm_models"])
+@pytest.mark.parametrize("name", ["edge_llm_gpu", "edge_llm_host", "edge_llm_models"])
 def test_python_3_8_can_parse_it(name: str) -> None:
     """The oldest Python of a supported board: JetPack 5 comes with 3.8."""
     ast.parse((PROJECT / f"module_utils/{name}.py").read_text(), feature_version=(3, 8))

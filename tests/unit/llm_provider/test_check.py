@@ -387,6 +387,12 @@ async def test_white_space_around_an_answer_does_not_count(server: Scripted) -> 
             "none of an unknown number of layers offloaded, with model buffers on no GPU",
         ),
         ("gpu", {}, {"gpu": True, "engine_log": {"platform": "cpu"}}, "llamacpp runs on cpu"),
+        (
+            "gpu",
+            {"ready": reply(READY | {"provider": "vllm"})},
+            {"gpu": True, "engine_log": {"platform": None, "gpu_said": ["Failed to infer"]}},
+            "vllm runs on a device that its log does not name; it logged: Failed to infer",
+        ),
     ],
 )
 async def test_each_check_fails_and_says_why(

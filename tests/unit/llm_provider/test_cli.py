@@ -183,7 +183,10 @@ async def test_check_gpu_by_the_log_that_the_host_read(
     assert "✓ gpu      29 of 29 layers offloaded" in capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO(state_of("engine-log-llamacpp-11669.txt")))
     assert await run("check", "--gpu", "--host-state", "-") == FAILED
-    assert "with model buffers on no GPU\n" in capsys.readouterr().out
+    assert (
+        "with model buffers on no GPU; it logged: warning: no usable GPU found"
+        in capsys.readouterr().out
+    )
 
 
 async def test_check_gpu_by_what_ollama_says(
