@@ -6,7 +6,7 @@ INVENTORY ?= inventories/sandbox
 HOST ?= pi-01
 PROMPT ?= Hello
 VENV := .venv/bin
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/$(VENV):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Python keeps what it has compiled, else every run of Ansible begins with doing so.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,7 +17,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify plan lock lint unit engines molecule test test-vllm test-vm test-arm64 bench
+.PHONY: help up down chat env status verify plan lock lint unit engines molecule test test-vllm test-vm test-arm64 bench test-core scenario
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,3 +107,12 @@ bench: ## what the chat API costs over the engine alone, a change its clients, a
 	@python -m benchmarks.chat_api
 	@python -m benchmarks.swap
 	@python -m benchmarks.weights
+
+test-core: ## lint, unit tests and scenario default with ansible-core 2.20 and 2.21, on Python 3.12 and 3.13
+	@scripts/venv core-2.20
+	@scripts/venv core-2.21
+	@$(MAKE) --no-print-directory lint unit scenario VENV=.venv-core-2.20/bin
+	@$(MAKE) --no-print-directory lint unit scenario VENV=.venv-core-2.21/bin
+
+scenario:
+	tests/molecule.sh --scenario-name default
