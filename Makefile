@@ -6,7 +6,7 @@ INVENTORY ?= inventories/sandbox
 HOST ?= pi-01
 PROMPT ?= Hello
 VENV := .venv/bin
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/$(VENV):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Python keeps what it has compiled, else every run of Ansible begins with doing so.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,7 +19,7 @@ KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (
 
 .PHONY: help up down chat env status verify plan lock lint unit molecule bench
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap
-.PHONY: test-vllm test-vm test-arm64
+.PHONY: test-vllm test-vm test-arm64 test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,3 +126,9 @@ bench: ## what the chat API costs over the engine alone, a change its clients, a
 	@python -m benchmarks.chat_api
 	@python -m benchmarks.swap
 	@python -m benchmarks.weights
+
+test-core: ## lint, unit tests and the main scenario with ansible-core 2.20 and 2.21, on Python 3.12 and 3.13
+	@scripts/venv core-2.20
+	@scripts/venv core-2.21
+	@$(MAKE) --no-print-directory lint unit molecule VENV=.venv-core-2.20/bin
+	@$(MAKE) --no-print-directory lint unit molecule VENV=.venv-core-2.21/bin

@@ -26,7 +26,7 @@ short_description: Make the chat API's build context for an architecture, on the
 description:
   - Resolves the locked, hashed wheels for another machine's architecture, adds the provider module
     and the Dockerfile, and keeps the result as a tar archive named by the hash of everything in it.
-  - Nothing is fetched where that archive is there already.
+  - Nothing is fetched where that archive is there already, and nothing is written in a check run.
 options:
   project:
     type: path
@@ -51,7 +51,10 @@ author: The edge-llm project
 RETURN = r"""
 version: {type: str, returned: always, description: Hash of the contents, 16 hexadecimal digits.}
 image: {type: str, returned: always, description: The image's name and tag on a board.}
-archive: {type: path, returned: always, description: The tar archive on the control machine.}
+archive:
+  type: path
+  returned: always
+  description: The tar archive on the control machine; a check run does not make it.
 """
 
 # The base image's Python, and the wheels that its C library can load, per architecture.
@@ -147,12 +150,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             version = version_of(project, asked["base_image"], asked["architecture"])
             archive = Path(asked["cache"]) / f"chat-api-{version}-{asked['architecture']}.tar.gz"
-            archive.parent.mkdir(parents=True, exist_ok=True)
-            # Hosts of one kind share an archive: the first one makes it, the others wait for it.
-            with (archive.parent / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not archive.exists():
-                    build(project, asked["architecture"], archive)
+            if not archive.exists() and not self._task.check_mode:
+                archive.parent.mkdir(parents=True, exist_ok=True)
+                # Hosts of one kind share an archive: the first one makes it, the others wait.
+                with (archive.parent / "lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    if not archive.exists():
+                        build(project, asked["architecture"], archive)
         except OSError as error:
             raise AnsibleActionFail(str(error)) from error
         # The archive is a cache on the control machine: no host has changed.

@@ -18,6 +18,9 @@ from ansible.plugins.action import ActionBase
 DOCUMENTATION = r"""
 module: control_files
 short_description: Write several small files on the control machine in one call
+description:
+  - Writes the files whose content or mode differs. A check run writes gathered facts alone.
+  - Contents are never returned, so that secrets are not shown.
 options:
   files:
     description: The files.
@@ -37,6 +40,12 @@ options:
         description: Whether the file and its folder are for their owner alone.
         type: bool
         default: false
+      gathered:
+        description:
+          - Whether the file holds facts that were read of a host. It is written in a check run as
+            well, and is no change.
+        type: bool
+        default: false
 author: edge-llm
 """
 
@@ -49,7 +58,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: The files that have another content or mode now.
+  description: >-
+    The files that have another content or mode now, or in a check run would have; without gathered
+    ones.
+  returned: success
+  type: list
+  elements: str
+changes:
+  description: >-
+    What differed, one line for each difference; lines of a file are named by what stands before
+    their C(=).
   returned: success
   type: list
   elements: str
@@ -66,22 +84,48 @@ FILE = {
     "path": {"type": "path", "required": True},
     "content": {"type": "str", "required": True, "no_log": False},
     "secret": {"type": "bool", "default": False, "no_log": False},
+    "gathered": {"type": "bool", "default": False},
 }
 
 
-def bring(file: dict[str, Any], check: bool) -> bool:
-    """Have a file as asked; whether it was not. Raises OSError."""
-    path = Path(file["path"])
-    mode = 0o600 if file["secret"] else 0o644
+def line_names(before: str, after: str) -> list[str] | None:
+    """Names of the NAME=VALUE lines that differ; None where other lines differ."""
+    old, new = before.splitlines(), after.splitlines()
+    differing = [line for line in old if line not in new] + [
+        line for line in new if line not in old
+    ]
+    names = {line.partition("=")[0] for line in differing}
+    if not names or not all("=" in line for line in differing):
+        return None
+    return sorted(names)
+
+
+def differences(path: Path, content: str, mode: int) -> list[str]:
+    """How a file differs from what is asked, without its values; empty where it does not."""
     try:
-        same = path.read_text(encoding="utf-8") == file["content"]
-        same = same and path.stat().st_mode & 0o777 == mode
-    except OSError:
-        same = False
-    if not same and not check:
+        before, found = path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return ["a new file"]
+    except (OSError, ValueError):
+        return ["its content cannot be read"]
+    said = []
+    if before != content:
+        names = line_names(before, content)
+        said.append(f"{', '.join(names)} differs" if names else "its content differs")
+    if found != mode:
+        said.append(f"mode {found:04o} becomes {mode:04o}")
+    return said
+
+
+def bring(file: dict[str, Any], check: bool) -> list[str]:
+    """Write a file that differs, outside of check runs; returns the differences. Raises OSError."""
+    path, content = Path(file["path"]), str(file["content"])
+    mode = 0o600 if file["secret"] else 0o644
+    found = differences(path, content, mode)
+    if found and (file["gathered"] or not check):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if file["secret"] else 0o755)
-        write_atomically(path, file["content"].encode(), path.parent, mode)
-    return not same
+        write_atomically(path, content.encode(), path.parent, mode)
+    return found
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -98,8 +142,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             {"files": {"type": "list", "elements": "dict", "options": FILE, "required": True}}
         )
         check = bool(self._task.check_mode)
+        written, changes = [], []
         try:
-            written = [str(file["path"]) for file in asked["files"] if bring(file, check)]
+            for file in asked["files"]:
+                found = bring(file, check)
+                if found and not file["gathered"]:
+                    written.append(str(file["path"]))
+                    changes += [f"{file['path']}: {each}" for each in found]
         except OSError as error:
             raise AnsibleActionFail(str(error)) from error
-        return {"changed": bool(written), "written": written}
+        return {"changed": bool(written), "written": written, "changes": changes}

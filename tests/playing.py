@@ -60,6 +60,11 @@ def message(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(done.stdout.split()).replace("''", "'")
 
 
+def client_file(board: str) -> Path:
+    """The control machine's file of a board's address and key, for clients."""
+    return ROOT / ".sandbox" / ENVIRONMENT["SANDBOX"] / "keys" / f"{board}.env"
+
+
 def images() -> dict[str, str]:
     """The engines' images by provider, as the tests' boards have them."""
     found: dict[str, str] = json.loads((ROOT / ".sandbox/test/images.json").read_text())

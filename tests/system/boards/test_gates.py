@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.playing import message, play
+from tests.playing import client_file, message, play
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,10 @@ def test_a_changed_key_is_taken_in_without_a_restart(host: Any, plan: dict[str, 
     try:
         assert done.returncode == 0, done.stdout
         assert key not in done.stdout
+        assert f"OPENAI_API_KEY={key}\n" in client_file(name).read_text()
         assert host.check_output(running) == before
     finally:
         again = play("site.yml", name)
     assert again.returncode == 0, again.stdout
+    assert key not in client_file(name).read_text()
     assert host.check_output(running) == before

@@ -34,6 +34,8 @@ def ansible(module: str, arguments: dict[str, Any], *options: str) -> dict[str, 
             "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
             "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            # From ansible-core 2.21 on a result holds its arguments by choice alone.
+            "ANSIBLE_INJECT_INVOCATION": "true",
         },
         capture_output=True,
         text=True,

@@ -83,6 +83,29 @@ def test_locks_agree() -> None:
             assert pins.setdefault(package, versions) == versions, package
 
 
+def test_the_example_says_which_images_are_locked() -> None:
+    """The comment beside llm_image follows the digests of engines.yml."""
+    rows = [row for engine in load("engines.yml")["engines"].values() for row in engine["images"]]
+    jetson = [row["digest"] for row in rows if row.get("kind") == "jetson"]
+    text = (ROOT / "inventories/example/group_vars/jetsons.yml").read_text()
+    assert jetson
+    assert ("names an image by digest for every" in text) == all(jetson)
+    assert ("No digest" in text) == (not any(jetson))
+
+
+def test_the_image_document_names_packages_of_the_lock() -> None:
+    """What the chat API is said to be made of stands in its lock."""
+    text = (ROOT / "docs/chat-api-image.md").read_text()
+    sentence = text[text.index("The chat API is Python") :].partition(".")[0]
+    named = {
+        name.strip().lower() for each in re.findall(r"\((.*?)\)", sentence, re.DOTALL)
+        for name in each.split(",")
+    }  # fmt: skip
+    lock = (ROOT / "requirements/api.txt").read_text()
+    assert "fastapi" in named
+    assert named - set(re.findall(r"^([a-z0-9._-]+)==", lock, re.MULTILINE)) == set()
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/tasks/*.yml")), ids=str)
 def test_tasks_of_the_control_machine_never_ask_for_sudo_there(path: Path) -> None:
     """A group's ansible_become outranks the keyword, so it must be a variable of the task."""
