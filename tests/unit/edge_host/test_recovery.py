@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -92,7 +93,7 @@ def made(host: Host, number: int, slot: str) -> Release:
         "drain_timeout": 120,
         "plan": {"provider": "llamacpp", "model": {"name": "smoke"}},
     }
-    (folder / "release.json").write_text(release.json.dumps(record))
+    (folder / "release.json").write_text(json.dumps(record))
     return Release(folder, record)
 
 
@@ -104,8 +105,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def sleep(seconds: float) -> None:
         passed[0] += seconds
 
-    monkeypatch.setattr(release.time, "monotonic", lambda: passed[0])
-    monkeypatch.setattr(release.time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(time, "sleep", sleep)
     return passed
 
 
@@ -148,7 +149,7 @@ def test_a_chat_api_that_retires_is_waited_for(
             seen.append((host.root / "engine/engine.env").read_text())
             (host.root / "run/api-a.sock").unlink(missing_ok=True)
 
-    monkeypatch.setattr(release.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     assert release.recover(host) is not None
     assert 3 < clock[0] < 4
     assert "LLM_HOLD=720\n" in seen[0]
