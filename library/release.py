@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Sequence
 
@@ -23,9 +22,11 @@ from ansible.module_utils.edge_llm_release import (
     make_engine_key,
     outcome,
     recover,
+    restore_seconds,
     same,
     sentence,
     stage,
+    until,
     write,
 )
 
@@ -120,19 +121,23 @@ def install(root: Path) -> None:
         write(path, text)
         systemctl("daemon-reload")
     systemctl("enable", SERVICE)
-    await_recovery()
+    await_recovery(Host(str(root)))
 
 
-def await_recovery() -> None:
+def await_recovery(host: Host) -> None:
     """Wait until the host is recovered, or cannot be: `recover` has the words for that.
 
     The unit is active from then on: it is started again with Docker only if it is.
     """
     # Where it is being started, or about to be, this waits for that.
     subprocess.run(["systemctl", "--quiet", "start", SERVICE], capture_output=True, check=False)
-    # One that was killed fails, and is started again by systemd after a moment.
-    while systemctl("is-active", SERVICE, accepted=(0, 3)) in ("activating", "deactivating"):
-        time.sleep(0.5)
+    # One that was killed fails, and is started again by systemd after a moment: once, not for ever.
+    until(
+        lambda: (
+            systemctl("is-active", SERVICE, accepted=(0, 3)) not in ("activating", "deactivating")
+        ),
+        2 * restore_seconds(host.current()),
+    )
 
 
 def systemctl(*words: str, accepted: Sequence[int] = (0,)) -> str:
@@ -160,7 +165,7 @@ def run_change(host: Host, number: int, action: str, by: str) -> None:
     if done.returncode != 0 and done.stderr.strip():
         raise Failure(f"the change could not be run: {done.stderr.strip()}")
     if (host.root / JOURNAL).exists():
-        await_recovery()
+        await_recovery(host)
 
 
 def main() -> None:

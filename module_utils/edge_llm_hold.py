@@ -32,7 +32,7 @@ class HoldLock:
         """Lock it, for as long as this process lives."""
         if self._descriptor is not None:
             return
-        fresh = self._path.with_name(f".{NAME}.new")
+        fresh = self._path.with_name(f".new-{NAME}")
         if fresh.exists():
             fresh.unlink()
         # Children do not inherit it, and so cannot keep the lock alive.
@@ -40,6 +40,7 @@ class HoldLock:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.fchown(descriptor, -1, self._readers.stat().st_gid)
         os.fchmod(descriptor, 0o640)
+        os.fsync(descriptor)
         fresh.replace(self._path)
         # An engine file that holds must not outlive it in a power cut.
         sync_folder(self._path.parent)
@@ -55,4 +56,5 @@ class HoldLock:
         """Unlock it and remove its file, once the engine file does not hold any more."""
         if self._path.exists():
             self._path.unlink()
+            sync_folder(self._path.parent)
         self.release()

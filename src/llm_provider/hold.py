@@ -15,7 +15,7 @@ from pathlib import Path
 
 LOCK = "hold.lock"
 GRACE_SECONDS = 20.0
-"""How long a hold goes on without its process: a recovery of the change takes the lock meanwhile."""
+"""How long a hold goes on without its process: what recovers the change takes the lock by then."""
 
 _log = logging.getLogger("llm_provider.engine")
 
@@ -36,7 +36,7 @@ class Holder:
 
     def counts(self) -> bool:
         """Whether a hold counts: its process is there, or has not been gone for long."""
-        if self._locked():
+        if self.locked():
             self._gone_at = None
             return True
         now = time.monotonic()
@@ -45,7 +45,8 @@ class Holder:
             _log.warning("the process that holds requests is gone")
         return now - self._gone_at < GRACE_SECONDS
 
-    def _locked(self) -> bool:
+    def locked(self) -> bool:
+        """Whether somebody has the lock now, or there is none to be had."""
         if self._path is None:
             return True
         try:

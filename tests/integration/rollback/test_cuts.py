@@ -105,10 +105,21 @@ def test_a_kill_at_the_commit_again_and_again(
                 table.write(f"{row}\n")
 
 
+_LOCKED = """
+import pathlib
+from llm_provider.hold import Holder
+holder = Holder(pathlib.Path("/run/engine/engine.env"))
+print(holder.locked())
+"""
+
+
 def test_a_hold_ends_where_nobody_recovers(board: Board) -> None:
     """Clients are served by the engine that is there, not held for the time of a change."""
     assert change(board, "drain", "one-by-one", undo="/bin/true")
     until(board.ready, "the hold", lambda report: report["holding"])
+    # The chat API sees the lock, as a user of its own and in a container.
+    api = f"edge-llm-api-{board.current()['slots']['api']}"
+    assert board.run("docker", "exec", api, "python", "-c", _LOCKED).strip() == "True"
     begun = time.monotonic()
     kill(board)
     served(board)
