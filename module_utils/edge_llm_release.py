@@ -537,7 +537,8 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
     rendered = {COMPOSE: compose, ENV: env, ENGINE: engine}
     (folder / SOURCE).mkdir(mode=0o700)
     for name, text in rendered.items():
-        write(folder / SOURCE / name, text, 0o600)
+        # On the disk with all the rest, by the sync before the release gets its name.
+        (folder / SOURCE / name).write_text(text, encoding="utf-8")
     env += f"DOOR_IMAGE={_door_image(host, env, current)}\n"
     write(folder / ENV, env, 0o600)
     # What a part is does not depend on its slot, so all are compared for slot a.

@@ -68,9 +68,9 @@ def competed() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("repetition", range(REPEAT))
 @pytest.mark.parametrize("swap", ["beside", "one-by-one"])
 @pytest.mark.parametrize("killed", ["change", "recovery"])
+@pytest.mark.parametrize("repetition", range(REPEAT))
 def test_a_kill_at_the_commit_again_and_again(
     board: Board, competed: None, killed: str, swap: str, repetition: int
 ) -> None:
