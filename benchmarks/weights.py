@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sandbox.models import TREE
-from tests.integration.weights.conftest import HUB, MIB, File, given, shell, until
+from tests.integration.weights.conftest import HUB, MIB, File, given, shell
 from tests.playing import ROOT, catalogues, command, play, started
+from tests.waiting import until
 
 SIZE = 256 * MIB
 RATE = "40mbit"
@@ -128,7 +129,13 @@ def resumed(subject: Subject) -> int:
     words = command("site.yml", BOARDS[0], "--tags", "models", *INVENTORY, **variables)
     run = started(words)
     come = "cat /srv/bench/models/.fetch/*/* 2>/dev/null | wc -c"
-    until(lambda: int(shell(BOARDS[0], come, check=False) or 0) > SIZE // 2, "half of it", 300)
+    until(
+        lambda: int(shell(BOARDS[0], come, check=False) or 0),
+        "half of it",
+        lambda size: size > SIZE // 2,
+        seconds=300,
+        every=0.1,
+    )
     shell(BOARDS[0], "systemctl kill --signal=KILL 'edge-llm-fetch*'")
     run.communicate()
     if play("site.yml", BOARDS[0], "--tags", "models", *INVENTORY, **variables).returncode:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_host import ROOT, read_history, read_text
+from ansible.module_utils.edge_llm_host import JOURNAL, ROOT, read_history, read_text
 from ansible.module_utils.edge_llm_program import install as put
+from ansible.module_utils.edge_llm_recovery import SERVICE, starter, unit
 from ansible.module_utils.edge_llm_release import (
     UNIT,
     Failure,
@@ -20,9 +22,11 @@ from ansible.module_utils.edge_llm_release import (
     make_engine_key,
     outcome,
     recover,
+    restore_seconds,
     same,
     sentence,
     stage,
+    until,
     write,
 )
 
@@ -48,7 +52,7 @@ options:
     choices: [deploy, rollback]
     default: deploy
   compose:
-    description: The text of docker-compose.yml, for slot a of both parts.
+    description: The text of docker-compose.yml, with a token for the slot of each part.
     type: str
     default: ""
   env:
@@ -107,44 +111,41 @@ told:
   type: dict
 """
 
-SERVICE = """\
-[Unit]
-Description=The current release of edge-llm: started whole, after whatever cut the last change short
-After=docker.service
-PartOf=docker.service
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-Environment=EDGE_LLM_ROOT={root}
-WorkingDirectory={root}/lib
-ExecStart={python} -m edge_llm.edge_llm_release restore
-TimeoutStartSec=infinity
-
-[Install]
-WantedBy=docker.service
-"""
-
 
 def install(root: Path) -> None:
     """Put the program that changes releases, and restores one at the host's start, on the host."""
     put(root / "lib")
-    unit = Path("/etc/systemd/system/edge-llm.service")
-    text = SERVICE.format(root=root, python=sys.executable)
-    if read_text(unit) != text:
-        write(unit, text)
+    path = Path("/etc/systemd/system") / SERVICE
+    text = unit(root, sys.executable)
+    if read_text(path) != text:
+        write(path, text)
         systemctl("daemon-reload")
-    # Active from now on: it is started again with Docker only if it is.
-    systemctl("enable", "--now", "edge-llm.service")
+    systemctl("enable", SERVICE)
+    await_recovery(Host(str(root)))
 
 
-def systemctl(*words: str) -> None:
-    """Run systemctl; raises Failure where it fails."""
-    done = subprocess.run(
-        ["systemctl", "--quiet", *words], capture_output=True, text=True, check=False
+def await_recovery(host: Host) -> None:
+    """Wait until the host is recovered, or cannot be: `recover` has the words for that.
+
+    The unit is active from then on: it is started again with Docker only if it is.
+    """
+    # Where it is being started, or about to be, this waits for that.
+    subprocess.run(["systemctl", "--quiet", "start", SERVICE], capture_output=True, check=False)
+    # One that was killed fails, and is started again by systemd after a moment: once, not for ever.
+    until(
+        lambda: (
+            systemctl("is-active", SERVICE, accepted=(0, 3)) not in ("activating", "deactivating")
+        ),
+        2 * restore_seconds(host.current()),
     )
-    if done.returncode != 0:
+
+
+def systemctl(*words: str, accepted: Sequence[int] = (0,)) -> str:
+    """What systemctl says; raises Failure where it fails."""
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    if done.returncode not in accepted:
         raise Failure(f"systemctl {' '.join(words)} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def run_change(host: Host, number: int, action: str, by: str) -> None:
@@ -155,7 +156,7 @@ def run_change(host: Host, number: int, action: str, by: str) -> None:
             "systemd-run", "--quiet", "--wait", "--collect", f"--unit={UNIT}-{number}",
             f"--setenv=EDGE_LLM_ROOT={host.root}",
             f"--property=WorkingDirectory={host.root}/lib",
-            f"--property=ExecStopPost={' '.join(program)} restore",
+            f"--property=ExecStopPost={starter(host.root / JOURNAL)}",
             *program, "change", str(number), action, by,
         ],
         capture_output=True, text=True, check=False,
@@ -163,6 +164,8 @@ def run_change(host: Host, number: int, action: str, by: str) -> None:
     # What became of it stands in the history; systemd's own refusal does not.
     if done.returncode != 0 and done.stderr.strip():
         raise Failure(f"the change could not be run: {done.stderr.strip()}")
+    if (host.root / JOURNAL).exists():
+        await_recovery(host)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Releases on a host: staged while the old one serves, switched to, proven, committed or undone.
 
 A release is a folder `releases/NNNN` that says everything: docker-compose.yml, .env, engine.env
-(where the chat API finds its engine) and release.json. The link `current` names the one that the
+(where the chat API finds its engine), release.json, and in `source` the first three as they were
+rendered, with a token where a slot belongs. The link `current` names the one that the
 host runs; changing that link is the commit, so whatever cuts a change short, the host can be
 brought to a release that was proven: `restore` does that, at the host's start and after a change
 that was killed.
@@ -49,6 +50,7 @@ from typing import (
 )
 
 from .edge_llm_gpu import explain, gpu_problem
+from .edge_llm_hold import HoldLock
 from .edge_llm_host import (
     DEPLOYED_FILES,
     DOOR,
@@ -71,6 +73,7 @@ from .edge_llm_host import (
     read_text,
 )
 from .edge_llm_models import sync_folder, write_atomically
+from .edge_llm_recovery import LOOK_SECONDS, extend, ready
 
 Facts = Dict[str, Any]
 
@@ -106,8 +109,26 @@ NEXT = "engine/next.env"
 ENGINE_KEY = "secrets/engine_key"
 UNIT = "edge-llm-change"
 MIB = 1024**2
-_SLOT = re.compile(r"\b(engine|api)-a\b")
+SOURCE = "source"
+"""The folder in a release that has its files as they were rendered."""
+TOKENS = {"engine": "@ENGINE_SLOT@", "api": "@API_SLOT@"}
+"""What the templates have in a slot's place: no name, key or address can hold it."""
+# Where releases of before there were tokens had a slot, in their files by name.
+_FORMER_SLOTS = {
+    COMPOSE: (
+        r"(?m)^(  (?P<part>engine|api)-)[ab](?=:$)",
+        r"(?m)^(    container_name: edge-llm-(?P<part>engine|api)-)[ab]$",
+        r"(?m)^(      CHAT_API_SOCKET: /run/edge-llm/(?P<part>api)-)[ab](?=\.sock$)",
+    ),
+    ENGINE: (r"(?m)^(LLM_BASE_URL=http://(?P<part>engine)-)[ab](?=:)",),
+}
 _POLL_SECONDS = 0.05
+COMPOSE_SECONDS = 300.0
+DOCKER_SECONDS = 60.0
+STOP_SECONDS = 40
+"""What a chat API gets to end what it has, once it is told to stop."""
+SIGNAL_SECONDS = 10.0
+"""Until a chat API has seen what it is told."""
 _DOCKER = "/var/run/docker.sock"
 _LOG_LINES = 15
 # What may change beside an engine's own need while two are loaded.
@@ -246,16 +267,18 @@ class Docker:
             text=True, errors="replace", timeout=timeout, check=False,
         )  # fmt: skip
 
-    def _do(self, method: str, url: str, accepted: Sequence[int], timeout: float = 60) -> None:
+    def _do(
+        self, method: str, url: str, accepted: Sequence[int], timeout: float = DOCKER_SECONDS
+    ) -> None:
         status, answer = self._ask(method, url, timeout)
         if status not in accepted:
             words = answer.get("message") if isinstance(answer, dict) else None
             raise Failure(f"Docker answered {method} {url} with status {status}: {words}.")
 
-    def _ask(self, method: str, url: str, timeout: float = 60) -> Tuple[int, Any]:
+    def _ask(self, method: str, url: str, timeout: float = DOCKER_SECONDS) -> Tuple[int, Any]:
         try:
             return ask(_DOCKER, method, url, timeout=timeout)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise Failure(f"Docker does not answer at {_DOCKER}: {error}.") from error
 
 
@@ -317,6 +340,7 @@ class Host:
         self.root = Path(root)
         self.docker = docker or Docker()
         self.watch = watch
+        self.hold_lock = HoldLock(self.root / LIVE, self.root / "run")
 
     # The lock.
 
@@ -420,8 +444,16 @@ class Host:
     # The chat API.
 
     def point(self, text: str, hold: float = 0) -> None:
-        """Tell the chat API of its engine, and for how many seconds requests are to be held."""
-        write(self.root / LIVE, text + (f"LLM_HOLD={hold:g}\n" if hold else ""))
+        """Tell the chat API of its engine, and for how many seconds requests are to be held.
+
+        They are held no longer than this process lives.
+        """
+        if hold:
+            self.hold_lock.take()
+            write(self.root / LIVE, f"{text}LLM_HOLD={hold:g}\n")
+        else:
+            write(self.root / LIVE, text)
+            self.hold_lock.remove()
 
     def api(self, release: Release) -> str:
         """The socket of a release's chat API: of that process, whoever shares its ports."""
@@ -440,10 +472,13 @@ class Host:
     # Commands.
 
     def compose(
-        self, folder: Path, *words: str, timeout: Optional[float] = 300
+        self, folder: Path, *words: str, timeout: float = COMPOSE_SECONDS
     ) -> subprocess.CompletedProcess[str]:
         """Run `docker compose` with a release's files; raises Failure where it fails."""
-        done = self.docker.command(*self.compose_words(folder), *words, timeout=timeout)
+        try:
+            done = self.docker.command(*self.compose_words(folder), *words, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"docker compose {words[0]} did not end within {timeout:g} s") from None
         if done.returncode != 0:
             raise Failure(
                 f"docker compose {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}"
@@ -465,15 +500,36 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unslotted(text: str) -> str:
-    """A release's file as it was rendered: slot a everywhere, and without what was added to it."""
-    return re.sub(r"(?m)^DOOR_IMAGE=.*\n", "", re.sub(r"\b(engine|api)-[ab]\b", r"\1-a", text))
+def slotted(text: str, slots: Mapping[str, str]) -> str:
+    """A rendered file for the slots that its parts have."""
+    for part, token in TOKENS.items():
+        text = text.replace(token, slots[part])
+    return text
+
+
+def source(release: Release) -> Dict[str, str]:
+    """A release's files by name, as they were rendered."""
+    folder = release.folder / SOURCE
+    if folder.is_dir():
+        return {
+            name: (folder / name).read_text(encoding="utf-8") for name in (COMPOSE, ENV, ENGINE)
+        }
+    texts = {}
+    for name in (COMPOSE, ENV, ENGINE):
+        text = (release.folder / name).read_text(encoding="utf-8")
+        # Nowhere else: what looks like a slot there is somebody's name for something.
+        for place in _FORMER_SLOTS.get(name, ()):
+            text = re.sub(place, lambda found: found[1] + TOKENS[found["part"]], text)
+        texts[name] = text
+    # The only thing that is added to what was rendered, as the last line.
+    texts[ENV] = re.sub(r"(?m)^DOOR_IMAGE=.*\n\Z", "", texts[ENV])
+    return texts
 
 
 def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Release:
     """Write a release, with its images on the host; nothing that runs is touched.
 
-    The files are as rendered, for slot a everywhere. `about`: plan, by, start_timeout and
+    The files are as rendered, with TOKENS for slots. `about`: plan, by, start_timeout and
     drain_timeout (seconds), swap (auto, beside or one-by-one). A part that is as the current
     release has it keeps its slot, and so its container. Raises Failure.
     """
@@ -483,10 +539,15 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    rendered = {COMPOSE: sha256(compose), ENV: sha256(env), ENGINE: sha256(engine)}
+    rendered = {COMPOSE: compose, ENV: env, ENGINE: engine}
+    (folder / SOURCE).mkdir(mode=0o700)
+    for name, text in rendered.items():
+        # On the disk with all the rest, by the sync before the release gets its name.
+        (folder / SOURCE / name).write_text(text, encoding="utf-8")
     env += f"DOOR_IMAGE={_door_image(host, env, current)}\n"
     write(folder / ENV, env, 0o600)
-    write(folder / COMPOSE, compose)
+    # What a part is does not depend on its slot, so all are compared for slot a.
+    write(folder / COMPOSE, slotted(compose, dict.fromkeys(PARTS, "a")))
     _check_weights(host, about["plan"])
     key = key_hash(host)
     signatures = _signatures(host, folder, about["plan"], key)
@@ -497,17 +558,13 @@ def stage(host: Host, compose: str, env: str, engine: str, about: Facts) -> Rele
             same = signatures[part] == current.record["signatures"][part]
             slot = current.record["slots"][part]
             slots[part] = slot if same else {"a": "b", "b": "a"}[slot]
-
-    def settled(text: str) -> str:
-        return _SLOT.sub(lambda name: f"{name[1]}-{slots[name[1]]}", text)
-
-    texts = {COMPOSE: settled(compose), ENV: env, ENGINE: settled(engine)}
+    texts = {COMPOSE: slotted(compose, slots), ENV: env, ENGINE: slotted(engine, slots)}
     record = {
         "number": number,
         "made": now(),
         **about,
         # As rendered, to tell whether another is asked; as written, whether a hand was on it.
-        "rendered": rendered,
+        "rendered": {name: sha256(text) for name, text in rendered.items()},
         "written": {name: sha256(text) for name, text in texts.items()},
         "signatures": signatures,
         "engine_key": key,
@@ -689,8 +746,11 @@ class Proof:
 
     def result(self) -> None:
         """Wait for what it says. Raises Failure with what it saw, or what became of the engine."""
+        end = time.monotonic() + self._release.record["start_timeout"] + COMPOSE_SECONDS
         while not self._said.wait(0.5):
             self._still_there()
+            if time.monotonic() > end:
+                raise Failure("the proof did not end in time", self._log())
         try:
             report = json.loads(self._out)
             checks = report["checks"]
@@ -896,7 +956,7 @@ class Change:
             report = self.host.ready(api) or {}
             return bool(report.get("ready") and report.get("engine") == url)
 
-        if not until(there, 30):
+        if not until(there, 30, lambda: self.docker.running(api.container("api"))):
             raise Failure(
                 f"the chat API did not go over to {url} within 30 s: {self.host.ready(api)}"
             )
@@ -905,8 +965,7 @@ class Change:
         self._held_at = time.monotonic()
         # Also for the way back, should the new engine not come.
         self.host.point(release.engine_file, self.to.hold + release.hold)
-        if self.docker.running(release.container("api")):
-            until(lambda: (self.host.ready(release) or {}).get("holding"), 10)
+        wait_for_hold(self.host, release)
 
     def _drain(self, release: Release) -> None:
         """Wait until nothing runs; what still does after the time allowed is cut off."""
@@ -935,7 +994,10 @@ class Change:
             found = [self.docker.container(self.to.container(part)) for part in PARTS]
             return all(each and each["State"]["Health"]["Status"] == "healthy" for each in found)
 
-        if not until(well, 60):
+        def there() -> bool:
+            return all(self.docker.running(self.to.container(part)) for part in PARTS)
+
+        if not until(well, 60, there):
             raise Failure(
                 f"Docker does not find {' and '.join(map(self.to.container, PARTS))} healthy"
             )
@@ -952,11 +1014,17 @@ class Change:
             restore_or_tell(self.host, self.before, prove=True)
 
 
-def until(condition: Callable[[], Any], seconds: float) -> bool:
-    """Wait until a condition holds; whether it did within `seconds`."""
+def until(
+    condition: Callable[[], Any], seconds: float, alive: Callable[[], Any] = lambda: True
+) -> bool:
+    """Wait until a condition holds; whether it did within `seconds`.
+
+    Given up as soon as `alive` says that what is waited for cannot do it any more.
+    """
     end = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > end:
+        # It may have done so at the very last.
+        if time.monotonic() > end or not (alive() or condition()):
             return False
         time.sleep(_POLL_SECONDS)
     return True
@@ -979,18 +1047,34 @@ def open_door(host: Host, release: Release) -> None:
 def wait_for_api(host: Host, release: Release) -> None:
     """Wait until a release's chat API process answers. Raises Failure where it ends, or is late."""
     name = release.container("api")
-
-    def answers() -> bool:
-        found = host.docker.container(name)
-        if found is None or (found["State"]["Status"] == "exited" and found["State"]["ExitCode"]):
-            return True
-        if found["RestartCount"] and found["State"]["Restarting"]:
-            return True
-        return host.ready(release) is not None
-
-    until(answers, release.record["start_timeout"])
-    if host.ready(release) is None:
+    if not until(
+        lambda: host.ready(release) is not None,
+        release.record["start_timeout"],
+        lambda: host.docker.running(name),
+    ):
         raise Failure(f"the chat API {name} does not answer", host.docker.log(name))
+
+
+def wait_for_hold(host: Host, release: Release) -> None:
+    """Wait until a release's chat API holds requests, as the engine file says, where it runs."""
+    until(
+        lambda: (host.ready(release) or {}).get("holding"),
+        SIGNAL_SECONDS,
+        lambda: host.docker.running(release.container("api")),
+    )
+
+
+def wait_for_retirement(host: Host, release: Release, seconds: float) -> None:
+    """Wait until a chat API that was told to retire has answered all that came to it.
+
+    It removes its socket then. One that has ended may have left it behind.
+    """
+    socket_file = Path(host.api(release))
+    until(
+        lambda: not socket_file.exists(),
+        seconds,
+        lambda: host.docker.running(release.container("api")),
+    )
 
 
 def hand_over(host: Host, old: Release, new: Release) -> None:
@@ -999,19 +1083,33 @@ def hand_over(host: Host, old: Release, new: Release) -> None:
     While it does, the new one holds: two would ask more of the engine than it has slots for.
     """
     live = re.sub(r"(?m)^LLM_HOLD=.*\n", "", (host.root / LIVE).read_text(encoding="utf-8"))
-    container = old.container("api")
-    if host.docker.running(container):
+    container, socket_file = old.container("api"), Path(host.api(old))
+
+    def runs() -> bool:
+        return host.docker.running(container)
+
+    if runs():
         # One that Docker has just started, as after a power cut, is deaf to a signal until it
         # answers: as its container's first process it would lose it, and be waited for in vain.
-        socket_file = Path(host.api(old))
-        until(lambda: not socket_file.exists() or host.ready(old) is not None, 10)
+        until(lambda: not socket_file.exists() or host.ready(old) is not None, SIGNAL_SECONDS, runs)
         host.point(live, new.hold)
-        until(lambda: (host.ready(new) or {}).get("holding"), 10)
+        wait_for_hold(host, new)
+        if not host.docker.running(new.container("api")):
+            name = new.container("api")
+            raise Failure(f"the chat API {name} ended before its turn", host.docker.log(name))
         host.docker.kill(container, "USR1")
-        until(lambda: not socket_file.exists(), new.record["drain_timeout"])
+        wait_for_retirement(host, old, new.record["drain_timeout"])
     # What is not finished by now is told, and gets the time of a stop.
-    host.docker.stop(container, 40)
+    host.docker.stop(container, STOP_SECONDS)
+    # It is its container's, which may have ended without removing it.
+    if socket_file.exists():
+        socket_file.unlink()
     host.point(live)
+
+
+def hand_over_seconds(new: Release) -> float:
+    """The most that `hand_over` waits."""
+    return 2 * SIGNAL_SECONDS + float(new.record["drain_timeout"]) + STOP_SECONDS
 
 
 def clean(host: Host, release: Optional[Release]) -> None:
@@ -1073,15 +1171,26 @@ def restore(host: Host, release: Release, prove: bool = False) -> None:
     clean(host, release)
 
 
-def restore_or_tell(host: Host, release: Release, prove: bool = False) -> None:
-    """Restore; where that fails nothing is left to try, and clients are told so rather than held.
+def restore_seconds(release: Optional[Release]) -> float:
+    """The most that `recover` takes with a release, by its own waits: systemd's limit for it."""
+    # Docker is asked often and answers at once; where it does not, the first time ends it all.
+    docker = 2 * DOCKER_SECONDS
+    if release is None:
+        return docker
+    compose = 2 * COMPOSE_SECONDS  # create, and the door's up
+    return compose + float(release.record["start_timeout"]) + hand_over_seconds(release) + docker
 
-    Raises Failure.
+
+def restore_or_tell(host: Host, release: Release, prove: bool = False) -> None:
+    """Restore; where that fails nothing is left to try, and requests are not held any more.
+
+    They go to the engine of that release where it is ready, and are refused otherwise. Raises
+    Failure.
     """
     try:
         restore(host, release, prove)
     except Failure:
-        host.point(release.engine_file, 1)
+        host.point(release.engine_file)
         raise
 
 
@@ -1101,7 +1210,12 @@ def recover(host: Host) -> Optional[Facts]:
     ):
         return None
     else:
-        restore_or_tell(host, release)
+        # Requests that the change held go on waiting, now for this process.
+        host.hold_lock.take()
+        try:
+            restore_or_tell(host, release)
+        finally:
+            host.hold_lock.release()
     if journal is None:
         return None
     if release and release.number == journal.get("from") and journal.get("previous"):
@@ -1141,13 +1255,12 @@ def former(host: Host, number: Optional[int] = None) -> Facts:
         raise Failure(f"{asked} was asked, and is not on the host; there are: {there}")
     if release.number == current.number:
         raise Failure(f"release {number} was asked, and the host runs it")
-    texts = {
-        name: unslotted((release.folder / file).read_text(encoding="utf-8"))
-        for name, file in (("compose", COMPOSE), ("env", ENV), ("engine", ENGINE))
-    }
+    texts = source(release)
     kept = ("plan", "start_timeout", "drain_timeout", "swap")
     return {
-        **texts,
+        "compose": texts[COMPOSE],
+        "env": texts[ENV],
+        "engine": texts[ENGINE],
         "about": {**{name: release.record[name] for name in kept}, "as": release.number},
     }
 
@@ -1176,8 +1289,9 @@ def same(before: Optional[Release], asked: Facts, key: str) -> Optional[Release]
 def difference(before: Optional[Release], asked: Facts) -> List[Dict[str, str]]:
     """What differs in the files, as Ansible shows it."""
     found = []
+    texts = source(before) if before else {}
     for name, text in ((COMPOSE, asked["compose"]), (ENV, asked["env"])):
-        old = unslotted((before.folder / name).read_text(encoding="utf-8")) if before else ""
+        old = texts.get(name, "")
         if sha256(old) != sha256(text):
             found.append(
                 {"before_header": name, "after_header": name, "before": old, "after": text}
@@ -1212,7 +1326,7 @@ def sentence(told: Facts, before: Optional[Release], to: Release) -> str:
     if told.get("restore_log"):
         lines += ["Its engine said last:", str(told["restore_log"])]
     lines.append(
-        "The host serves nothing: clients are held, then told. On the host, `systemctl restart"
+        "The host serves nothing: clients get status 503. On the host, `systemctl restart"
         " edge-llm` tries again to bring that release back; or repair the inventory, and run this"
         " again."
     )
@@ -1220,6 +1334,23 @@ def sentence(told: Facts, before: Optional[Release], to: Release) -> str:
 
 
 # --- on the host ---------------------------------------------------------------------------------
+
+
+def recover_for_systemd(host: Host) -> None:
+    """Recover as the unit that systemd bounds in time. Raises Failure."""
+    while True:
+        # Whoever changes the host now is not waited for in vain, however long that takes.
+        extend(LOOK_SECONDS)
+        try:
+            with host.locked("the host itself", seconds=LOOK_SECONDS / 2):
+                extend(restore_seconds(host.current()))
+                told = recover(host)
+            break
+        except Busy:
+            continue
+    if told:
+        print(told["reason"])
+    ready()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -1230,10 +1361,7 @@ def main(arguments: Sequence[str]) -> int:
             with host.locked(arguments[3]):
                 told = change(host, int(arguments[1]), arguments[2])
             return 0 if told["outcome"] == "committed" else 1
-        with host.locked("the host itself", seconds=3600):
-            told_ = recover(host)
-            if told_:
-                print(told_["reason"])
+        recover_for_systemd(host)
         return 0
     except Failure as failure:
         print(f"edge-llm: {failure}", file=sys.stderr)

@@ -461,7 +461,7 @@ class Machine:
         if self._process is process and not self._off:
             self.switch_on(disk)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def running(self) -> subprocess.Popen[bytes]:
         """QEMU. Raises SandboxError where it does not run."""
         if self._process is None:
             raise SandboxError("The virtual board is off.")
@@ -473,7 +473,7 @@ class Machine:
         """Ask until `ready` says yes. Raises SandboxError after `seconds`, or with QEMU's end."""
         end = time.monotonic() + seconds
         while not ready():
-            self._running()
+            self.running()
             if time.monotonic() > end:
                 raise SandboxError(
                     f"Waited {seconds:.0f} s for {what}, and it did not come; the virtual board's"
@@ -504,7 +504,7 @@ class Machine:
         self._off = True
         self.run("poweroff", check=False)
         try:
-            self._running().wait(BOOT_SECONDS)
+            self.running().wait(BOOT_SECONDS)
         except subprocess.TimeoutExpired:
             self.cut()
             raise SandboxError("The virtual board did not switch itself off.") from None
@@ -513,7 +513,7 @@ class Machine:
     @contextmanager
     def still(self) -> Iterator[None]:
         """Hold QEMU: its disk's file is what a cut at this moment would leave."""
-        process = self._running()
+        process = self.running()
         process.send_signal(signal.SIGSTOP)
         try:
             yield

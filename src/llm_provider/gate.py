@@ -27,6 +27,7 @@ QUEUE = 64
 """Requests that may wait beside those that run."""
 POLL_SECONDS = 0.1
 RECHECK_SECONDS = 5.0
+ABANDONED = "A change of the engine was interrupted, and nothing ends it."
 
 _log = logging.getLogger("llm_provider.engine")
 
@@ -129,6 +130,7 @@ class Gate:
         self._ready = False
         self._paused: str | None = None
         self._pause_seconds = 0.0
+        self._abandoned = False
         self.stopping = False
         self.retiring = False
         self._shut_at = time.monotonic()
@@ -169,9 +171,10 @@ class Gate:
         """What stands between requests and the engine, as sentences."""
         if self._paused is not None:
             return self._paused
+        reason = f"{ABANDONED} {self._reason}" if self._abandoned else self._reason
         if self._load_failure is None:
-            return self._reason
-        return f"{self._reason} Loading failed: {self._load_failure}"
+            return reason
+        return f"{reason} Loading failed: {self._load_failure}"
 
     @property
     def empty(self) -> bool:
@@ -288,7 +291,7 @@ class Gate:
     # Holding.
 
     def _hold(self, turn: Turn) -> None:
-        seconds = max(turn.hold_left, self._pause_seconds)
+        seconds = 0.0 if self._abandoned else max(turn.hold_left, self._pause_seconds)
         turn.held_until = max(turn.arrived, self._shut_at) + seconds
 
     def _arm(self) -> None:
@@ -377,6 +380,7 @@ class Gate:
             was_open = self.open
             self._lost.clear()
             self._ready = True
+            self._abandoned = False
             self._load_failure = None
             self._changed(was_open)
         return self._ready
@@ -414,6 +418,7 @@ class Gate:
             _log.info("requests are held: %s", reason)
         self._paused = reason
         self._pause_seconds = seconds
+        self._abandoned = False
         if not was_open:
             for turn in self._waiting:
                 self._hold(turn)
@@ -426,6 +431,21 @@ class Gate:
         was_open = self.open
         self._paused = None
         self._changed(was_open)
+
+    def abandon(self) -> None:
+        """End a hold that nobody will end: let requests pass where the engine is ready.
+
+        Where it is not, those that wait are sent away at once, and so are those that come, until it
+        is ready or somebody holds requests again: nobody is there who would start it.
+        """
+        _log.error("the hold is ended: the process that held requests is gone")
+        self._abandoned = not self._ready
+        self._pause_seconds = 0.0
+        self.resume()
+        if self._abandoned:
+            for turn in self._waiting:
+                self._hold(turn)
+            self._arm()
 
     def point(self, provider: LLMProvider, parallel: int) -> None:
         """Change over to another engine: no request is lost.
@@ -442,6 +462,7 @@ class Gate:
         self._former.append(self.provider)
         self.provider, self.parallel = provider, parallel
         self.capacity = Capacity()
+        self._abandoned = False
         self._load_failure = None
         self.lost(provider, f"{provider.name} has not been asked yet.")
         if not self.leaving:

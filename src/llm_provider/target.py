@@ -2,8 +2,9 @@
 
 The file holds NAME=VALUE lines which override the environment's: LLM_PROVIDER, LLM_BASE_URL,
 LLM_MODEL, LLM_API_KEY_FILE, CTX_SIZE, PARALLEL; LLM_HOLD=SECONDS holds requests, for that long or
-LLM_HOLD_SECONDS, whichever is more. It is replaced whole (written beside, then renamed), and a
-process that starts anew reads the same.
+LLM_HOLD_SECONDS, whichever is more, and no longer than the process that asked for it lives (see
+`hold`). It is replaced whole (written beside, then renamed), and a process that starts anew reads
+the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from llm_provider.errors import ConfigurationError
 from llm_provider.files import Watched
 from llm_provider.gate import Gate
+from llm_provider.hold import Holder
 from llm_provider.selection import count, get_llm_provider, number
 
 NAMES = frozenset(
@@ -45,6 +47,7 @@ class Target:
         self._environ = environ
         name = environ.get("LLM_ENGINE_FILE")
         self._file = Watched(Path(name)) if name else None
+        self._holder = Holder(Path(name) if name else None)
         self.settings = self._read()
 
     @property
@@ -69,6 +72,8 @@ class Target:
         while not gate.retiring:
             if self._file.changed():
                 self._apply(gate)
+            elif self.hold:
+                await self._follow_holder(gate)
             await asyncio.sleep(POLL_SECONDS)
 
     def _apply(self, gate: Gate) -> None:
@@ -83,10 +88,24 @@ class Target:
         self.settings = settings
         if self._engine() != before:
             gate.point(provider, self.parallel)
-        if self.hold:
+        if not self.hold:
+            self._holder.forget()
+            gate.resume()
+        elif self._holder.counts():
             gate.pause(HELD, self.hold)
         else:
-            gate.resume()
+            gate.abandon()
+
+    async def _follow_holder(self, gate: Gate) -> None:
+        """End a hold whose process is gone; begin it again once another process took its place."""
+        if self._holder.counts():
+            if not gate.paused:
+                gate.pause(HELD, self.hold)
+        elif gate.paused:
+            # No request has asked the engine for a while: it may be gone as well.
+            await gate.probe()
+            if not self._holder.counts():
+                gate.abandon()
 
     def _engine(self) -> dict[str, str]:
         return {name: self.settings.get(name, "") for name in NAMES - {"LLM_HOLD"}}

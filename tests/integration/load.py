@@ -66,6 +66,12 @@ class Board:
         found: dict[str, Any] = httpx.get(f"{self.url}/ready", headers=headers, timeout=30).json()
         return found
 
+    def models(self) -> list[str]:
+        """The names by which clients may ask for the model."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        answer = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=30)
+        return [each["id"] for each in answer.json()["data"]]
+
     def asked(self) -> str:
         """The model's known answer, which the host must give."""
         body = {

@@ -6,7 +6,6 @@ LLM_PROVIDER names it, whose ENGINE is a class of that protocol: a further one n
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import importlib
@@ -17,8 +16,7 @@ import platform
 import re
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from inspect import getsource
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -125,16 +123,6 @@ def settings_of(running: EngineUnderTest) -> dict[str, str]:
     if running.key_file:
         found["LLM_API_KEY_FILE"] = str(running.key_file)
     return found
-
-
-async def until(
-    condition: Callable[[], Any], what: str, seconds: float = 10.0, every: float = 0.02
-) -> None:
-    """Wait until a condition holds, asking `every` so many seconds; fails when it does not."""
-    end = time.monotonic() + seconds
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < end, f"Waited {seconds:.0f} s for {what}, and it did not come."
-        await asyncio.sleep(every)
 
 
 def free_port() -> int:

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.engines.running import until
 from tests.integration.engines.serving import (
     CHAT,
     KEY,
@@ -22,6 +21,7 @@ from tests.integration.engines.serving import (
     provider_of,
     text_of,
 )
+from tests.waiting import until_async
 
 HELLO = {"messages": [{"role": "user", "content": "Are you there?"}]}
 # Half a minute of work, for every engine, unless it is told to stop.
@@ -36,8 +36,12 @@ async def settled(served: Served, working: int) -> None:
     engine = served.engine
     # llama-server looks for clients that have left once it has had nothing else to do for a second,
     # and answering this question is something to do.
-    await until(
-        lambda: engine.busy() == working, f"{engine.provider} to work on {working}", 20, every=1.2
+    await until_async(
+        engine.busy,
+        f"{engine.provider} to work on {working}",
+        lambda found: found == working,
+        seconds=20,
+        every=1.2,
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from sandbox import docker
 from tests.integration.engines import running
 from tests.integration.engines.conftest import House
-from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Container, until
+from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Container
+from tests.waiting import until_async
 
 MIB = 1024**2
 NEAR = 0.1
@@ -66,14 +67,15 @@ async def test_the_estimate_is_near(
         if engine.key_file:
             words = {"Authorization": f"Bearer {engine.key_file.read_text().strip()}"}
 
-        def listens() -> bool:
-            try:
-                # Ollama has no /health, and says so: 404.
-                return httpx.get(f"{engine.base_url}/health", timeout=1).status_code != 503
-            except httpx.TransportError:
-                return False
-
-        await until(listens, f"{name}", READY_SECONDS, 0.2)
+        await until_async(
+            lambda: httpx.get(f"{engine.base_url}/health", timeout=1).status_code,
+            f"{name} to listen",
+            # Ollama has no /health, and says so: 404.
+            lambda status: status != 503,
+            seconds=READY_SECONDS,
+            every=0.2,
+            ignored=(httpx.TransportError,),
+        )
         # Long enough for a whole micro-batch.
         body = {
             "model": model,

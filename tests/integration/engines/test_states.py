@@ -9,7 +9,7 @@ import pytest
 
 from llm_provider import Interrupted, LLMError, LLMProvider, Loading
 from tests.integration.engines.conftest import House
-from tests.integration.engines.running import CHAINS, READY_SECONDS, REAL, settings_of, until
+from tests.integration.engines.running import CHAINS, READY_SECONDS, REAL, settings_of
 from tests.integration.engines.serving import (
     CHAT,
     ChatApi,
@@ -20,6 +20,7 @@ from tests.integration.engines.serving import (
     provider_of,
     text_of,
 )
+from tests.waiting import until_async
 
 ANSWER = CHAINS["smoke"].answer
 HELLO = {"messages": [{"role": "user", "content": "Are you there?"}]}
@@ -81,7 +82,9 @@ async def test_requests_are_held_until_the_engine_is_there(house: House, engine:
     # A crash, while nobody asks: who asks then is held just the same.
     await asyncio.to_thread(made.kill)
     waiting = [asyncio.create_task(asked(api, number % 2 == 0)) for number in range(6)]
-    await until(lambda: not api.ready(), "the chat API to see that its engine is gone")
+    await until_async(
+        api.ready, "the chat API to see that its engine is gone", lambda ready: not ready
+    )
     await asyncio.to_thread(made.start)
     assert await asyncio.gather(*waiting) == [ANSWER] * 6
     api.stop()
@@ -108,7 +111,7 @@ async def crashing(house: House, engine: str) -> AsyncGenerator[Served, None]:
     api = house.api(settings_of(made) | {"LLM_HOLD_SECONDS": str(READY_SECONDS)})
     await asyncio.to_thread(made.start)
     await asyncio.to_thread(api.start)
-    await until(api.ready, f"{engine} to load", READY_SECONDS)
+    await until_async(api.ready, f"{engine} to load", seconds=READY_SECONDS)
     yield Served(made, api)
     api.stop()
     made.remove()

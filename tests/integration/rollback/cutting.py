@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from module_utils.edge_llm_recovery import SERVICE, starter
 from tests.integration.load import FOLDER, Board, known_answers
 from tests.playing import play
+from tests.waiting import until
 
 UNIT = "edge-llm-change"
 CAME_TO = "/run/edge-llm-test"
 PYTHON = "/usr/bin/python3"
-_SECONDS = 180
+RECOVER = starter(Path(FOLDER) / "change.json")
+"""What the release module has systemd run once a change has ended."""
+_DROP_IN = f"/run/systemd/system/{SERVICE}.d"
 reached: dict[str, set[str]] = {"beside": set(), "one-by-one": set()}
-
-
-def until(condition: object, what: str) -> None:
-    """Wait until a condition holds; fails where it does not in time."""
-    assert callable(condition)
-    end = time.monotonic() + _SECONDS
-    while True:
-        try:
-            if condition():
-                return
-        except (AssertionError, httpx.HTTPError):
-            if time.monotonic() > end:
-                raise
-        assert time.monotonic() < end, f"{what} did not come within {_SECONDS} s"
-        time.sleep(0.2)
 
 
 def two_releases(board: Board, before: str) -> None:
@@ -44,46 +36,103 @@ def two_releases(board: Board, before: str) -> None:
     subprocess.run(["docker", "cp", script, f"test-{board.name}:/root/driver.py"], check=True)
 
 
-def kill(board: Board) -> None:
-    """Kill the change that has stopped dead; what undoes it begins then."""
-    board.run("systemctl", "kill", "--signal=KILL", UNIT)
+def units(board: Board) -> str:
+    """What systemd says of the change that the tests have begun; nothing where it has ended."""
+    return board.run("systemctl", "list-units", "--all", "--no-legend", f"{UNIT}.service").strip()
 
 
-def change(
-    board: Board, step: str, swap: str, undo: str = "-m edge_llm.edge_llm_release restore"
-) -> bool:
+def kill(board: Board, unit: str = UNIT) -> None:
+    """Kill what has stopped dead; the step that it came to lasts until then."""
+    board.run("systemctl", "kill", "--signal=KILL", unit)
+
+
+def came_to(board: Board) -> str:
+    """The step that was come to, or how the change ended; nothing where neither is so yet."""
+    return board.run("sh", "-c", f"cat {CAME_TO} 2>/dev/null || true")
+
+
+def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
     """Begin a change that stops dead at `step`; whether it got there, rather than to its end.
 
-    `undo` is what Python runs once it was killed.
+    `undo` is what systemd runs once it was killed.
     """
-    listed = ("systemctl", "list-units", "--all", "--no-legend", f"{UNIT}.service")
-    until(lambda: not board.run(*listed).strip(), "the end of the change before")
+    until(lambda: units(board), "the end of the change before", lambda said: not said)
     board.run("rm", "-f", CAME_TO)
     board.run(
         *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}"),
-        *(f"--property=WorkingDirectory={FOLDER}/lib", f"--property=ExecStopPost={PYTHON} {undo}"),
+        *(f"--property=WorkingDirectory={FOLDER}/lib", f"--property=ExecStopPost={undo}"),
         *(PYTHON, "/root/driver.py", step, swap),
     )
-    until(lambda: board.run("cat", CAME_TO), "a step")
-    came_to = board.run("cat", CAME_TO)
-    if came_to == step:
+    said = until(lambda: came_to(board), f"the step {step}")
+    if said == step:
         reached[swap].add(step)
         return True
-    told = json.loads(came_to)
+    told = json.loads(said)
     assert told["outcome"] == "committed", told
     assert step not in told["steps"]
     return False
 
 
+@contextmanager
+def recovery_that_stops_at(board: Board, step: str) -> Iterator[None]:
+    """Have a recovery stop dead at `step`, once; one that begins after the block does not."""
+    text = f"[Service]\nExecStart=\nExecStart={PYTHON} /root/driver.py '{step}' restore\n"
+    # However long the test takes to get there.
+    text += "TimeoutStartSec=infinity\n"
+    board.run("mkdir", "-p", _DROP_IN)
+    board.run("sh", "-c", f'printf %s "$1" > {_DROP_IN}/test.conf', "sh", text)
+    board.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        # It is in memory: a power cut takes it away.
+        board.run("rm", "-rf", _DROP_IN)
+        board.run("systemctl", "daemon-reload")
+
+
+_STATE = f"""
+systemctl list-units --all --no-legend {UNIT}.service | tr '\\n' ' '; echo
+systemctl is-active {SERVICE}
+tr '\\n' ' ' < {FOLDER}/change.json; echo
+tr '\\n' ' ' < {FOLDER}/engine/engine.env; echo
+ls {FOLDER}/engine | grep hold.lock; echo
+"""
+
+
+def state(board: Board) -> dict[str, str]:
+    """What is left of a change on the board, and what its recovery does."""
+    names = ("change", "recovery", "journal", "engine.env", "lock")
+    # One command: tests wait for this while CPUs are busy.
+    lines = board.run("sh", "-c", f"exec 2>/dev/null; {_STATE}").splitlines()
+    return dict(zip(names, map(str.strip, lines), strict=False))
+
+
+def recovered(board: Board) -> dict[str, Any]:
+    """Wait until nothing is left of a change, and nothing is held."""
+    return until(
+        lambda: state(board),
+        "the end of the recovery",
+        lambda seen: (
+            (seen["change"], seen["recovery"], seen["journal"], seen["lock"])
+            == ("", "active", "", "")
+            and "LLM_HOLD" not in seen["engine.env"]
+        ),
+    )
+
+
+def served(board: Board) -> dict[str, Any]:
+    """Wait until the chat API is ready: what it reports."""
+    return until(
+        board.ready, "readiness", lambda report: report["ready"], ignored=(httpx.HTTPError,)
+    )
+
+
 def assert_whole(board: Board) -> None:
     """The board serves a whole release, and nothing is left of what was begun."""
-    until(lambda: board.ready()["ready"], "readiness")
-    until(
-        lambda: board.run("systemctl", "is-active", "edge-llm").strip() == "active", "the restore"
-    )
+    recovered(board)
+    ready = served(board)
     assert board.asked() == known_answers()["smollm2-135m"]
     release = board.current()
-    ready = board.ready()
     slots = release["slots"]
     assert ready["provider"] == release["plan"]["provider"]
     assert ready["engine"] == f"http://engine-{slots['engine']}:8080"
@@ -92,4 +141,16 @@ def assert_whole(board: Board) -> None:
         f"edge-llm-engine-{slots['engine']}",
         f"edge-llm-api-{slots['api']}",
     }
-    assert "change.json" not in board.run("ls", FOLDER)
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Have so many processes of this machine compete for its CPUs."""
+    words = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(words) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()

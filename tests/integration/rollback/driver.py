@@ -2,16 +2,19 @@
 
 `python3 driver.py STEP SWAP` goes back to the release before, with another chat API, and sleeps for
 good when STEP begins. `python3 driver.py STEP restore` does so with what undoes a change that was
-killed. What it has come to stands in /run/edge-llm-test.
+killed; there, the step `wait` is the wait for a chat API that retires. What it has come to stands
+in /run/edge-llm-test.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, "/opt/edge-llm/lib")
 
@@ -20,20 +23,35 @@ from edge_llm import edge_llm_release as release  # type: ignore[import-not-foun
 CAME_TO = Path("/run/edge-llm-test")
 
 
+def came_to(what: str) -> None:
+    """Say what has been come to, in one piece."""
+    fresh = CAME_TO.with_suffix(".new")
+    fresh.write_text(what)
+    fresh.replace(CAME_TO)
+
+
 def watch(step: str) -> None:
     """Stop dead at the step that was asked for."""
     if step == sys.argv[1]:
-        CAME_TO.write_text(step)
-        time.sleep(1000)
+        came_to(step)
+        while True:
+            signal.pause()
+
+
+def wait(*_: Any) -> None:
+    """Wait as for a chat API that does not come to its end."""
+    watch("wait")
 
 
 def main() -> None:
     """Stage, change, and say what became of it."""
     host = release.Host(watch=watch)
     if sys.argv[2] == "restore":
+        if sys.argv[1] == "wait":
+            release.wait_for_retirement = wait
         with host.locked("the tests", seconds=60):
             release.recover(host)
-        CAME_TO.write_text("the end")
+        came_to("the end")
         return
     with host.locked("the tests"):
         asked = release.former(host)
@@ -44,7 +62,7 @@ def main() -> None:
         about = {**asked["about"], "by": "the tests", "swap": sys.argv[2]}
         to = release.stage(host, asked["compose"], env, asked["engine"], about)
         told = release.change(host, to.number, "deploy")
-    CAME_TO.write_text(json.dumps(told))
+    came_to(json.dumps(told))
 
 
 if __name__ == "__main__":

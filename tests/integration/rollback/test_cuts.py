@@ -1,27 +1,44 @@
-"""A change that is cut short, at any of its steps: the host serves, and the next run converges."""
+"""A change that is cut short, at any of its steps: the host serves, and the next run converges.
+
+The cuts that depend on how fast things happen can be repeated, while busy processes compete for the
+CPUs; what became of each is appended to a table:
+
+    SANDBOX=test REPEAT=50 TABLE=cuts.tsv pytest tests/integration/rollback/test_cuts.py -k again
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from module_utils.edge_llm_recovery import SERVICE
 from module_utils.edge_llm_release import STEPS
-from tests.integration.load import FOLDER, Board, board_named
+from tests.integration.load import FOLDER, Board, board_named, known_answers
 from tests.integration.rollback.cutting import (
     UNIT,
     assert_whole,
+    busy,
+    came_to,
     change,
     kill,
     reached,
+    recovered,
+    recovery_that_stops_at,
+    served,
     two_releases,
-    until,
 )
 from tests.playing import ENVIRONMENT, ROOT, command, play, restart
+from tests.waiting import until
 
 HOST = "jetson-01"
+REPEAT = int(os.environ.get("REPEAT", "1"))
+TABLE = os.environ.get("TABLE")
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +54,80 @@ def test_a_change_that_is_killed_is_undone_or_ended(board: Board, step: str, swa
     if not change(board, step, swap):
         return
     kill(board)
-    idle = "inactive"
-    until(
-        lambda: idle in board.run("sh", "-c", f"systemctl is-active {UNIT} || true"),
-        "the end of the change",
-    )
     assert_whole(board)
     told = board.history()[-1]
     if step not in ("begin",):  # where nothing had begun, nothing is undone
         assert told["action"] == "recover"
         assert told["reason"].endswith(f"was cut short at: {step}")
+
+
+@pytest.fixture(scope="module")
+def competed() -> Iterator[None]:
+    """The CPUs of this machine are busy, where cuts are repeated."""
+    with busy((os.cpu_count() or 1) if REPEAT > 1 else 0):
+        yield
+
+
+@pytest.mark.parametrize("swap", ["beside", "one-by-one"])
+@pytest.mark.parametrize("killed", ["change", "recovery"])
+@pytest.mark.parametrize("repetition", range(REPEAT))
+def test_a_kill_at_the_commit_again_and_again(
+    board: Board, competed: None, killed: str, swap: str, repetition: int
+) -> None:
+    """Of the change alone, or of its recovery too, while that waits for a chat API to end."""
+    assert change(board, "commit", swap)
+    if killed == "recovery":
+        with recovery_that_stops_at(board, "wait"):
+            kill(board)
+            until(lambda: came_to(board), "the recovery's wait", lambda step: step == "wait")
+            assert "LLM_HOLD" in board.run("cat", f"{FOLDER}/engine/engine.env")
+    begun = time.monotonic()
+    # systemd starts a recovery again that was killed.
+    kill(board, SERVICE if killed == "recovery" else f"{UNIT}.service")
+    outcome = "failed"
+    try:
+        recovered(board)
+        undone = time.monotonic() - begun
+        served(board)
+        ready = time.monotonic() - begun
+        assert_whole(board)
+        told = board.history()[-1]
+        assert told["reason"].endswith("was cut short at: commit")
+        outcome = told["outcome"]
+        assert outcome == "restored"
+    finally:
+        if outcome == "failed":
+            undone = ready = time.monotonic() - begun
+        row = f"{repetition}\t{killed}\t{swap}\t{outcome}\t{undone:.1f}\t{ready:.1f}"
+        print(f"repetition, killed, swap, outcome, recovered (s), ready (s): {row}")
+        if TABLE:
+            with Path(TABLE).open("a") as table:
+                table.write(f"{row}\n")
+
+
+_LOCKED = """
+import pathlib
+from llm_provider.hold import Holder
+holder = Holder(pathlib.Path("/run/engine/engine.env"))
+print(holder.locked())
+"""
+
+
+def test_a_hold_ends_where_nobody_recovers(board: Board) -> None:
+    """Clients are served by the engine that is there, not held for the time of a change."""
+    assert change(board, "drain", "one-by-one", undo="/bin/true")
+    until(board.ready, "the hold", lambda report: report["holding"])
+    # The chat API sees the lock, as a user of its own and in a container.
+    api = f"edge-llm-api-{board.current()['slots']['api']}"
+    assert board.run("docker", "exec", api, "python", "-c", _LOCKED).strip() == "True"
+    begun = time.monotonic()
+    kill(board)
+    served(board)
+    assert time.monotonic() - begun < 60
+    assert board.asked() == known_answers()["smollm2-135m"]
+    assert "LLM_HOLD=" in board.run("cat", f"{FOLDER}/engine/engine.env")
+    board.run("systemctl", "restart", SERVICE)
+    assert_whole(board)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -68,14 +149,14 @@ def test_a_run_that_is_killed_goes_on_by_itself(board: Board) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        until(lambda: "change.json" in board.run("ls", FOLDER), "the change")
+        until(lambda: board.run("ls", FOLDER), "the change", lambda said: "change.json" in said)
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    until(lambda: len(board.history()) > seen, "the end of the change")
+    until(board.history, "the end of the change", lambda lines: len(lines) > seen)
     assert board.history()[-1]["outcome"] == "committed"
     assert board.ready()["context_size"] == 1024
-    until(lambda: "change.json" not in board.run("ls", FOLDER), "its last step")
+    until(lambda: board.run("ls", FOLDER), "its last step", lambda said: "change.json" not in said)
 
 
 def test_every_step_was_cut() -> None:

@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 
+from module_utils.edge_llm_recovery import SERVICE
 from module_utils.edge_llm_release import RESTORE_STEPS
 from tests.integration.load import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 from tests.integration.rollback.cutting import (
     CAME_TO,
     assert_whole,
+    came_to,
     change,
     kill,
+    recovery_that_stops_at,
     two_releases,
-    until,
 )
 from tests.playing import catalogues, images, message, play, restart
+from tests.waiting import until
 
 
 def catalogue(folder: Path, name: str, path: str, value: object) -> dict[str, Any]:
@@ -114,6 +117,22 @@ def test_a_port_that_was_taken_is_told_and_touches_nothing(board: Board) -> None
     assert board.asked() == known_answers()["smollm2-135m"]
 
 
+def test_a_rollback_keeps_the_names_of_clients(board: Board) -> None:
+    """Those that look like a service of this project's, in either slot."""
+    names = ["gpt-api-b", "gpt-api-a", "edge-llm-engine-a", "engine-b"]
+    for given in ({"llm_model_aliases": names}, {}):
+        done = play("site.yml", HOST, **given)
+        assert done.returncode == 0, done.stdout
+    served = []
+    for _ in range(2):
+        done = play("playbooks/rollback.yml", HOST)
+        assert done.returncode == 0, done.stdout
+        served.append(board.models())
+    with_names, without = served
+    assert with_names == [*without[:1], *names]
+    assert not set(names) & set(without)
+
+
 _BOTH_FAIL = """
 import re, sys
 sys.path.insert(0, "/opt/edge-llm/lib")
@@ -170,7 +189,9 @@ def test_where_no_way_leads_back_the_host_waits_for_help(
     told = board.history()[-1]
     assert told["reason"].startswith("the engine ended while it started")
     assert told["restore_reason"].startswith("the engine ended while it started")
-    assert board.ready()["holding"] is True
+    # Nobody is left who would end a hold.
+    report = board.ready()
+    assert (report["ready"], report["holding"]) == (False, False)
     # What the message says to type, once the cause is gone.
     models = f"{FOLDER}/models/SmolLM2-135M-Instruct.Q4_1"
     board.run("mv", f"{models}.away", f"{models}.gguf")
@@ -192,16 +213,14 @@ def two(board: Board) -> Iterator[None]:
 def test_a_way_back_that_is_cut_short_is_taken_up_again(
     board: Board, two: None, step: str, how: str
 ) -> None:
-    """By the host's start, or by the next run. Just before `check` everything is the new one's."""
-    assert change(board, "check", "one-by-one", f"/root/driver.py '{step}' restore")
+    """By systemd, or by the host's start. Just before `check` everything is the new one's."""
+    assert change(board, "check", "one-by-one")
     board.run("rm", CAME_TO)
-    kill(board)
-    until(lambda: board.run("cat", CAME_TO), "a step of the way back")
-    assert board.run("cat", CAME_TO) == step
-    if how == "killed":
+    with recovery_that_stops_at(board, step):
         kill(board)
-        done = play("site.yml", HOST)
-        assert done.returncode == 0, done.stdout
-    else:
-        restart("power-cut", board.name)
+        until(lambda: came_to(board), f"the step {step} of the way back", lambda at: at == step)
+        if how == "power cut":
+            restart("power-cut", board.name)
+    if how == "killed":
+        kill(board, SERVICE)
     assert_whole(board)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from tests.playing import ROOT, command, play, started
+from tests.waiting import until
 
 HUB = "http://198.18.41.3"
 INVENTORY = ("-i", "tests/integration/weights/hosts.yml")
@@ -25,7 +25,6 @@ FAULTY, FAULTY_ADDRESS = "pi-01", "198.18.41.12"
 MIB = 1024**2
 BUFFER = 16 * 1024
 """Bytes that curl may have received and not written yet."""
-_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,6 @@ def whole(board: str, root: str, file: File = SMOLLM) -> bool:
     return said.count(file.sha256) == 2 and not left.strip()
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = _SECONDS) -> None:
-    """Wait until a condition holds; fails where it does not in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come within {seconds} s"
-        time.sleep(0.1)
-
-
 def unfinished(board: str, root: str) -> int:
     """Bytes of what has come and is not whole."""
     sizes = shell(board, f"stat -c %s {root}/models/.fetch/*/*", check=False)
@@ -103,7 +94,12 @@ def unfinished(board: str, root: str) -> int:
 
 def at(size: int, board: str, root: str) -> None:
     """Wait until a source that holds back the rest has given so many bytes."""
-    until(lambda: unfinished(board, root) > size - BUFFER, f"byte {size}")
+    until(
+        lambda: unfinished(board, root),
+        f"byte {size}",
+        lambda came: came > size - BUFFER,
+        every=0.1,
+    )
 
 
 @pytest.fixture

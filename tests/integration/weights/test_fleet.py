@@ -23,10 +23,10 @@ from tests.integration.weights.conftest import (
     local_folder,
     shell,
     unfinished,
-    until,
     whole,
 )
 from tests.playing import ROOT, message, restart
+from tests.waiting import until
 
 ALL = ",".join(BOARDS)
 SLOW = f"{HUB}/faults/slow-10000000"
@@ -115,7 +115,7 @@ def test_a_download_is_joined_whoever_has_begun_it(root: str) -> None:
     before = given()
     slow = {"board_root": root, "llm_models_mirror": SLOW}
     run = begin("field-02", **slow)
-    until(lambda: unfinished("field-02", root) > MIB, "the first bytes")
+    until(lambda: unfinished("field-02", root), "the first bytes", lambda came: came > MIB)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     for each in [begin("field-02", **slow) for _ in range(2)]:
@@ -153,7 +153,12 @@ def test_the_one_who_gives_may_go_away(root: str) -> None:
     before = given()
     run = begin("field-02,field-03", board_root=root)
     size = f"du -sk {root}/models/.fetch 2>/dev/null | cut -f1"
-    until(lambda: int(shell("field-02", size) or 0) > 20_000, "a part of it")
+    until(
+        lambda: int(shell("field-02", size) or 0),
+        "a part of it",
+        lambda kib: kib > 20_000,
+        every=0.1,
+    )
     subprocess.run(["docker", "kill", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
     said = ended(run)
     subprocess.run(["docker", "start", "test-field-03"], check=True, stdout=subprocess.DEVNULL)

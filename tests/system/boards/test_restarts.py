@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import httpx
@@ -10,21 +9,9 @@ import pytest
 
 from tests.playing import restart
 from tests.system.hosts.test_host import check
+from tests.waiting import until
 
 BOOT_SECONDS = 180
-
-
-def wait_for_health(url: str) -> None:
-    """Return once the chat API answers; fail where it does not within a boot's time."""
-    end = time.monotonic() + BOOT_SECONDS
-    while True:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError as error:
-            if time.monotonic() > end:
-                pytest.fail(f"{url} does not answer {BOOT_SECONDS} s after the start: {error}")
-        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("verb", ["reboot", "power-cut"])
@@ -34,7 +21,13 @@ def test_the_host_serves_again(
     started = f"docker inspect -f '{{{{.State.StartedAt}}}}' {containers['engine']}"
     before = host.check_output(started)
     restart(verb, plan["host"])
-    wait_for_health(plan["url"])
+    until(
+        lambda: httpx.get(f"{plan['url']}/health", timeout=5).status_code,
+        "the chat API's /health",
+        lambda status: status == 200,
+        seconds=BOOT_SECONDS,
+        ignored=(httpx.TransportError,),
+    )
     answer = plan["model"]["proof"]["answer"]
     done = check(
         plan,

@@ -19,6 +19,7 @@ import yaml
 from sandbox import vm
 from sandbox.instance import STATE
 from tests.playing import ROOT, images
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 FOLDER = STATE / "vm"
@@ -63,16 +64,14 @@ class Board:
                 hear(line)
         return run.returncode, "".join(lines)
 
-    def ready(self) -> bool:
-        """Whether clients would find it well: /health and /ready."""
+    def state(self) -> dict[str, Any]:
+        """What clients would find: /health and /ready. Raises SandboxError where QEMU ended."""
+        self.machine.running()
         url = f"http://127.0.0.1:{self.machine.api_port}"
-        try:
-            well = httpx.get(f"{url}/health", timeout=20).status_code == 200
-            headers = {"Authorization": f"Bearer {self.key}"}
-            found = httpx.get(f"{url}/ready", headers=headers, timeout=20)
-            return well and found.status_code == 200 and bool(found.json()["ready"])
-        except (httpx.HTTPError, ValueError, KeyError):
-            return False
+        headers = {"Authorization": f"Bearer {self.key}"}
+        health = httpx.get(f"{url}/health", timeout=20)
+        ready = httpx.get(f"{url}/ready", headers=headers, timeout=20)
+        return {"health": health.status_code, "ready": ready.status_code, "report": ready.json()}
 
     def asked(self) -> str:
         """What it answers to the question of its proof."""
@@ -103,7 +102,14 @@ class Board:
         """Switch it on, and wait until clients would find it well; the seconds that took."""
         begun = time.monotonic()
         self.machine.switch_on(disk)
-        self.machine.until(self.ready, "the chat API's /health and /ready", 600)
+        until(
+            self.state,
+            "the chat API's /health and /ready",
+            lambda seen: (seen["health"], seen["ready"]) == (200, 200) and seen["report"]["ready"],
+            seconds=600,
+            every=1,
+            ignored=(httpx.HTTPError, ValueError),
+        )
         return time.monotonic() - begun
 
     def copy(self, disk: Path, name: str) -> Path:
@@ -156,12 +162,12 @@ def provisioned(board: Board) -> Provisioned:
         if "TASK [stack : Bring the chat API's build context" in line:
             cuts["files"] = board.copy(disk, "first-files")
         if "TASK [stack : Change over]" in line:
-            board.machine.until(
-                lambda: (
-                    not board.machine.run(f"docker image inspect {image}", check=False).returncode
-                ),
+            until(
+                lambda: board.machine.run(f"docker image inspect {image}", check=False).returncode,
                 f"the image {image}",
-                600,
+                lambda status: status == 0,
+                seconds=600,
+                every=1,
             )
             cuts["images"] = board.copy(disk, "first-images")
 

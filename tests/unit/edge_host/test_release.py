@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -16,12 +17,30 @@ from module_utils import edge_llm_release as release
 from module_utils.edge_llm_host import DOOR, read_history, read_journal, read_lock
 from module_utils.edge_llm_release import Busy, Docker, Failure, Host
 
-COMPOSE = "services:\n  engine-a: {container_name: edge-llm-engine-a}\n  api-a: {}\n"
-ENGINE = "LLM_PROVIDER=llamacpp\nLLM_BASE_URL=http://engine-a:8080\n"
+COMPOSE = """\
+services:
+  engine-@ENGINE_SLOT@:
+    container_name: edge-llm-engine-@ENGINE_SLOT@
+    environment:
+      LLAMA_ARG_ALIAS: "edge-llm-engine-a"
+  api-@API_SLOT@:
+    container_name: edge-llm-api-@API_SLOT@
+    environment:
+      CHAT_API_SOCKET: /run/edge-llm/api-@API_SLOT@.sock
+      OF_SOMEBODY: api-b.sock
+"""
+ENGINE = """\
+LLM_PROVIDER=llamacpp
+LLM_BASE_URL=http://engine-@ENGINE_SLOT@:8080
+LLM_MODEL=engine-b
+"""
+
+
+ALIASES = "LLM_MODEL_ALIASES=gpt-api-b,edge-llm-engine-a\n"
 
 
 def env(context: int = 4096, api: str = "api:1") -> str:
-    return f"CTX_SIZE={context}\nAPI_IMAGE={api}\n"
+    return f"CTX_SIZE={context}\nAPI_IMAGE={api}\n{ALIASES}"
 
 
 def model(path: str, sha256: str) -> dict[str, Any]:
@@ -90,8 +109,9 @@ def docker() -> Dictionary:
 @pytest.fixture
 def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(release, "_available", lambda: 10 * 1024**3)
+    for name in ("engine", "run", "models"):
+        (tmp_path / name).mkdir()
     models = tmp_path / "models"
-    models.mkdir()
     (models / "smoke.gguf").write_bytes(b"12345")
     status = (models / "smoke.gguf").stat()
     record = {"size": 5, "mtime_ns": status.st_mtime_ns, "sha256": "a" * 64}
@@ -111,6 +131,7 @@ def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
     assert made.record["slots"] == {"engine": "a", "api": "a"}
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in made.folder.iterdir()}
     assert files == {
+        "source": 0o700,
         "docker-compose.yml": 0o644,
         ".env": 0o600,
         "engine.env": 0o644,
@@ -351,6 +372,38 @@ def test_a_former_release_is_what_it_was(host: Host) -> None:
     ):
         with pytest.raises(Failure, match=sentence):
             release.former(host, number)
+
+
+def in_former_style(made: release.Release) -> None:
+    """Have a release as this project wrote it before it kept what was rendered."""
+    shutil.rmtree(made.folder / "source")
+
+
+@pytest.mark.parametrize("style", ["with its source", "of an earlier version"])
+@pytest.mark.parametrize("slots", [{"engine": "a", "api": "a"}, {"engine": "b", "api": "b"}])
+def test_a_rollback_keeps_the_names_of_clients(
+    host: Host, slots: dict[str, str], style: str
+) -> None:
+    """Aliases and model names may look like a slot of this project's."""
+    if slots["engine"] == "a":
+        committed(host, context=1024)
+    committed(host, context=512, api="api:2")
+    made = committed(host)
+    assert made.record["slots"] == slots
+    committed(host, context=2048, api="api:2")
+    if style == "of an earlier version":
+        in_former_style(made)
+    asked = release.former(host, made.number)
+    assert (asked["compose"], asked["env"], asked["engine"]) == (COMPOSE, env(), ENGINE)
+    about = asked["about"] | {"by": "bob"}
+    again = release.stage(host, asked["compose"], asked["env"], asked["engine"], about)
+    assert again.record["rendered"] == made.record["rendered"]
+    text = (again.folder / "docker-compose.yml").read_text()
+    assert 'LLAMA_ARG_ALIAS: "edge-llm-engine-a"\n' in text
+    assert "OF_SOMEBODY: api-b.sock\n" in text
+    assert "LLM_MODEL=engine-b\n" in again.engine_file
+    assert ALIASES in (again.folder / ".env").read_text()
+    assert "@" not in text + again.engine_file
 
 
 def test_where_there_is_no_former_release_that_is_said(host: Host) -> None:

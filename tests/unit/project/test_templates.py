@@ -13,9 +13,12 @@ import yaml
 
 from filter_plugins.plan import deployment_plan
 from llm_provider.target import NAMES
+from module_utils.edge_llm_release import TOKENS, slotted
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
 __all__ = ["catalogues", "jetson"]
+
+SLOTS = {"engine": "a", "api": "a"}
 
 
 def render(name: str, **variables: Any) -> str:
@@ -41,15 +44,19 @@ def plan(
     return planned
 
 
-def compose(plan: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def compose_text(plan: dict[str, Any], **changes: Any) -> str:
     variables: dict[str, Any] = {
         "stack_plan": plan,
         "stack_start_timeout": 600,
         "__stack_uid": 10010,
         "__stack_start_interval": True,
     }
-    text = render("docker-compose.yml.j2", **(variables | changes))
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    return render("docker-compose.yml.j2", **(variables | changes))
+
+
+def compose(plan: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The services in slot a."""
+    loaded: dict[str, Any] = yaml.safe_load(slotted(compose_text(plan, **changes), SLOTS))
     return loaded
 
 
@@ -104,7 +111,7 @@ def test_only_the_chat_api_is_published_beyond_the_host(plan: dict[str, Any]) ->
 
 def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, Any]) -> None:
     """Else it would be another container for every engine, and a swap would cut its clients off."""
-    text = render("engine.env.j2", stack_plan=plan)
+    text = slotted(render("engine.env.j2", stack_plan=plan), SLOTS)
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     told = dict(line.split("=", 1) for line in lines)
     assert told["LLM_BASE_URL"] == "http://engine-a:8080"
@@ -112,6 +119,21 @@ def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, An
     assert set(told) <= NAMES
     environment = compose(plan)["services"]["api-a"]["environment"]
     assert not NAMES & set(environment)
+
+
+def test_a_token_stands_wherever_a_slot_belongs(plan: dict[str, Any]) -> None:
+    """And in no file that holds what clients chose."""
+    services = compose(plan)["services"]
+    slots = {"engine": "b", "api": "c"}
+    other = yaml.safe_load(slotted(compose_text(plan), slots))["services"]
+    assert set(other) == {"door", "engine-b", "api-c"}
+    for part, slot in slots.items():
+        before, after = services[f"{part}-a"], other[f"{part}-{slot}"]
+        assert after["container_name"] == f"edge-llm-{part}-{slot}"
+        assert json.dumps(before).replace(f"{part}-a", f"{part}-{slot}") == json.dumps(after)
+    engine = render("engine.env.j2", stack_plan=plan)
+    assert "LLM_BASE_URL=http://engine-b:8080\n" in slotted(engine, slots)
+    assert not [token for token in TOKENS.values() if token in json.dumps(env(plan))]
 
 
 def test_start_interval_is_left_out_for_an_older_docker(plan: dict[str, Any]) -> None:

@@ -1,0 +1,413 @@
+"""Waits of a change and of a recovery, the lock of a hold, and what systemd is told."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from module_utils import edge_llm_recovery as recovery
+from module_utils import edge_llm_release as release
+from module_utils.edge_llm_hold import HoldLock
+from module_utils.edge_llm_host import DOOR, read_journal
+from module_utils.edge_llm_release import Docker, Failure, Host, Release
+from tests.playing import ROOT
+
+
+class Containers(Docker):
+    """Containers of a board; `signalled` is what becomes of one that is sent a signal."""
+
+    def __init__(self) -> None:
+        self.up: set[str] = set()
+        self.signalled: Callable[[str], None] = lambda _: None
+        self.asked = 0
+
+    def container(self, name: str) -> dict[str, Any] | None:
+        self.asked += 1
+        return {"State": {"Running": True, "Restarting": False}} if name in self.up else None
+
+    def ours(self) -> dict[str, str]:
+        return {name: name.removeprefix("edge-llm-") for name in self.up}
+
+    def start(self, name: str) -> None:
+        self.up.add(name)
+
+    def stop(self, name: str, seconds: int) -> None:
+        self.up.discard(name)
+
+    def kill(self, name: str, signal: str = "KILL") -> None:
+        self.signalled(name)
+
+    def remove(self, name: str) -> None:
+        self.up.discard(name)
+
+    def log(self, name: str, until: str = "") -> str:
+        return f"the log of {name}"
+
+
+class Board(Host):
+    """A host whose chat APIs answer what `says` has, by service."""
+
+    docker: Containers
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root), Containers())
+        self.says: dict[str, Any] = {}
+
+    def ready(self, release: Release) -> dict[str, Any] | None:
+        report: dict[str, Any] | None = self.says.get(release.service("api"))
+        return report
+
+    def compose(self, folder: Path, *words: str, timeout: float = 0) -> Any:
+        if words[0] == "up":
+            self.docker.up.add(DOOR)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Board:
+    for name in ("engine", "run", "releases"):
+        (tmp_path / name).mkdir()
+    return Board(tmp_path)
+
+
+def made(host: Host, number: int, slot: str) -> Release:
+    folder = host.root / f"releases/{number:04d}"
+    folder.mkdir()
+    (folder / "engine.env").write_text(f"LLM_BASE_URL=http://engine-{slot}:8080\n")
+    record = {
+        "number": number,
+        "slots": {"engine": slot, "api": slot},
+        "start_timeout": 600,
+        "drain_timeout": 120,
+        "plan": {"provider": "llamacpp", "model": {"name": "smoke"}},
+    }
+    (folder / "release.json").write_text(json.dumps(record))
+    return Release(folder, record)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that passed: nobody really waits."""
+    passed = [0.0]
+
+    def sleep(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    return passed
+
+
+# Waits end with what is waited for.
+
+
+@pytest.fixture
+def killed_at_commit(host: Board) -> tuple[Release, Release]:
+    """A change from the first release to the second was killed before its commit."""
+    first, second = made(host, 1, "b"), made(host, 2, "a")
+    host.link("current", "releases/0001")
+    (host.root / "change.json").write_text('{"from": 1, "to": 2}\nbegin\ncommit\n')
+    host.docker.up = {DOOR, "edge-llm-engine-a", "edge-llm-api-a"}
+    host.says = {"api-a": {"in_flight": 0}, "api-b": {"in_flight": 0, "holding": True}}
+    (host.root / "run/api-a.sock").touch()
+    return first, second
+
+
+def test_a_chat_api_that_ended_without_removing_its_socket_is_not_waited_for(
+    host: Board, killed_at_commit: Any, clock: list[float]
+) -> None:
+    host.docker.signalled = host.docker.up.discard
+    told = release.recover(host)
+    assert told is not None
+    assert told["outcome"] == "restored"
+    assert clock[0] < 1
+    assert not (host.root / "run/api-a.sock").exists()
+    assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
+    assert host.docker.up == {DOOR, "edge-llm-engine-b", "edge-llm-api-b"}
+
+
+def test_a_chat_api_that_retires_is_waited_for(
+    host: Board, killed_at_commit: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if clock[0] > 3:
+            seen.append((host.root / "engine/engine.env").read_text())
+            (host.root / "run/api-a.sock").unlink(missing_ok=True)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert release.recover(host) is not None
+    assert 3 < clock[0] < 4
+    assert "LLM_HOLD=720\n" in seen[0]
+
+
+def test_the_old_chat_api_stays_where_the_new_one_has_ended(
+    host: Board, killed_at_commit: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would be left to answer; and nothing is held."""
+    point = host.point
+
+    def pointed(text: str, hold: float = 0) -> None:
+        point(text, hold)
+        if hold and host.says["api-b"]["holding"]:
+            host.docker.up.discard("edge-llm-api-b")
+
+    host.docker.up.add("edge-llm-engine-b")
+    monkeypatch.setattr(host, "point", pointed)
+    with pytest.raises(Failure, match="the chat API edge-llm-api-b ended before its turn"):
+        release.recover(host)
+    assert "edge-llm-api-a" in host.docker.up
+    assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
+    assert clock[0] < 1
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_chat_api_that_ends_is_not_waited_for_to_answer(
+    host: Board, clock: list[float], ends: bool
+) -> None:
+    first = made(host, 1, "a")
+    if not ends:
+        host.docker.up.add("edge-llm-api-a")
+    with pytest.raises(Failure, match="the chat API edge-llm-api-a does not answer"):
+        release.wait_for_api(host, first)
+    assert clock[0] < 1 if ends else clock[0] > 599
+
+
+def test_what_comes_at_the_very_last_counts(clock: list[float]) -> None:
+    looks = iter([False, True, True])
+    assert release.until(lambda: next(looks), 10, lambda: False)
+    assert not release.until(lambda: False, 10, lambda: False)
+    assert clock[0] < 1
+
+
+def test_a_command_of_compose_that_hangs_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(*words: str, timeout: float) -> None:
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    host = Host(str(tmp_path))
+    monkeypatch.setattr(host.docker, "command", command)
+    with pytest.raises(Failure, match="docker compose create did not end within 300 s"):
+        host.compose(tmp_path, "create", "engine-a")
+
+
+# The unit's time limit.
+
+
+def test_the_limit_of_a_recovery_covers_all_its_waits(
+    host: Board, killed_at_commit: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst case: nothing ends before its time, and the recovery succeeds in the end."""
+    first, _ = killed_at_commit
+    host.says["api-b"]["holding"] = False
+    host.says["api-a"] = None
+
+    def takes(seconds: float) -> Callable[..., Any]:
+        def spend(*_: Any, **__: Any) -> None:
+            clock[0] += seconds
+
+        return spend
+
+    def late(*_: Any) -> None:
+        clock[0] += first.record["start_timeout"]
+
+    host.docker.up.discard(DOOR)
+    compose = host.compose
+    monkeypatch.setattr(
+        host, "compose", lambda *words: (takes(release.COMPOSE_SECONDS)(), compose(*words))
+    )
+    monkeypatch.setattr(host.docker, "stop", takes(release.STOP_SECONDS))
+    monkeypatch.setattr(release, "wait_for_api", late)
+    assert release.recover(host) is not None
+    limit = release.restore_seconds(first)
+    assert limit - 2 * release.DOCKER_SECONDS <= clock[0] <= limit
+
+
+def test_systemd_is_told_how_long_a_recovery_takes_and_that_it_has_ended(
+    host: Board, killed_at_commit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = killed_at_commit
+    host.docker.signalled = host.docker.up.discard
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        release.recover_for_systemd(host)
+        told = [systemd.recv(100).decode() for _ in range(3)]
+    assert told == [
+        f"EXTEND_TIMEOUT_USEC={recovery.LOOK_SECONDS * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={release.restore_seconds(first) * 1e6:.0f}",
+        "READY=1",
+    ]
+    assert read_journal(host.root) is None
+
+
+def test_a_recovery_that_waits_for_a_change_says_so_again_and_again(
+    host: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    with ExitStack() as change:
+        change.enter_context(Host(str(host.root)).locked("alice@laptop"))
+
+        def extend(seconds: float) -> None:
+            told.append(seconds)
+            if len(told) == 3:
+                change.close()
+
+        monkeypatch.setattr(release, "extend", extend)
+        monkeypatch.setattr(release, "LOOK_SECONDS", 0.4)
+        release.recover_for_systemd(host)
+    assert told == [0.4, 0.4, 0.4, release.restore_seconds(None)]
+
+
+def test_the_unit_is_one_that_old_systemd_versions_take(tmp_path: Path) -> None:
+    """Before 244 a oneshot service with Restart= is refused; 237 is JetPack 4's."""
+    text = recovery.unit(Path("/opt/edge-llm"), "/usr/bin/python3")
+    assert "Type=notify\n" in text
+    assert "Restart=on-abnormal\n" in text
+    known = {
+        *("Description", "After", "PartOf", "StartLimitIntervalSec", "Type", "RemainAfterExit"),
+        *("Environment", "WorkingDirectory", "ExecStart", "TimeoutStartSec", "Restart"),
+        *("RestartSec", "WantedBy"),
+    }
+    assert set(re.findall(r"(?m)^(\w+)=", text)) == known
+
+
+def test_a_change_that_left_nothing_undone_starts_no_recovery(tmp_path: Path) -> None:
+    words = recovery.starter(tmp_path / "change.json")
+    calls = tmp_path / "systemctl"
+    calls.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    calls.chmod(0o755)
+    shell, option, script = words.split(" ", 2)
+
+    def end() -> None:
+        subprocess.run(
+            [shell, option, script.strip('"')], check=True,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        )  # fmt: skip
+
+    end()
+    assert not (tmp_path / "said").exists()
+    (tmp_path / "change.json").touch()
+    end()
+    assert (tmp_path / "said").read_text() == "--no-block restart edge-llm.service\n"
+
+
+# The lock of a hold.
+
+
+def free(path: Path) -> bool:
+    """Whether nobody holds the lock, as the chat API looks."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_a_hold_is_locked_from_before_it_begins_until_after_it_has_ended(
+    host: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, live = host.root / "engine/hold.lock", host.root / "engine/engine.env"
+    seen: list[bool] = []
+
+    def write(path: Path, text: str, mode: int = 0) -> None:
+        seen.append(lock.exists() and not free(lock))
+        live.write_text(text)
+
+    monkeypatch.setattr(release, "write", write)
+    host.point("A=1\n", 5)
+    host.point("A=2\n", 5)
+    assert live.read_text() == "A=2\nLLM_HOLD=5\n"
+    assert lock.stat().st_mode & 0o777 == 0o640
+    host.point("A=3\n")
+    assert seen == [True, True, True]
+    assert not lock.exists()
+    host.point("A=4\n")
+
+
+_HOLDER = """
+import pathlib, subprocess, sys, time
+sys.path.insert(0, {root!r})
+from module_utils.edge_llm_hold import HoldLock
+folder = pathlib.Path({folder!r})
+HoldLock(folder / "engine.env", folder).take()
+subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+print("taken", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds, and has a child of its own."""
+    words = [sys.executable, "-c", _HOLDER.format(root=str(ROOT), folder=str(tmp_path))]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "taken\n"
+    yield process
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_hold_ends_with_its_process_whatever_its_children_do(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    lock = tmp_path / "hold.lock"
+    assert not free(lock)
+    # What recovers takes its place while the other is still there, or after it.
+    mine = HoldLock(tmp_path / "engine.env", tmp_path)
+    mine.take()
+    mine.take()
+    assert not free(lock)
+    mine.release()
+    assert free(lock)
+    mine.take()
+    mine.remove()
+    assert not lock.exists()
+    holder.kill()
+    holder.wait()
+
+
+def test_a_lock_dies_with_a_process_that_is_killed(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    lock = tmp_path / "hold.lock"
+    assert not free(lock)
+    holder.kill()
+    holder.wait()
+    end = time.monotonic() + 5
+    while not free(lock):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert lock.exists()
+
+
+def test_a_recovery_takes_over_the_hold_of_the_change_that_was_killed(
+    host: Board, killed_at_commit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = host.root / "engine/hold.lock"
+    held: list[bool] = []
+    monkeypatch.setattr(
+        release, "restore_or_tell", lambda *_: held.append(lock.exists() and not free(lock))
+    )
+    release.recover(host)
+    assert held == [True]
+    # Where it ends without having ended the hold, that does not count any more.
+    assert free(lock)
