@@ -1,14 +1,15 @@
 """Computes how much memory llama.cpp needs for a model's weights on a CPU.
 
-llama.cpp maps a GGUF file into memory, and the kernel can drop what it has read of it. Weights that a CPU
-multiplies faster in another order, llama.cpp copies into buffers of its own (CPU_REPACK, AMX), which are
-anonymous memory. Which weights these are depends on their type, their shape and the CPU's features: ggml's
-ggml/src/ggml-cpu/repack.cpp and ggml/src/ggml-cpu/amx. A model whose output layer is its embedding table
-then has that table twice: as it is in the file, where tokens are looked up, and repacked.
+llama.cpp maps a GGUF file into memory, and the kernel can drop what it has read of it. Weights that
+a CPU multiplies faster in another order are copied into buffers of their own (CPU_REPACK, AMX),
+which are anonymous memory. Which weights these are depends on their type, their shape and the CPU's
+features: see ggml/src/ggml-cpu/repack.cpp and ggml/src/ggml-cpu/amx of llama.cpp. A model whose
+output layer is its embedding table then has that table twice: as it is in the file, where tokens
+are looked up, and repacked.
 
-A plan is made before the file is on a host, so its tensors are derived from the model's shape and from the
-rules by which llama-quantize chooses their types (src/llama-quant.cpp). Pure functions, and the standard
-library only.
+A plan is made before the file is on a host, so its tensors are derived from the model's shape and
+from the rules by which llama-quantize chooses their types (src/llama-quant.cpp). Pure functions,
+and the standard library only.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ AVX512 = AVX2 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
 AMX = AVX512 | {"amx_int8", "amx_tile", "avx512_bf16", "avx512_vnni", "avx512vbmi"}
 DOTPROD = frozenset({"asimddp"})
 FEATURES: FrozenSet[str] = AMX | DOTPROD | {"i8mm", "sve", "sve2"}
-"""Those that decide how weights are kept, and those that may in newer versions."""
+"""Those that decide how weights are kept, or by which kernels."""
 
 # Features -> type -> what the number of a tensor's rows must be divisible by to be repacked.
 # i8mm and SVE choose other kernels for the types that dotprod repacks, and no further types.
@@ -167,7 +168,7 @@ def _at_most(shape: Mapping[str, int], size: int, features: Collection[str]) -> 
     """Everything repacked into the type that grows most, and the embedding table beside it."""
     table = Tensor("token_embd", "Q8_0", shape["vocabulary"], shape["embedding"]).size
     if frozenset(features) >= AMX:
-        numbers, block = BLOCKS["Q8_0"]
+        block = BLOCKS["Q8_0"][1]
         return Weights(table, size * (block + _AMX_TYPES["Q8_0"][1]) // block)
     if any(frozenset(features) >= needed for needed, _ in _REPACKED):
         return Weights(table, size)
