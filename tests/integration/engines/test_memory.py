@@ -4,7 +4,6 @@ of CPUs that this machine can stand for.
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,9 +14,9 @@ from sandbox import docker
 from tests.integration.engines import running
 from tests.integration.engines.conftest import House
 from tests.integration.engines.cpus import CpuClass, classes, this_machine
+from tests.integration.engines.footprint import MIB, SMAPS, needed, resident, said
 from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Container, until
 
-MIB = 1024**2
 NEAR = 0.1
 # Threads wait for each other by spinning, which takes minutes where others need the CPUs.
 ALONE: dict[str, Any] = {"llm_threads": 1}
@@ -58,41 +57,6 @@ def container_of(name: str) -> type[Container]:
     kind: type[object] = running.engine(name)
     assert issubclass(kind, Container)
     return kind
-
-
-def said(log: str, what: str) -> float:
-    """Bytes of all buffers of a kind that an engine's log tells of."""
-    sizes = re.findall(rf" {what} buffer size = +([\d.]+) MiB", log)
-    assert sizes, f"The log tells of no {what} buffer: {log}"
-    return sum(map(float, sizes)) * MIB
-
-
-def resident(container: str) -> dict[str, int]:
-    """Resident bytes of an engine's processes, by the file that is mapped; "" is no file."""
-    script = (
-        "for each in /proc/[0-9]*; do case $(<$each/comm) in ollama|llama-server)"
-        " cat $each/smaps;; esac; done"
-    )
-    found: dict[str, int] = {}
-    file = ""
-    for line in docker.lines("exec", container, "bash", "-c", script):
-        if mapping := re.match(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)$", line):
-            file = mapping[1]
-        elif size := re.match(r"Rss: +(\d+) kB", line):
-            found[file] = found.get(file, 0) + int(size[1]) * 1024
-    assert found, f"Nothing of {container} can be seen."
-    return found
-
-
-def needed(log: str, found: dict[str, int]) -> float:
-    """Bytes that an engine cannot do without, of those that are `resident`.
-
-    What it has read of the model's file and keeps in another form is not among them: the kernel
-    drops that when memory is short.
-    """
-    file = sum(size for name, size in found.items() if name.startswith("/models/"))
-    mapped = said(log, "CPU_Mapped model") if "CPU_Mapped model" in log else 0.0
-    return sum(found.values()) - file + min(file, mapped)
 
 
 async def answered(engine: Container, name: str) -> None:
@@ -142,7 +106,7 @@ async def test_the_estimate_is_near(
         stack.callback(engine.remove)
         await answered(engine, name)
         log = engine.logs()
-        mapped = resident(engine.name)
+        mapped = resident(docker.lines("exec", engine.name, "bash", "-c", SMAPS))
 
     backends = {file.rpartition("/")[2] for file in mapped if "/libggml-cpu-" in file}
     assert len(backends) == 1
