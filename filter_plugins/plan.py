@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import re
+from collections.abc import Callable, Collection
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 MIB = 1024**2
@@ -55,6 +60,20 @@ MINIMUM_COMPOSE = (2, 18)
 JETPACK_OF_L4T = {35: "5", 36: "6"}
 
 Problem = str
+Works = Callable[[dict[str, object]], bool]
+"""Whether a plan with these settings changed has no problem that it has not without."""
+
+_REPACK = Path(__file__).parents[1] / "module_utils" / "edge_llm_repack.py"
+
+
+@cache
+def _repack() -> ModuleType:
+    """module_utils/edge_llm_repack.py: Ansible gives plugins no path to import it by."""
+    spec = importlib.util.spec_from_file_location("edge_llm_repack", _REPACK)
+    assert spec is not None and spec.loader is not None  # noqa: S101 - it is a file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _choices(names: list[str]) -> str:
@@ -205,7 +224,7 @@ def _within(l4t: dict[str, Any], bounds: list[str]) -> bool:
 
 
 # What a row of the image table may say beside the image: rules in place of its engine's, and more.
-_RULES_OF_A_ROW = ("context", "outputs", "cache_types")
+_RULES_OF_A_ROW = ("context", "outputs", "cache_types", "repacks")
 _OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "environment")
 
 
@@ -248,15 +267,22 @@ class Need:
             process itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one
             row for each slot).
         gpu: whether layers go onto one.
+        repacking: what the CPU's own form of the weights takes besides (`repacking`).
     """
 
     def __init__(
-        self, shape: dict[str, int], weights: int, engine: dict[str, Any], gpu: bool = False
+        self,
+        shape: dict[str, int],
+        weights: int,
+        engine: dict[str, Any],
+        gpu: bool = False,
+        repacking: int = 0,
     ) -> None:
         self._shape = shape
         self._weights = weights
         self._engine = engine
         self._gpu = gpu
+        self._repacking = repacking
 
     def parts(
         self,
@@ -274,6 +300,7 @@ class Need:
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
         parts = {
             "weights": self._weights,
+            "repacking": self._repacking,
             # Key and value of each layer, head and token.
             "kv_cache": round(2 * shape["layers"] * heads * tokens * CACHE_TYPES[cache_type]),
             "compute": self._compute(context_size, ubatch, flash_attention != "off"),
@@ -294,6 +321,31 @@ class Need:
         scores = row * context_size * (shape["heads"] + 1) + row * 4 * shape["embedding"]
         keys = context_size * shape["kv_heads"] * shape["head_size"] * F32_BYTES
         return max(feed_forward + row * context_size, scores + keys)
+
+
+def cpu_features(board: dict[str, Any], cpus: dict[str, list[str]]) -> list[str]:
+    """The features of a board's CPU by which an engine decides how weights are kept in memory.
+
+    `cpus` is the table of boards.yml, for facts that do not have them.
+    """
+    read: list[str] | None = board.get("cpu_features")
+    if read is not None:
+        return read
+    return cpus.get(board.get("name") or "", cpus.get(board["arch"], []))
+
+
+def repacking(
+    entry: dict[str, Any], engine: dict[str, Any], features: Collection[str], gpu: bool
+) -> int:
+    """Bytes that a model's weights take beside their files' size, because the engine keeps some of
+    them in another form for the CPU; a GPU takes them as they are. `entry` is that of models.yml.
+    """
+    if gpu or not engine.get("repacks"):
+        return 0
+    weights = entry[engine["weights"]]
+    size = sum(each["size"] for each in weights["files"] if each.get("part") != "projector")
+    kept = _repack().in_memory(entry["shape"], weights["quantization"], size, features)
+    return int(kept.mapped + kept.repacked - size)
 
 
 def _board_problems(
@@ -633,55 +685,65 @@ def _context_problems(model: dict[str, Any], context_size: int) -> list[Problem]
 
 
 def _fits(
-    need: Need, available: int, settings: dict[str, Any], others: dict[str, Need]
+    need: Need,
+    available: int,
+    settings: dict[str, Any],
+    others: dict[str, Need],
+    works: Works,
 ) -> list[str]:
-    """Changes of one setting by which a model would fit, as they would stand in the inventory."""
+    """Changes of one setting by which a model would fit, as they would stand in the inventory; only
+    those that lead to no other problem.
+    """
 
     def total(of: Need, **changed: object) -> int:
         return memory_parts(of, settings | changed)["total"]
 
-    found = []
+    changes: list[dict[str, object]] = []
     size = settings["llm_context_size"] // SMALLEST_CONTEXT * SMALLEST_CONTEXT
     while size >= SMALLEST_CONTEXT and total(need, llm_context_size=size) > available:
         size -= SMALLEST_CONTEXT
     if size >= SMALLEST_CONTEXT:
-        found.append(f"llm_context_size: {size}")
-    quantized = settings["llm_cache_type"] != "f16"
-    if not quantized and total(need, llm_cache_type="q8_0") <= available:
-        found.append("llm_cache_type: q8_0")
+        changes.append({"llm_context_size": size})
+    if settings["llm_cache_type"] == "f16" and total(need, llm_cache_type="q8_0") <= available:
+        changes.append({"llm_cache_type": "q8_0"})
+    found = [each for each in changes if works(each)]
     # The largest of those that fit, which is what the operator will have wanted.
-    fitting = {name: total(of) for name, of in others.items() if total(of) <= available}
-    if fitting:
-        found.append(f"llm_model: {max(fitting, key=lambda name: fitting[name])}")
-    return found
+    totals = {name: total(of) for name, of in others.items()}
+    for name in sorted(totals, key=lambda name: totals[name], reverse=True):
+        if totals[name] <= available and works({"llm_model": name}):
+            found.append({"llm_model": name})
+            break
+    return [f"{name}: {value}" for change in found for name, value in change.items()]
 
 
-def _memory_problems(
-    model: dict[str, Any],
-    need: Need,
-    parts: dict[str, int],
-    board: dict[str, Any],
-    settings: dict[str, Any],
-    others: dict[str, Need],
-) -> list[Problem]:
-    if parts["total"] <= board["memory_total"]:
-        return []
-    fitting = _fits(need, board["memory_total"], settings, others)
+def _memory_problem(
+    model: dict[str, Any], parts: dict[str, int], board: dict[str, Any], settings: dict[str, Any]
+) -> Problem:
+    """Why a model does not fit the host's memory."""
     told = ", ".join(
         f"{name.replace('_', ' ').replace('kv', 'KV')} {_mib(size)}"
         for name, size in parts.items()
-        if name != "total"
+        if name != "total" and size
     )
-    return [
+    return (
         f"{model['name']} with llm_context_size {settings['llm_context_size']} and llm_parallel"
         f" {settings['llm_parallel']} needs {_mib(parts['total'])} ({told}), and the host has"
-        f" {_mib(board['memory_total'])} of memory; "
-        + (
-            f"one of these would fit: {'; '.join(fitting)}."
-            if fitting
-            else "no model of models.yml would fit with these settings."
-        )
-    ]
+        f" {_mib(board['memory_total'])} of memory"
+    )
+
+
+def _what_fits(
+    need: Need,
+    board: dict[str, Any],
+    settings: dict[str, Any],
+    others: dict[str, Need],
+    works: Works,
+) -> str:
+    """The rest of that sentence: what would fit instead."""
+    fitting = _fits(need, board["memory_total"], settings, others, works)
+    if fitting:
+        return f"; one of these would fit: {'; '.join(fitting)}."
+    return "; no model of models.yml would fit with these settings."
 
 
 def memory_parts(need: Need, settings: dict[str, Any]) -> dict[str, int]:
@@ -696,7 +758,11 @@ def memory_parts(need: Need, settings: dict[str, Any]) -> dict[str, int]:
 
 
 def _gpu_problems(
-    model: dict[str, Any], parts: dict[str, int], board: dict[str, Any], layers: int
+    model: dict[str, Any],
+    parts: dict[str, int],
+    board: dict[str, Any],
+    layers: int,
+    provider: str,
 ) -> list[Problem]:
     """Why a GPU with memory of its own has no room for the layers that are asked onto it."""
     if not layers or not board["gpus"]:
@@ -711,10 +777,14 @@ def _gpu_problems(
         / (parts["weights"] + parts["kv_cache"])
         * (model["shape"]["layers"] + 1)
     )
+    # Only llama.cpp puts a part of a model's layers there; vLLM has an image for the GPU alone.
+    instead = {
+        "llamacpp": f"accepted are up to {max(0, fitting)}.",
+        "ollama": "accepted is 0, or choose a smaller llm_context_size or llm_model.",
+    }.get(provider, "choose a smaller llm_context_size or llm_model.")
     return [
         f"llm_gpu_layers asks {layers} layers of {model['name']} onto the GPU, which takes"
-        f" {_mib(need)} of its memory, and it has {_mib(has)}; accepted are up to"
-        f" {max(0, fitting)}."
+        f" {_mib(need)} of its memory, and it has {_mib(has)}; {instead}"
     ]
 
 
@@ -833,7 +903,7 @@ def l4t_of(l4t: dict[str, Any] | None, boards: dict[str, Any]) -> dict[str, str 
 
 def _engine_of(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     """An engine's rules, with what its image's row has of its own."""
-    row = {key: image[key] for key in _RULES_OF_A_ROW if image.get(key)}
+    row = {key: image[key] for key in _RULES_OF_A_ROW if image.get(key) is not None}
     return engine | row | {"environment": engine["environment"] | (image.get("environment") or {})}
 
 
@@ -854,7 +924,9 @@ def _cache_type_problems(
     return []
 
 
-def _others(catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool) -> dict[str, Need]:
+def _others(
+    catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool, features: Collection[str]
+) -> dict[str, Need]:
     """What each locked model of the catalogue that the engine could serve would take."""
     kind = engine["weights"]
     found = {}
@@ -862,7 +934,8 @@ def _others(catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool) -> dic
         files = entry.get(kind, {}).get("files", [])
         if files and all(file.get("size") and file.get("sha256") for file in files):
             size = sum(file["size"] for file in files)
-            found[name] = Need(entry["shape"], size, engine, gpu)
+            more = repacking(entry, engine, features, gpu)
+            found[name] = Need(entry["shape"], size, engine, gpu, more)
     return found
 
 
@@ -876,6 +949,7 @@ def deployment_plan(
     docker_options: dict[str, Any] | None = None,
     images_cache: str | None = None,
     traps: dict[str, Any] | None = None,
+    suggest: bool = True,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
 
@@ -884,19 +958,21 @@ def deployment_plan(
         host: its inventory name, for the sentences.
         given: its llm_* variables as the inventory has them.
         catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one
-            dictionary (keys settings, models, engines, api, registry, architectures, systems,
+            dictionary (keys settings, models, engines, api, registry, architectures, systems, cpus,
             l4t, jetpack, cuda).
         root: where everything lives on the host.
         url: where clients reach its chat API.
         docker_options: what /etc/docker/daemon.json must hold besides.
         images_cache: the address of the host that llm_images_cache names, None where it is unknown.
         traps: what filter_plugins/traps.py found on the host.
+        suggest: whether to say what would fit where memory does not suffice.
 
     Returns:
         {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
         host, root, url, rollout, sources, images, provider, hardware, board, l4t, model, engine,
         gpu, api, memory, docker, traps, environment}.
     """
+    asked_options = docker_options
     docker_options = docker_options or {}
     traps = traps or NO_TRAPS
     board, docker = state["board"], state["docker"]
@@ -969,15 +1045,39 @@ def deployment_plan(
     problems += _cache_type_problems(settings, provider, engine)
     memory: dict[str, int] = {}
     if model and settings["llm_cache_type"] in engine["cache_types"]:
-        need = Need(model["shape"], model["size"], engine, gpu_layers > 0)
+        gpu = gpu_layers > 0
+        features = cpu_features(board, catalogues["cpus"])
+        more = repacking(catalogues["models"][model["name"]], engine, features, gpu)
+        need = Need(model["shape"], model["size"], engine, gpu, more)
         memory = memory_parts(need, settings)
-        others = _others(catalogues["models"], engine, gpu_layers > 0)
-        problems += _context_problems(model, context_size) or _memory_problems(
-            model, need, memory, board, settings, others
-        )
-        problems += _gpu_problems(model, memory, board, gpu_layers)
         model["present"] = not _missing(model, state["models"])
+        too_long = _context_problems(model, context_size)
+        problems += too_long
+        problems += _gpu_problems(model, memory, board, gpu_layers, provider)
         problems += _disk_problems(model, state, settings["llm_models_keep"])
+
+        def works(changed: dict[str, object]) -> bool:
+            again = deployment_plan(
+                state,
+                host,
+                given | changed,
+                catalogues,
+                root,
+                url,
+                asked_options,
+                images_cache,
+                traps,
+                suggest=False,
+            )
+            known = {*(f"{host}: {each}" for each in problems), *traps["problems"]}
+            return known.issuperset(again["problems"])
+
+        if memory["total"] > board["memory_total"] and not too_long:
+            problem = _memory_problem(model, memory, board, settings)
+            if suggest:
+                others = _others(catalogues["models"], engine, gpu, features)
+                problem += _what_fits(need, board, settings, others, works)
+            problems.append(problem)
     if problems or traps["problems"]:
         return {"problems": [f"{host}: {each}" for each in problems] + traps["problems"]}
 

@@ -78,6 +78,12 @@ state:
             (those about cgroups in it) and lines (those with text; the firmware reads the first).
           type: dict
         cpus: {type: int, description: Usable by this process.}
+        cpu_features:
+          description: >-
+            The features of all CPUs that decide how llama.cpp keeps weights in memory, by their
+            names in /proc/cpuinfo; null where that names none.
+          type: list
+          elements: str
         memory_total: {type: int, description: "Bytes, as are the next four; null where unknown."}
         memory_available: {type: int, description: What programs could have.}
         memory_free: {type: int, description: What nothing uses.}

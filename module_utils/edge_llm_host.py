@@ -152,6 +152,13 @@ _DESKTOPS = (
 )
 # A Jetson's own GPU, whose memory is the board's.
 _OWN_GPU = re.compile(r"\(nvgpu\)|^(?:NVIDIA )?(?:Orin|Thor|Xavier)\b")
+# What decides how llama.cpp keeps weights in memory (edge_llm_repack.py), by its names in
+# /proc/cpuinfo: of x86-64, and in the last line of arm64.
+CPU_FEATURES = {
+    *("avx", "avx2", "bmi2", "f16c", "fma", "avx512bw", "avx512cd", "avx512dq", "avx512f"),
+    *("avx512vl", "avx512_bf16", "avx512_vnni", "avx512vbmi", "amx_int8", "amx_tile"),
+    *("asimddp", "i8mm", "sve", "sve2"),
+}
 NO_RAW = "DOCKER_INSECURE_NO_IPTABLES_RAW"
 DOCKER_PACKAGES = (
     *("containerd", "containerd.io", "docker-ce"),
@@ -210,6 +217,14 @@ def parse_memory(text: str) -> Dict[str, int]:
         key: int(kilobytes) * 1024
         for key, kilobytes in re.findall(r"^(\w+):\s+([0-9]{1,15}) kB$", text, re.M)
     }
+
+
+def parse_cpu_features(text: str) -> Optional[List[str]]:
+    """Those of CPU_FEATURES that all CPUs of /proc/cpuinfo have; None where it names none at all."""
+    lines = re.findall(r"^(?:flags|Features)[ \t]*:(.*)$", text, re.M)
+    if not lines:
+        return None
+    return sorted(CPU_FEATURES.intersection(*(line.split() for line in lines)))
 
 
 def parse_meminfo(text: str) -> Tuple[Optional[int], Optional[int]]:
@@ -654,6 +669,7 @@ def read_board(
         "kernel": read_kernel(system),
         "boot": read_boot(system, kind),
         "cpus": len(os.sched_getaffinity(0)),
+        "cpu_features": parse_cpu_features(read_text(system / "proc/cpuinfo") or ""),
         "memory_total": memory.get("MemTotal"),
         "memory_available": memory.get("MemAvailable"),
         "memory_free": memory.get("MemFree"),

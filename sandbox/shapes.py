@@ -14,10 +14,11 @@ CONTEXT = 32768
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 
 
-def write(path: Path, shape: Mapping[str, int]) -> None:
+def write(path: Path, shape: Mapping[str, int], *, tied: bool = False) -> None:
     """Write a llama of the shape (as models.yml has shapes) as a GGUF file with Q8_0 weights.
 
-    The same shape gives the same bytes. The vocabulary must have room for the chain models'.
+    The same shape gives the same bytes. The vocabulary must have room for the chain models'. The
+    output layer of one that is tied is its embedding table.
     """
     random = np.random.default_rng(0)
     chain = Chain("shape", words("random weights"))
@@ -41,7 +42,8 @@ def write(path: Path, shape: Mapping[str, int]) -> None:
     ones = np.ones(width, dtype=np.float32)
     tensor("token_embd.weight", shape["vocabulary"], width)
     writer.add_tensor("output_norm.weight", ones)
-    tensor("output.weight", shape["vocabulary"], width)
+    if not tied:
+        tensor("output.weight", shape["vocabulary"], width)
     for layer in range(shape["layers"]):
         block = f"blk.{layer}"
         for norm in ("attn_norm", "ffn_norm"):

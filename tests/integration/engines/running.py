@@ -29,6 +29,7 @@ from module_utils.edge_llm_models import place
 from sandbox import docker, images, models, shapes, smoke_model, source
 from sandbox.images import content_tag
 from sandbox.instance import CACHE, ROOT
+from tests.integration.engines.cpus import CpuClass, this_machine
 from tests.unit.edge_fleet.conftest import JETSON
 from tests.unit.project.test_templates import compose, env
 
@@ -52,8 +53,20 @@ SHAPES: dict[str, dict[str, int]] = {
     "wide": _SHAPE
     | {"layers": 2, "embedding": 2048, "heads": 16, "kv_heads": 4, "feed_forward": 5632}
     | {"head_size": 128},
+    "tied": _SHAPE
+    | {"layers": 16, "embedding": 512, "heads": 8, "kv_heads": 2, "feed_forward": 1536}
+    | {"vocabulary": 32768},
 }
 """Models with random weights that differ in what the memory of serving them depends on."""
+TIED = frozenset({"tied"})
+"""Those whose output layer is their embedding table, which some CPUs keep twice then."""
+QUANTIZATIONS = ("Q4_0", "Q4_K_M", "Q6_K", "F16")
+VARIANTS = {
+    f"{shape}-{quantization.lower()}": (shape, quantization)
+    for shape in SHAPES
+    for quantization in QUANTIZATIONS
+}
+"""The same with weights of another type, by the model's name: llama-quantize makes them."""
 REAL = "smollm2-135m"
 MODELS = (*CHAINS, REAL)
 READY_SECONDS = 300.0
@@ -138,12 +151,20 @@ class Container:
 
     provider: ClassVar[str]
 
-    def __init__(self, model: str, context: int, parallel: int, **settings: object) -> None:
+    def __init__(
+        self,
+        model: str,
+        context: int,
+        parallel: int,
+        cpu: CpuClass | None = None,
+        **settings: object,
+    ) -> None:
         self.model, self.context, self.parallel = model, context, parallel
+        cpu = cpu or this_machine()
         self.name = f"{_PREFIX}{self.provider}-{model}-{parallel}x{context}"
         address = f"{_host()}:{free_port()}"
         self.base_url = f"http://{address}"
-        catalogues = _catalogues(*({model} & SHAPES.keys()))
+        catalogues = _catalogues(*({model} & (SHAPES.keys() | VARIANTS.keys())))
         self.weights(catalogues["models"][model])
         given = {
             "llm_provider": self.provider,
@@ -153,11 +174,14 @@ class Container:
             "llm_parallel": parallel,
             **settings,
         }
-        self.plan = plan = _plan(given, catalogues)
+        self.plan = plan = _plan(given, catalogues, cpu)
         self.key_file = _key() if plan["engine"]["key"] else None
         if plan["provider"] == "ollama":
             _offer(plan["model"])
-        self.words = _words(compose(plan)["services"]["engine-a"], env(plan), address)
+        self.words = [
+            *cpu.volumes(self.image(), HOME / "backends"),
+            *_words(compose(plan)["services"]["engine-a"], env(plan), address),
+        ]
 
     def image(self) -> str:
         """A reference to its image, which is there."""
@@ -226,9 +250,13 @@ def _catalogues(*shaped: str) -> dict[str, Any]:
     smoke = merged["models"][smoke_model.SMOKE.name]
     for name in [*(CHAINS.keys() - merged["models"].keys()), *shaped]:
         entry = copy.deepcopy(smoke)
-        if name in SHAPES:
-            entry["shape"] = SHAPES[name]
-        file = _shape_file(name) if name in SHAPES else _chain_file(name)
+        if name in CHAINS:
+            file = _chain_file(name)
+        else:
+            shape, quantization = VARIANTS.get(name, (name, "Q8_0"))
+            entry["shape"] = SHAPES[shape]
+            entry["gguf"]["quantization"] = quantization
+            file = _shape_file(shape) if name == shape else _variant_file(shape, quantization)
         entry["gguf"]["files"] = [
             {
                 "file": file.name,
@@ -256,16 +284,40 @@ def _chain_file(name: str) -> Path:
 def _shape_file(name: str) -> Path:
     """A model of a shape, written where it is not there as this writer writes it."""
     writers = {each.__name__: getsource(each).encode() for each in (shapes, smoke_model)}
-    tag = content_tag(writers, json.dumps(SHAPES[name]))
+    tag = content_tag(writers, json.dumps([SHAPES[name], name in TIED]))
     file = HOME / "models" / f"{name}-{tag}.gguf"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        shapes.write(file.with_suffix(".partial"), SHAPES[name])
+        shapes.write(file.with_suffix(".partial"), SHAPES[name], tied=name in TIED)
         file.with_suffix(".partial").rename(file)
     return file
 
 
-def _plan(given: Mapping[str, object], catalogues: dict[str, Any]) -> dict[str, Any]:
+def _variant_file(name: str, quantization: str) -> Path:
+    """A model of a shape with weights of another type, made where it is not there yet."""
+    source_file = _shape_file(name)
+    image = images.table(source.decide())["llamacpp"].reference
+    tag = content_tag({"image": image.encode()}, quantization)
+    file = source_file.with_name(f"{source_file.stem}-{quantization}-{tag}.gguf")
+    if not file.exists():
+        fresh = file.with_suffix(".partial")
+        docker.docker(
+            "run",
+            "--rm",
+            f"--user={os.getuid()}:{os.getgid()}",
+            f"--volume={file.parent.resolve()}:/models",
+            "--entrypoint=llama-quantize",
+            image,
+            "--allow-requantize",
+            f"/models/{source_file.name}",
+            f"/models/{fresh.name}",
+            quantization,
+        )
+        fresh.rename(file)
+    return file
+
+
+def _plan(given: Mapping[str, object], catalogues: dict[str, Any], cpu: CpuClass) -> dict[str, Any]:
     """The plan of a generic host that is this machine, with an image that it has."""
     state = copy.deepcopy(JETSON)
     state["board"] |= {
@@ -274,6 +326,7 @@ def _plan(given: Mapping[str, object], catalogues: dict[str, Any]) -> dict[str, 
         "arch": platform.machine(),
         "l4t": None,
         "cpus": os.cpu_count(),
+        "cpu_features": sorted(cpu.features),
     }
     state["deployment"]["images"] = [given["llm_image"]]
     plan = deployment_plan(state, "this machine", dict(given), catalogues, root=str(HOME))

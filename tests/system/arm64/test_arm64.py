@@ -7,6 +7,7 @@ in the order in which its life goes on.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from sandbox import vm
 from sandbox.instance import STATE
+from tests.integration.engines.footprint import MIB, SMAPS, needed, resident, said
 from tests.system.vm.conftest import Board, known_answer
 
 FOLDER = STATE / "arm64"
@@ -116,6 +118,27 @@ def test_a_second_run_on_a_pi(pi: Board) -> None:
 def test_a_swap_on_a_pi(pi: Board) -> None:
     played(pi, {"llm_provider": "llamacpp"})
     serves(pi, "llamacpp")
+
+
+@pytest.mark.parametrize("provider", ["llamacpp", "ollama"])
+def test_the_estimate_of_memory_on_a_pi(pi: Board, provider: str) -> None:
+    """A Cortex-A76 keeps SmolLM2's embedding table twice: it is the output layer, too."""
+    played(pi, {"llm_provider": provider, "llm_model": "smollm2-135m"})
+    assert facts(pi)["cpu_features"] == ["asimddp"]
+    release = json.loads(pi.machine.run("cat /opt/edge-llm/current/release.json").stdout)
+    plan = release["plan"]["memory"]
+    assert plan["repacking"] == pytest.approx(28.7 * MIB, rel=0.01)
+    engine = "$(docker ps -q --filter name=edge-llm-engine)"
+    log = pi.machine.run(f"docker logs {engine} 2>&1").stdout
+    smaps = pi.machine.run(f"docker exec {engine} bash -c {shlex.quote(SMAPS)}").stdout
+    real = needed(log, resident(smaps.splitlines()))
+    print(f"{provider}: {plan}, and {real / MIB:.1f} MiB", flush=True)
+    assert plan["weights"] + plan["repacking"] == pytest.approx(said(log, "model"), rel=0.1)
+    assert plan["kv_cache"] == pytest.approx(said(log, "KV"), rel=0.1)
+    assert plan["compute"] == pytest.approx(said(log, "compute"), rel=0.1)
+    # A short prompt leaves a part of the compute buffers untouched.
+    untouched = said(log, "compute")
+    assert real * 0.9 <= plan["total"] - plan["system"] <= (real + untouched) * 1.1
 
 
 def test_site_yml_on_a_jetson(jetson: Board) -> None:

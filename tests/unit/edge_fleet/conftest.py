@@ -26,6 +26,7 @@ JETSON: dict[str, Any] = {
         },
         "l4t": {"major": 36, "minor": 4, "patch": 3, "text": "36.4.3"},
         "cpus": 8,
+        "cpu_features": ["asimddp"],
         "memory_total": 8 * 1024**3,
         "memory_available": 6 * 1024**3,
         "disk": {"path": "/", "free": 50 * 1024**3, "total": 100 * 1024**3},

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from filter_plugins.plan import Need, deployment_plan
+from filter_plugins.plan import Need, cpu_features, deployment_plan, repacking
 
 MIB = 1024**2
 GIB = 1024**3
+CPUS = Path(__file__).parents[1] / "edge_host/fixtures/boards/cpus.yml"
 
 
 def need(catalogues: dict[str, Any], model: str, provider: str, gpu: bool = False) -> Need:
@@ -143,3 +146,102 @@ def test_a_container_leaves_the_host_room(
     assert 256 * MIB < jetson["board"]["memory_total"] - first < GIB
     jetson["board"]["memory_total"] -= 60 * 1024
     assert deployment_plan(jetson, "orin", {}, catalogues)["engine"]["memory_limit"] == first
+
+
+# What of Llama 3.2 3B is there twice where its Q6_K table is repacked: 128,256 rows of 3,072.
+TABLE = 128256 * 3072 // 256 * 210
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "more"),
+    [
+        ([], {}, 0),
+        (["asimddp"], {}, TABLE),
+        (["asimddp", "i8mm", "sve"], {"llm_provider": "llamacpp"}, TABLE),
+        # A GPU takes the weights as they are in the file.
+        (["asimddp"], {"llm_provider": "llamacpp", "llm_gpu_layers": 99}, 0),
+        (["asimddp"], {"llm_gpu_layers": 12, "llm_provider": "llamacpp"}, 0),
+    ],
+)
+def test_what_a_cpu_repacks_is_counted(
+    jetson: dict[str, Any],
+    catalogues: dict[str, Any],
+    features: list[str],
+    given: dict[str, Any],
+    more: int,
+) -> None:
+    jetson["board"] |= {"cpu_features": features, "memory_total": 16 * GIB}
+    given = {"llm_gpu_layers": 0, "llm_provider": "ollama"} | given
+    memory = deployment_plan(jetson, "orin", given, catalogues)["memory"]
+    assert memory["repacking"] == more
+    assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
+
+
+def test_engines_of_before_repacking_do_not_repack(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    """Those for L4T 35, and 36 before .4, are of 2024; vLLM keeps its weights as they are."""
+    jetson["board"] |= {"cpu_features": ["asimddp"], "memory_total": 32 * GIB}
+    given = {"llm_gpu_layers": 0}
+    newer = deployment_plan(jetson, "orin", given, catalogues)["memory"]
+    assert newer["repacking"] == TABLE
+    for text in ("35.4.1", "36.3.0"):
+        major, minor, patch = map(int, text.split("."))
+        jetson["board"]["l4t"] = {"major": major, "minor": minor, "patch": patch, "text": text}
+        older = deployment_plan(jetson, "orin", given, catalogues)["memory"]
+        assert older["repacking"] == 0
+    entry, engine = catalogues["models"]["smollm2-135m"], catalogues["engines"]["vllm"]
+    assert repacking(entry, engine, ["asimddp"], gpu=False) == 0
+
+
+def test_repacking_is_told_where_there_is_some(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    pi["board"] |= {"memory_total": 4 * GIB, "cpu_features": ["asimddp"]}
+    given = {"llm_model": "llama-3.2-3b-instruct"}
+    (problem,) = deployment_plan(pi, "pi", given, catalogues)["problems"]
+    assert "(weights 1,926 MiB, repacking 308 MiB, KV cache 1,792 MiB, " in problem
+    pi["board"]["cpu_features"] = []
+    (problem,) = deployment_plan(pi, "pi", given, catalogues)["problems"]
+    assert "(weights 1,926 MiB, KV cache 1,792 MiB, " in problem
+
+
+def test_a_projector_is_no_part_of_what_is_repacked(catalogues: dict[str, Any]) -> None:
+    entry, engine = (
+        catalogues["models"]["smolvlm2-2.2b-instruct"],
+        catalogues["engines"]["llamacpp"],
+    )
+    assert repacking(entry, engine, ["asimddp"], gpu=False) == 0
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [each for each in yaml.safe_load(CPUS.read_text()) if "family" in each],
+    ids=lambda each: each["board"],
+)
+def test_facts_without_features_get_their_boards(
+    catalogues: dict[str, Any], reading: dict[str, Any]
+) -> None:
+    board = {"name": reading["family"], "arch": "aarch64"}
+    assert cpu_features(board, catalogues["cpus"]) == reading["means"]
+    # What was read counts, whatever the board is called.
+    assert cpu_features(board | {"cpu_features": ["i8mm"]}, catalogues["cpus"]) == ["i8mm"]
+    assert cpu_features(board | {"cpu_features": []}, catalogues["cpus"]) == []
+    assert cpu_features(board | {"cpu_features": None}, catalogues["cpus"]) == reading["means"]
+
+
+@pytest.mark.parametrize(
+    ("board", "feature", "has"),
+    [
+        ({"name": None, "arch": "aarch64"}, "asimddp", True),
+        ({"name": "Raspberry Pi 6", "arch": "aarch64"}, "asimddp", True),
+        ({"name": "Jetson AGX Thor", "arch": "aarch64"}, "i8mm", True),
+        ({"name": None, "arch": "x86_64"}, "avx2", True),
+        ({"name": None, "arch": "x86_64"}, "amx_tile", False),
+        ({"arch": "riscv64"}, "asimddp", False),
+    ],
+)
+def test_facts_of_a_board_that_nobody_knows(
+    catalogues: dict[str, Any], board: dict[str, Any], feature: str, has: bool
+) -> None:
+    assert (feature in cpu_features(board, catalogues["cpus"])) is has

@@ -92,6 +92,7 @@ PARSERS: dict[str, Callable[[Reading], Any]] = {
     "nv_tegra_release": l4t,
     "os-release": lambda each: host.parse_os_release(each["text"]),
     "meminfo": meminfo,
+    "cpuinfo": lambda each: host.parse_cpu_features(each["text"]),
     "swaps": swaps,
     "nvpmodel -q": power_mode,
     "nvpmodel.conf": lambda each: host.parse_power_modes(each["text"]),
@@ -294,6 +295,22 @@ def test_power_mode(text: str, mode: str | None, number: int | None) -> None:
     assert host.parse_power_mode(text) == (mode, number)
 
 
+@pytest.mark.parametrize(
+    ("text", "features"),
+    [
+        ("flags\t\t: fpu avx2 sse4_2 avx\n", ["avx", "avx2"]),
+        # What one of them has not, a program on all of them cannot use.
+        ("Features\t: asimd asimddp i8mm\n\nFeatures\t: asimd asimddp\n", ["asimddp"]),
+        ("flags\t\t:\n", []),
+        ("vmx flags\t: ept_ad\nbugs\t\t: avx2\n", None),
+        ("processor\t: 0\n", None),
+        ("", None),
+    ],
+)
+def test_cpu_features(text: str, features: list[str] | None) -> None:
+    assert host.parse_cpu_features(text) == features
+
+
 def test_power_modes_that_are_commented_out() -> None:
     text = "# < POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=10W>\n<POWER_MODEL ID=2>\n"
     assert host.parse_power_modes(text) == {"10W": 1}
@@ -340,6 +357,7 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "kernel": {"release": None, "memory_cgroup": None, "ip_nf_raw": None},
         "boot": {"file": None, "file_words": [], "lines": 0, "words": []},
         "cpus": len(os.sched_getaffinity(0)),
+        "cpu_features": None,
         "memory_total": None,
         "memory_available": None,
         "memory_free": None,

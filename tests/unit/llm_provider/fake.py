@@ -145,6 +145,7 @@ class FakeEngine:
         self.connections = 0
         self.hangs_up = False  # on all who connect
         self.loaded: list[str] = []  # Ollama's
+        self.in_vram = 1000  # bytes of a loaded model's 1000, by Ollama's account
         self.loading = False  # llama-server's
         self.running = 0  # requests for answers
         self.most_running = 0
@@ -235,7 +236,7 @@ class FakeEngine:
 
     async def _ps(self, exchange: Exchange) -> None:
         entries = [
-            {"name": name, "size": 1000, "size_vram": 250, "context_length": CONTEXT}
+            {"name": name, "size": 1000, "size_vram": self.in_vram, "context_length": CONTEXT}
             for name in self.loaded
         ]
         await exchange.answer({"models": entries})

@@ -321,7 +321,7 @@ async def test_ollama_is_told_to_load(keys: Path) -> None:
         assert engine.paths().index("/api/generate") < engine.paths().index(CHAT)
         report = (await client.get("/ready")).json()
         assert report["provider"] == "ollama"
-        assert report["gpu_share"] == 0.25
+        assert report["gpu_share"] == 1.0
         # Another had it drop the model: it is loaded again, and the request waits for that.
         engine.loaded = ["another:latest"]
         assert (await client.get("/ready")).status_code == 503

@@ -277,7 +277,7 @@ async def test_vllm_is_ready_with_an_empty_body() -> None:
 async def test_capacity_of_each_engine() -> None:
     for name, capacity in (
         ("llamacpp", Capacity(CONTEXT, SLOTS, None)),
-        ("ollama", Capacity(CONTEXT, None, 0.25)),
+        ("ollama", Capacity(CONTEXT, None, 1.0)),
         ("vllm", Capacity(CONTEXT, None, None)),
     ):
         async with (
@@ -308,6 +308,26 @@ async def test_a_capacity_that_is_not_told(name: str, path: str, answer: object)
     ):
         engine.on(path, lambda x: x.answer(answer))
         assert await llm.capacity() == Capacity()
+
+
+@pytest.mark.parametrize(
+    ("in_vram", "share"),
+    [
+        (1000, 1.0),
+        (0, 0.0),
+        # On a CPU with AMX, and no GPU: its own form of the weights counts as in VRAM.
+        (180, None),
+        (999, None),
+    ],
+)
+async def test_a_part_on_the_gpu_is_not_told(in_vram: int, share: float | None) -> None:
+    async with (
+        FakeEngine("ollama").serving() as engine,
+        PROVIDERS["ollama"](model=MODEL, base_url=engine.url) as llm,
+    ):
+        engine.in_vram = in_vram
+        await llm.load()
+        assert (await llm.capacity()).gpu_share == share
 
 
 # What Ollama does its own way.
