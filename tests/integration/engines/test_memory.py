@@ -13,14 +13,10 @@ import pytest
 from sandbox import docker
 from tests.integration.engines import running
 from tests.integration.engines.conftest import House
-<<<<<<< HEAD
-from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Container
-from tests.waiting import until_async
-=======
 from tests.integration.engines.cpus import CpuClass, classes, this_machine
 from tests.integration.engines.footprint import MIB, SMAPS, needed, resident, said
-from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Container, until
->>>>>>> memory
+from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Container
+from tests.waiting import until_async
 
 NEAR = 0.1
 # Threads wait for each other by spinning, which takes minutes where others need the CPUs.
@@ -71,17 +67,21 @@ async def answered(engine: Container, name: str) -> None:
     if engine.key_file:
         headers = {"Authorization": f"Bearer {engine.key_file.read_text().strip()}"}
 
-    def listens() -> bool:
+    def status() -> int:
         state = docker.inspect("container", engine.name)
         assert state is not None
         assert state["State"]["Running"], engine.logs()
-        try:
-            # Ollama has no /health, and says so: 404.
-            return httpx.get(f"{engine.base_url}/health", timeout=1).status_code != 503
-        except httpx.TransportError:
-            return False
+        return httpx.get(f"{engine.base_url}/health", timeout=1).status_code
 
-    await until(listens, name, READY_SECONDS, 0.2)
+    await until_async(
+        status,
+        f"{name} to listen",
+        # Ollama has no /health, and says so: 404.
+        lambda found: found != 503,
+        seconds=READY_SECONDS,
+        every=0.2,
+        ignored=(httpx.TransportError,),
+    )
     words = "random weights " * (80 if name == "ollama" else 40)
     body = {
         "model": engine.model,
@@ -107,43 +107,11 @@ async def test_the_estimate_is_near(
 ) -> None:
     engine = container_of(name)(model, context, parallel, cpu, **ALONE, **settings)
     engine.remove()
-<<<<<<< HEAD
-    engine.start()
-    try:
-        words = {}
-        if engine.key_file:
-            words = {"Authorization": f"Bearer {engine.key_file.read_text().strip()}"}
-
-        await until_async(
-            lambda: httpx.get(f"{engine.base_url}/health", timeout=1).status_code,
-            f"{name} to listen",
-            # Ollama has no /health, and says so: 404.
-            lambda status: status != 503,
-            seconds=READY_SECONDS,
-            every=0.2,
-            ignored=(httpx.TransportError,),
-        )
-        # Long enough for a whole micro-batch.
-        body = {
-            "model": model,
-            "messages": [
-                {"role": "user", "content": "random weights " * (80 if name == "ollama" else 40)}
-            ],
-            "max_tokens": 2,
-        }
-        async with httpx.AsyncClient(timeout=READY_SECONDS, headers=words) as client:
-            answer = await client.post(f"{engine.base_url}/v1/chat/completions", json=body)
-        assert answer.is_success, answer.text
-        log, peak = engine.logs(), taken(engine.name)
-    finally:
-        engine.remove()
-=======
     with ExitStack() as stack:
         stack.callback(engine.remove)
         await answered(engine, name)
         log = engine.logs()
         mapped = resident(docker.lines("exec", engine.name, "bash", "-c", SMAPS))
->>>>>>> memory
 
     backends = {file.rpartition("/")[2] for file in mapped if "/libggml-cpu-" in file}
     assert len(backends) == 1
