@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from sandbox import docker
+from sandbox import cpu, docker
 from sandbox.errors import SandboxError
 from sandbox.images import Image, content_tag
 from sandbox.instance import DEFAULT_HOSTS, HOSTS, LABEL, Instance
@@ -124,6 +124,7 @@ def make_board(step: Step, instance: Instance, name: str, image: Image) -> str |
     """See to it that a board runs and lets root in by SSH with the instance's key."""
     host = HOSTS[name]
     cpus = cpus_of(name, os.sched_getaffinity(0))
+    hidden = cpu.hidden()
     words = [
         *_LIKE_A_MACHINE,
         *host.options,
@@ -133,6 +134,7 @@ def make_board(step: Step, instance: Instance, name: str, image: Image) -> str |
         f"--volume={instance.volume(name)}:/var/lib/docker",
         f"--env=BOARD={host.board}",
         f"--env=TRAITS={' '.join(host.traits)}",
+        *([f"--env=HIDDEN_FEATURES={hidden.features}"] if hidden else []),
         f"--env=SSH_KEY={_public_key(instance).read_text().strip()}",
     ]
     note = run_container(

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from filter_plugins.plan import choose_image, pinned
-from sandbox import docker, ollama
+from sandbox import cpu, docker, ollama
 from sandbox.errors import SandboxError
 from sandbox.instance import CACHE, LABEL, ROOT, SHARED
 from sandbox.source import Source
@@ -101,7 +101,11 @@ def official(engines: Mapping[str, Any], machine: str) -> dict[str, str]:
 
 
 def table(source: Source) -> dict[str, Image]:
-    """All images of the sandbox, each after its parent."""
+    """All images of the sandbox, each after its parent; without what SANDBOX_CPU hides."""
+    return _table(source, cpu.hidden())
+
+
+def _table(source: Source, hidden: cpu.Hidden | None) -> dict[str, Image]:
     pulled: dict[str, str] = {}
     if source == "pull":
         engines = yaml.safe_load((ROOT / "engines.yml").read_text(encoding="utf-8"))
@@ -122,14 +126,21 @@ def table(source: Source) -> dict[str, Image]:
     hub = {"hub.py": (_HERE / "hub.py").read_bytes()}
     add("services", "base", read_tree(_HERE / "images" / "services") | hub)
     add("registry", "services", read_tree(_HERE / "images" / "registry"))
-    add("llamacpp", "base", read_tree(_HERE / "images" / "llamacpp"))
+    llamacpp = read_tree(_HERE / "images" / "llamacpp")
+    if hidden is not None:
+        if "llamacpp" in pulled:
+            raise SandboxError(
+                "SANDBOX_CPU works with images that are built: set SANDBOX_IMAGES=build."
+            )
+        llamacpp["Dockerfile"] += hidden.recipe.encode()
+    add("llamacpp", "base", llamacpp)
     add("ollama", "llamacpp", read_tree(_HERE / "images" / "ollama"), ollama.VERSION, ollama.GO)
     return images
 
 
 def arm64() -> dict[str, Image]:
     """The images of emulated boards, each after its parent: built as `table` says, by emulation."""
-    built = table("build")
+    built = _table("build", None)
     images: dict[str, Image] = {}
     parents = {"base": None, "python": "base", "llamacpp": "base", "ollama": "llamacpp"}
     for name, parent in parents.items():

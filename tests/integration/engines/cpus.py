@@ -6,13 +6,14 @@ llama.cpp has a shared library for each class of CPUs, and loads the best that t
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from module_utils.edge_llm_host import parse_cpu_features
 from module_utils.edge_llm_repack import AVX2, DOTPROD
-from sandbox import docker
+from sandbox import cpu, docker
 
 BACKENDS = f"/usr/lib/{platform.machine()}-linux-gnu/ggml/backends0"
 """Where the sandbox's images have the libraries."""
@@ -46,9 +47,11 @@ class CpuClass:
 
 
 def this_machine() -> CpuClass:
-    """The machine as it is."""
-    found = parse_cpu_features(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return CpuClass("best", frozenset(found or ()))
+    """The machine as it is, without what SANDBOX_CPU hides."""
+    found = parse_cpu_features(Path("/proc/cpuinfo").read_text(encoding="utf-8")) or []
+    hides = cpu.hidden()
+    left = [each for each in found if hides is None or not re.fullmatch(hides.features, each)]
+    return CpuClass("best", frozenset(left))
 
 
 _HIDDEN = {
@@ -66,5 +69,7 @@ _HIDDEN = {
 def classes() -> list[CpuClass]:
     """The machine as it is, which may have AMX, and the classes that it can stand for besides."""
     best = this_machine()
+    if cpu.hidden() is not None:
+        return [best]  # its libraries are all that the images have
     hidden = _HIDDEN[platform.machine()]
     return [best, *(each for each in hidden if each.features < best.features)]
