@@ -25,7 +25,7 @@ def test_nothing_is_hidden_where_nothing_is_asked() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(SandboxError, match="SANDBOX_CPU is invalid: 'zen4' was found. Set it to"):
+    with pytest.raises(SandboxError, match=r"SANDBOX_CPU is invalid: 'zen4' was found. Set it to"):
         cpu.hidden({"SANDBOX_CPU": "zen4"})
 
 
