@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 VARIABLE = "TESTS_REPORT"
-_LINES = 30
-"""Of what a failed test prints: the reason is at the end."""
+_LINES, _COLUMNS = 30, 300
+"""Of what a failed test prints: the reason is at the end. Its log has the rest."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Result:
 
 def append(path: Path, test: str, outcome: str, text: str) -> None:
     """Add a result to a report; several processes may do so at once."""
-    said = "\n".join(text.splitlines()[-_LINES:])
+    said = "\n".join(line[:_COLUMNS] for line in text.splitlines()[-_LINES:])
     with path.open("a", encoding="utf-8") as file:
         # One write of one line: lines of several processes do not mix.
         file.write(json.dumps(asdict(Result(test, outcome, said))) + "\n")
