@@ -220,7 +220,7 @@ def parse_memory(text: str) -> Dict[str, int]:
 
 
 def parse_cpu_features(text: str) -> Optional[List[str]]:
-    """Those of CPU_FEATURES that all CPUs of /proc/cpuinfo have; None where it names none at all."""
+    """The CPU_FEATURES that all CPUs of /proc/cpuinfo have; None where it names no features."""
     lines = re.findall(r"^(?:flags|Features)[ \t]*:(.*)$", text, re.M)
     if not lines:
         return None
