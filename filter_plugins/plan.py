@@ -927,12 +927,16 @@ def _cache_type_problems(
 def _others(
     catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool, features: Collection[str]
 ) -> dict[str, Need]:
-    """What each locked model of the catalogue that the engine could serve would take."""
+    """What each locked, public model of the catalogue that the engine could serve would take."""
     kind = engine["weights"]
     found = {}
     for name, entry in catalogue.items():
         files = entry.get(kind, {}).get("files", [])
-        if files and all(file.get("size") and file.get("sha256") for file in files):
+        if (
+            entry.get("public", True)
+            and files
+            and all(file.get("size") and file.get("sha256") for file in files)
+        ):
             size = sum(file["size"] for file in files)
             more = repacking(entry, engine, features, gpu)
             found[name] = Need(entry["shape"], size, engine, gpu, more)

@@ -71,8 +71,7 @@ class Capacity:
     """What an engine says of itself; None where it does not tell.
 
     `context_size`: tokens that one conversation may use. `parallel`: conversations at a time.
-    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1; Ollama tells of all (1) and
-    of nothing (0), and not of a part.
+    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1 (see `vram`).
     """
 
     context_size: int | None = None

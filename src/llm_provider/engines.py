@@ -14,6 +14,7 @@ from llm_provider.errors import (
     MalformedAnswer,
     Unsupported,
 )
+from llm_provider.vram import gpu_share
 from llm_provider.wire import Unreachable
 
 
@@ -77,7 +78,7 @@ class Ollama(LLMProvider):
 
     async def capacity(self) -> Capacity:
         entry = await self._loaded()
-        share = _gpu_share(_count(entry.get("size")), entry.get("size_vram"))
+        share = gpu_share(entry.get("size"), entry.get("size_vram"), self.base_url)
         return Capacity(_count(entry.get("context_length")), None, share)
 
     async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
@@ -207,20 +208,6 @@ def _joined(message: Any) -> Any:
     ):
         return message
     return {**message, "content": "".join(part["text"] for part in parts)}
-
-
-def _gpu_share(size: int | None, on_gpu: object) -> float | None:
-    """How much of a model Ollama has in a GPU's memory: all (1), nothing (0), or None.
-
-    Ollama counts as such all that is in no plain buffer of the CPU: also the weights that a CPU
-    keeps in a form of its own (CPU_REPACK, AMX). On a machine without any GPU that is a part of
-    the model, so a part tells nothing. With a GPU, none of the weights are kept in that form.
-    """
-    if not size or not isinstance(on_gpu, int) or isinstance(on_gpu, bool):
-        return None
-    if on_gpu >= size:
-        return 1.0
-    return None if on_gpu > 0 else 0.0
 
 
 def _count(value: object) -> int | None:

@@ -47,6 +47,7 @@ def boards() -> list[dict[str, Any]]:
 def state_of(board: dict[str, Any], memory: int) -> dict[str, Any]:
     """A host that has nothing against it but, perhaps, its memory."""
     state = copy.deepcopy(JETSON)
+    del state["board"]["cpu_features"]  # those of the board's family
     system, version = SYSTEMS[board["kind"]]
     l4t = None
     if board["l4t"]:
@@ -147,7 +148,7 @@ def test_a_model_that_cannot_have_the_context_is_not_suggested(catalogues: dict[
     given = {"llm_context_size": 16384, "llm_model": "llama-3.2-3b-instruct"}
     state = state_of(board, 2 * GIB)
     (problem,) = deployment_plan(state, "pi", given, catalogues)["problems"]
-    assert "smollm2-135m" not in problem
+    assert problem.endswith(NONE)
 
 
 def test_a_model_that_does_not_fit_the_disk_is_not_suggested(catalogues: dict[str, Any]) -> None:

@@ -310,26 +310,6 @@ async def test_a_capacity_that_is_not_told(name: str, path: str, answer: object)
         assert await llm.capacity() == Capacity()
 
 
-@pytest.mark.parametrize(
-    ("in_vram", "share"),
-    [
-        (1000, 1.0),
-        (0, 0.0),
-        # On a CPU with AMX, and no GPU: its own form of the weights counts as in VRAM.
-        (180, None),
-        (999, None),
-    ],
-)
-async def test_a_part_on_the_gpu_is_not_told(in_vram: int, share: float | None) -> None:
-    async with (
-        FakeEngine("ollama").serving() as engine,
-        PROVIDERS["ollama"](model=MODEL, base_url=engine.url) as llm,
-    ):
-        engine.in_vram = in_vram
-        await llm.load()
-        assert (await llm.capacity()).gpu_share == share
-
-
 # What Ollama does its own way.
 
 CANNOT = "ollama cannot do {0} {1!r}; leave '{0}' out."
