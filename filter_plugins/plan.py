@@ -334,13 +334,11 @@ def cpu_features(board: dict[str, Any], cpus: dict[str, list[str]]) -> list[str]
     return cpus.get(board.get("name") or "", cpus.get(board["arch"], []))
 
 
-def repacking(
-    entry: dict[str, Any], engine: dict[str, Any], features: Collection[str], gpu: bool
-) -> int:
+def repacking(entry: dict[str, Any], engine: dict[str, Any], features: Collection[str]) -> int:
     """Bytes that a model's weights take beside their files' size, because the engine keeps some of
-    them in another form for the CPU; a GPU takes them as they are. `entry` is that of models.yml.
+    them in another form for a CPU with these features. `entry` is that of models.yml.
     """
-    if gpu or not engine.get("repacks"):
+    if not engine.get("repacks"):
         return 0
     weights = entry[engine["weights"]]
     size = sum(each["size"] for each in weights["files"] if each.get("part") != "projector")
@@ -938,7 +936,7 @@ def _others(
             and all(file.get("size") and file.get("sha256") for file in files)
         ):
             size = sum(file["size"] for file in files)
-            more = repacking(entry, engine, features, gpu)
+            more = repacking(entry, engine, features)
             found[name] = Need(entry["shape"], size, engine, gpu, more)
     return found
 
@@ -1050,8 +1048,10 @@ def deployment_plan(
     memory: dict[str, int] = {}
     if model and settings["llm_cache_type"] in engine["cache_types"]:
         gpu = gpu_layers > 0
-        features = cpu_features(board, catalogues["cpus"])
-        more = repacking(catalogues["models"][model["name"]], engine, features, gpu)
+        # A GPU takes weights as they are. Where it is not required, the CPU may have to serve.
+        on_gpu = gpu and required
+        features = [] if on_gpu else cpu_features(board, catalogues["cpus"])
+        more = repacking(catalogues["models"][model["name"]], engine, features)
         need = Need(model["shape"], model["size"], engine, gpu, more)
         memory = memory_parts(need, settings)
         model["present"] = not _missing(model, state["models"])

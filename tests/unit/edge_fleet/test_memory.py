@@ -150,6 +150,7 @@ def test_a_container_leaves_the_host_room(
 
 # What of Llama 3.2 3B is there twice where its Q6_K table is repacked: 128,256 rows of 3,072.
 TABLE = 128256 * 3072 // 256 * 210
+NOT_REQUIRED = {"llm_gpu_required": False}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,8 @@ TABLE = 128256 * 3072 // 256 * 210
         # A GPU takes the weights as they are in the file.
         (["asimddp"], {"llm_provider": "llamacpp", "llm_gpu_layers": 99}, 0),
         (["asimddp"], {"llm_gpu_layers": 12, "llm_provider": "llamacpp"}, 0),
+        # The CPU serves where the GPU cannot, and nobody minds.
+        (["asimddp"], {"llm_provider": "llamacpp", "llm_gpu_layers": 99, **NOT_REQUIRED}, TABLE),
     ],
 )
 def test_what_a_cpu_repacks_is_counted(
@@ -191,7 +194,7 @@ def test_engines_of_before_repacking_do_not_repack(
         older = deployment_plan(jetson, "orin", given, catalogues)["memory"]
         assert older["repacking"] == 0
     entry, engine = catalogues["models"]["smollm2-135m"], catalogues["engines"]["vllm"]
-    assert repacking(entry, engine, ["asimddp"], gpu=False) == 0
+    assert repacking(entry, engine, ["asimddp"]) == 0
 
 
 def test_repacking_is_told_where_there_is_some(
@@ -211,7 +214,7 @@ def test_a_projector_is_no_part_of_what_is_repacked(catalogues: dict[str, Any]) 
         catalogues["models"]["smolvlm2-2.2b-instruct"],
         catalogues["engines"]["llamacpp"],
     )
-    assert repacking(entry, engine, ["asimddp"], gpu=False) == 0
+    assert repacking(entry, engine, ["asimddp"]) == 0
 
 
 @pytest.mark.parametrize(
