@@ -79,7 +79,7 @@ SUITES = (
             Part(
                 "known-issues",
                 _paths("known_issues", "traps", "memory_cgroup"),
-                (*KNOWN_ISSUES, "bare-01"),
+                (*KNOWN_ISSUES, "bare-01", "jetson-01"),
             ),
         ),
     ),

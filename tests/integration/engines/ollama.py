@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ class Ollama(Container):
     """It tells nothing of its work; the llama-server that it runs inside its container does."""
 
     provider: ClassVar[str] = "ollama"
+    # It takes a thread for each CPU that it may use, whatever its settings.
+    options: ClassVar[tuple[str, ...]] = (f"--cpuset-cpus={max(os.sched_getaffinity(0))}",)
     models: ClassVar[frozenset[str]] = frozenset(MODELS)
     unsupported: ClassVar[Mapping[str, Any]] = {
         "n": 2,

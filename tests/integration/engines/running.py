@@ -150,6 +150,8 @@ class Container:
     """An engine in a container, with what engines.yml and the stack's template give it."""
 
     provider: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+    """Options of `docker run` besides."""
 
     def __init__(
         self,
@@ -172,6 +174,8 @@ class Container:
             "llm_image": self.image(),
             "llm_context_size": context,
             "llm_parallel": parallel,
+            # Threads wait for each other by spinning: it takes minutes where others need the CPUs.
+            "llm_threads": 1,
             **settings,
         }
         self.plan = plan = _plan(given, catalogues, cpu)
@@ -180,6 +184,7 @@ class Container:
             _offer(plan["model"])
         self.words = [
             *cpu.volumes(self.image(), HOME / "backends"),
+            *self.options,
             *_words(compose(plan)["services"]["engine-a"], env(plan), address),
         ]
 

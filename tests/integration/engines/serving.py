@@ -20,7 +20,7 @@ from sandbox.instance import ROOT
 from tests.integration.engines.running import CHAINS, EngineUnderTest, free_port, settings_of
 
 KEY = "conformance-key-0123456789"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 CHAT = "/v1/chat/completions"
 
 
@@ -63,7 +63,7 @@ class ChatApi:
     def ready(self) -> bool:
         """Whether it says that its engine would answer."""
         headers = {"Authorization": f"Bearer {KEY}"}
-        answer = httpx.get(f"{self.base_url}/ready", headers=headers, timeout=30)
+        answer = httpx.get(f"{self.base_url}/ready", headers=headers, timeout=120)
         assert answer.status_code in (200, 503), answer.text
         return answer.status_code == 200
 
@@ -92,7 +92,7 @@ class ChatApi:
         return httpx.AsyncClient(
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {KEY}"},
-            timeout=120,
+            timeout=600,
             limits=httpx.Limits(max_connections=None),
         )
 
@@ -168,7 +168,7 @@ class Served:
 
 def provider_of(running: EngineUnderTest, base_url: str | None = None) -> LLMProvider:
     """The module's provider for an engine, or for what stands at `base_url` before it."""
-    return get_llm_provider(environ=settings_of(running), base_url=base_url, timeout=120)
+    return get_llm_provider(environ=settings_of(running), base_url=base_url, timeout=600)
 
 
 async def events_of(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:

@@ -40,7 +40,7 @@ async def settled(served: Served, working: int) -> None:
         engine.busy,
         f"{engine.provider} to work on {working}",
         lambda found: found == working,
-        seconds=20,
+        seconds=180,
         every=1.2,
     )
 

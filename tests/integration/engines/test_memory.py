@@ -19,8 +19,6 @@ from tests.integration.engines.running import READY_SECONDS, REAL, SHAPES, Conta
 from tests.waiting import until_async
 
 NEAR = 0.1
-# Threads wait for each other by spinning, which takes minutes where others need the CPUs.
-ALONE: dict[str, Any] = {"llm_threads": 1}
 BEST, *HIDDEN = classes()
 Case = tuple[str, str, int, int, dict[str, Any], CpuClass]
 CASES: list[Case] = [
@@ -105,7 +103,7 @@ async def test_the_estimate_is_near(
     settings: dict[str, Any],
     cpu: CpuClass,
 ) -> None:
-    engine = container_of(name)(model, context, parallel, cpu, **ALONE, **settings)
+    engine = container_of(name)(model, context, parallel, cpu, **settings)
     engine.remove()
     with ExitStack() as stack:
         stack.callback(engine.remove)
@@ -137,7 +135,7 @@ async def test_what_was_read_of_a_file_can_be_dropped(house: House) -> None:
     """An engine that keeps its weights in another form runs in the memory that was estimated, which
     has no room for the file beside them.
     """
-    engine = container_of("llamacpp")("tied-q4_0", 4096, 4, this_machine(), **ALONE)
+    engine = container_of("llamacpp")("tied-q4_0", 4096, 4, this_machine())
     plan = engine.plan["memory"]
     limit = round((plan["total"] - plan["system"]) * (1 + NEAR))
     engine.words = [

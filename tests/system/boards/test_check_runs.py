@@ -12,14 +12,12 @@ from tests.playing import ENVIRONMENT, ROOT, message, play
 OTHER = "a-key-that-no-host-has"
 
 
-def control_files() -> dict[str, tuple[str, int]]:
-    """The control machine's files of keys and bundles: content and time of change."""
-    state = ROOT / ".sandbox" / ENVIRONMENT["SANDBOX"]
+def control_files(name: str) -> dict[str, tuple[str, int]]:
+    """The control machine's files of a host's keys, and its bundles: content and time of change."""
+    keys = ROOT / ".sandbox" / ENVIRONMENT["SANDBOX"] / "keys"
     return {
         str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-        for folder in (state / "keys", ROOT / ".cache")
-        for path in folder.rglob("*")
-        if path.is_file()
+        for path in (*keys.glob(f"{name}*"), *(ROOT / ".cache").glob("chat-api-*"))
     }
 
 
@@ -46,9 +44,9 @@ def test_another_key_changes_nothing(
     sentence: str,
 ) -> None:
     name = plan["host"]
-    before = control_files(), host_files(host)
+    before = control_files(name), host_files(host)
     done = play(playbook, name, *options, llm_api_key=OTHER)
     assert done.returncode == status, done.stdout
     assert f"{name}{sentence}" in message(done)
     assert OTHER not in done.stdout
-    assert (control_files(), host_files(host)) == before
+    assert (control_files(name), host_files(host)) == before

@@ -13,7 +13,7 @@ from sandbox.instance import HOSTS
 from tests import __main__ as run
 from tests import report
 from tests.playing import ROOT
-from tests.suites import SUITES, Suite, suite_of
+from tests.suites import SUITES, Part, Suite, suite_of
 
 FILES = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "tests/integration").glob("**/test_*.py")
@@ -36,6 +36,16 @@ def test_what_a_suite_names_exists(suite: Suite) -> None:
     for part in suite.parts:
         assert all((ROOT / path).exists() for path in part.paths)
     assert set(suite.boards) <= set(HOSTS)
+
+
+@pytest.mark.parametrize(
+    "part", [part for suite in SUITES for part in suite.parts], ids=lambda part: part.name
+)
+def test_a_part_has_the_boards_that_its_tests_name(part: Part) -> None:
+    files = [file for path in part.paths for file in (ROOT / path).parent.glob("test_*.py")]
+    text = "".join(file.read_text() for file in files if str(file.relative_to(ROOT)) in part.paths)
+    named = {name for name in HOSTS if re.search(rf"\b{name}\b", text)}
+    assert named <= set(part.boards)
 
 
 def test_every_suite_has_a_make_target_of_its_own() -> None:
