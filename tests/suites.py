@@ -61,7 +61,7 @@ SUITES = (
             Part("images-cache", _paths("weights", "images"), PAIR),
         ),
     ),
-    Suite("engines", 8, (Part("engines", ("tests/integration/engines",)),)),
+    Suite("engines", 10, (Part("engines", ("tests/integration/engines",)),)),
     Suite(
         "swap",
         9,
