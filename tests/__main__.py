@@ -216,7 +216,8 @@ class Run:
                 _sandbox_down()
 
     def _summarise(self, failed: dict[str, BaseException], seconds: float) -> None:
-        tests, again = report.read(self._report)
+        results = report.read(self._report)
+        tests, again = results.failed, results.again
         print(f"\n{'part':<18}{'minutes':>8}{'budget':>8}")
         for step in self._runner.steps:
             minutes, budget = step.seconds / 60, self._minutes.get(step.name)
@@ -246,6 +247,9 @@ class Run:
                 print(f"  the whole output: {step.log}\n  alone: {self._commands[name]}")
         if not failed:
             print("\nAll parts passed.")
+        # A part can fail without a test that does, as a linter or a playbook.
+        parts = sum(not isinstance(problem, NotRun) for problem in failed.values())
+        print(f"\n{results.passed} passed, {max(len(tests), parts)} failed")
 
 
 def _run(step: Step, argv: list[str], environment: dict[str, str]) -> str | None:

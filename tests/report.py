@@ -1,7 +1,7 @@
 """Results of tests, collected from the pytest processes that a run starts.
 
-Each process appends a line of JSON for every test that failed or was run again to the file that
-the environment variable TESTS_REPORT names, also where a playbook starts pytest.
+Each process appends a line of JSON for every test to the file that the environment variable
+TESTS_REPORT names, also where a playbook starts pytest.
 """
 
 from __future__ import annotations
@@ -17,12 +17,22 @@ _LINES, _COLUMNS = 30, 300
 
 @dataclass(frozen=True)
 class Result:
-    """A test that failed, or failed once and was run again."""
+    """What became of a test."""
 
     test: str
     outcome: str
-    """`failed`, or `rerun` where the test was run again."""
+    """`passed`, `failed`, or `rerun` where the test failed and was run again."""
     text: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results of a run, each test once."""
+
+    passed: int
+    failed: list[Result]
+    again: list[Result]
+    """Tests that passed only when they were run again."""
 
 
 def append(path: Path, test: str, outcome: str, text: str) -> None:
@@ -33,12 +43,16 @@ def append(path: Path, test: str, outcome: str, text: str) -> None:
         file.write(json.dumps(asdict(Result(test, outcome, said))) + "\n")
 
 
-def read(path: Path) -> tuple[list[Result], list[Result]]:
-    """The tests that failed, and those that passed when they were run again; each once."""
-    if not path.exists():
-        return [], []
+def read(path: Path) -> Summary:
+    """Read the report of a run."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    results = [Result(**json.loads(line)) for line in lines]
-    failed = {each.test: each for each in results if each.outcome == "failed"}
-    again = {each.test: each for each in results if each.outcome == "rerun"}
-    return list(failed.values()), [each for test, each in again.items() if test not in failed]
+    found: dict[str, dict[str, Result]] = {"passed": {}, "failed": {}, "rerun": {}}
+    for line in lines:
+        result = Result(**json.loads(line))
+        found[result.outcome][result.test] = result
+    failed = found["failed"]
+    return Summary(
+        len(found["passed"].keys() - failed.keys()),
+        list(failed.values()),
+        [each for test, each in found["rerun"].items() if test not in failed],
+    )

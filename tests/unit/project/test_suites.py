@@ -92,11 +92,13 @@ def test_failed_and_rerun_tests_are_recorded_once(tmp_path: Path, workers: list[
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    failed, again = report.read(path)
-    assert sorted(each.test for each in failed) == ["test_broken.py", "test_it.py::test_fails"]
-    assert "never equal" in next(each.text for each in failed if "fails" in each.test)
-    assert [each.test for each in again] == ["test_it.py::test_is_moody"]
-    assert "the first time" in again[0].text
+    found = report.read(path)
+    assert found.passed == 2
+    names = sorted(each.test for each in found.failed)
+    assert names == ["test_broken.py", "test_it.py::test_fails"]
+    assert "never equal" in next(each.text for each in found.failed if "fails" in each.test)
+    assert [each.test for each in found.again] == ["test_it.py::test_is_moody"]
+    assert "the first time" in found.again[0].text
 
 
 def test_the_summary_names_failures_reruns_and_their_commands(
@@ -124,6 +126,7 @@ def test_the_summary_names_failures_reruns_and_their_commands(
     assert "1 passed only when run again:\n  tests/a.py::test_moody\n    | E  the first" in said
     assert "bad: `" in said and "  alone: make bad" in said
     assert "All parts passed." not in said
+    assert said.endswith("\n0 passed, 1 failed\n")
 
 
 def test_boards_that_cannot_be_removed_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
