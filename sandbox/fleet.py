@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 
 from sandbox import authority, boards, docker, engine, images, models, ollama, services, source
@@ -44,13 +45,15 @@ def _add_images(runner: Runner, table: dict[str, Image]) -> None:
         ollama=table["ollama"].official is None,
     )
     runner.add("tools", "Packages of this machine", tools)
+    runner.add("engine", "Docker engine", engine.start, ["tools"])
     ollama_needs = ["image-llamacpp"]
     if table["ollama"].official is None:
-        runner.add("go", f"Go {ollama.GO}", ollama.fetch_toolchain)
+        toolchain = _unless_there(table["ollama"], ollama.fetch_toolchain)
+        runner.add("go", f"Go {ollama.GO}", toolchain, ["engine"])
         title = f"Ollama {ollama.VERSION} from its source"
-        runner.add("ollama-binary", title, ollama.build, ["tools", "go"])
+        build = _unless_there(table["ollama"], ollama.build)
+        runner.add("ollama-binary", title, build, ["go"])
         ollama_needs.append("ollama-binary")
-    runner.add("engine", "Docker engine", engine.start, ["tools"])
     bootstrap = partial(images.bootstrap, image=table["base"])
     runner.add("bootstrap", "Debian 13", bootstrap, ["engine"])
     needs = {
@@ -61,6 +64,11 @@ def _add_images(runner: Runner, table: dict[str, Image]) -> None:
     for name, image in table.items():
         make = partial(images.make, image=image)
         runner.add(f"image-{name}", f"Image {name}", make, needs.get(name, ["image-base"]))
+
+
+def _unless_there(image: Image, act: Callable[[Step], str | None]) -> Callable[[Step], str | None]:
+    """The action, for an image that is still to be made: another checkout may have made it."""
+    return lambda step: "not needed" if image.there else act(step)
 
 
 def _add_boards(runner: Runner, instance: Instance, image: Image, hosts: list[str]) -> None:
