@@ -100,7 +100,7 @@ def gpu_problem(gpu: Facts, provider: str, log: Facts, share: Optional[float]) -
     What an engine complained of is no problem by itself: some that have all their layers on a GPU
     skipped another one first.
     """
-    # Records of changes that were made before `of` was told have it not.
+    # Records of changes by earlier versions have no `of`.
     asked, of = gpu["layers"], gpu.get("of", gpu["layers"])
     part = False
     if provider == "ollama":

@@ -126,9 +126,9 @@ _POLL_SECONDS = 0.05
 COMPOSE_SECONDS = 300.0
 DOCKER_SECONDS = 60.0
 STOP_SECONDS = 40
-"""What a chat API gets to end what it has, once it is told to stop."""
+"""What a chat API gets to end its requests, once it is stopped."""
 SIGNAL_SECONDS = 10.0
-"""Until a chat API has seen what it is told."""
+"""Until a chat API has seen a signal, or a change of its engine file."""
 _DOCKER = "/var/run/docker.sock"
 _LOG_LINES = 15
 # What may change beside an engine's own need while two are loaded.

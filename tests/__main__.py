@@ -148,14 +148,11 @@ class Run:
 
     def add_suites(self, suites: Iterable[Suite]) -> None:
         """Add suites; boards that the whole of site.yml has provisioned are shared."""
-        chosen = list(suites)
-        parts = [(suite, part) for suite in chosen for part in suite.parts]
-        for suite, part in parts:
-            words = RERUN if part.boards else []
-            self._add_part(part, f"make test-{suite.name}", [*PYTEST, *words, *part.paths])
-        for suite in chosen:
-            # Its parts run side by side where they can: the longest is the suite's time.
-            self._minutes |= {part.name: suite.minutes for part in suite.parts}
+        for suite in suites:
+            for part in suite.parts:
+                argv = [*PYTEST, *(RERUN if part.boards else []), *part.paths]
+                # A suite's parts run side by side where they can: each may take the suite's time.
+                self._add_part(part, f"make test-{suite.name}", argv, suite.minutes)
 
     def add_one(self, test: str) -> None:
         """Add one test on fresh boards."""
@@ -168,7 +165,9 @@ class Run:
             part = Part("test", (test,), suite.boards)
             self._add_part(part, rerun_command(test), [*PYTEST, test])
 
-    def _add_part(self, part: Part, command: str, argv: list[str]) -> None:
+    def _add_part(
+        self, part: Part, command: str, argv: list[str], minutes: float | None = None
+    ) -> None:
         self._add_images()
         needs = ["images"]
         provisioned = [board for board in part.boards if board in PAIR]
@@ -177,7 +176,7 @@ class Run:
             needs.append(self._boards(others))
         if provisioned:
             needs.append(self._provisioned())
-        self._add(part.name, argv, command, needs=needs, claims=part.boards)
+        self._add(part.name, argv, command, minutes, needs=needs, claims=part.boards)
 
     def _boards(self, names: list[str]) -> str:
         """The step that starts boards which nothing is deployed to; its name."""

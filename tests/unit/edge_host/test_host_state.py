@@ -10,13 +10,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from module_utils import edge_llm_host as host
+from tests.waiting import until
 
 from .conftest import FakeHost
 
@@ -240,10 +240,13 @@ def test_a_command_whose_children_hang(fake_host: FakeHost) -> None:
     answer = host.run_together({"power": ["nvpmodel", "-q"]}, timeout=2)["power"]
     assert answer == (None, "", "no answer within 2 seconds")
     status = Path("/proc", pid.read_text().strip(), "status")
-    end = time.monotonic() + 30
-    while (said := status.read_text() if status.exists() else "") and "State:\tZ" not in said:
-        assert time.monotonic() < end, said
-        time.sleep(0.05)
+    until(
+        lambda: status.read_text() if status.exists() else "",
+        "the child to end",
+        lambda said: not said or "State:\tZ" in said,
+        seconds=30,
+        ignored=(FileNotFoundError, ProcessLookupError),
+    )
 
 
 def test_only_a_pi_has_a_cmdline_txt(fake_host: FakeHost) -> None:
