@@ -6,14 +6,13 @@ take a Python of its own for every host, half a second each.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+from edge_host.files import write_atomically
 
 DOCUMENTATION = r"""
 module: control_files
@@ -73,12 +72,6 @@ changes:
   elements: str
 """
 
-
-# What hosts write files by, under the name that it has there.
-_package = ModuleType("edge_llm")
-_package.__path__ = [str(Path(__file__).parents[1] / "module_utils")]
-sys.modules.setdefault("edge_llm", _package)
-write_atomically = importlib.import_module("edge_llm.edge_llm_models").write_atomically
 
 FILE = {
     "path": {"type": "path", "required": True},

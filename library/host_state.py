@@ -1,10 +1,11 @@
 #!/usr/bin/python
-"""The host_state module: parameters in, `edge_llm_host.read_state` out."""
+"""The host_state module: see `edge_host.host_info.state`."""
 
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_host import PORTS, ROOT, read_state
+from ansible.module_utils.edge_host.constants import PORTS, ROOT
+from ansible.module_utils.edge_host.host_info.state import read_state
 
 DOCUMENTATION = r"""
 module: host_state

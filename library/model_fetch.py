@@ -1,16 +1,14 @@
 #!/usr/bin/python
-"""The model_fetch module: parameters in, `edge_llm_fetch` asked, started, waited for or stopped."""
+"""The model_fetch module: see `edge_host.download`."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_fetch import runtime_folder, start, stop, wait
-from ansible.module_utils.edge_llm_program import install
-from ansible.module_utils.edge_llm_source import Failure, ask, parse_job
+from ansible.module_utils.edge_host.download.check import problem_of_source
+from ansible.module_utils.edge_host.download.job import Failure, located
+from ansible.module_utils.edge_host.download.program import runtime_folder, start, stop, wait
 
 DOCUMENTATION = r"""
 module: model_fetch
@@ -39,10 +37,11 @@ options:
     description: The models folder.
     type: path
     required: true
-  lib:
-    description: Where the program is put.
+  program:
+    description:
+      - The program that downloads, as the host_program action has put it there. V(start) needs it.
     type: path
-    required: true
+    default: ""
   user:
     description: The user id by which files are received. This module's own, where left out.
     type: int
@@ -82,7 +81,7 @@ EXAMPLES = r"""
   model_fetch:
     action: start
     folder: /opt/edge-llm/models
-    lib: /opt/edge-llm/lib
+    program: "{{ host_program.path }}"
     user: 10010
     work: "{{ work }}"
 """
@@ -112,7 +111,7 @@ def main() -> None:
             },
             "work": {"type": "dict", "required": True},
             "folder": {"type": "path", "required": True},
-            "lib": {"type": "path", "required": True},
+            "program": {"type": "path", "default": ""},
             "user": {"type": "int"},
             "unit": {"type": "bool", "default": True},
             "torrent": {"type": "str", "default": ""},
@@ -136,7 +135,7 @@ def main() -> None:
     }
     try:
         if asked["action"] == "ask":
-            module.exit_json(changed=False, problem=_ask(job, asked["authorities"]))
+            module.exit_json(changed=False, problem=problem_of_source(job, asked["authorities"]))
         if module.check_mode or asked["action"] == "wait":
             told = {} if module.check_mode else wait(runtime, asked["seconds"])
             module.exit_json(changed=False, told=told)
@@ -148,47 +147,9 @@ def main() -> None:
             pem = runtime.with_name(f"{runtime.name}.pem")
             pem.write_text(asked["authorities"], encoding="utf-8")
             job["authorities"] = str(pem)
-        install(Path(asked["lib"]))
-        module.exit_json(changed=start(job, runtime, Path(asked["lib"]), asked["unit"]))
+        module.exit_json(changed=start(job, runtime, Path(asked["program"]), asked["unit"]))
     except (Failure, OSError) as error:
         module.fail_json(msg=str(error))
-
-
-def located(file: dict[str, Any]) -> dict[str, Any]:
-    """A file with where this machine has it, should its source be a folder here."""
-    folder, place = file.get("folder"), file["place"]
-    if not folder:
-        return file
-    owner, name, *_, last = place.split("/")
-    choices = [
-        Path(folder, each) for each in (last, f"{owner}/{name}/{last}", f"{name}/{last}", place)
-    ]
-    found = next((path for path in choices if path.is_file()), choices[0])
-    return {**file, "local": str(found)}
-
-
-def _ask(job: dict[str, Any], authorities: str) -> str | None:
-    """Why the source cannot give the files; None where it can."""
-    parsed = parse_job({**job, "authorities": authorities})
-    if job.get("local"):
-        tools = {"aria2c": "aria2", "curl": "curl"}
-        lacking = [tools[name] for name in tools if not shutil.which(name)]
-        if lacking:
-            return f"the control machine has no {' and no '.join(lacking)}; install it there"
-    try:
-        for file in parsed.files:
-            if file.url:
-                ask(parsed, file)
-            elif not Path(file.local).is_file():
-                return f"{file.local} is not there"
-            elif Path(file.local).stat().st_size != file.size:
-                return (
-                    f"{file.local} has {Path(file.local).stat().st_size} bytes, and models.yml says"
-                    f" {file.size}"
-                )
-    except Failure as failure:
-        return str(failure)
-    return None
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 #!/usr/bin/python
-"""The model_store module: parameters in, `edge_llm_models.place` out."""
+"""The model_store module: see `edge_host.weights.store`."""
 
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_models import MODELS, StoreError, place
+from ansible.module_utils.edge_host.constants import MODELS
+from ansible.module_utils.edge_host.weights.asked import StoreError
+from ansible.module_utils.edge_host.weights.store import place
 
 DOCUMENTATION = r"""
 module: model_store

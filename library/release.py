@@ -1,34 +1,12 @@
 #!/usr/bin/python
-"""The release module: parameters in, a release on the host out; see `edge_llm_release`."""
+"""The release module: see `edge_host.release.deploy`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-from typing import Sequence
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_llm_host import JOURNAL, ROOT, read_history, read_text
-from ansible.module_utils.edge_llm_program import install as put
-from ansible.module_utils.edge_llm_recovery import SERVICE, starter, unit
-from ansible.module_utils.edge_llm_release import (
-    UNIT,
-    Failure,
-    Host,
-    difference,
-    former,
-    key_hash,
-    make_engine_key,
-    outcome,
-    recover,
-    restore_seconds,
-    same,
-    sentence,
-    stage,
-    until,
-    write,
-)
+from ansible.module_utils.edge_host.constants import ROOT
+from ansible.module_utils.edge_host.release.deploy import deploy
+from ansible.module_utils.edge_host.release.errors import Failure
 
 DOCUMENTATION = r"""
 module: release
@@ -88,6 +66,10 @@ options:
     description: Who changes the host, for whoever comes meanwhile.
     type: str
     required: true
+  program:
+    description: The program that makes the change, as the host_program action has put it there.
+    type: path
+    required: true
 author: edge-llm
 """
 
@@ -99,6 +81,7 @@ EXAMPLES = r"""
     action: rollback
     expected: 7
     by: alice@laptop
+    program: "{{ host_program.path }}"
 """
 
 RETURN = r"""
@@ -110,62 +93,6 @@ told:
   returned: success
   type: dict
 """
-
-
-def install(root: Path) -> None:
-    """Put the program that changes releases, and restores one at the host's start, on the host."""
-    put(root / "lib")
-    path = Path("/etc/systemd/system") / SERVICE
-    text = unit(root, sys.executable)
-    if read_text(path) != text:
-        write(path, text)
-        systemctl("daemon-reload")
-    systemctl("enable", SERVICE)
-    await_recovery(Host(str(root)))
-
-
-def await_recovery(host: Host) -> None:
-    """Wait until the host is recovered, or cannot be: `recover` has the words for that.
-
-    The unit is active from then on: it is started again with Docker only if it is.
-    """
-    # Where it is being started, or about to be, this waits for that.
-    subprocess.run(["systemctl", "--quiet", "start", SERVICE], capture_output=True, check=False)
-    # One that was killed fails, and is started again by systemd after a moment: once, not for ever.
-    until(
-        lambda: (
-            systemctl("is-active", SERVICE, accepted=(0, 3)) not in ("activating", "deactivating")
-        ),
-        2 * restore_seconds(host.current()),
-    )
-
-
-def systemctl(*words: str, accepted: Sequence[int] = (0,)) -> str:
-    """What systemctl says; raises Failure where it fails."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
-    if done.returncode not in accepted:
-        raise Failure(f"systemctl {' '.join(words)} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
-def run_change(host: Host, number: int, action: str, by: str) -> None:
-    """Have systemd run the change, and wait for its end; what it left half done is undone then."""
-    program = [sys.executable, "-m", "edge_llm.edge_llm_release"]
-    done = subprocess.run(
-        [
-            "systemd-run", "--quiet", "--wait", "--collect", f"--unit={UNIT}-{number}",
-            f"--setenv=EDGE_LLM_ROOT={host.root}",
-            f"--property=WorkingDirectory={host.root}/lib",
-            f"--property=ExecStopPost={starter(host.root / JOURNAL)}",
-            *program, "change", str(number), action, by,
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    # What became of it stands in the history; systemd's own refusal does not.
-    if done.returncode != 0 and done.stderr.strip():
-        raise Failure(f"the change could not be run: {done.stderr.strip()}")
-    if (host.root / JOURNAL).exists():
-        await_recovery(host)
 
 
 def main() -> None:
@@ -183,46 +110,17 @@ def main() -> None:
             "host": {"type": "str", "required": True},
             "owner": {"type": "int", "required": True},
             "by": {"type": "str", "required": True},
+            "program": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
-    asked = module.params
-    host = Host(asked["root"])
     try:
-        before = host.current()
-        if asked["action"] == "rollback":
-            asked.update(former(host, asked["to"]))
-        diff = difference(before, asked)
-        if module.check_mode:
-            module.exit_json(changed=True, diff=diff)
-        install(host.root)
-        with host.locked(asked["by"]):
-            recover(host)
-            before = host.current()
-            found = before.number if before else 0
-            if asked["expected"] not in (None, found):
-                looked = f"release {asked['expected']}" if asked["expected"] else "nothing"
-                raise Failure(
-                    f"the host runs {before or 'nothing'} now, and ran {looked} when it was looked"
-                    " at; run this again"
-                )
-            about = {**asked["about"], "by": asked["by"]}
-            # What is asked may be there, and not run.
-            make_engine_key(host, asked["owner"])
-            to = same(before, asked, key_hash(host)) or stage(
-                host, asked["compose"], asked["env"], asked["engine"], about
-            )
-        since = len(read_history(host.root, None))
-        run_change(host, to.number, asked["action"], asked["by"])
-        told = outcome(read_history(host.root, None)[since:], to.number)
+        result = deploy(module.params, module.check_mode)
     except Failure as failure:
-        log = f"\nThe engine said last:\n{failure.log}" if failure.log else ""
-        module.fail_json(msg=f"{asked['host']}: {failure}.{log}")
-    except OSError as error:
-        module.fail_json(msg=f"{asked['host']}: {error}")
-    if told["outcome"] != "committed":
-        module.fail_json(msg=f"{asked['host']}: {sentence(told, before, to)}")
-    module.exit_json(changed=True, told=told, diff=diff if module._diff else [])
+        module.fail_json(msg=str(failure))
+    if not module._diff:
+        result.pop("diff")
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

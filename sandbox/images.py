@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from filter_plugins.plan import choose_image, pinned
+from edge_fleet.plan.image import choose_image, pinned
 from sandbox import cpu, docker, ollama
 from sandbox.errors import SandboxError
 from sandbox.instance import CACHE, LABEL, ROOT, SHARED

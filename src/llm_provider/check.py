@@ -84,7 +84,7 @@ class Wanted:
     """What the caller expects; None accepts whatever the host serves.
 
     `gpu`: the whole model must be in the GPU's memory. Where the engine's API does not tell,
-    `engine_log` does: what `module_utils/edge_llm_host.py` found in its log on the host
+    `engine_log` does: what `edge_host state` found in its log on the host
     (layers_offloaded, layers_total, gpu_buffers, platform, gpu_said).
     """
 

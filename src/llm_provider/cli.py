@@ -169,7 +169,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
         "--host-state",
         metavar="FILE",
         help="for --gpu with llama.cpp and vLLM, whose API does not tell: what "
-        "module_utils/edge_llm_host.py printed on the host, - for standard input",
+        "`edge_host state` printed on the host, - for standard input",
     )
     check.add_argument(
         "--timeout",
@@ -295,7 +295,7 @@ def _engine_log(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
     if not isinstance(log, dict):
         raise ConfigurationError(
             f"The host's state {name} has no deployment.engine_log; "
-            "give what module_utils/edge_llm_host.py printed on the host."
+            "give what `edge_host state` printed on the host."
         )
     return log
 

@@ -11,8 +11,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from module_utils.edge_llm_host import parse_cpu_features
-from module_utils.edge_llm_repack import AVX2, DOTPROD
+from edge_fleet.plan.repacking import AVX2, DOTPROD
+from edge_host.host_info.hardware import parse_cpu_features
 from sandbox import cpu, docker
 
 BACKENDS = f"/usr/lib/{platform.machine()}-linux-gnu/ggml/backends0"

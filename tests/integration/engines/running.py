@@ -23,9 +23,9 @@ from typing import Any, ClassVar, Protocol
 
 import yaml
 
-from filter_plugins.distribution import weights
-from filter_plugins.plan import deployment_plan
-from module_utils.edge_llm_models import place
+from edge_fleet.distribution import weights
+from edge_fleet.plan.build import deployment_plan
+from edge_host.weights.store import place
 from sandbox import docker, images, models, shapes, smoke_model, source
 from sandbox.images import content_tag
 from sandbox.instance import CACHE, ROOT

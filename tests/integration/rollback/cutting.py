@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from module_utils.edge_llm_recovery import SERVICE, starter
+from edge_host.release.unit import SERVICE, starter
 from tests.integration.load import FOLDER, Board, known_answers
 from tests.playing import play
 from tests.waiting import until
@@ -60,8 +60,7 @@ def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
     board.run("rm", "-f", CAME_TO)
     board.run(
         *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}"),
-        *(f"--property=WorkingDirectory={FOLDER}/lib", f"--property=ExecStopPost={undo}"),
-        *(PYTHON, "/root/driver.py", step, swap),
+        *(f"--property=ExecStopPost={undo}", PYTHON, "/root/driver.py", step, swap),
     )
     said = until(lambda: came_to(board), f"the step {step}")
     if said == step:

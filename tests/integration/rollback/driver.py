@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, "/opt/edge-llm/lib")
+# The program that is installed there.
+sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
 
-from edge_llm import edge_llm_release as release  # type: ignore[import-not-found]
+from edge_host.release import recovery, result, services, stage, store, switch  # noqa: E402
 
 CAME_TO = Path("/run/edge-llm-test")
 
@@ -45,23 +46,23 @@ def wait(*_: Any) -> None:
 
 def main() -> None:
     """Stage, change, and say what became of it."""
-    host = release.Host(watch=watch)
+    host = store.Host(watch=watch)
     if sys.argv[2] == "restore":
         if sys.argv[1] == "wait":
-            release.wait_for_retirement = wait
+            services.wait_for_retirement = wait  # type: ignore[assignment]
         with host.locked("the tests", seconds=60):
-            release.recover(host)
+            recovery.recover(host)
         came_to("the end")
         return
     with host.locked("the tests"):
-        asked = release.former(host)
+        asked = result.former(host)
         # Another setting of the chat API makes it another container.
         env = re.sub(
             "(?m)^LLM_MODEL_ALIASES=.*$", f"LLM_MODEL_ALIASES=at-{time.time():.0f}", asked["env"]
         )
         about = {**asked["about"], "by": "the tests", "swap": sys.argv[2]}
-        to = release.stage(host, asked["compose"], env, asked["engine"], about)
-        told = release.change(host, to.number, "deploy")
+        to = stage.stage(host, asked["compose"], env, asked["engine"], about)
+        told = switch.change(host, to.number, "deploy")
     came_to(json.dumps(told))
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from module_utils.edge_llm_recovery import SERVICE
-from module_utils.edge_llm_release import STEPS
+from edge_host.release.switch import STEPS
+from edge_host.release.unit import SERVICE
 from tests.integration.load import FOLDER, Board, board_named, known_answers
 from tests.integration.rollback.cutting import (
     UNIT,

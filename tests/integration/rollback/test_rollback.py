@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from module_utils.edge_llm_recovery import SERVICE
-from module_utils.edge_llm_release import RESTORE_STEPS
+from edge_host.release.recovery import RESTORE_STEPS
+from edge_host.release.unit import SERVICE
 from tests.integration.load import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 from tests.integration.rollback.cutting import (
     CAME_TO,
@@ -134,10 +134,11 @@ def test_a_rollback_keeps_the_names_of_clients(board: Board) -> None:
 
 
 _BOTH_FAIL = """
-import re, sys
-sys.path.insert(0, "/opt/edge-llm/lib")
-from edge_llm import edge_llm_release as release
-weights = release.Path("/opt/edge-llm/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+import sys
+from pathlib import Path
+sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
+from edge_host.release import result, stage, store, switch
+weights = Path("/opt/edge-llm/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 away = weights.with_suffix(".away")
 
 def watch(step):
@@ -148,13 +149,13 @@ def back():
     if sys.argv[1] == "once":
         away.rename(weights)
 
-host = release.Host(watch=watch)
-release.free_memory = back
+host = store.Host(watch=watch)
+switch.free_memory = back
 with host.locked("the tests"):
-    asked = release.former(host)
+    asked = result.former(host)
     about = {**asked["about"], "by": "the tests", "swap": "one-by-one", "start_timeout": 20}
-    to = release.stage(host, asked["compose"], asked["env"], asked["engine"], about)
-    told = release.change(host, to.number, "deploy")
+    to = stage.stage(host, asked["compose"], asked["env"], asked["engine"], about)
+    told = switch.change(host, to.number, "deploy")
 print(told["outcome"])
 """
 

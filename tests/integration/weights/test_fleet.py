@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from module_utils.edge_llm_fetch import runtime_folder
+from edge_host.download.program import runtime_folder
 from tests.integration.weights.conftest import (
     BOARDS,
     BUFFER,

@@ -20,7 +20,7 @@ def variables(host: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def plan(variables: dict[str, Any]) -> dict[str, Any]:
-    """The plan that the host was provisioned by (see filter_plugins/plan.py)."""
+    """The plan that the host was provisioned by (see edge_fleet.plan)."""
     planned: dict[str, Any] = variables["plan"]
     assert planned["problems"] == []
     return planned

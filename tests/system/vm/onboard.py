@@ -17,15 +17,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING or __name__ != "__main__":
-    from module_utils import edge_llm_release as program
-    from module_utils.edge_llm_host import DOOR, JOURNAL, RELEASE
-else:
-    sys.path.insert(0, "/opt/edge-llm/lib")
-    from edge_llm import edge_llm_release as program
-    from edge_llm.edge_llm_host import DOOR, JOURNAL, RELEASE
+if __name__ == "__main__":
+    # The program that is installed there.
+    sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
+
+from edge_host.constants import DOOR, JOURNAL, RELEASE
+from edge_host.release import result, stage, store, switch
 
 Facts = dict[str, Any]
 START_SECONDS = 300
@@ -121,7 +120,7 @@ class Writes:
 
 def change() -> None:
     """Change over to the newest release with another engine, one engine at a time."""
-    host = program.Host()
+    host = store.Host()
 
     def stop(kind: str, name: str) -> None:
         print(json.dumps({"kind": kind, "name": name, **kept(host)}), flush=True)
@@ -138,16 +137,16 @@ def change() -> None:
             if each
             and each.record["signatures"]["engine"] != current.record["signatures"]["engine"]
         )
-        asked = program.former(host, other)
+        asked = result.former(host, other)
         about = {**asked["about"], "by": ME, "swap": "one-by-one"}
         writes.watch()
-        to = program.stage(host, asked["compose"], asked["env"], asked["engine"], about)
+        to = stage.stage(host, asked["compose"], asked["env"], asked["engine"], about)
         host.watch = lambda name: stop("step", name)
-        told = program.change(host, to.number, "rollback")
+        told = switch.change(host, to.number, "rollback")
     print(json.dumps({"kind": "end", "name": told["outcome"], "told": told, "left": writes.left}))
 
 
-def kept(host: program.Host) -> Facts:
+def kept(host: store.Host) -> Facts:
     """What a start must find, whatever happens from now on."""
     releases = host.root / "releases"
     return {
@@ -160,7 +159,7 @@ def kept(host: program.Host) -> Facts:
 
 def look() -> None:
     """Print what the board has, and runs."""
-    host = program.Host()
+    host = store.Host()
     end = time.monotonic() + START_SECONDS
     while _said("systemctl", "is-active", "edge-llm.service") == "activating":
         if time.monotonic() > end:
@@ -173,20 +172,20 @@ def look() -> None:
         "previous": previous.folder.name if previous else None,
         "service": _said("systemctl", "is-active", "edge-llm.service"),
         "log": _said("journalctl", "-u", "edge-llm.service", "-n", "20", "--no-pager", "-o", "cat"),
-        "live": (host.root / program.LIVE).read_text(),
+        "live": (host.root / store.LIVE).read_text(),
         "asked": current.engine_file if current else "",
         "last": json.loads(lines[-1]),
         "damaged": {name: damage(host, name) for name in kept(host)["releases"]},
         "running": sorted(_said("docker", "ps", "--format", "{{.Names}}").split()),
         "containers": sorted(_said("docker", "ps", "-a", "--format", "{{.Names}}").split()),
         "wanted": sorted(
-            [DOOR, *(current.container(part) for part in program.PARTS)] if current else []
+            [DOOR, *(current.container(part) for part in store.PARTS)] if current else []
         ),
     }
     print(json.dumps(found))
 
 
-def damage(host: program.Host, name: str) -> list[str]:
+def damage(host: store.Host, name: str) -> list[str]:
     """What is wrong with a release's files."""
     folder = host.root / "releases" / name
     try:
@@ -194,7 +193,7 @@ def damage(host: program.Host, name: str) -> list[str]:
         return [
             file
             for file, written in record["written"].items()
-            if program.sha256((folder / file).read_text()) != written
+            if stage.sha256((folder / file).read_text()) != written
         ]
     except (OSError, ValueError, KeyError) as error:
         return [str(error)]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.plan import default_threads, deployment_plan
+from edge_fleet.plan.board import default_threads
+from edge_fleet.plan.build import deployment_plan
 
 GIB = 1024**3
 

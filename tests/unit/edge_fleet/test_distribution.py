@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.distribution import bring, cached_images, hand_on, weights
-from filter_plugins.plan import deployment_plan
+from edge_fleet.distribution import bring, cached_images, hand_on, weights
+from edge_fleet.plan.build import deployment_plan
 
 HUB = "https://huggingface.co"
 SMALL, SMOKE = "smollm2-135m", "smoke"

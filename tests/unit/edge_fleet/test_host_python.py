@@ -7,7 +7,8 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils import basic
 from ansible.release import __version__ as CORE
 
-from filter_plugins.host_python import minimum_python, python_problem
+from edge_fleet.host_python import minimum_python, python_problem
+from filter_plugins.edge_llm import of_python
 
 # From jetson-agx-orin.yml and jetson-nano.yml in tests/unit/edge_host/fixtures/boards, which name
 # their sources.
@@ -60,4 +61,4 @@ def test_a_python_that_fits_is_no_problem(printed: str) -> None:
 
 def test_the_filter_names_a_wrong_argument() -> None:
     with pytest.raises(AnsibleFilterError, match="edge_llm_python_problem"):
-        python_problem(None, "host", CORE)  # type: ignore[arg-type]
+        of_python(None, "host", CORE)

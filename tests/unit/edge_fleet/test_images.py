@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.plan import PINNED, choose_image, deployment_plan, l4t_of, pinned
+from edge_fleet.l4t import l4t_of
+from edge_fleet.plan.build import deployment_plan
+from edge_fleet.plan.image import PINNED, choose_image, pinned
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, Change
 
 JETSON, PI, GENERIC = "jetson", "pi", "generic"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from filter_plugins.plan import Need, cpu_features, deployment_plan, repacking
+from edge_fleet.plan.build import deployment_plan
+from edge_fleet.plan.memory import Need, cpu_features, repacking
 
 MIB = 1024**2
 GIB = 1024**3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from filter_plugins.plan import deployment_plan
+from edge_fleet.plan.build import deployment_plan
 from tests.unit.edge_fleet.conftest import JETSON
 
 ROOT = Path(__file__).parents[3]

@@ -8,14 +8,9 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.plan import (
-    check_settings,
-    deployment_plan,
-    docker_in_place,
-    models_in_place,
-    release_in_place,
-    stack_in_place,
-)
+from edge_fleet.drift import docker_in_place, models_in_place, release_in_place, stack_in_place
+from edge_fleet.plan.build import deployment_plan
+from edge_fleet.settings import check_settings
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2

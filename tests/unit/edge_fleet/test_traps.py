@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.traps import FANS, OPTIONS, traps
+from edge_fleet.known_issues import FANS, OPTIONS, traps
 from tests.unit.edge_fleet.conftest import Change
 
 MIB = 1024**2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from module_utils import edge_llm_host
+from edge_host import commands
 
 
 class FakeHost:
@@ -49,5 +49,5 @@ class FakeHost:
 @pytest.fixture
 def fake_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     made = FakeHost(tmp_path)
-    monkeypatch.setattr(edge_llm_host, "SEARCH_PATH", str(made.bin))
+    monkeypatch.setattr(commands, "SEARCH_PATH", str(made.bin))
     return made

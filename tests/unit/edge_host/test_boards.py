@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
+import pkgutil
 import platform
 import random
 import struct
@@ -17,7 +19,39 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from module_utils import edge_llm_host as host
+import edge_host
+from edge_host.engine_log import gpu_reason, parse_engine_log
+from edge_host.host_info.board import (
+    BOARD_COMMANDS,
+    board_kind,
+    board_name,
+    parse_model,
+    parse_os_release,
+    read_board,
+)
+from edge_host.host_info.docker import (
+    parse_daemon_json,
+    parse_docker_info,
+    parse_unit_environment,
+)
+from edge_host.host_info.hardware import (
+    parse_cpu_features,
+    parse_gpus,
+    parse_meminfo,
+    parse_memory,
+    parse_swaps,
+    parse_temperature,
+)
+from edge_host.host_info.jetson import (
+    parse_l4t,
+    parse_power_mode,
+    parse_power_modes,
+    parse_power_status,
+)
+from edge_host.host_info.kernel import parse_kernel_option, parse_memory_cgroup, parse_module
+from edge_host.host_info.raspberry_pi import parse_cgroup_words, parse_throttled
+from edge_host.host_info.state import read_state
+from edge_host.host_info.system import parse_desktop
 
 from .conftest import FakeHost
 
@@ -35,50 +69,50 @@ BY_KEY: dict[str, Reading] = {each["key"]: each for each in READINGS if "key" in
 
 def model(reading: Reading) -> Any:
     """As a device tree has it, with a NUL behind."""
-    name = host.parse_model(f"{reading['text']}\0")
-    return {"kind": host.board_kind(name, None), "name": host.board_name(name)}
+    name = parse_model(f"{reading['text']}\0")
+    return {"kind": board_kind(name, None), "name": board_name(name)}
 
 
 def dmi(reading: Reading) -> Any:
-    return {"kind": host.board_kind(host.parse_model(reading["text"]), None), "name": None}
+    return {"kind": board_kind(parse_model(reading["text"]), None), "name": None}
 
 
 def compatible(reading: Reading) -> Any:
     """What it tells of a board whose maker has named it as nobody knows."""
     text = reading["text"]
-    return {"kind": host.board_kind("A Carrier", None, text), "name": host.board_name(None, text)}
+    return {"kind": board_kind("A Carrier", None, text), "name": board_name(None, text)}
 
 
 def l4t(reading: Reading) -> Any:
-    found = host.parse_l4t(reading["text"])
+    found = parse_l4t(reading["text"])
     assert found is not None
     assert found["text"] == f"{found['major']}.{found['minor']}.{found['patch']}"
     return found["text"]
 
 
 def meminfo(reading: Reading) -> Any:
-    total, available = host.parse_meminfo(reading["text"])
-    free = host.parse_memory(reading["text"])["MemFree"]
+    total, available = parse_meminfo(reading["text"])
+    free = parse_memory(reading["text"])["MemFree"]
     return {"total": total, "available": available, "free": free}
 
 
 def swaps(reading: Reading) -> Any:
-    found = host.parse_swaps(reading["text"])
+    found = parse_swaps(reading["text"])
     return found and dict(zip(("swap", "zram"), found, strict=True))
 
 
 def power_mode(reading: Reading) -> Any:
-    return dict(zip(("mode", "id"), host.parse_power_mode(reading["text"]), strict=True))
+    return dict(zip(("mode", "id"), parse_power_mode(reading["text"]), strict=True))
 
 
 def cmdline_txt(reading: Reading) -> Any:
-    words = host.parse_cgroup_words(reading["text"])
+    words = parse_cgroup_words(reading["text"])
     return {"words": words, "lines": len(reading["text"].splitlines())}
 
 
 def engine_log(reading: Reading) -> Any:
     lines = [f"1970-01-02T00:00:01.500000000Z {line}\n" for line in reading["text"].splitlines()]
-    found = host.parse_engine_log(lines, None)
+    found = parse_engine_log(lines, None)
     assert found.pop("start_seconds") is None
     # Most complain of nothing, and their readings do not say so.
     quiet = {"gpu_said", "gpu_reason"}
@@ -90,20 +124,20 @@ PARSERS: dict[str, Callable[[Reading], Any]] = {
     "dmi": dmi,
     "compatible": compatible,
     "nv_tegra_release": l4t,
-    "os-release": lambda each: host.parse_os_release(each["text"]),
+    "os-release": lambda each: parse_os_release(each["text"]),
     "meminfo": meminfo,
-    "cpuinfo": lambda each: host.parse_cpu_features(each["text"]),
+    "cpuinfo": lambda each: parse_cpu_features(each["text"]),
     "swaps": swaps,
     "nvpmodel -q": power_mode,
-    "nvpmodel.conf": lambda each: host.parse_power_modes(each["text"]),
-    "nvpmodel status": lambda each: host.parse_power_status(each["text"]),
-    "get_throttled": lambda each: host.parse_throttled(each["text"]),
-    "cmdline": lambda each: host.parse_cgroup_words(each["text"]),
+    "nvpmodel.conf": lambda each: parse_power_modes(each["text"]),
+    "nvpmodel status": lambda each: parse_power_status(each["text"]),
+    "get_throttled": lambda each: parse_throttled(each["text"]),
+    "cmdline": lambda each: parse_cgroup_words(each["text"]),
     "cmdline.txt": cmdline_txt,
-    "cgroups": lambda each: host.parse_memory_cgroup(None, each["text"], each.get("kernel", "")),
-    "cgroup.controllers": lambda each: host.parse_memory_cgroup(each["text"], "", ""),
-    "kernel config": lambda each: host.parse_kernel_option(each["text"], "IP_NF_RAW"),
-    "nvidia-smi": lambda each: host.parse_gpus(each["text"]),
+    "cgroups": lambda each: parse_memory_cgroup(None, each["text"], each.get("kernel", "")),
+    "cgroup.controllers": lambda each: parse_memory_cgroup(each["text"], "", ""),
+    "kernel config": lambda each: parse_kernel_option(each["text"], "IP_NF_RAW"),
+    "nvidia-smi": lambda each: parse_gpus(each["text"]),
     "engine log": engine_log,
 }
 
@@ -153,7 +187,7 @@ def test_every_family_was_read() -> None:
     ],
 )
 def test_name(name: str | None, kind: str, family: str | None) -> None:
-    assert (host.board_kind(name, None), host.board_name(name)) == (kind, family)
+    assert (board_kind(name, None), board_name(name)) == (kind, family)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +206,8 @@ def test_name(name: str | None, kind: str, family: str | None) -> None:
     ],
 )
 def test_compatible(text: str, kind: str, family: str | None) -> None:
-    assert host.board_kind("A Carrier", None, text) == kind
-    assert host.board_name("A Carrier", text) == family
+    assert board_kind("A Carrier", None, text) == kind
+    assert board_name("A Carrier", text) == family
 
 
 @pytest.mark.parametrize(
@@ -191,7 +225,7 @@ def test_compatible(text: str, kind: str, family: str | None) -> None:
     ],
 )
 def test_temperature(text: str, degrees: float | None) -> None:
-    assert host.parse_temperature(text) == degrees
+    assert parse_temperature(text) == degrees
 
 
 @pytest.mark.parametrize(
@@ -223,7 +257,7 @@ def test_temperature(text: str, degrees: float | None) -> None:
     ],
 )
 def test_throttled(text: str, complaints: list[str] | None) -> None:
-    assert host.parse_throttled(text) == complaints
+    assert parse_throttled(text) == complaints
 
 
 @pytest.mark.parametrize(
@@ -239,7 +273,7 @@ def test_throttled(text: str, complaints: list[str] | None) -> None:
     ],
 )
 def test_gpus(text: str, names: list[str]) -> None:
-    assert [each["name"] for each in host.parse_gpus(text)] == names
+    assert [each["name"] for each in parse_gpus(text)] == names
 
 
 @pytest.mark.parametrize(
@@ -261,7 +295,7 @@ def test_gpus(text: str, names: list[str]) -> None:
 def test_memory_cgroup(
     controllers: str | None, cgroups: str, release: str, answer: bool | None
 ) -> None:
-    assert host.parse_memory_cgroup(controllers, cgroups, release) is answer
+    assert parse_memory_cgroup(controllers, cgroups, release) is answer
 
 
 @pytest.mark.parametrize(
@@ -277,7 +311,7 @@ def test_memory_cgroup(
     ],
 )
 def test_module(builtin: str, loadable: str, answer: bool | None) -> None:
-    assert host.parse_module(builtin, loadable, "iptable_raw") is answer
+    assert parse_module(builtin, loadable, "iptable_raw") is answer
 
 
 @pytest.mark.parametrize(
@@ -292,7 +326,7 @@ def test_module(builtin: str, loadable: str, answer: bool | None) -> None:
     ],
 )
 def test_power_mode(text: str, mode: str | None, number: int | None) -> None:
-    assert host.parse_power_mode(text) == (mode, number)
+    assert parse_power_mode(text) == (mode, number)
 
 
 @pytest.mark.parametrize(
@@ -308,12 +342,12 @@ def test_power_mode(text: str, mode: str | None, number: int | None) -> None:
     ],
 )
 def test_cpu_features(text: str, features: list[str] | None) -> None:
-    assert host.parse_cpu_features(text) == features
+    assert parse_cpu_features(text) == features
 
 
 def test_power_modes_that_are_commented_out() -> None:
     text = "# < POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=10W>\n<POWER_MODEL ID=2>\n"
-    assert host.parse_power_modes(text) == {"10W": 1}
+    assert parse_power_modes(text) == {"10W": 1}
 
 
 def text_of(value: str | dict[str, str]) -> str:
@@ -396,7 +430,7 @@ def empty_host(fake_host: FakeHost) -> FakeHost:
 
 
 def test_bare_machine(empty_host: FakeHost) -> None:
-    assert host.read_board(empty_host.root, empty_host.system) == bare_machine(empty_host)
+    assert read_board(empty_host.root, empty_host.system) == bare_machine(empty_host)
 
 
 @pytest.mark.parametrize("made", HOSTS, ids=lambda each: str(each["host"]))
@@ -404,13 +438,13 @@ def test_whole_board(made: Reading, empty_host: FakeHost) -> None:
     make(empty_host, made)
     expected = bare_machine(empty_host) | made["board"]
     if expected["l4t"]:
-        expected["l4t"] = host.parse_l4t(
+        expected["l4t"] = parse_l4t(
             "# R{} (release), REVISION: {}.{}".format(*expected["l4t"].split("."))
         )
-    board = host.read_board(empty_host.root, empty_host.system)
+    board = read_board(empty_host.root, empty_host.system)
     assert board == expected
     assert json.loads(json.dumps(board)) == board
-    state = host.read_state(str(empty_host.root), system=str(empty_host.system))
+    state = read_state(str(empty_host.root), system=str(empty_host.system))
     assert state["board"] == expected
 
 
@@ -530,9 +564,12 @@ values = st.recursive(
     max_leaves=20,
 )
 PURE: list[Callable[[str], object]] = [
-    getattr(host, name)
-    for name in dir(host)
+    parse
+    for module in pkgutil.walk_packages(edge_host.__path__, "edge_host.")
+    if module.name == "edge_host.engine_log" or ".host_info." in module.name
+    for name, parse in vars(importlib.import_module(module.name)).items()
     if name.startswith("parse_")
+    and parse.__module__ == module.name
     and name
     not in {
         *("parse_daemon_json", "parse_memory_cgroup", "parse_kernel_option", "parse_module"),
@@ -540,18 +577,18 @@ PURE: list[Callable[[str], object]] = [
     }
 ]
 PURE += [
-    lambda text: host.parse_daemon_json(text, "/etc/docker/daemon.json"),
-    lambda text: host.parse_memory_cgroup(None, text, text),
-    lambda text: host.parse_memory_cgroup(text, text, text),
-    lambda text: host.parse_kernel_option(text, "IP_NF_RAW"),
-    lambda text: host.parse_module(text, text, "iptable_raw"),
-    lambda text: host.parse_desktop(text.splitlines()),
-    lambda text: host.parse_unit_environment([text, text]),
-    lambda text: host.parse_engine_log(text.splitlines(), 0.0),
-    lambda text: host.gpu_reason(text.splitlines()),
-    lambda text: host.parse_docker_info(text, text),
-    lambda text: host.board_name(text, text),
-    lambda text: host.board_kind(text, None, text),
+    lambda text: parse_daemon_json(text, "/etc/docker/daemon.json"),
+    lambda text: parse_memory_cgroup(None, text, text),
+    lambda text: parse_memory_cgroup(text, text, text),
+    lambda text: parse_kernel_option(text, "IP_NF_RAW"),
+    lambda text: parse_module(text, text, "iptable_raw"),
+    lambda text: parse_desktop(text.splitlines()),
+    lambda text: parse_unit_environment([text, text]),
+    lambda text: parse_engine_log(text.splitlines(), 0.0),
+    lambda text: gpu_reason(text.splitlines()),
+    lambda text: parse_docker_info(text, text),
+    lambda text: board_name(text, text),
+    lambda text: board_kind(text, None, text),
 ]
 
 
@@ -597,10 +634,10 @@ def test_a_host_of_garbage(seed: int, fake_host: FakeHost) -> None:
         fake_host.write(path, "")
         start = b"\x1f\x8b\x08\0\0\0\0\0\0\0" if path.endswith(".gz") else b""
         (fake_host.system / path).write_bytes(start + noise())
-    for name in [*(command[0] for command in host.BOARD_COMMANDS.values()), "docker"]:
+    for name in [*(command[0] for command in BOARD_COMMANDS.values()), "docker"]:
         answer = fake_host.base / f"answer-{name}"
         answer.write_bytes(noise())
         script = fake_host.bin / name
         script.write_text(f"#!/bin/sh\nexec /bin/cat {answer}\n")
         script.chmod(0o755)
-    json.dumps(host.read_state(str(fake_host.root), system=str(fake_host.system)))
+    json.dumps(read_state(str(fake_host.root), system=str(fake_host.system)))

@@ -13,13 +13,7 @@ from gguf import GGUFValueType as Type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from module_utils.edge_llm_gguf import (
-    FILE_TYPES,
-    NotGGUF,
-    describe,
-    differences,
-    read_fields,
-)
+from edge_host.weights.gguf import FILE_TYPES, NotGGUF, describe, differences, read_fields
 from sandbox.smoke_model import CONTEXT, ENDLESS, SMOKE, TOOLS, UNICODE, Chain
 
 bounded = settings(max_examples=200, deadline=None, database=None)

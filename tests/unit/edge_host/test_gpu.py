@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from filter_plugins.gpu import gpu_problem as of_a_host
-from module_utils import edge_llm_gpu, edge_llm_release
-from module_utils import edge_llm_host as host
+from edge_host.engine_log import GPU_LINES, GPU_REASONS, parse_engine_log
+from edge_host.gpu_offload import _EXPLANATIONS, explain, gpu_problem
+from edge_host.release.errors import Failure
+from edge_host.release.probe import Proof
+from filter_plugins.edge_llm import of_gpu as of_a_host
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GPU = {"layers": 99, "of": 29}
@@ -34,7 +36,7 @@ ENGINE_LOGS: list[dict[str, Any]] = [
 
 def parsed(*lines: str) -> dict[str, Any]:
     """What is read of an engine's log, with the time stamps that docker puts before its lines."""
-    return host.parse_engine_log([f"1970-01-02T00:00:01.5Z {line}\n" for line in lines], None)
+    return parse_engine_log([f"1970-01-02T00:00:01.5Z {line}\n" for line in lines], None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -42,10 +44,10 @@ def parsed(*lines: str) -> dict[str, Any]:
 def test_each_check_on_each_log(reading: dict[str, Any], engine: str) -> None:
     log = parsed(*reading["text"].splitlines())
     gpu = {"layers": 99, "of": log["layers_total"] or 29}
-    problem = edge_llm_gpu.gpu_problem(gpu, engine, log, reading.get("share"))
+    problem = gpu_problem(gpu, engine, log, reading.get("share"))
     assert (problem is None) == (engine in reading["passes"]), problem
     if problem and log["gpu_reason"]:
-        assert edge_llm_gpu.explain(log["gpu_reason"]) in problem
+        assert explain(log["gpu_reason"]) in problem
         assert f"The engine logged: {log['gpu_said'][0]}" in problem
 
 
@@ -61,7 +63,7 @@ def test_each_check_on_each_log(reading: dict[str, Any], engine: str) -> None:
 def test_what_passes(
     provider: str, gpu: dict[str, Any], log: dict[str, Any], share: float | None
 ) -> None:
-    assert edge_llm_gpu.gpu_problem(gpu, provider, log, share) is None
+    assert gpu_problem(gpu, provider, log, share) is None
 
 
 NOTHING = "none of an unknown number there, with model buffers on no GPU."
@@ -105,7 +107,7 @@ NO_ROOM = "the rest of the model did not fit the GPU's memory"
 def test_what_does_not(
     provider: str, log: dict[str, Any], share: float | None, seen: str, cause: str
 ) -> None:
-    problem = edge_llm_gpu.gpu_problem(GPU, provider, log, share)
+    problem = gpu_problem(GPU, provider, log, share)
     assert problem is not None
     assert problem.startswith("29 of 29 layers were asked onto the GPU, and ")
     assert seen in problem
@@ -169,9 +171,9 @@ def test_what_does_not(
 def test_what_an_engine_logs_and_the_reason(line: str, reason: str) -> None:
     log = parsed("begins", line, line)
     assert (log["gpu_said"], log["gpu_reason"]) == ([line], reason)
-    problem = edge_llm_gpu.gpu_problem(GPU, "llamacpp", log, None)
+    problem = gpu_problem(GPU, "llamacpp", log, None)
     assert problem is not None
-    assert f"The engine logged: {line}. {edge_llm_gpu.explain(reason)}." in problem
+    assert f"The engine logged: {line}. {explain(reason)}." in problem
 
 
 @pytest.mark.parametrize(
@@ -207,18 +209,18 @@ def test_the_reason_among_several(lines: tuple[str, ...], reason: str) -> None:
 
 
 def test_every_reason_is_explained_and_what_it_says_to_set_exists() -> None:
-    assert set(edge_llm_gpu._EXPLANATIONS) == set(host.GPU_REASONS)
-    root = Path(host.__file__).parents[1]
+    assert set(_EXPLANATIONS) == set(GPU_REASONS)
+    root = Path(__file__).parents[3]
     settings = yaml.safe_load((root / "settings.yml").read_text())["settings"]
-    for reason in host.GPU_REASONS:
-        words = edge_llm_gpu.explain(reason).replace(",", " ").replace(".", " ").split()
+    for reason in GPU_REASONS:
+        words = explain(reason).replace(",", " ").replace(".", " ").split()
         assert {word for word in words if word.startswith("llm_")} <= set(settings)
 
 
 def test_an_engine_that_complains_without_end_is_cut_short() -> None:
     lines = [f"cudaMalloc failed: out of memory {number} {'x' * 300}" for number in range(9)]
     said = parsed(*lines)["gpu_said"]
-    assert len(said) == host.GPU_LINES
+    assert len(said) == GPU_LINES
     assert max(map(len, said)) == 200
 
 
@@ -246,7 +248,7 @@ def test_a_complaint_fails_no_engine_that_has_its_layers_on_the_gpu(line: str) -
     log = parsed(line, *HEALTHY, CONFIG.format("cuda"))
     assert log["gpu_said"] == [line]
     for engine in ENGINES:
-        assert edge_llm_gpu.gpu_problem(GPU, engine, log, 1.0) is None
+        assert gpu_problem(GPU, engine, log, 1.0) is None
 
 
 SERVED = ("srv    load_model: loading model '/models/m.gguf'",)
@@ -280,7 +282,7 @@ def test_a_draft_model_does_not_hide_the_served_one(
     log = parsed(*lines)
     assert (log["layers_offloaded"], log["layers_total"]) == (10, 33)
     assert log["gpu_buffers"] == buffers
-    problem = edge_llm_gpu.gpu_problem({"layers": 99, "of": 33}, "llamacpp", log, None)
+    problem = gpu_problem({"layers": 99, "of": 33}, "llamacpp", log, None)
     assert problem is not None
     assert "10 of 33 there" in problem
 
@@ -308,14 +310,14 @@ def test_a_software_rasterizer_is_no_gpu(line: str) -> None:
     buffer = "load_tensors:      Vulkan0 model buffer size =  1918.35 MiB"
     log = parsed(line, HEALTHY[0], buffer)
     assert (log["gpu_buffers"], log["gpu_reason"]) == ([], "software")
-    problem = edge_llm_gpu.gpu_problem(GPU, "llamacpp", log, None)
+    problem = gpu_problem(GPU, "llamacpp", log, None)
     assert problem is not None
     assert "software rasterizer" in problem
     # Beside a GPU it is not used.
     other = "ggml_vulkan: 1 = AMD Radeon RX 7800 XT (RADV NAVI32) (radv) | uma: 0"
     log = parsed(line, other, HEALTHY[0], buffer.replace("Vulkan0", "Vulkan1"))
     assert log["gpu_buffers"] == ["Vulkan1"]
-    assert edge_llm_gpu.gpu_problem(GPU, "llamacpp", log, None) is None
+    assert gpu_problem(GPU, "llamacpp", log, None) is None
 
 
 @pytest.mark.parametrize(
@@ -361,9 +363,9 @@ def test_the_device_of_vllm(lines: tuple[str, ...], platform: str | None) -> Non
 @pytest.mark.parametrize("name", ["engine-log-llamacpp-11669.txt", "engine-log-ollama-0.34.txt"])
 def test_real_engines_without_a_gpu_do_not_pass(name: str) -> None:
     """Both were asked for no layers; what they log is what a real build without a GPU does."""
-    log = host.parse_engine_log((FIXTURES / name).read_text().splitlines(), None)
+    log = parse_engine_log((FIXTURES / name).read_text().splitlines(), None)
     for provider in ENGINES:
-        assert edge_llm_gpu.gpu_problem(GPU, provider, log, None) is not None
+        assert gpu_problem(GPU, provider, log, None) is not None
 
 
 def test_the_check_of_a_host_that_goes_on() -> None:
@@ -394,18 +396,18 @@ def test_an_engine_that_ends_by_its_gpu_is_explained(required: bool, restarted: 
     docker = SimpleNamespace(
         container=lambda name: {"State": state, "RestartCount": int(restarted)}, lines=log_lines
     )
-    proof = edge_llm_release.Proof.__new__(edge_llm_release.Proof)
+    proof = Proof.__new__(Proof)
     vars(proof).update(
         _host=SimpleNamespace(docker=docker),
         _release=SimpleNamespace(plan={"gpu": {"required": required}}),
         _name="edge-llm-engine-a",
         _restarts=0,
     )
-    with pytest.raises(edge_llm_release.Failure) as failure:
+    with pytest.raises(Failure) as failure:
         proof._still_there()
     expected = "the engine ended while it started (exit status 1)"
     if required:
-        expected += f". {edge_llm_gpu.explain('compatibility')}"
+        expected += f". {explain('compatibility')}"
     assert str(failure.value) == expected
     assert failure.value.log.splitlines() == lines[-15:]
     assert bool(asked[0]) == restarted

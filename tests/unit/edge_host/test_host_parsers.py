@@ -8,7 +8,21 @@ from typing import Any
 
 import pytest
 
-from module_utils import edge_llm_host as host
+from edge_host.engine_log import parse_engine_log, parse_time
+from edge_host.host_info.board import board_kind, parse_model, parse_os_release
+from edge_host.host_info.docker import (
+    parse_containers,
+    parse_daemon_json,
+    parse_docker_info,
+    parse_images,
+    parse_published,
+    parse_unit_environment,
+)
+from edge_host.host_info.hardware import parse_meminfo
+from edge_host.host_info.jetson import parse_l4t
+from edge_host.host_info.ports import parse_listeners
+from edge_host.host_info.system import parse_desktop, parse_packages, parse_unattended
+from edge_host.host_info.weights import parse_manifest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -46,14 +60,12 @@ FIXTURES = Path(__file__).parent / "fixtures"
     ],
 )
 def test_l4t(text: str, release: tuple[int, int, int, str]) -> None:
-    assert host.parse_l4t(text) == dict(
-        zip(("major", "minor", "patch", "text"), release, strict=True)
-    )
+    assert parse_l4t(text) == dict(zip(("major", "minor", "patch", "text"), release, strict=True))
 
 
 @pytest.mark.parametrize("text", ["", "\n", "R36", "not a release line", "# R (release), REVISION"])
 def test_l4t_of_something_else(text: str) -> None:
-    assert host.parse_l4t(text) is None
+    assert parse_l4t(text) is None
 
 
 DEBIAN_13 = """\
@@ -106,7 +118,7 @@ UBUNTU_CODENAME=jammy
     ],
 )
 def test_os_release(text: str, fields: tuple[str | None, ...]) -> None:
-    assert host.parse_os_release(text) == dict(
+    assert parse_os_release(text) == dict(
         zip(("id", "version_id", "codename", "pretty_name"), fields, strict=True)
     )
 
@@ -125,10 +137,10 @@ def test_os_release(text: str, fields: tuple[str | None, ...]) -> None:
     ],
 )
 def test_meminfo(text: str, memory: tuple[int | None, int | None]) -> None:
-    assert host.parse_meminfo(text) == memory
+    assert parse_meminfo(text) == memory
 
 
-L4T = host.parse_l4t("# R36 (release), REVISION: 4.3")
+L4T = parse_l4t("# R36 (release), REVISION: 4.3")
 
 
 @pytest.mark.parametrize(
@@ -155,8 +167,8 @@ L4T = host.parse_l4t("# R36 (release), REVISION: 4.3")
     ],
 )
 def test_board(text: str, l4t: dict[str, Any] | None, model: str | None, kind: str) -> None:
-    assert host.parse_model(text) == model
-    assert host.board_kind(model, l4t) == kind
+    assert parse_model(text) == model
+    assert board_kind(model, l4t) == kind
 
 
 TCP = """\
@@ -184,7 +196,7 @@ TCP6 = """\
     ],
 )
 def test_listeners(text: str, listeners: list[tuple[int, str, int]]) -> None:
-    assert host.parse_listeners(text) == listeners
+    assert parse_listeners(text) == listeners
 
 
 @pytest.mark.parametrize(
@@ -210,7 +222,7 @@ def test_listeners(text: str, listeners: list[tuple[int, str, int]]) -> None:
     ],
 )
 def test_published(ports: str, published: list[tuple[str, str, int]]) -> None:
-    assert host.parse_published(json.dumps({"Names": "api", "Ports": ports})) == published
+    assert parse_published(json.dumps({"Names": "api", "Ports": ports})) == published
 
 
 def test_images() -> None:
@@ -221,18 +233,18 @@ def test_images() -> None:
         {"Repository": "<none>", "Tag": "<none>", "Digest": "<none>"},
     ]
     text = "\n".join(json.dumps(row) for row in rows)
-    assert host.parse_images(text) == [
+    assert parse_images(text) == [
         "edge-llm-api:2",
         "hub:5000/llamacpp:1",
         "hub:5000/llamacpp@sha256:aa",
         "hub:5000/ollama@sha256:bb",
     ]
-    assert host.parse_images("") == []
+    assert parse_images("") == []
 
 
 def test_docker_info_of_a_live_engine() -> None:
     text = (FIXTURES / "docker-info-20.10.json").read_text()
-    assert host.parse_docker_info(text) == {
+    assert parse_docker_info(text) == {
         "running": True,
         "version": "20.10.24+dfsg1",
         "compose": None,
@@ -252,15 +264,15 @@ def test_docker_info_of_a_dead_engine() -> None:
         "runtimes": [],
         "no_raw": False,
     }
-    assert host.parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
+    assert parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
     # Docker before 23 says it in the answer.
     text = json.dumps({"ServerErrors": [complaint], "ClientInfo": {"Plugins": []}})
-    assert host.parse_docker_info(text) == {**dead, "error": complaint}
+    assert parse_docker_info(text) == {**dead, "error": complaint}
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "Segmentation fault"])
 def test_docker_info_of_no_use(text: str) -> None:
-    assert host.parse_docker_info(text, "no answer within 10 seconds\n") == {
+    assert parse_docker_info(text, "no answer within 10 seconds\n") == {
         "running": False,
         "version": None,
         "compose": None,
@@ -281,7 +293,7 @@ def test_docker_info_of_no_use(text: str) -> None:
 )
 def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
     text = json.dumps({"ServerVersion": "26.1.5", "ClientInfo": {"Plugins": [plugin]}})
-    assert host.parse_docker_info(text)["compose"] == compose
+    assert parse_docker_info(text)["compose"] == compose
 
 
 @pytest.mark.parametrize(
@@ -295,7 +307,7 @@ def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
 )
 def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: bool) -> None:
     text = json.dumps({"ServerVersion": "28.5.2", "Warnings": warnings})
-    assert host.parse_docker_info(text)["no_raw"] is no_raw
+    assert parse_docker_info(text)["no_raw"] is no_raw
 
 
 @pytest.mark.parametrize(
@@ -312,7 +324,7 @@ def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: b
     ],
 )
 def test_unit_environment(texts: list[str], environment: dict[str, str]) -> None:
-    assert host.parse_unit_environment(texts) == environment
+    assert parse_unit_environment(texts) == environment
 
 
 @pytest.mark.parametrize(
@@ -337,18 +349,18 @@ def test_unit_environment(texts: list[str], environment: dict[str, str]) -> None
     ],
 )
 def test_unattended(text: str, unattended: bool | None) -> None:
-    assert host.parse_unattended(text) is unattended
+    assert parse_unattended(text) is unattended
 
 
 STATUS = """\
-Package: docker.io-doc
+Package: io-doc
 Status: hold ok installed
 
 Package: docker-ce
 Status: hold ok installed
 Version: 5:27.5.1-1~ubuntu.22.04~jammy
 
-Package: docker.io
+Package: io
 Status: deinstall ok config-files
 Conffiles:
  /etc/default/docker 58b0ba0c3ff7e3f9ad8a8ff8aa2e5e0b
@@ -373,7 +385,7 @@ Status: hold ok config-files
     ],
 )
 def test_packages(text: str, installed: list[str], held: list[str]) -> None:
-    assert host.parse_packages(text) == {"installed": installed, "held": held}
+    assert parse_packages(text) == {"installed": installed, "held": held}
 
 
 @pytest.mark.parametrize(
@@ -390,7 +402,7 @@ def test_packages(text: str, installed: list[str], held: list[str]) -> None:
     ],
 )
 def test_desktop(names: list[str], desktop: str | None) -> None:
-    assert host.parse_desktop(names) == desktop
+    assert parse_desktop(names) == desktop
 
 
 @pytest.mark.parametrize(
@@ -403,11 +415,11 @@ def test_desktop(names: list[str], desktop: str | None) -> None:
     ],
 )
 def test_daemon_json(text: str | None, settings: dict[str, Any] | None, error: str | None) -> None:
-    assert host.parse_daemon_json(text, "/etc/x") == (settings, error)
+    assert parse_daemon_json(text, "/etc/x") == (settings, error)
 
 
 def test_daemon_json_that_is_not_json() -> None:
-    settings, error = host.parse_daemon_json('{"a": 1,}', "/etc/x")
+    settings, error = parse_daemon_json('{"a": 1,}', "/etc/x")
     assert settings is None
     assert error is not None
     assert error.startswith("/etc/x must be a JSON object and is not JSON: ")
@@ -429,7 +441,7 @@ def test_containers() -> None:
             "Labels": {"com.docker.compose.config-hash": "0d5e"},
         },
     }
-    assert host.parse_containers(json.dumps([item])) == {
+    assert parse_containers(json.dumps([item])) == {
         "edge-llm-engine-a": {
             "id": "4f2a",
             "image": "hub:5000/llamacpp@sha256:aa",
@@ -455,7 +467,7 @@ def test_containers() -> None:
     ],
 )
 def test_no_containers(text: str) -> None:
-    assert host.parse_containers(text) == {}
+    assert parse_containers(text) == {}
 
 
 @pytest.mark.parametrize(
@@ -471,7 +483,7 @@ def test_no_containers(text: str) -> None:
     ],
 )
 def test_time(text: str, seconds: float | None) -> None:
-    assert host.parse_time(text) == seconds
+    assert parse_time(text) == seconds
 
 
 def stamped(*messages: str) -> list[str]:
@@ -560,7 +572,7 @@ def test_engine_log(
     platform: str | None,
     seconds: float | None,
 ) -> None:
-    assert host.parse_engine_log(lines, 86400.0) == {
+    assert parse_engine_log(lines, 86400.0) == {
         "layers_offloaded": offloaded,
         "layers_total": total,
         "gpu_buffers": buffers,
@@ -588,7 +600,7 @@ def test_real_logs_of_builds_without_a_gpu(
     name: str, started: str, said: list[str], seconds: float
 ) -> None:
     lines = (FIXTURES / name).read_text().splitlines(keepends=True)
-    assert host.parse_engine_log(lines, host.parse_time(started)) == {
+    assert parse_engine_log(lines, parse_time(started)) == {
         "layers_offloaded": None,
         "layers_total": None,
         "gpu_buffers": [],
@@ -603,4 +615,4 @@ def test_real_logs_of_builds_without_a_gpu(
     "text", ["", "{}", "[]", "null", '{"config": {"digest": "sha256:aa"}, "layers": []}']
 )
 def test_manifest_of_no_use(text: str) -> None:
-    assert host.parse_manifest(text) is None
+    assert parse_manifest(text) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
 import hashlib
 import json
@@ -15,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from module_utils import edge_llm_host as host
+from edge_fleet.host_archive import build
+from edge_host.commands import run_together
+from edge_host.constants import RECORD
+from edge_host.host_info.docker import NO_RAW
+from edge_host.host_info.ports import read_ports
+from edge_host.host_info.state import read_state
+from edge_host.host_info.weights import read_record
 from tests.waiting import until
 
 from .conftest import FakeHost
@@ -24,7 +29,7 @@ PROJECT = Path(__file__).parents[3]
 
 
 def read(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
-    return host.read_state(str(fake.root), system=str(fake.system), **arguments)
+    return read_state(str(fake.root), system=str(fake.system), **arguments)
 
 
 def command(fake: FakeHost, name: str, script: str) -> None:
@@ -224,7 +229,7 @@ def test_docker_that_is_dead(fake_host: FakeHost) -> None:
 
 
 def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.run_together, "__defaults__", (0.3,))
+    monkeypatch.setattr(run_together, "__defaults__", (0.3,))
     hang = "exec /bin/sleep infinity"
     fake_host.docker(info=hang, ps=hang, inspect=hang, image=hang)
     docker = read(fake_host)["docker"]
@@ -237,7 +242,7 @@ def test_a_command_whose_children_hang(fake_host: FakeHost) -> None:
     pid = fake_host.base / "pid"
     child = f"/bin/sh -c 'echo $$ > {pid}.new; /bin/mv {pid}.new {pid}; exec /bin/sleep infinity'"
     command(fake_host, "nvpmodel", f"{child}; echo no")
-    answer = host.run_together({"power": ["nvpmodel", "-q"]}, timeout=2)["power"]
+    answer = run_together({"power": ["nvpmodel", "-q"]}, timeout=2)["power"]
     assert answer == (None, "", "no answer within 2 seconds")
     status = Path("/proc", pid.read_text().strip(), "status")
     until(
@@ -353,7 +358,7 @@ DROP_IN = '[Service]\nEnvironment="DOCKER_INSECURE_NO_IPTABLES_RAW={}"\n'
     ("info", "drop_ins", "no_raw"),
     [
         # One that runs tells what it has, whatever its files say for its next start.
-        ({"ServerVersion": "28.5.2", "Warnings": [f"WARNING: {host.NO_RAW} is set"]}, [], True),
+        ({"ServerVersion": "28.5.2", "Warnings": [f"WARNING: {NO_RAW} is set"]}, [], True),
         ({"ServerVersion": "28.5.2", "Warnings": []}, ["1"], False),
         ({}, ["1"], True),
         ({}, ["0", "1"], True),
@@ -449,13 +454,13 @@ def test_port_of_a_process() -> None:
     """Against this machine's own /proc: a real socket, held by this process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        taken = host.read_ports([port], [], Path("/"))[str(port)]
+        taken = read_ports([port], [], Path("/"))[str(port)]
     assert taken == {
         "addresses": ["127.0.0.1"],
         "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
         "container": None,
     }
-    assert host.read_ports([port], [], Path("/")) == {str(port): None}
+    assert read_ports([port], [], Path("/")) == {str(port): None}
 
 
 @pytest.mark.parametrize(
@@ -498,7 +503,7 @@ def test_secret_names_that_climb_out(fake_host: FakeHost, name: str) -> None:
 
 def test_relative_root() -> None:
     with pytest.raises(ValueError, match=r"^root: 'opt' is asked; accepted is an absolute path"):
-        host.read_state("opt")
+        read_state("opt")
 
 
 def test_models(fake_host: FakeHost) -> None:
@@ -514,7 +519,7 @@ def test_models(fake_host: FakeHost) -> None:
         for name in ("kept.gguf", "touched.gguf", "grown.gguf")
     }
     record["kept.gguf.bad"] = {"size": 3}
-    (folder / host.RECORD).write_text(json.dumps(record))
+    (folder / RECORD).write_text(json.dumps(record))
     (folder / "grown.gguf").write_bytes(b"xxxx")
     os.utime(folder / "touched.gguf", ns=(1, 1))
     models = read(fake_host)["models"]
@@ -538,36 +543,25 @@ def test_models(fake_host: FakeHost) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a.gguf": 1}', '{"a.gguf": {"size": "3"}}'])
 def test_a_torn_record_is_no_record(tmp_path: Path, text: str) -> None:
-    (tmp_path / host.RECORD).write_text(text)
-    assert host.read_record(tmp_path) == {}
+    (tmp_path / RECORD).write_text(text)
+    assert read_record(tmp_path) == {}
 
 
-def test_over_a_bare_connection(fake_host: FakeHost) -> None:
-    """As it is run over plain ssh: from standard input, isolated, without site packages."""
-    script = (PROJECT / "module_utils/edge_llm_host.py").read_text()
+def test_over_a_bare_connection(fake_host: FakeHost, tmp_path: Path) -> None:
+    """As it is run over plain ssh: from its archive, isolated, without site packages."""
+    name, content = build()
+    program = tmp_path / name
+    program.write_bytes(content)
     arguments = {"root": str(fake_host.root), "system": str(fake_host.system), "ports": [8000]}
+    command = [sys.executable, "-IS", str(program), "state"]
     done = subprocess.run(
-        [sys.executable, "-IS", "-", json.dumps(arguments)],
-        input=script,
-        capture_output=True,
-        text=True,
-        check=True,
+        [*command, json.dumps(arguments)], capture_output=True, text=True, check=True
     )
     state = json.loads(done.stdout)
     assert sorted(state) == ["board", "deployment", "docker", "models", "ports", "unfinished"]
     assert state["ports"] == {"8000": None}
     done = subprocess.run(
-        [sys.executable, "-IS", "-", '{"prots": [8000]}'],
-        input=script,
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, '{"prots": [8000]}'], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "prots" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["edge_llm_gpu", "edge_llm_host", "edge_llm_models"])
-def test_python_3_8_can_parse_it(name: str) -> None:
-    """The oldest Python of a supported board: JetPack 5 comes with 3.8."""
-    ast.parse((PROJECT / f"module_utils/{name}.py").read_text(), feature_version=(3, 8))

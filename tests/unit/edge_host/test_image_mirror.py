@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.plan import through_cache
+from edge_fleet.plan.image import through_cache
 from library.image_mirror import copy_words, has, inside, untagged
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

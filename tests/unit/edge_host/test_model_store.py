@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from module_utils import edge_llm_host, edge_llm_models
-from module_utils.edge_llm_models import StoreError, place
+from edge_host.constants import RECORD
+from edge_host.files import write_atomically
+from edge_host.host_info.weights import read_models, read_ollama, read_record
+from edge_host.weights.asked import StoreError
+from edge_host.weights.store import place
 
 CONTENT = b"GGUF weights of a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -68,7 +71,7 @@ def test_hashed_once(models: Path) -> None:
     }
     assert snapshot(models) == before
     assert modes(models) == {(False, 0o644)}
-    state = edge_llm_host.read_models(models)
+    state = read_models(models)
     assert state["m.gguf"]["recorded_sha256"] == SHA256
 
 
@@ -82,7 +85,7 @@ def test_the_record_keeps_what_it_says_of_other_files(models: Path) -> None:
     run(models)
     shutil.copy(models / "m.gguf", models / "n.gguf")
     run(models, files=[{**ASKED, "file": "n.gguf"}])
-    assert sorted(edge_llm_host.read_record(models)) == ["m.gguf", "n.gguf"]
+    assert sorted(read_record(models)) == ["m.gguf", "n.gguf"]
 
 
 def test_modes_are_put_right_whatever_the_umask(models: Path) -> None:
@@ -139,8 +142,8 @@ def test_content_gone_wrong_is_no_longer_offered(models: Path) -> None:
     with pytest.raises(StoreError, match=r"m\.gguf: sha256 .* is asked; found is "):
         run(models, ollama=[OLLAMA], rehash=True)
     assert not (models / f"ollama/blobs/sha256-{SHA256}").exists()
-    assert edge_llm_host.read_record(models) == {}
-    assert edge_llm_host.read_ollama(models) == {}
+    assert read_record(models) == {}
+    assert read_ollama(models) == {}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "fsync", write_meanwhile)
     with pytest.raises(StoreError, match=r"it changed while it was read; let its download end"):
         run(models)
-    assert not (models / edge_llm_host.RECORD).exists()
+    assert not (models / RECORD).exists()
 
 
 @pytest.mark.parametrize(
@@ -268,7 +271,7 @@ def test_ollama_store(models: Path) -> None:
         [blob.name, config_blob.name]
     )
     assert modes(models) == {(False, 0o644), (True, 0o755)}
-    assert edge_llm_host.read_ollama(models) == {"m": [SHA256]}
+    assert read_ollama(models) == {"m": [SHA256]}
     before = snapshot(models)
     assert run(models, ollama=[OLLAMA])["changed"] is False
     assert snapshot(models) == before
@@ -279,7 +282,7 @@ def test_a_blob_that_is_a_copy_is_made_a_link(models: Path) -> None:
     blob = models / f"ollama/blobs/sha256-{SHA256}"
     blob.unlink()
     blob.write_bytes(CONTENT)
-    assert edge_llm_host.read_ollama(models) == {}
+    assert read_ollama(models) == {}
     assert run(models, ollama=[OLLAMA])["actions"] == [f"link sha256-{SHA256} to m.gguf"]
     assert blob.samefile(models / "m.gguf")
     assert (models / "m.gguf").stat().st_nlink == 2
@@ -307,7 +310,7 @@ def test_manifests_of_other_models_are_left_alone(models: Path) -> None:
     other.write_text("mine")
     run(models, ollama=[OLLAMA])
     assert other.read_text() == "mine"
-    assert edge_llm_host.read_ollama(models) == {"m": [SHA256]}
+    assert read_ollama(models) == {"m": [SHA256]}
 
 
 def test_check_mode_writes_nothing(models: Path) -> None:
@@ -356,7 +359,7 @@ def test_an_interrupted_write_leaves_what_was_there(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        edge_llm_models.write_atomically(models / edge_llm_host.RECORD, b"{}", models)
+        write_atomically(models / RECORD, b"{}", models)
     after = snapshot(models)
     assert after.pop(".")[:2] == before.pop(".")[:2]
     assert after == before

@@ -109,6 +109,7 @@ def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:
         "owner": 10010,
         "compose": "a",
         "env": "b",
+        "program": "/not/used.pyz",
     }
     result = ansible("release", asked, "--check", "--diff")
     assert result["changed"] is True
@@ -123,12 +124,31 @@ def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> No
         "by": "alice",
         "owner": 10010,
         "action": "rollback",
+        "program": "/not/used.pyz",
     }
     result = ansible("release", asked)
     assert result["failed"] is True
     assert result["msg"] == (
         "pi: the release before was asked, and is not on the host; there are: none."
     )
+
+
+def test_host_program(tmp_path: Path) -> None:
+    """It is put there once, a check run puts none there, and Python runs it as it is."""
+    asked = {"folder": str(tmp_path / "lib")}
+    first = ansible("host_program", asked, "--check")
+    assert first["changed"] is True
+    assert list(tmp_path.iterdir()) == []
+    for changed in (True, False):
+        result = ansible("host_program", asked)
+        assert result["changed"] is changed
+        assert [str(path) for path in (tmp_path / "lib").iterdir()] == [result["path"]]
+    done = subprocess.run(
+        [sys.executable, "-I", result["path"], "stat"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        2, "usage: edge_host change|download|recover|state ...\n"
+    )  # fmt: skip
 
 
 def test_control_files(tmp_path: Path) -> None:

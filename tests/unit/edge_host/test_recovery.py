@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
-from module_utils import edge_llm_recovery as recovery
-from module_utils import edge_llm_release as release
-from module_utils.edge_llm_hold import HoldLock
-from module_utils.edge_llm_host import DOOR, read_journal
-from module_utils.edge_llm_release import Docker, Failure, Host, Release
+from edge_host.constants import DOOR
+from edge_host.host_info.deployment import read_journal
+from edge_host.release import docker_api, recovery, services, store, unit
+from edge_host.release.docker_api import Docker
+from edge_host.release.errors import Failure
+from edge_host.release.hold import HoldLock
+from edge_host.release.store import Host, Release
 from tests.playing import ROOT
 
 
@@ -129,7 +131,7 @@ def test_a_chat_api_that_ended_without_removing_its_socket_is_not_waited_for(
     host: Board, killed_at_commit: Any, clock: list[float]
 ) -> None:
     host.docker.signalled = host.docker.up.discard
-    told = release.recover(host)
+    told = recovery.recover(host)
     assert told is not None
     assert told["outcome"] == "restored"
     assert clock[0] < 1
@@ -150,7 +152,7 @@ def test_a_chat_api_that_retires_is_waited_for(
             (host.root / "run/api-a.sock").unlink(missing_ok=True)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    assert release.recover(host) is not None
+    assert recovery.recover(host) is not None
     assert 3 < clock[0] < 4
     assert "LLM_HOLD=720\n" in seen[0]
 
@@ -169,7 +171,7 @@ def test_the_old_chat_api_stays_where_the_new_one_has_ended(
     host.docker.up.add("edge-llm-engine-b")
     monkeypatch.setattr(host, "point", pointed)
     with pytest.raises(Failure, match="the chat API edge-llm-api-b ended before its turn"):
-        release.recover(host)
+        recovery.recover(host)
     assert "edge-llm-api-a" in host.docker.up
     assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
     assert clock[0] < 1
@@ -183,14 +185,14 @@ def test_a_chat_api_that_ends_is_not_waited_for_to_answer(
     if not ends:
         host.docker.up.add("edge-llm-api-a")
     with pytest.raises(Failure, match="the chat API edge-llm-api-a does not answer"):
-        release.wait_for_api(host, first)
+        services.wait_for_api(host, first)
     assert clock[0] < 1 if ends else clock[0] > 599
 
 
 def test_what_comes_at_the_very_last_counts(clock: list[float]) -> None:
     looks = iter([False, True, True])
-    assert release.until(lambda: next(looks), 10, lambda: False)
-    assert not release.until(lambda: False, 10, lambda: False)
+    assert services.until(lambda: next(looks), 10, lambda: False)
+    assert not services.until(lambda: False, 10, lambda: False)
     assert clock[0] < 1
 
 
@@ -229,13 +231,13 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
     host.docker.up.discard(DOOR)
     compose = host.compose
     monkeypatch.setattr(
-        host, "compose", lambda *words: (takes(release.COMPOSE_SECONDS)(), compose(*words))
+        host, "compose", lambda *words: (takes(store.COMPOSE_SECONDS)(), compose(*words))
     )
-    monkeypatch.setattr(host.docker, "stop", takes(release.STOP_SECONDS))
-    monkeypatch.setattr(release, "wait_for_api", late)
-    assert release.recover(host) is not None
-    limit = release.restore_seconds(first)
-    assert limit - 2 * release.DOCKER_SECONDS <= clock[0] <= limit
+    monkeypatch.setattr(host.docker, "stop", takes(services.STOP_SECONDS))
+    monkeypatch.setattr(recovery, "wait_for_api", late)
+    assert recovery.recover(host) is not None
+    limit = recovery.restore_seconds(first)
+    assert limit - 2 * docker_api.DOCKER_SECONDS <= clock[0] <= limit
 
 
 def test_systemd_is_told_how_long_a_recovery_takes_and_that_it_has_ended(
@@ -247,11 +249,11 @@ def test_systemd_is_told_how_long_a_recovery_takes_and_that_it_has_ended(
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        release.recover_for_systemd(host)
+        recovery.recover_for_systemd(host)
         told = [systemd.recv(100).decode() for _ in range(3)]
     assert told == [
-        f"EXTEND_TIMEOUT_USEC={recovery.LOOK_SECONDS * 1e6:.0f}",
-        f"EXTEND_TIMEOUT_USEC={release.restore_seconds(first) * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={unit.LOOK_SECONDS * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={recovery.restore_seconds(first) * 1e6:.0f}",
         "READY=1",
     ]
     assert read_journal(host.root) is None
@@ -269,27 +271,27 @@ def test_a_recovery_that_waits_for_a_change_says_so_again_and_again(
             if len(told) == 3:
                 change.close()
 
-        monkeypatch.setattr(release, "extend", extend)
-        monkeypatch.setattr(release, "LOOK_SECONDS", 0.4)
-        release.recover_for_systemd(host)
-    assert told == [0.4, 0.4, 0.4, release.restore_seconds(None)]
+        monkeypatch.setattr(recovery, "extend", extend)
+        monkeypatch.setattr(recovery, "LOOK_SECONDS", 0.4)
+        recovery.recover_for_systemd(host)
+    assert told == [0.4, 0.4, 0.4, recovery.restore_seconds(None)]
 
 
 def test_the_unit_is_one_that_old_systemd_versions_take(tmp_path: Path) -> None:
     """Before 244 a oneshot service with Restart= is refused; 237 is JetPack 4's."""
-    text = recovery.unit(Path("/opt/edge-llm"), "/usr/bin/python3")
+    text = unit.unit(Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz"))
     assert "Type=notify\n" in text
     assert "Restart=on-abnormal\n" in text
     known = {
         *("Description", "After", "PartOf", "StartLimitIntervalSec", "Type", "RemainAfterExit"),
-        *("Environment", "WorkingDirectory", "ExecStart", "TimeoutStartSec", "Restart"),
+        *("Environment", "ExecStart", "TimeoutStartSec", "Restart"),
         *("RestartSec", "WantedBy"),
     }
     assert set(re.findall(r"(?m)^(\w+)=", text)) == known
 
 
 def test_a_change_that_left_nothing_undone_starts_no_recovery(tmp_path: Path) -> None:
-    words = recovery.starter(tmp_path / "change.json")
+    words = unit.starter(tmp_path / "change.json")
     calls = tmp_path / "systemctl"
     calls.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
     calls.chmod(0o755)
@@ -331,7 +333,7 @@ def test_a_hold_is_locked_from_before_it_begins_until_after_it_has_ended(
         seen.append(lock.exists() and not free(lock))
         live.write_text(text)
 
-    monkeypatch.setattr(release, "write", write)
+    monkeypatch.setattr(store, "write_text", write)
     host.point("A=1\n", 5)
     host.point("A=2\n", 5)
     assert live.read_text() == "A=2\nLLM_HOLD=5\n"
@@ -344,8 +346,8 @@ def test_a_hold_is_locked_from_before_it_begins_until_after_it_has_ended(
 
 _HOLDER = """
 import pathlib, subprocess, sys, time
-sys.path.insert(0, {root!r})
-from module_utils.edge_llm_hold import HoldLock
+sys.path.insert(0, {root!r} + "/module_utils")
+from edge_host.release.hold import HoldLock
 folder = pathlib.Path({folder!r})
 HoldLock(folder / "engine.env", folder).take()
 subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
@@ -405,9 +407,9 @@ def test_a_recovery_takes_over_the_hold_of_the_change_that_was_killed(
     lock = host.root / "engine/hold.lock"
     held: list[bool] = []
     monkeypatch.setattr(
-        release, "restore_or_tell", lambda *_: held.append(lock.exists() and not free(lock))
+        recovery, "restore_or_tell", lambda *_: held.append(lock.exists() and not free(lock))
     )
-    release.recover(host)
+    recovery.recover(host)
     assert held == [True]
     # Where it ends without having ended the hold, that does not count any more.
     assert free(lock)

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from module_utils import edge_llm_release as release
-from module_utils.edge_llm_host import DOOR, read_history, read_journal, read_lock
-from module_utils.edge_llm_release import Busy, Docker, Failure, Host
+from edge_host.constants import DOOR
+from edge_host.host_info.deployment import read_history, read_journal, read_lock
+from edge_host.release import probe, recovery, result, stage, store
+from edge_host.release.docker_api import Docker
+from edge_host.release.errors import Busy, Failure
+from edge_host.release.store import Host
 
 COMPOSE = """\
 services:
@@ -108,7 +111,7 @@ def docker() -> Dictionary:
 
 @pytest.fixture
 def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(release, "_available", lambda: 10 * 1024**3)
+    monkeypatch.setattr(stage, "_available", lambda: 10 * 1024**3)
     for name in ("engine", "run", "models"):
         (tmp_path / name).mkdir()
     models = tmp_path / "models"
@@ -119,14 +122,14 @@ def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) ->
     return Host(str(tmp_path), docker)
 
 
-def committed(host: Host, **given: Any) -> release.Release:
-    made = release.stage(host, COMPOSE, env(**given), ENGINE, about())
+def committed(host: Host, **given: Any) -> store.Release:
+    made = stage.stage(host, COMPOSE, env(**given), ENGINE, about())
     host.commit(made)
     return made
 
 
 def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
-    made = release.stage(host, COMPOSE, env(), ENGINE, about())
+    made = stage.stage(host, COMPOSE, env(), ENGINE, about())
     assert made.folder == host.root / "releases" / "0001"
     assert made.record["slots"] == {"engine": "a", "api": "a"}
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in made.folder.iterdir()}
@@ -139,8 +142,8 @@ def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
     }
     assert (made.folder / ".env").read_text() == env() + "DOOR_IMAGE=api:1\n"
     for name, digest in made.record["written"].items():
-        assert digest == release.sha256((made.folder / name).read_text())
-    assert made.record["rendered"][".env"] == release.sha256(env())
+        assert digest == stage.sha256((made.folder / name).read_text())
+    assert made.record["rendered"][".env"] == stage.sha256(env())
     assert host.current() is None  # nothing is committed by being there
     assert str(made) == "release 1 (llamacpp with smoke)"
 
@@ -165,7 +168,7 @@ def test_other_weights_are_another_engine(host: Host) -> None:
     record = json.loads((host.root / "models/.verified.json").read_text())
     record["smoke.gguf"]["sha256"] = "b" * 64
     (host.root / "models/.verified.json").write_text(json.dumps(record))
-    made = release.stage(host, COMPOSE, env(), ENGINE, relocked)
+    made = stage.stage(host, COMPOSE, env(), ENGINE, relocked)
     assert made.record["slots"] == {"engine": "b", "api": "a"}
 
 
@@ -211,7 +214,7 @@ def test_what_cannot_be_staged_leaves_no_release(
     host: Host, change: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(Failure) as error:
-        release.stage(host, COMPOSE, env(), ENGINE, about(**change))
+        stage.stage(host, COMPOSE, env(), ENGINE, about(**change))
     assert str(error.value).startswith(sentence)
     assert host.release(1) is None
     # The next one takes another number, and what was left goes.
@@ -224,10 +227,10 @@ def test_memory_of_the_engine_that_stops_counts(host: Host) -> None:
     """One that does not fit beside the old one may fit in its place."""
     committed(host)
     more = about(memory={"total": 10 * 1024**3 + 50 * 1024**2, "system": 0})
-    release.stage(host, COMPOSE, env(context=2048), ENGINE, more)
+    stage.stage(host, COMPOSE, env(context=2048), ENGINE, more)
     too_much = about(memory={"total": 10 * 1024**3 + 150 * 1024**2, "system": 0})
     with pytest.raises(Failure, match="10240 MiB free and 100 MiB in the engine that would stop"):
-        release.stage(host, COMPOSE, env(context=2048), ENGINE, too_much)
+        stage.stage(host, COMPOSE, env(context=2048), ENGINE, too_much)
 
 
 @pytest.mark.parametrize(
@@ -242,16 +245,16 @@ def test_memory_of_the_engine_that_stops_counts(host: Host) -> None:
 def test_two_engines_load_at_once_where_there_is_room(
     host: Host, monkeypatch: pytest.MonkeyPatch, swap: str, available: int, beside: bool
 ) -> None:
-    made = release.stage(host, COMPOSE, env(), ENGINE, about() | {"swap": swap})
-    monkeypatch.setattr(release, "_available", lambda: available)
-    assert release.fits_beside(made) is beside
+    made = stage.stage(host, COMPOSE, env(), ENGINE, about() | {"swap": swap})
+    monkeypatch.setattr(stage, "_available", lambda: available)
+    assert stage.fits_beside(made) is beside
 
 
 def test_old_releases_go_but_never_the_two_that_matter(host: Host) -> None:
     committed(host)
     committed(host)
     for _ in range(7):
-        release.stage(host, COMPOSE, env(), ENGINE, about())  # of which none came to anything
+        stage.stage(host, COMPOSE, env(), ENGINE, about())  # of which none came to anything
     host.prune()
     assert host.numbers() == [1, 2, 5, 6, 7, 8, 9]
 
@@ -309,48 +312,48 @@ def test_a_line_of_history_that_a_cut_has_torn_is_left_out(host: Host) -> None:
 
 
 def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictionary) -> None:
-    assert release.recover(host) is None
+    assert recovery.recover(host) is None
     made = committed(host)
     docker.containers = {made.container(part): "running" for part in ("engine", "api")}
     docker.containers[DOOR] = "running"
-    assert release.recover(host) is None
+    assert recovery.recover(host) is None
 
 
 def test_a_first_change_that_was_cut_short_leaves_nothing(host: Host, docker: Dictionary) -> None:
     (host.root / "releases").mkdir()
     (host.root / "change.json").write_text('{"from": null, "to": 1}\nbegin\nload\n')
     docker.containers = {"edge-llm-engine-a": "running", DOOR: "running"}
-    told = release.recover(host)
+    told = recovery.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("removed", None)
     assert told["reason"] == "the change to release 1 was cut short at: load"
     assert docker.containers == {}
     assert not (host.root / "change.json").exists()
-    assert release.recover(host) is None
+    assert recovery.recover(host) is None
 
 
 def test_a_cut_between_the_two_links_keeps_the_way_back(
     host: Host, docker: Dictionary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`previous` is changed first, and would lead to the current release itself."""
-    monkeypatch.setattr(release, "restore", lambda *_: None)
+    monkeypatch.setattr(recovery, "restore", lambda *_: None)
     first, second = committed(host), committed(host, context=2048)
-    third = release.stage(host, COMPOSE, env(), ENGINE, about())
+    third = stage.stage(host, COMPOSE, env(), ENGINE, about())
     journal = {"from": second.number, "to": third.number, "previous": first.number}
     (host.root / "change.json").write_text(json.dumps(journal) + "\ncommit\n")
     host.link("previous", f"releases/{second.folder.name}")
-    told = release.recover(host)
+    told = recovery.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("restored", 2)
     assert host.previous() == first
 
 
 def test_a_cut_behind_the_commit_stays_with_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release, "restore", lambda *_: None)
+    monkeypatch.setattr(recovery, "restore", lambda *_: None)
     first, second = committed(host), committed(host, context=2048)
     journal = {"from": first.number, "to": second.number}
     (host.root / "change.json").write_text(json.dumps(journal) + "\nclean\n")
-    told = release.recover(host)
+    told = recovery.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("committed", 2)
     assert host.previous() == first
@@ -359,10 +362,10 @@ def test_a_cut_behind_the_commit_stays_with_it(host: Host, monkeypatch: pytest.M
 def test_a_former_release_is_what_it_was(host: Host) -> None:
     first = committed(host)
     committed(host, context=2048, api="api:2")
-    asked = release.former(host)
+    asked = result.former(host)
     assert (asked["compose"], asked["env"], asked["engine"]) == (COMPOSE, env(), ENGINE)
     assert asked["about"]["as"] == 1
-    again = release.stage(
+    again = stage.stage(
         host, asked["compose"], asked["env"], asked["engine"], asked["about"] | {"by": "bob"}
     )
     assert again.record["rendered"] == first.record["rendered"]
@@ -371,10 +374,10 @@ def test_a_former_release_is_what_it_was(host: Host) -> None:
         (2, "release 2 was asked, and the host runs it"),
     ):
         with pytest.raises(Failure, match=sentence):
-            release.former(host, number)
+            result.former(host, number)
 
 
-def in_former_style(made: release.Release) -> None:
+def in_former_style(made: store.Release) -> None:
     """Have a release as this project wrote it before it kept what was rendered."""
     shutil.rmtree(made.folder / "source")
 
@@ -393,10 +396,10 @@ def test_a_rollback_keeps_the_names_of_clients(
     committed(host, context=2048, api="api:2")
     if style == "of an earlier version":
         in_former_style(made)
-    asked = release.former(host, made.number)
+    asked = result.former(host, made.number)
     assert (asked["compose"], asked["env"], asked["engine"]) == (COMPOSE, env(), ENGINE)
     about = asked["about"] | {"by": "bob"}
-    again = release.stage(host, asked["compose"], asked["env"], asked["engine"], about)
+    again = stage.stage(host, asked["compose"], asked["env"], asked["engine"], about)
     assert again.record["rendered"] == made.record["rendered"]
     text = (again.folder / "docker-compose.yml").read_text()
     assert 'LLAMA_ARG_ALIAS: "edge-llm-engine-a"\n' in text
@@ -408,7 +411,7 @@ def test_a_rollback_keeps_the_names_of_clients(
 
 def test_where_there_is_no_former_release_that_is_said(host: Host) -> None:
     with pytest.raises(Failure, match="the release before was asked, and is not on the host"):
-        release.former(host)
+        result.former(host)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +426,7 @@ def test_what_an_engine_ended_with_is_asked(status: str, asked: str) -> None:
         "Restarting": status == "restarting",
         "StartedAt": "2026-11-29T04:25:48.176813465Z",
     }
-    assert release.started_again(state) == asked
+    assert probe.started_again(state) == asked
 
 
 def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
@@ -431,13 +434,13 @@ def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
         (tmp_path / pid / "fd").mkdir(parents=True)
         (tmp_path / pid / "comm").write_text("gnome-shell\n")
         (tmp_path / pid / "fd/3").symlink_to(link)
-    assert release.gpu_holders(tmp_path) == ["gnome-shell (pid 12)"]
+    assert stage.gpu_holders(tmp_path) == ["gnome-shell (pid 12)"]
 
 
 def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    release.write(file, "old\n", 0o644)
-    release.write(file, "new\n", 0o600)
+    store.write_text(file, "old\n", 0o644)
+    store.write_text(file, "new\n", 0o600)
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new\n", 0o600)
     assert list(tmp_path.iterdir()) == [file]
 
@@ -445,22 +448,22 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
 def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
     asked: dict[str, Any] = {"action": "deploy", "compose": COMPOSE, "env": env(), "engine": ENGINE}
     asked |= {"about": about()}
-    key = release.key_hash(host)
-    assert release.same(None, asked, key) is None
+    key = stage.key_hash(host)
+    assert result.same(None, asked, key) is None
     made = committed(host)
-    assert release.same(made, asked, key) == made
-    assert release.same(made, asked, release.sha256("another")) is None
-    assert release.same(made, asked | {"env": env(context=1)}, key) is None
-    assert release.same(made, asked | {"action": "rollback"}, key) is None
+    assert result.same(made, asked, key) == made
+    assert result.same(made, asked, stage.sha256("another")) is None
+    assert result.same(made, asked | {"env": env(context=1)}, key) is None
+    assert result.same(made, asked | {"action": "rollback"}, key) is None
     relocked = about(model=model("smoke.gguf", "b" * 64))
-    assert release.same(made, asked | {"about": relocked}, key) is None
+    assert result.same(made, asked | {"about": relocked}, key) is None
     with (made.folder / ".env").open("a") as file:
         file.write("BY_HAND=1\n")
-    assert release.same(made, asked, key) is None
+    assert result.same(made, asked, key) is None
 
 
 def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> None:
-    path = host.root / release.ENGINE_KEY
+    path = host.root / stage.ENGINE_KEY
     path.parent.mkdir(exist_ok=True)
     first = committed(host)
     found = set()
@@ -469,10 +472,10 @@ def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> No
             path.unlink()
         else:
             path.write_text(lost)
-        release.make_engine_key(host, os.getuid())
+        stage.make_engine_key(host, os.getuid())
         key = path.read_text()
         path.chmod(0o644)
-        release.make_engine_key(host, os.getuid())
+        stage.make_engine_key(host, os.getuid())
         assert path.read_text() == key
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert len(key.strip()) == 40
@@ -486,10 +489,10 @@ def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> No
 
 def test_the_difference_is_in_what_was_rendered(host: Host) -> None:
     asked = {"compose": COMPOSE, "env": env(context=2048)}
-    assert [each["before"] for each in release.difference(None, asked)] == ["", ""]
+    assert [each["before"] for each in result.difference(None, asked)] == ["", ""]
     committed(host)
     made = committed(host, context=1024)  # in slot b
-    (found,) = release.difference(made, asked)
+    (found,) = result.difference(made, asked)
     assert (found["after_header"], found["before"]) == (".env", env(context=1024))
 
 
@@ -510,20 +513,20 @@ RECOVERED = {"action": "recover", "to": 6, "outcome": "restored", "reason": "was
     ],
 )
 def test_what_became_of_a_change(lines: list[dict[str, Any]], expected: str) -> None:
-    told = release.outcome(lines, 7)
+    told = result.outcome(lines, 7)
     assert (told["outcome"], told["to"]) == (expected, 7)
 
 
 def test_a_failure_says_why_and_what_serves_now(host: Host) -> None:
     before = committed(host)
-    to = release.stage(host, COMPOSE, env(context=1), ENGINE, about())
+    to = stage.stage(host, COMPOSE, env(context=1), ENGINE, about())
     told = {"outcome": "restored", "reason": "it died", "log": "a line\nanother"}
-    assert release.sentence(told, before, to) == (
+    assert result.sentence(told, before, to) == (
         "release 2 (llamacpp with smoke) was not kept: it died.\nIts engine said last:\na line\n"
         "another\nrelease 1 (llamacpp with smoke) serves again, proven."
     )
-    assert release.sentence(told, None, to).endswith("and nothing runs now.")
+    assert result.sentence(told, None, to).endswith("and nothing runs now.")
     failed = told | {"outcome": "failed", "restore_reason": "that died too", "restore_log": "x"}
-    text = release.sentence(failed, before, to)
+    text = result.sentence(failed, before, to)
     assert "release 1 (llamacpp with smoke) could not be put back either: that died too.\n" in text
     assert "`systemctl restart edge-llm`" in text

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from filter_plugins.plan import Need
-from module_utils.edge_llm_host import CPU_FEATURES
-from module_utils.edge_llm_repack import (
+from edge_fleet.plan.memory import Need
+from edge_fleet.plan.repacking import (
     AMX,
     AVX2,
     AVX512,
@@ -21,6 +20,7 @@ from module_utils.edge_llm_repack import (
     repacked_size,
     tensors,
 )
+from edge_host.constants import CPU_FEATURES
 
 MIB = 1024**2
 ROOT = Path(__file__).parents[3]

@@ -16,20 +16,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from module_utils import edge_llm_fetch, edge_llm_source
-from module_utils.edge_llm_fetch import Fetch
-from module_utils.edge_llm_host import SEARCH_PATH
-from module_utils.edge_llm_source import (
-    Ended,
-    Failure,
-    File,
-    Job,
-    ask,
-    curl_config,
-    judge,
-    parse_job,
-    verdict,
-)
+from edge_host import commands
+from edge_host.commands import SEARCH_PATH
+from edge_host.download import job as download_job
+from edge_host.download import program
+from edge_host.download.http_source import Ended, ask, curl_config, judge, verdict
+from edge_host.download.job import Failure, File, Job, parse_job
+from edge_host.download.runner import Fetch
 
 SHA256, OTHER, SHA1 = "a" * 64, "b" * 64, "c" * 40
 URL = "https://hub.example/o/m/resolve/1/m.gguf"
@@ -529,8 +522,8 @@ def test_a_token_is_told_to_curl_and_to_nobody_else(
         f'PATH={SEARCH_PATH}\ntee "$d/config" | curl "$@"\n'
     )
     (tools / "curl").chmod(0o755)
-    monkeypatch.setattr(edge_llm_fetch, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
-    monkeypatch.setattr(edge_llm_source, "RESERVE", 0)
+    monkeypatch.setattr(commands, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
+    monkeypatch.setattr(download_job, "RESERVE", 0)
     source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
     file = {
         **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},
@@ -616,7 +609,7 @@ def test_whether_another_attempt_may_help(ended: Ended, sentence: str | None) ->
 def test_what_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, said: str | None
 ) -> None:
-    monkeypatch.setattr(edge_llm_source, "RESERVE", reserve)
+    monkeypatch.setattr(download_job, "RESERVE", reserve)
     asked = job(folder=tmp_path)
     assert verdict(asked, asked.files[0], Ended(23, 200, "Failure writing output")) == said
     # Room changes nothing else.
@@ -638,7 +631,7 @@ def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPa
     script.write_text(_SYSTEMD_RUN.format(folder=folder, busy=busy, words=words))
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    edge_llm_fetch._start_unit("edge-llm-fetch-x", folder, ["true"])
+    program._start_unit("edge-llm-fetch-x", ["true"])
     return len((folder / "calls").read_text().splitlines())
 
 
@@ -649,8 +642,8 @@ def test_a_unit_that_has_just_ended_is_waited_for(
 
 
 def test_what_systemd_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(edge_llm_source.Failure, match=r"^systemd-run failed: .*Access denied$"):
+    with pytest.raises(Failure, match=r"^systemd-run failed: .*Access denied$"):
         start_unit(tmp_path, 2, "Access denied", monkeypatch)
-    monkeypatch.setattr(edge_llm_fetch, "START_SECONDS", 0.2)
-    with pytest.raises(edge_llm_source.Failure, match="was already loaded"):
+    monkeypatch.setattr(program, "START_SECONDS", 0.2)
+    with pytest.raises(Failure, match="was already loaded"):
         start_unit(tmp_path, 1000, _LOADED, monkeypatch)

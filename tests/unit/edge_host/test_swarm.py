@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from module_utils.edge_llm_source import Job, parse_job
-from module_utils.edge_llm_swarm import Loopback, Output, Pieces, bencode, compact, piece_length
+from edge_host.download.job import Job, parse_job
+from edge_host.download.torrent import Loopback, Output, Pieces, bencode, piece_length
+from edge_host.download.torrent import compact_peers as compact
 
 KIB, MIB = 1024, 1024**2
 PEERS = ("192.0.2.11:6881", "192.0.2.12:6882", "[2001:db8::1]:6881")

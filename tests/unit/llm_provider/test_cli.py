@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
+from edge_host.engine_log import parse_engine_log
 from llm_provider import bench, check
 from llm_provider.cli import FAILED, NOT_REACHABLE, OK, STOPPED, USAGE, _parser, main
 from llm_provider.display import printable
-from module_utils.edge_llm_host import parse_engine_log
 
 from . import fake
 from .fake import FakeEngine, free_port, until
@@ -165,7 +165,7 @@ async def test_check_asks_what_it_was_told_to(server: Scripted) -> None:
 
 
 def state_of(log: str) -> str:
-    """What module_utils/edge_llm_host.py prints on a host whose engine has written that log."""
+    """What `edge_host state` prints on a host whose engine has written that log."""
     facts = parse_engine_log((LOGS / log).read_text().splitlines(), None)
     return json.dumps({"deployment": {"engine_log": facts}})
 
@@ -504,7 +504,7 @@ def test_a_reader_that_has_had_enough(server: Scripted) -> None:
         (
             ("check", "--url", "http://b", "--gpu", "--host-state", "/dev/null"),
             "The host's state /dev/null has no deployment.engine_log; give what "
-            "module_utils/edge_llm_host.py printed on the host.",
+            "`edge_host state` printed on the host.",
         ),
         (
             ("bench", "--url", "http://b", "--compare-key-file", "x"),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from filter_plugins.fleet import fleet_table, history_table, rollout
+from edge_fleet.rollout import rollout
+from edge_fleet.tables import fleet_table, history_table
 
 HOST: dict[str, Any] = {
     "inventory_hostname": "jetson-01",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ansible.release import __version__ as CORE
 
-from filter_plugins.host_python import minimum_python
+from edge_fleet.host_python import minimum_python
 
 ROOT = Path(__file__).parents[3]
 NEEDS_39 = minimum_python(CORE) == (3, 9)

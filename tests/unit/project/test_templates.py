@@ -11,9 +11,9 @@ import jinja2
 import pytest
 import yaml
 
-from filter_plugins.plan import deployment_plan
+from edge_fleet.plan.build import deployment_plan
+from edge_host.release.stage import TOKENS, slotted
 from llm_provider.target import NAMES
-from module_utils.edge_llm_release import TOKENS, slotted
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
 __all__ = ["catalogues", "jetson"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from module_utils.edge_llm_host import parse_cpu_features
-from module_utils.edge_llm_repack import AVX2
+from edge_fleet.plan.repacking import AVX2
+from edge_host.host_info.hardware import parse_cpu_features
 from sandbox import cpu, images
 from sandbox.errors import SandboxError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from module_utils.edge_llm_gguf import describe, read_fields
+from edge_host.weights.gguf import describe, read_fields
 from sandbox import smoke_model
 from sandbox.instance import ROOT
 from sandbox.smoke_model import ENDLESS, SMOKE, TOOLS, UNICODE, Chain

@@ -1,0 +1,58 @@
+"""The names under which playbooks and roles reach `edge_fleet`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from edge_fleet import distribution, drift, host_python, known_issues, rollout, tables
+from edge_fleet.plan.build import deployment_plan
+from edge_fleet.plan.weights import prunable
+from edge_host.gpu_offload import gpu_problem
+
+
+def of_gpu(
+    plan: Mapping[str, Any], log: Mapping[str, Any], report: Mapping[str, Any]
+) -> str | None:
+    """Why it is not verified that a host's layers are on its GPU; None where it is, or need not be.
+
+    `log` is the engine's (deployment.engine_log of host_state), `report` that of the verification.
+    """
+    if not plan["gpu"]["required"]:
+        return None
+    return gpu_problem(plan["gpu"], plan["provider"], log, report.get("gpu_share"))
+
+
+def of_python(printed: object, host: str, core: str, install: bool = False) -> str:
+    """`host_python.python_problem`, for what a raw command printed."""
+    if not isinstance(printed, str):
+        raise AnsibleFilterError("edge_llm_python_problem takes what the host printed")
+    return host_python.python_problem(printed, host, core, install)
+
+
+class FilterModule:
+    """Ansible finds the filters by this class."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "edge_llm_bring": distribution.bring,
+            "edge_llm_cached_images": distribution.cached_images,
+            "edge_llm_change": tables.change_line,
+            "edge_llm_docker_in_place": drift.docker_in_place,
+            "edge_llm_gpu_problem": of_gpu,
+            "edge_llm_hand_on": distribution.hand_on,
+            "edge_llm_history": tables.history_table,
+            "edge_llm_models_in_place": drift.models_in_place,
+            "edge_llm_plan": deployment_plan,
+            "edge_llm_plan_table": tables.plan_table,
+            "edge_llm_prunable": prunable,
+            "edge_llm_python_problem": of_python,
+            "edge_llm_release_in_place": drift.release_in_place,
+            "edge_llm_rollout": rollout.rollout,
+            "edge_llm_stack_in_place": drift.stack_in_place,
+            "edge_llm_table": tables.fleet_table,
+            "edge_llm_traps": known_issues.traps,
+            "edge_llm_weights": distribution.weights,
+        }

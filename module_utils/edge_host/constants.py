@@ -1,0 +1,33 @@
+"""Names, ports, sizes and folders that every part of the project agrees on.
+
+Pure data: the control machine imports this module, too.
+"""
+
+from __future__ import annotations
+
+MIB = 1024**2
+ROOT = "/opt/edge-llm"
+PORTS = (8000, 11434)
+DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
+PROJECT = "edge-llm"
+"""Of Docker Compose; its containers have names that begin so."""
+DOOR = f"{PROJECT}-door"
+# Two containers can stand for a part: one that serves, one that is coming or going.
+CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
+RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
+HISTORY = "releases/history.jsonl"
+RELEASE = "release.json"
+RECORD = ".verified.json"
+WORKSHOP = ".fetch"  # below models: what is not whole yet
+OLLAMA_STORE = "ollama"  # below models
+OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
+OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
+OLLAMA_PROJECTOR_TYPE = "application/vnd.ollama.image.projector"
+MODELS = "/opt/edge-llm/models"
+# What decides how llama.cpp keeps weights in memory (edge_fleet.plan.repacking), by its names in
+# /proc/cpuinfo: of x86-64, and in the last line of arm64.
+CPU_FEATURES = {
+    *("avx", "avx2", "bmi2", "f16c", "fma", "avx512bw", "avx512cd", "avx512dq", "avx512f"),
+    *("avx512vl", "avx512_bf16", "avx512_vnni", "avx512vbmi", "amx_int8", "amx_tile"),
+    *("asimddp", "i8mm", "sve", "sve2"),
+}

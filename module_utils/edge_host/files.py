@@ -1,0 +1,134 @@
+"""Reads and writes files on the host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Iterable, List, Optional
+
+from .json_data import Facts, parse_json
+
+
+def read_text(path: Path) -> Optional[str]:
+    """A small file's text, or None where it is not there or not ours to read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def first_text(paths: Iterable[Path]) -> str:
+    """The text of the first path that has any, else an empty string."""
+    for path in paths:
+        text = read_text(path)
+        if text:
+            return text
+    return ""
+
+
+def entries(folder: Path) -> List[Path]:
+    """What is in a folder, by name; nothing where it is not there or not ours to read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def read_json(path: Path) -> Optional[Facts]:
+    """A file's JSON object, or None where it is not there or holds something else."""
+    found = parse_json(read_text(path) or "")
+    return found if isinstance(found, dict) else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_file(path: Path) -> Optional[Facts]:
+    """{"sha256", "mode" (as "0644"), "uid", "gid"} of a regular file, or None."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return {
+        "sha256": file_sha256(path),
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }
+
+
+def check_file_name(name: str, what: str) -> str:
+    """The name, when it is that of a file in a folder and leads nowhere else; else ValueError."""
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(
+            f"{what}: {name!r} is asked; accepted is the name of a file in that folder, "
+            "without separators"
+        )
+    return name
+
+
+def allocated(path: Path) -> int:
+    """Bytes of disk that a file or a folder takes; a file with holes takes less than its size."""
+    try:
+        entries = [path, *path.rglob("*")]
+        return sum(each.lstat().st_blocks * 512 for each in entries if not each.is_dir())
+    except OSError:  # it comes or goes meanwhile
+        return 0
+
+
+def open_files(process: Path) -> List[str]:
+    """What the descriptors of a process stand for, as far as they can be seen."""
+    links = []
+    try:
+        for entry in (process / "fd").iterdir():
+            try:
+                links.append(os.readlink(entry))  # noqa: PTH115 - Path.readlink is of Python 3.9
+            except FileNotFoundError:  # closed meanwhile
+                continue
+    except OSError:  # the process ended meanwhile, or is not ours to look into
+        pass
+    return links
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk: a rename lives in memory until then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(
+    path: Path, content: bytes, workshop: Path, mode: int = 0o644, sync: bool = True
+) -> None:
+    """Put content at path in one step that survives a power cut: all of it, or what was there.
+
+    The new file is made in `workshop`, a folder of the same file system. Without `sync` only those
+    who read it meanwhile are safe.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=workshop)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            if sync:
+                os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+    if sync:
+        sync_folder(path.parent)

@@ -1,0 +1,78 @@
+"""The releases of this project on the host, and who changes it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional
+
+from ..constants import HISTORY, JOURNAL, LOCK, RELEASE
+from ..files import check_file_name, read_file, read_json, read_text
+from ..json_data import Facts, parse_json
+
+_SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
+
+
+def read_secrets(
+    folder: Path, expected: Mapping[str, str], owner: Optional[int]
+) -> Dict[str, bool]:
+    """For each file name: is it there with that sha256, mode 0600, and (if given) that owner?
+
+    An empty sha256 is any content but none: a secret that only the host knows.
+    """
+    answers = {}
+    for name, sha256 in expected.items():
+        found = read_file(folder / check_file_name(name, "secrets"))
+        answers[name] = (
+            found is not None
+            and (found["sha256"] == sha256 if sha256 else found["sha256"] != _SHA256_OF_NOTHING)
+            and found["mode"] == "0600"
+            and owner in (None, found["uid"])
+        )
+    return answers
+
+
+def read_lock(root: Path) -> Optional[Facts]:
+    """Who changes the host now, and since when ({"by", "since", "pid"}); None where nobody does.
+
+    The lock is the kernel's, so what a dead holder has left written does not count.
+    """
+    try:
+        with (root / LOCK).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return read_json(root / LOCK) or {"by": "somebody", "since": None, "pid": None}
+    except OSError:
+        pass
+    return None
+
+
+def read_journal(root: Path) -> Optional[Facts]:
+    """The change that has begun and not ended: from, to, by, since, step; None where there is none.
+
+    Its first line is an object, the others are the steps that it has begun.
+    """
+    text = read_text(root / JOURNAL)
+    if text is None:
+        return None
+    first, *steps = text.splitlines() or [""]
+    return {**(_object(first) or {}), "step": steps[-1] if steps else None}
+
+
+def read_release(root: Path, link: str) -> Optional[Facts]:
+    """The release.json of the release that a link in the root names."""
+    return read_json(root / link / RELEASE)
+
+
+def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:
+    """What became of the last changes, the newest last; of all, where `most` is None."""
+    lines = (read_text(root / HISTORY) or "").splitlines()
+    # A cut of the power can leave half a line.
+    return [each for each in map(_object, lines[-most:] if most else lines) if each]
+
+
+def _object(line: str) -> Optional[Facts]:
+    found = parse_json(line)
+    return found if isinstance(found, dict) else None

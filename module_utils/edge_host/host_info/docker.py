@@ -1,0 +1,147 @@
+"""The Docker engine: its version, configuration, images and this project's containers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Tuple
+
+from ..files import read_text
+from ..json_data import Facts, objects, parse_json, parse_json_lines, words
+
+NO_RAW = "DOCKER_INSECURE_NO_IPTABLES_RAW"
+
+
+def parse_docker_info(text: str, complaint: str = "") -> Facts:
+    """The engine and its compose plugin from `docker info --format '{{json .}}'`.
+
+    {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
+    "no_raw": whether the engine says that it makes no rules in iptables' raw table (one that can
+    do so says it: moby/moby#49621), "error": None or why the engine did not answer}. `complaint`
+    is what the command wrote to its standard error, used where the answer itself gives no reason.
+    Client and plugins are described even when the engine is dead.
+    """
+    info = parse_json(text)
+    if not isinstance(info, dict):
+        info = {}
+    version = str(info.get("ServerVersion") or "") or None
+    problems = words(info.get("ServerErrors"))
+    running = version is not None and not problems
+    compose = None
+    client = info.get("ClientInfo")
+    for plugin in objects(client.get("Plugins") if isinstance(client, dict) else None):
+        if plugin.get("Name") == "compose" and not plugin.get("Err"):
+            compose = str(plugin.get("Version", "")).lstrip("v") or None
+    reason = "; ".join(problems) or complaint.strip() or "docker info gave no answer"
+    return {
+        "running": running,
+        "version": version if running else None,
+        "compose": compose,
+        "runtimes": sorted(words(info.get("Runtimes"))),
+        "no_raw": any(f"{NO_RAW} is set" in each for each in words(info.get("Warnings"))),
+        "error": None if running else reason,
+    }
+
+
+def parse_unit_environment(texts: Iterable[str]) -> Dict[str, str]:
+    """What a systemd unit's files, in their order, put into its environment with Environment=."""
+    found: Dict[str, str] = {}
+    for line in "\n".join(texts).replace("\\\n", " ").splitlines():
+        key, equals, value = line.strip().partition("=")
+        if key.rstrip() != "Environment" or not equals:
+            continue
+        if not value.strip():  # as systemd does: nothing of what came before
+            found.clear()
+        for word in split_words(value):
+            name, _, content = word.partition("=")
+            found[name] = content
+    return found
+
+
+def split_words(text: str) -> List[str]:
+    """The words of a text in which quotes hold words together."""
+    try:
+        return shlex.split(text)
+    except ValueError:  # an unbalanced quote: the bare words are still the best answer
+        return [word.strip("\"'") for word in text.split()]
+
+
+def read_no_raw(system: Path) -> bool:
+    """Whether the engine's service is to have Docker 28's way around a kernel without a raw table.
+
+    For an engine that does not run: one that runs tells what it has.
+    """
+    folder = system / "etc/systemd/system/docker.service.d"
+    texts = [read_text(path) or "" for path in sorted(folder.glob("*.conf"))]
+    return parse_unit_environment(texts).get(NO_RAW) == "1"
+
+
+def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], Optional[str]]:
+    """(settings, None), or (None, a sentence) where the file is not a JSON object."""
+    if text is None:
+        return None, None
+    try:
+        settings = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        return None, f"{path} must be a JSON object and is not JSON: {error}"
+    if not isinstance(settings, dict):
+        return None, f"{path} must be a JSON object and holds a {type(settings).__name__}"
+    return settings, None
+
+
+def parse_published(text: str) -> List[Tuple[str, str, int]]:
+    """(container, address, host port) for each TCP port published in `docker ps`'s JSON lines."""
+    published = []
+    for row in parse_json_lines(text):
+        name = str(row.get("Names", "")).split(",")[0]
+        for entry in str(row.get("Ports", "")).split(", "):
+            match = re.match(r"(.*?):?([0-9]{1,5})(?:-([0-9]{1,5}))?->.*/tcp$", entry)
+            if match is None:
+                continue
+            address, first, last = match.groups()
+            for port in range(int(first), int(last or first) + 1):
+                published.append((name, address.strip("[]") or "0.0.0.0", port))  # noqa: S104
+    return published
+
+
+def parse_images(text: str) -> List[str]:
+    """Every `repository:tag` and `repository@digest` in `docker image ls --digests`' lines."""
+    names = set()
+    for row in parse_json_lines(text):
+        repository = row.get("Repository", "<none>")
+        if repository == "<none>":
+            continue
+        if row.get("Tag", "<none>") != "<none>":
+            names.add(f"{repository}:{row['Tag']}")
+        if row.get("Digest", "<none>") != "<none>":
+            names.add(f"{repository}@{row['Digest']}")
+    return sorted(names)
+
+
+def parse_containers(text: str) -> Dict[str, Facts]:
+    """The project's containers by name, from `docker inspect`, as far as they are there.
+
+    {"id", "image" (as configured), "image_id", "status" (created, running, restarting, exited,
+    ...), "health" (starting, healthy, unhealthy, or None without a check), "restarts" (by the
+    engine, int), "started_at" (RFC 3339), "config_hash" (compose's, or None)}
+    """
+    containers: Dict[str, Facts] = {}
+    for item in objects(parse_json(text)):
+        try:
+            state, config = item["State"], item["Config"]
+            health = (state.get("Health") or {}).get("Status")
+            containers[item["Name"].lstrip("/")] = {
+                "id": item["Id"],
+                "image": config["Image"],
+                "image_id": item["Image"],
+                "status": state["Status"],
+                "health": None if health == "none" else health,
+                "restarts": item["RestartCount"],
+                "started_at": state["StartedAt"],
+                "config_hash": (config.get("Labels") or {}).get("com.docker.compose.config-hash"),
+            }
+        except (AttributeError, KeyError, TypeError):  # not docker's words
+            continue
+    return containers

@@ -1,0 +1,85 @@
+"""Who listens on the host's TCP ports."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Tuple
+
+from ..files import open_files, read_text
+from ..json_data import Facts
+
+
+def parse_address(text: str) -> Optional[str]:
+    """An address of /proc/net/tcp or tcp6: 32-bit words in the machine's own byte order.
+
+    None for what is no address.
+    """
+    if not re.fullmatch(r"[0-9A-F]{8}|[0-9A-F]{32}", text):
+        return None
+    numbers = [int(text[index : index + 8], 16) for index in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(numbers)}I", *numbers)
+    return socket.inet_ntop(socket.AF_INET if len(numbers) == 1 else socket.AF_INET6, packed)
+
+
+def parse_listeners(text: str) -> List[Tuple[int, str, int]]:
+    """(port, address, socket inode) for each listening line of /proc/net/tcp or tcp6."""
+    listeners = []
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) < 10 or columns[3] != "0A":  # TCP_LISTEN
+            continue
+        host, _, port = columns[1].rpartition(":")
+        address, inode = parse_address(host), columns[9]
+        if address and re.fullmatch("[0-9A-F]{4}", port) and re.fullmatch("[0-9]{1,20}", inode):
+            listeners.append((int(port, 16), address, int(inode)))
+    return listeners
+
+
+def socket_owners(inodes: Iterable[int], system: Path) -> Dict[int, str]:
+    """`name (pid N)` of the process that holds each socket, for those that can be seen."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    owners: Dict[int, str] = {}
+    if not wanted:
+        return owners
+    for process in sorted((system / "proc").iterdir()):
+        if not process.name.isdigit():
+            continue
+        for link in open_files(process):
+            inode = wanted.get(link)
+            if inode is not None and inode not in owners:
+                name = (read_text(process / "comm") or "").strip()
+                owners[inode] = f"{name} (pid {process.name})"
+    return owners
+
+
+def read_ports(
+    ports: Iterable[int], published: Iterable[Tuple[str, str, int]], system: Path
+) -> Dict[str, Optional[Facts]]:
+    """Who listens on each of the host's TCP ports: None for a port that is free."""
+    listeners = [
+        listener
+        for name in ("tcp", "tcp6")
+        for listener in parse_listeners(read_text(system / "proc/net" / name) or "")
+    ]
+    published = list(published)
+    wanted = set(ports)
+    owners = socket_owners((inode for port, _, inode in listeners if port in wanted), system)
+    taken: Dict[str, Optional[Facts]] = {}
+    for port in sorted(wanted):
+        here = [(address, inode) for number, address, inode in listeners if number == port]
+        # Docker may publish a port by packet filter rules alone, with nobody listening.
+        by_docker = [(name, address) for name, address, number in published if number == port]
+        addresses = {address for address, _ in here} | {address for _, address in by_docker}
+        if not addresses:
+            taken[str(port)] = None
+            continue
+        processes = [owners[inode] for _, inode in here if inode in owners]
+        taken[str(port)] = {
+            "addresses": sorted(addresses),
+            "process": processes[0] if processes else None,
+            "container": by_docker[0][0] if by_docker else None,
+        }
+    return taken

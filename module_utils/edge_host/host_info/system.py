@@ -1,0 +1,101 @@
+"""What runs on the host and is installed there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional
+
+from ..commands import which
+from ..files import entries, read_text
+from ..json_data import objects, parse_json
+
+# Main processes of desktop sessions, as far as comm holds their names (15 characters); the first
+# that runs is named, since a session has several.
+_DESKTOPS = (
+    *("gnome-shell", "plasmashell", "xfce4-session", "lxsession", "lxqt-session"),
+    *("mate-session", "cinnamon", "compiz", "kwin_wayland", "kwin_x11", "kwin"),
+    *("labwc", "wayfire", "sway", "weston", "Xorg", "Xwayland"),
+)
+DOCKER_PACKAGES = (
+    *("containerd", "containerd.io", "docker-ce"),
+    *("docker-compose", "docker-compose-v2", "docker.io"),
+)
+
+
+def parse_desktop(names: Iterable[str]) -> Optional[str]:
+    """The main process of a desktop session among the names of processes, or None."""
+    running = set(names)
+    return next((name for name in _DESKTOPS if name in running), None)
+
+
+def parse_unattended(text: str) -> Optional[bool]:
+    """Whether apt's configuration asks for unattended upgrades; None where it does not say."""
+    # Comments go, and what is in quotes stays.
+    bare = re.sub(r'("[^"\n]*")|/\*.*?\*/|//[^\n]*|#[^\n]*', r"\1", text, flags=re.S)
+    values = re.findall(r'\bUnattended-Upgrade\s+"([^"\n]*)"\s*;', bare, re.I)
+    return values[-1] not in ("", "0") if values else None
+
+
+def parse_packages(text: str) -> Dict[str, List[str]]:
+    """{"installed", "held"}: the names of Docker's packages of which dpkg's status file says so."""
+    names = "|".join(map(re.escape, DOCKER_PACKAGES))
+    found = re.findall(rf"^Package: ({names})\n(?:.+\n)*?Status: (\w+) \w+ ([\w-]+)$", text, re.M)
+    return {
+        "installed": sorted({name for name, _, state in found if state == "installed"}),
+        "held": sorted({name for name, wanted, _ in found if wanted == "hold"}),
+    }
+
+
+def parse_addresses(text: str) -> List[str]:
+    """The addresses by which others reach the host, from `ip -json address`.
+
+    Those of containers' networks are left out, and those that mean nothing beyond one cable.
+    """
+    inside = re.compile(r"lo$|docker|br-|veth|cni|virbr|l4tbr|rndis|usb")
+    return [
+        str(each["local"])
+        for link in objects(parse_json(text))
+        if not inside.match(str(link.get("ifname", "")))
+        for each in objects(link.get("addr_info"))
+        if each.get("scope") == "global" and not each.get("temporary") and "local" in each
+    ]
+
+
+def read_tools() -> List[str]:
+    """Those of the commands that bring weights and images which the host has."""
+    return [name for name in ("aria2c", "curl", "skopeo") if which(name)]
+
+
+def process_names(system: Path) -> List[str]:
+    """The names of all processes that can be seen."""
+    processes = [path for path in entries(system / "proc") if path.name.isdigit()]
+    return [(read_text(process / "comm") or "").strip() for process in processes]
+
+
+def read_container(system: Path) -> bool:
+    """Whether the host is a container, as systemd, Docker, Podman or its first process tells."""
+    environment = (read_text(system / "proc/1/environ") or "").split("\0")
+    marks = ("run/systemd/container", ".dockerenv", "run/.containerenv")
+    return any(word.startswith("container=") and word != "container=" for word in environment) or (
+        any((system / mark).exists() for mark in marks)
+    )
+
+
+def read_unattended(system: Path) -> bool:
+    """Whether apt is told to make upgrades by itself."""
+    # As apt chooses them: others are what was before, or is not to be.
+    paths = [
+        path
+        for path in entries(system / "etc/apt/apt.conf.d")
+        if re.match(r"[\w-][\w.-]*$", path.name, re.ASCII) and path.suffix in ("", ".conf")
+    ]
+    told = [
+        parse_unattended(read_text(path) or "") for path in [*paths, system / "etc/apt/apt.conf"]
+    ]
+    return next((each for each in reversed(told) if each is not None), False)
+
+
+def read_packages(system: Path) -> Dict[str, List[str]]:
+    """{"installed", "held"} of Docker's packages, by dpkg."""
+    return parse_packages(read_text(system / "var/lib/dpkg/status") or "")

@@ -1,0 +1,76 @@
+"""What on a host differs from its plan."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from edge_fleet.plan.weights import prunable
+
+
+def models_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether the plan's weights are on the host, hashed there, and known to its engine."""
+    model, there = plan["model"], state["models"]
+    if plan["sources"]["rehash"] or prunable(state, plan):
+        return False
+    for file in model["files"]:
+        found = there.get(file["path"])
+        if not found or (found["size"], found["recorded_sha256"]) != (file["size"], file["sha256"]):
+            return False
+    if plan["provider"] != "ollama":
+        return True
+    known = state["deployment"]["ollama"].get(model["name"])
+    return bool(known == [file["sha256"] for file in model["files"]])
+
+
+def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether Docker runs on the host as the plan wants it."""
+    docker = state["docker"]
+    runtime = plan["gpu"]["runtime"]
+    return bool(
+        docker["running"]
+        and docker["compose"]
+        and (docker["daemon_json"] or {}) == plan["docker"]["daemon_json"]
+        and (runtime is None or runtime in docker["runtimes"])
+    )
+
+
+def release_in_place(
+    state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
+) -> bool:
+    """Whether the host runs the release that is asked, whole and untouched by hand.
+
+    `files` maps the names of a release's files to what they would hold, as rendered.
+    """
+    deployment = state["deployment"]
+    release, containers = deployment["release"], deployment["containers"]
+    if release is None or deployment["change"] is not None:
+        return False
+    asked = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    found = {
+        name.rpartition("/")[2]: file and file["sha256"]
+        for name, file in deployment["files"].items()
+    }
+    images = {"engine": plan["engine"]["image"], "api": api_image}
+    return (
+        release["rendered"] == asked
+        and release["plan"]["model"].get("digest") == plan["model"]["digest"]
+        and release["written"] == found
+        and api_image in deployment["images"]
+        and all(
+            containers.get(service) is not None
+            and containers[service]["status"] == "running"
+            and containers[service]["health"] in ("healthy", None)
+            and containers[service]["image"] == images.get(service, containers[service]["image"])
+            for service in ("engine", "api", "door")
+        )
+    )
+
+
+def stack_in_place(
+    state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
+) -> bool:
+    """Whether nothing is left to do: the release and the keys are as asked."""
+    return all(state["deployment"]["secrets"].values()) and release_in_place(
+        state, plan, api_image, files
+    )

@@ -1,0 +1,119 @@
+"""Which image a host runs, and where it is pulled from."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from edge_fleet.l4t import l4t_within
+from edge_fleet.text import Problem
+
+REGISTRY_PORT = 5000
+# An image that can only be what it was when it was named.
+PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+# What a row of the image table may say beside the image: rules in place of its engine's, and more.
+_RULES_OF_A_ROW = ("context", "outputs", "cache_types", "repacks")
+_OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "environment")
+
+
+def choose_image(
+    engine: dict[str, Any], board: dict[str, Any], l4t: dict[str, Any] | None, gpu: bool = False
+) -> dict[str, Any] | None:
+    """The first row of an engine's image table that fits the board, or None.
+
+    `gpu` is whether layers go onto one.
+    """
+    for row in engine["images"]:
+        if row.get("gpu", gpu) != gpu:
+            continue
+        if row.get("kind", board["kind"]) != board["kind"]:
+            continue
+        if row.get("arch", board["arch"]) != board["arch"]:
+            continue
+        if "l4t" in row and (l4t is None or not l4t_within(l4t, row["l4t"])):
+            continue
+        return dict(row)
+    return None
+
+
+def pinned(row: dict[str, Any]) -> str:
+    """The reference of a row of engines.yml that has a digest."""
+    return f"{row['image']}@{row['digest']}"
+
+
+def through_cache(image: str, cache: str | None) -> str:
+    """Where a pinned image is pulled from: a cache's registry, where there is one, has each under
+    the whole name that it has outside. What is not pinned is on the host already.
+    """
+    if cache is None or not PINNED.fullmatch(image):
+        return image
+    name, _, digest = image.partition("@")
+    first, _, rest = name.partition("/")
+    if not rest or not (first == "localhost" or set(first) & set(".:")):
+        # As Docker reads a name without a registry.
+        name = f"docker.io/{name if rest else f'library/{name}'}"
+    host, _, path = name.partition("/")
+    head, _, tail = path.rpartition("/")
+    path = f"{head}/{tail.partition(':')[0]}".lstrip("/")
+    # A colon may be in a host's name and not in a repository's.
+    return f"{registry_authority(cache)}/{host.replace(':', '-')}/{path}@{digest}"
+
+
+def registry_authority(cache: str) -> str:
+    """A cache's registry as it stands in an image's name."""
+    return f"[{cache}]:{REGISTRY_PORT}" if ":" in cache else f"{cache}:{REGISTRY_PORT}"
+
+
+def _repository(image: str) -> str:
+    """An image's name without tag and digest; a colon before the last slash is a port's."""
+    name = image.partition("@")[0]
+    head, _, tail = name.rpartition("/")
+    return f"{head}/{tail.partition(':')[0]}".removeprefix("docker.io/")
+
+
+def engine_image(
+    settings: dict[str, Any],
+    provider: str,
+    engine: dict[str, Any],
+    state: dict[str, Any],
+    gpu: bool,
+) -> tuple[dict[str, Any], list[Problem]]:
+    """{"image", "entrypoint", and what else its row of the table says}: the operator's own image
+    before the table's.
+    """
+    board = state["board"]
+    own = settings["llm_image"]
+    if isinstance(own, dict):
+        own = own.get(provider)
+    if own:
+        if not PINNED.fullmatch(own) and own not in state["deployment"]["images"]:
+            return {}, [
+                f"llm_image is {own}, which the host does not have; pin it as"
+                f" {own.partition('@')[0]}@sha256:... so that what is pulled can be checked."
+            ]
+        repository = _repository(own)
+        known = [row for row in engine["images"] if _repository(row["image"]) == repository]
+        return {"image": own, "entrypoint": known[0].get("entrypoint") if known else None}, []
+    row = choose_image(engine, board, board["l4t"], gpu)
+    what = board["kind"] + (f" with L4T {board['l4t']['text']}" if board["l4t"] else "")
+    if row is None:
+        return {}, [
+            f"engines.yml has no {provider} image for a {what} on {board['arch']};"
+            " set llm_image to one (name@sha256:...)."
+        ]
+    if not row.get("digest"):
+        return {}, [
+            f"engines.yml has no digest for {row['image']}, the {provider} image for a {what};"
+            f" write it there (docker buildx imagetools inspect {row['image']} names it),"
+            " or set llm_image to an image of your own (name@sha256:...)."
+        ]
+    return {
+        "image": pinned(row),
+        **{key: row.get(key) for key in _OF_A_ROW},
+    }, []
+
+
+def engine_rules(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    """An engine's rules, with what its image's row has of its own."""
+    row = {key: image[key] for key in _RULES_OF_A_ROW if image.get(key) is not None}
+    return engine | row | {"environment": engine["environment"] | (image.get("environment") or {})}

@@ -1,0 +1,243 @@
+"""The tables that a person reads: what every host serves, its plan, and its last changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_fleet.text import MIB
+
+COLUMNS = (
+    "host",
+    "board",
+    "provider",
+    "model",
+    "GPU layers",
+    "context",
+    "slots",
+    "start",
+    "TTFT",
+    "tokens/s",
+)
+BOARD_WIDTH = 24
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
+    """A host's cells, in the order of COLUMNS; the reply, or the reason why there is none, and what
+    is to be known of the host.
+
+    `host` is its hostvars after the verify role: board_plan, verify_report, verify_engine_log and
+    what a change left: stack_change, or rollout_failure, or rollout_held_back.
+    """
+    cells, said = _row(host)
+    plan = host.get("board_plan") or {"problems": [True]}
+    notices = [] if plan["problems"] else plan["traps"]["notices"]
+    return cells, "\n".join([said, *_notes(notices)])
+
+
+def _notes(notices: list[str]) -> list[str]:
+    return [f"note: {notice}" for notice in notices]
+
+
+def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
+    name = str(host["inventory_hostname"])
+    plan = host.get("board_plan")
+    if not plan or plan["problems"]:
+        reason = "refused: see the message above" if plan else "not reached or not read"
+        return [name, *["-"] * (len(COLUMNS) - 1)], reason
+    settings = plan["environment"]
+    log = host.get("verify_engine_log") or {}
+    report = host.get("verify_report") or {}
+    offloaded = log.get("layers_offloaded") if log.get("gpu_buffers") else 0
+    total = log.get("layers_total")
+    cells = [
+        name,
+        str(plan["board"])[:BOARD_WIDTH],
+        str(plan["provider"]),
+        str(plan["model"]["name"]),
+        f"{offloaded}/{'-' if total is None else total}",
+        str(settings["CTX_SIZE"]),
+        str(settings["PARALLEL"]),
+        _seconds(log.get("start_seconds")),
+        _seconds(report.get("ttft_seconds")),
+        f"{report['tokens_per_second']:.0f}" if report.get("tokens_per_second") else "-",
+    ]
+    if failure := host.get("rollout_failure"):
+        return _former(host, cells), f"not changed over: {str(failure).splitlines()[0]}"
+    if first := host.get("rollout_held_back"):
+        return _former(host, cells), f"held back, since {first} failed"
+    if not report:
+        return cells, "not proven in this run"
+    if not report["ok"]:
+        return cells, "the proof failed: see the message above"
+    reply = str(report["answer"]).strip()
+    if told := (host.get("stack_change") or {}).get("told"):
+        reply += f"\n{change_line(told)}"
+    return cells, reply
+
+
+def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:
+    """The cells of a host that goes on with the release before, as far as that is known."""
+    release = host["board_state"]["deployment"]["release"]
+    provider, model = "-", "-"
+    if release:
+        provider, model = release["plan"]["provider"], release["plan"]["model"]["name"]
+    return [*cells[:2], provider, model, *["-"] * (len(COLUMNS) - 4)]
+
+
+def change_line(told: Mapping[str, Any]) -> str:
+    """What a change took, in a sentence."""
+    what = f" (as release {told['as']})" if told.get("as") else ""
+    took = f"release {told['to']}{what} in {told['seconds']:.1f} s"
+    if told["from"] is None or not told["parts"]:
+        return took
+    how = ", one engine after the other" if "engine" in told["parts"] and not told["beside"] else ""
+    return f"{took}; clients waited {told['pause']:.2f} s{how}"
+
+
+def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
+    """Lines of text: a heading, a row for each host, and its reply below the row."""
+    rows = [fleet_row(host) for host in hosts]
+    return _layout([(list(COLUMNS), ""), *rows])
+
+
+def _layout(rows: list[tuple[list[str], str]]) -> str:
+    """Lines of text: each row's cells in columns, and below the row what is said of it."""
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
+    texts = []
+    for cells, said in rows:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        texts.append("  ".join(padded).rstrip())
+        texts += [f"{' ' * widths[0]}  {line}" for line in said.splitlines()]
+    return "\n".join(texts)
+
+
+PLAN = (
+    "host",
+    "board",
+    "L4T",
+    "JetPack",
+    "provider",
+    "model",
+    "context",
+    "slots",
+    "cache",
+    "threads",
+    "GPU layers",
+    "memory",
+    "of",
+    "image",
+)
+
+
+def plan_table(hosts: list[Mapping[str, Any]]) -> str:
+    """Lines of text: a heading, a row for each host's plan, and below it what is to be mended, what
+    is to be known, and why there is none.
+
+    `hosts` are hostvars with board_state and board_plan. `memory` is what serving takes, `of` what
+    the board has.
+    """
+    rows = [(list(PLAN), "")]
+    for host in hosts:
+        name, plan = str(host["inventory_hostname"]), host.get("board_plan")
+        if not plan:
+            rows.append(([name, *["-"] * (len(PLAN) - 1)], "nothing is known of it"))
+            continue
+        board = host["board_state"]["board"]
+        shown = str(board["model"] or board["kind"])[:BOARD_WIDTH]
+        if plan["problems"]:
+            reasons = "\n".join(str(each).removeprefix(f"{name}: ") for each in plan["problems"])
+            rows.append(([name, shown, *["-"] * (len(PLAN) - 2)], reasons))
+            continue
+        settings, l4t = plan["environment"], plan["l4t"] or {}
+        cells = [
+            name,
+            shown,
+            str(l4t.get("text") or "-"),
+            str(l4t.get("jetpack") or "-"),
+            str(plan["provider"]),
+            str(plan["model"]["name"]),
+            str(settings["CTX_SIZE"]),
+            str(settings["PARALLEL"]),
+            str(settings["CACHE_TYPE"]),
+            str(settings["THREADS"]),
+            str(settings["N_GPU_LAYERS"]),
+            f"{plan['memory']['total'] // MIB:,} MiB",
+            f"{board['memory_total'] // MIB:,} MiB",
+            _short(str(plan["engine"]["image"])),
+        ]
+        rows.append((cells, "\n".join(trap_lines(plan["traps"]))))
+    return _layout(rows)
+
+
+def _short(image: str) -> str:
+    """An image's name as people know it: without its registry, and of its digest the beginning."""
+    name, _, digest = image.partition("@")
+    return name.rpartition("/")[2] + (f"@{digest[7:15]}" if digest else "")
+
+
+def trap_lines(traps: Mapping[str, Any]) -> list[str]:
+    """What is to be mended on a host, and what is to be known of it, a line each."""
+    lines = [f"to be mended: {MENDED[name]}" for name in traps["fixes"] if name in MENDED]
+    if traps["reboot"] and traps["may_reboot"]:
+        lines.append(f"to be rebooted for {' and '.join(traps['reboot'])}")
+    return lines + _notes(traps["notices"])
+
+
+MENDED = {
+    "memory_cgroup": "the kernel's memory cgroup, in its command line",
+    "hold": "Docker's version, held",
+    "no_raw": "Docker's way to publish ports",
+    "power_mode": "the power mode",
+    "clocks": "the clocks",
+    "fan": "the fan's profile",
+    "zram": "compressed swap, off",
+}
+HISTORY = (
+    "host",
+    "when",
+    "release",
+    "provider",
+    "model",
+    "changed",
+    "in",
+    "waited",
+    "outcome",
+    "by",
+)
+
+
+def history_table(hosts: list[Mapping[str, Any]]) -> str:
+    """Lines of text: a heading, and a row for each of the hosts' last changes, the newest last.
+
+    `hosts` are hostvars with history_read, what host_state returned. `waited` is how long clients
+    did.
+    """
+    rows = [(list(HISTORY), "")]
+    for host in hosts:
+        name = str(host["inventory_hostname"])
+        told = host["history_read"]["state"]["deployment"]["history"]
+        rows += [] if told else [([name, *["-"] * (len(HISTORY) - 2), "nothing yet"], "")]
+        for each in told:
+            number = "-" if each["to"] is None else str(each["to"])
+            cells = [
+                name,
+                str(each["at"]),
+                f"{number} (as release {each['as']})" if each.get("as") else number,
+                str(each.get("provider") or "-"),
+                str(each.get("model") or "-"),
+                ", ".join(each.get("parts") or []) or "-",
+                _seconds(each.get("seconds")),
+                _seconds(each.get("pause")),
+                str(each["outcome"]),
+                str(each.get("by") or "-"),
+            ]
+            reason = str(each.get("reason") or "").partition("\n")[0]
+            rows.append((cells, reason))
+    return _layout(rows)
