@@ -63,6 +63,7 @@ lock: ## write down what the hub says of a model (MODEL=..) or a registry of ima
 lint: ## every linter
 	@scripts/venv dev
 	ruff check . && ruff format --check .
+	lint-imports
 	mypy --strict src sandbox filter_plugins library module_utils/edge_host action_plugins callback_plugins scripts tests benchmarks
 	yamllint --strict .
 	shellcheck scripts/venv .ci/run sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/traps/{nvpmodel,jetson_clocks,swapoff,python3}
