@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +129,12 @@ def begin(host: str, **given: Any) -> subprocess.Popen[str]:
 
 def ended(run: subprocess.Popen[str]) -> str:
     """What a run that has been begun says, at its end."""
-    said, _ = run.communicate(timeout=600)
+    try:
+        said, _ = run.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        said, _ = run.communicate()
+        pytest.fail(f"The run did not end within 600 s:\n{said[-4000:]}")
     return said
 
 

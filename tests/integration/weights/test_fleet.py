@@ -160,8 +160,10 @@ def test_the_one_who_gives_may_go_away(root: str) -> None:
         every=0.1,
     )
     subprocess.run(["docker", "kill", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
-    said = ended(run)
-    subprocess.run(["docker", "start", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        said = ended(run)
+    finally:
+        subprocess.run(["docker", "start", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
     assert "from the fleet and 198.18.41.3" in " ".join(said.split())
     assert whole("field-02", root)
     assert given() - before < SMOLLM.size - 10 * MIB
