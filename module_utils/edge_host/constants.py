@@ -7,7 +7,11 @@ from __future__ import annotations
 
 MIB = 1024**2
 ROOT = "/opt/edge-llm"
-PORTS = (8000, 11434)
+API_PORT, ENGINE_PORT = 8000, 11434
+PORTS = (API_PORT, ENGINE_PORT)
+REGISTRY_PORT = 5000
+CONTAINER_UID = 10010
+"""The user that the project's containers run as, and its group."""
 DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
 PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""

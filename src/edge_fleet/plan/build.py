@@ -18,8 +18,6 @@ from edge_fleet.plan.board import (
 )
 from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
 from edge_fleet.plan.image import (
-    PINNED,
-    REGISTRY_PORT,
     engine_image,
     engine_rules,
     pinned,
@@ -41,6 +39,8 @@ from edge_fleet.plan.memory import (
 from edge_fleet.plan.suggestions import other_models, what_fits
 from edge_fleet.plan.weights import disk_problems, missing_files, model_plan
 from edge_fleet.settings import check_settings
+from edge_host.constants import REGISTRY_PORT
+from edge_host.image_ref import is_pinned
 
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
 SPARE_TOKENS = 256
@@ -93,14 +93,14 @@ def deployment_plan(
     problems += port_problems(state["ports"], docker)
     problems += daemon_option_problems(docker_options)
     base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
-    if not PINNED.fullmatch(base_image):
+    if not is_pinned(base_image):
         problems.append(
             f"llm_api_base_image is {base_image}; accepted is an image with CPython 3.13 and glibc,"
             " pinned as name@sha256:..."
         )
 
     registry_image = settings["llm_registry_image"] or pinned(catalogues["registry"])
-    if not PINNED.fullmatch(registry_image):
+    if not is_pinned(registry_image):
         problems.append(
             f"llm_registry_image is {registry_image}; accepted is an image of a registry, pinned as"
             " name@sha256:..."
