@@ -211,7 +211,7 @@ HISTORY = (
 def history_table(hosts: list[Mapping[str, Any]]) -> str:
     """Lines of text: a heading, and a row for each of the hosts' last changes, the newest last.
 
-    `hosts` are hostvars with history_read, what host_state returned. `waited` is how long clients
+    `hosts` are hostvars with history_read, what host_info returned. `waited` is how long clients
     did.
     """
     rows = [(list(HISTORY), "")]

@@ -64,7 +64,7 @@ def deployment_plan(
     """Decide everything about a host's deployment.
 
     Args:
-        state: what the `host_state` module returned for the host.
+        state: what the `host_info` module returned for the host.
         host: its inventory name, for the sentences.
         given: its llm_* variables as the inventory has them.
         catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one

@@ -1,4 +1,4 @@
-"""Catalogues as shipped, and hosts as the host_state module describes them."""
+"""Catalogues as shipped, and hosts as the host_info module describes them."""
 
 from __future__ import annotations
 
