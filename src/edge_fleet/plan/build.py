@@ -10,7 +10,6 @@ from typing import Any
 
 from edge_fleet.l4t import JETPACK_OF_L4T, l4t_of
 from edge_fleet.plan.board import (
-    API_PORT,
     board_problems,
     lock_problems,
     port_problems,
@@ -39,7 +38,7 @@ from edge_fleet.plan.memory import (
 from edge_fleet.plan.suggestions import other_models, what_fits
 from edge_fleet.plan.weights import disk_problems, missing_files, model_plan
 from edge_fleet.settings import check_settings
-from edge_host.constants import REGISTRY_PORT
+from edge_host.constants import API_PORT, REGISTRY_PORT, ROOT
 from edge_host.image_ref import is_pinned
 
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
@@ -54,7 +53,7 @@ def deployment_plan(
     host: str,
     given: dict[str, Any],
     catalogues: dict[str, Any],
-    root: str = "/opt/edge-llm",
+    root: str = ROOT,
     url: str | None = None,
     docker_options: dict[str, Any] | None = None,
     images_cache: str | None = None,
