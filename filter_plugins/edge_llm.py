@@ -18,7 +18,7 @@ def of_gpu(
 ) -> str | None:
     """Why it is not verified that a host's layers are on its GPU; None where it is, or need not be.
 
-    `log` is the engine's (deployment.engine_log of host_state), `report` that of the verification.
+    `log` is the engine's (deployment.engine_log of host_info), `report` that of the verification.
     """
     if not plan["gpu"]["required"]:
         return None

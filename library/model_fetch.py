@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_host.download.check import problem_of_source
-from ansible.module_utils.edge_host.download.job import Failure, located
-from ansible.module_utils.edge_host.download.program import runtime_folder, start, stop, wait
+from ansible.module_utils.edge_host.download.actions import run_action
+from ansible.module_utils.edge_host.download.job import Failure
 
 DOCUMENTATION = r"""
 module: model_fetch
@@ -101,7 +98,7 @@ told:
 
 
 def main() -> None:
-    """Do what is asked, and tell Ansible."""
+    """Parse the arguments, act and return the result."""
     module = AnsibleModule(
         argument_spec={
             "action": {
@@ -123,33 +120,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    asked = module.params
-    folder = Path(asked["folder"])
-    runtime = runtime_folder(folder, asked["work"]["name"])
-    work = {**asked["work"], "files": [located(file) for file in asked["work"]["files"]]}
-    job = {
-        **work,
-        **{name: asked[name] for name in ("torrent", "user", "by", "token", "proxy")},
-        "folder": str(folder),
-        "authorities": "",
-    }
     try:
-        if asked["action"] == "ask":
-            module.exit_json(changed=False, problem=problem_of_source(job, asked["authorities"]))
-        if module.check_mode or asked["action"] == "wait":
-            told = {} if module.check_mode else wait(runtime, asked["seconds"])
-            module.exit_json(changed=False, told=told)
-        if asked["action"] == "stop":
-            module.exit_json(changed=stop(runtime))
-        if asked["authorities"]:
-            runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Beside and not in it: the downloader, another user, reads it.
-            pem = runtime.with_name(f"{runtime.name}.pem")
-            pem.write_text(asked["authorities"], encoding="utf-8")
-            job["authorities"] = str(pem)
-        module.exit_json(changed=start(job, runtime, Path(asked["program"]), asked["unit"]))
+        result = run_action(module.params, module.check_mode)
     except (Failure, OSError) as error:
         module.fail_json(msg=str(error))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 MIB = 1024**2
 ROOT = "/opt/edge-llm"
-PORTS = (8000, 11434)
+MODELS = f"{ROOT}/models"
+API_PORT, ENGINE_PORT = 8000, 11434
+PORTS = (API_PORT, ENGINE_PORT)
+REGISTRY_PORT = 5000
+DISK_RESERVE = 512 * MIB
+"""Bytes of disk that stay free beside the weights: images' layers, logs, the next release."""
+DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
+"""Commands that downloads take, and the package of the system's archive that has each."""
+CONTAINER_UID = 10010
+"""The user that the project's containers run as, and its group."""
 DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
 PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
@@ -23,7 +32,6 @@ OLLAMA_STORE = "ollama"  # below models
 OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"
 OLLAMA_PROJECTOR_TYPE = "application/vnd.ollama.image.projector"
-MODELS = "/opt/edge-llm/models"
 # What decides how llama.cpp keeps weights in memory (edge_fleet.plan.repacking), by its names in
 # /proc/cpuinfo: of x86-64, and in the last line of arm64.
 CPU_FEATURES = {

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge_host.constants import DOWNLOAD_PACKAGES
+
 LOCALHOST = "localhost"
 CONTROL = "the control machine"
 Hosts = Mapping[str, Mapping[str, Any]]
@@ -179,15 +181,11 @@ def bring(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
         "ask": asks,
         "for": for_whom,
         "tools": {
-            name: [PACKAGES[each] for each in sorted(wanted - _tools(hosts[name]))]
+            name: [DOWNLOAD_PACKAGES[each] for each in sorted(wanted - _tools(hosts[name]))]
             for name, wanted in tools.items()
         },
         "problems": problems,
     }
-
-
-PACKAGES = {"aria2c": "aria2", "curl": "curl"}
-"""Command -> the package of the system's archive that has it."""
 
 
 def _tools(host: Mapping[str, Any]) -> set[str]:

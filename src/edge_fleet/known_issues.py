@@ -1,6 +1,6 @@
 """Traps of boards: what on a host would make a deployment fail or lie, and what is done about it.
 
-Pure functions over what host_state read: nothing here reads a file or a host. A trap is mended
+Pure functions over what host_info read: nothing here reads a file or a host. A trap is mended
 where that is allowed and harmless, and named where it is not. docs/boards.md has each with its
 source.
 """
@@ -237,7 +237,7 @@ def traps(
     """What a host's traps are: {"problems", "notices" (sentences), "fixes" (what is to be done, by
     name), "reboot" (for what the host must start anew), "may_reboot"}.
 
-    `state` is what host_state returned; `options` are the board_* variables of OPTIONS.
+    `state` is what host_info returned; `options` are the board_* variables of OPTIONS.
     """
     found = Found(state, options or {})
     found.look()

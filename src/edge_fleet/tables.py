@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_fleet.text import MIB
+from edge_host.image_ref import ImageRef
 
 COLUMNS = (
     "host",
@@ -170,16 +171,10 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
             str(settings["N_GPU_LAYERS"]),
             f"{plan['memory']['total'] // MIB:,} MiB",
             f"{board['memory_total'] // MIB:,} MiB",
-            _short(str(plan["engine"]["image"])),
+            ImageRef.parse(plan["engine"]["image"]).short,
         ]
         rows.append((cells, "\n".join(trap_lines(plan["traps"]))))
     return _layout(rows)
-
-
-def _short(image: str) -> str:
-    """An image's name as people know it: without its registry, and of its digest the beginning."""
-    name, _, digest = image.partition("@")
-    return name.rpartition("/")[2] + (f"@{digest[7:15]}" if digest else "")
 
 
 def trap_lines(traps: Mapping[str, Any]) -> list[str]:
@@ -216,7 +211,7 @@ HISTORY = (
 def history_table(hosts: list[Mapping[str, Any]]) -> str:
     """Lines of text: a heading, and a row for each of the hosts' last changes, the newest last.
 
-    `hosts` are hostvars with history_read, what host_state returned. `waited` is how long clients
+    `hosts` are hostvars with history_read, what host_info returned. `waited` is how long clients
     did.
     """
     rows = [(list(HISTORY), "")]

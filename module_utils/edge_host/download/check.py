@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Optional
 
+from ..constants import DOWNLOAD_PACKAGES
 from ..json_data import Facts
 from .http_source import ask
 from .job import Failure, parse_job
@@ -15,8 +16,7 @@ def problem_of_source(job: Facts, authorities: str) -> Optional[str]:
     """Why the source cannot give the files; None where it can."""
     parsed = parse_job({**job, "authorities": authorities})
     if job.get("local"):
-        tools = {"aria2c": "aria2", "curl": "curl"}
-        lacking = [tools[name] for name in tools if not shutil.which(name)]
+        lacking = [package for name, package in DOWNLOAD_PACKAGES.items() if not shutil.which(name)]
         if lacking:
             return f"the control machine has no {' and no '.join(lacking)}; install it there"
     try:

@@ -7,14 +7,12 @@ import os
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
-from ..constants import WORKSHOP
+from ..constants import DISK_RESERVE, WORKSHOP
 from ..json_data import Facts
 from ..weights.asked import Weights
 
 LOCK, JOB, STATUS = "lock", "job.json", "status.json"
 """Files of a run, in its runtime folder."""
-RESERVE = 512 * 1024**2
-"""Bytes of disk that stay free: images' layers, logs, the next release."""
 
 
 class Failure(Exception):
@@ -118,7 +116,7 @@ def parse_job(asked: Mapping[str, Any]) -> Job:
 def room(job: Job) -> int:
     """Bytes that may still be written to the models folder's disk."""
     found = os.statvfs(job.folder)
-    return found.f_bavail * found.f_frsize - RESERVE
+    return found.f_bavail * found.f_frsize - DISK_RESERVE
 
 
 def located(file: Facts) -> Facts:

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
 
 from ..commands import environment
-from ..constants import MIB
+from ..constants import DISK_RESERVE, MIB
 from ..files import allocated, sync_folder, write_atomically
 from ..weights.gguf import NotGGUF, describe, differences, read_fields
 from ..weights.store import Store
 from .http_source import NO_RANGES, Ended, ask, curl_config, verdict
-from .job import RESERVE, STATUS, Failure, File, Job, room
+from .job import STATUS, Failure, File, Job, room
 from .torrent import Loopback, Output, Pieces
 
 HTTP_ATTEMPTS = 5
@@ -131,7 +131,7 @@ class Fetch:
             others = allocated(job.workshop) - allocated(job.unfinished)
             raise Failure(
                 f"{mib(need)} are still to come, and {job.folder} has room for"
-                f" {mib(max(0, room(job)))} ({mib(RESERVE)} stay in reserve)"
+                f" {mib(max(0, room(job)))} ({mib(DISK_RESERVE)} stay in reserve)"
                 + (f"; {job.workshop} has {mib(others)} of other models" if others > MIB else "")
             )
 
@@ -314,7 +314,7 @@ class Fetch:
                 if process.poll() is not None:
                     self._stopped.wait(0.2)
                     self._check()
-                    if room(self.job) + RESERVE < MIB:
+                    if room(self.job) + DISK_RESERVE < MIB:
                         raise Failure("the disk is full")
                     raise Failure(
                         f"aria2c ended with status {process.returncode}: {watched.words or '-'}"

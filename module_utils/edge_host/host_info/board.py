@@ -19,8 +19,8 @@ from .hardware import (
     parse_memory,
     read_disk,
     read_gpu_groups,
-    read_swap,
     read_temperature,
+    read_zram,
 )
 from .jetson import parse_l4t, read_power, read_tuning
 from .kernel import read_kernel
@@ -69,7 +69,7 @@ BOARD_COMMANDS: Dict[str, Sequence[str]] = {
     "addresses": ["ip", "-json", "address"],
     "gpus": [
         "nvidia-smi",
-        "--query-gpu=name,memory.total,memory.free",
+        "--query-gpu=name,memory.total",
         "--format=csv,noheader,nounits",
     ],
     "power": ["nvpmodel", "-q"],
@@ -92,7 +92,6 @@ def parse_os_release(text: str) -> Facts:
     return {
         "id": fields.get("ID"),
         "version_id": fields.get("VERSION_ID"),
-        "codename": fields.get("VERSION_CODENAME"),
         "pretty_name": fields.get("PRETTY_NAME"),
     }
 
@@ -166,7 +165,6 @@ def read_board(
     model = tree or parse_model(read_text(system / "sys/class/dmi/id/product_name") or "")
     kind = board_kind(model, l4t, compatible)
     memory = parse_memory(read_text(system / "proc/meminfo") or "")
-    swap, zram = read_swap(system, memory)
     said = {name: answer.out for name, answer in answers.items() if answer.code == 0}
     return {
         "kind": kind,
@@ -184,10 +182,7 @@ def read_board(
         "cpus": len(os.sched_getaffinity(0)),
         "cpu_features": parse_cpu_features(read_text(system / "proc/cpuinfo") or ""),
         "memory_total": memory.get("MemTotal"),
-        "memory_available": memory.get("MemAvailable"),
-        "memory_free": memory.get("MemFree"),
-        "swap_total": swap,
-        "zram_total": zram,
+        "zram_total": read_zram(system, memory),
         "gpus": parse_gpus(said.get("gpus", "")),
         "disk": read_disk(root),
         "python": platform.python_version(),
@@ -203,7 +198,6 @@ def read_board(
         "time_synchronised": {"yes": True, "no": False}.get(said.get("time", "").strip()),
         "upgrades": {"unattended": read_unattended(system), "held": packages["held"]},
         "root": os.geteuid() == 0,
-        "apt": which("apt-get") is not None,
         "tools": read_tools(),
         "addresses": parse_addresses(said.get("addresses", "")),
     }

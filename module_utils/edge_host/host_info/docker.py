@@ -123,9 +123,8 @@ def parse_images(text: str) -> List[str]:
 def parse_containers(text: str) -> Dict[str, Facts]:
     """The project's containers by name, from `docker inspect`, as far as they are there.
 
-    {"id", "image" (as configured), "image_id", "status" (created, running, restarting, exited,
-    ...), "health" (starting, healthy, unhealthy, or None without a check), "restarts" (by the
-    engine, int), "started_at" (RFC 3339), "config_hash" (compose's, or None)}
+    {"id", "image" (as configured), "status" (created, running, restarting, exited, ...), "health"
+    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339)}
     """
     containers: Dict[str, Facts] = {}
     for item in objects(parse_json(text)):
@@ -135,12 +134,9 @@ def parse_containers(text: str) -> Dict[str, Facts]:
             containers[item["Name"].lstrip("/")] = {
                 "id": item["Id"],
                 "image": config["Image"],
-                "image_id": item["Image"],
                 "status": state["Status"],
                 "health": None if health == "none" else health,
-                "restarts": item["RestartCount"],
                 "started_at": state["StartedAt"],
-                "config_hash": (config.get("Labels") or {}).get("com.docker.compose.config-hash"),
             }
         except (AttributeError, KeyError, TypeError):  # not docker's words
             continue

@@ -40,31 +40,24 @@ def parse_meminfo(text: str) -> Tuple[Optional[int], Optional[int]]:
     return found.get("MemTotal"), found.get("MemAvailable")
 
 
-def parse_swaps(text: str) -> Optional[Tuple[int, int]]:
-    """(all swap, the part of it that is compressed memory: zram) of /proc/swaps in bytes.
-
-    None for any other text.
-    """
+def parse_zram(text: str) -> Optional[int]:
+    """Bytes of swap in compressed memory (zram), of /proc/swaps; None for any other text."""
     if not text.startswith("Filename"):
         return None
-    sizes = [
-        (name, int(kilobytes) * 1024)
-        for name, kilobytes in re.findall(r"^(\S+)[ \t]+\w+[ \t]+([0-9]{1,15})\b", text, re.M)
-    ]
-    zram = sum(size for name, size in sizes if name.startswith("/dev/zram"))
-    return sum(size for _, size in sizes), zram
+    rows = re.findall(r"^/dev/zram\S*[ \t]+\w+[ \t]+([0-9]{1,15})\b", text, re.M)
+    return sum(int(kilobytes) * 1024 for kilobytes in rows)
 
 
 def parse_gpus(text: str) -> List[Facts]:
-    """The GPUs with memory of their own: [{"name", "memory_total", "memory_free"}], in bytes.
+    """The GPUs with memory of their own: [{"name", "memory_total"}], in bytes.
 
-    From `nvidia-smi --query-gpu=name,memory.total,memory.free --format=csv,noheader,nounits`,
-    which has [N/A] for a Jetson's.
+    From `nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits`, which has [N/A]
+    for a Jetson's.
     """
-    rows = re.findall(r"^(.+), *([0-9]{1,9}), *([0-9]{1,9})\s*$", text, re.M)
+    rows = re.findall(r"^(.+), *([0-9]{1,9})\s*$", text, re.M)
     return [
-        {"name": name, "memory_total": int(total) << 20, "memory_free": int(free) << 20}
-        for name, total, free in rows
+        {"name": name, "memory_total": int(total) << 20}
+        for name, total in rows
         if not _OWN_GPU.search(name)
     ]
 
@@ -108,10 +101,9 @@ def read_temperature(system: Path) -> Optional[float]:
     return max((each for each in found if each is not None), default=None)
 
 
-def read_swap(system: Path, memory: Mapping[str, int]) -> Tuple[Optional[int], Optional[int]]:
-    """(all swap, the part of it in zram) in bytes; `memory` is what /proc/meminfo says."""
-    found = parse_swaps(read_text(system / "proc/swaps") or "")
-    if found is None:  # a kernel that cannot swap has no such file
-        total = memory.get("SwapTotal")
-        return total, 0 if total == 0 else None
+def read_zram(system: Path, memory: Mapping[str, int]) -> Optional[int]:
+    """Bytes of swap in compressed memory; `memory` is what /proc/meminfo says."""
+    found = parse_zram(read_text(system / "proc/swaps") or "")
+    if found is None and memory.get("SwapTotal") == 0:
+        return 0  # a kernel that cannot swap has no such file
     return found

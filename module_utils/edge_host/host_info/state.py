@@ -45,7 +45,7 @@ def read_state(
     root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
     root/secrets -> sha256 expected; secrets_owner: the user id these files must belong to, None
     for any; system: where /etc, /proc and /sys are. Returns {"board", "docker", "ports",
-    "deployment", "models"}; `library/host_state.py` documents each. Raises ValueError, with a
+    "deployment", "models"}; `library/host_info.py` documents each. Raises ValueError, with a
     sentence, for arguments that cannot be meant. A docker that is missing or dead is a state.
     """
     folder, base = Path(root), Path(system)
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         state = read_state(**json.loads(arguments[0] if arguments else "{}"))
     except (OSError, TypeError, ValueError) as error:
-        print(f"host_state: {error}", file=sys.stderr)
+        print(f"host_info: {error}", file=sys.stderr)
         return 2
     print(json.dumps(state, sort_keys=True))
     return 0

@@ -55,7 +55,7 @@ def recorded_sha256(
 
 def read_models(folder: Path) -> Dict[str, Facts]:
     """The files of the models folder, by their paths in it, with those of models of several files:
-    size (bytes), mtime_ns, inode, links, recorded_sha256, bundle (of which files it is one).
+    size (bytes), mtime_ns, recorded_sha256, bundle (of which files it is one).
     """
     record = read_record(folder)
     models = {}
@@ -64,8 +64,6 @@ def read_models(folder: Path) -> Dict[str, Facts]:
         models[name] = {
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
-            "inode": status.st_ino,
-            "links": status.st_nlink,
             "recorded_sha256": recorded_sha256(record, name, status),
             "bundle": record.get(name, {}).get("bundle"),
         }

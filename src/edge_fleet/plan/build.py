@@ -10,7 +10,6 @@ from typing import Any
 
 from edge_fleet.l4t import JETPACK_OF_L4T, l4t_of
 from edge_fleet.plan.board import (
-    API_PORT,
     board_problems,
     lock_problems,
     port_problems,
@@ -18,8 +17,6 @@ from edge_fleet.plan.board import (
 )
 from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
 from edge_fleet.plan.image import (
-    PINNED,
-    REGISTRY_PORT,
     engine_image,
     engine_rules,
     pinned,
@@ -41,6 +38,8 @@ from edge_fleet.plan.memory import (
 from edge_fleet.plan.suggestions import other_models, what_fits
 from edge_fleet.plan.weights import disk_problems, missing_files, model_plan
 from edge_fleet.settings import check_settings
+from edge_host.constants import API_PORT, REGISTRY_PORT, ROOT
+from edge_host.image_ref import is_pinned
 
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
 SPARE_TOKENS = 256
@@ -54,7 +53,7 @@ def deployment_plan(
     host: str,
     given: dict[str, Any],
     catalogues: dict[str, Any],
-    root: str = "/opt/edge-llm",
+    root: str = ROOT,
     url: str | None = None,
     docker_options: dict[str, Any] | None = None,
     images_cache: str | None = None,
@@ -64,7 +63,7 @@ def deployment_plan(
     """Decide everything about a host's deployment.
 
     Args:
-        state: what the `host_state` module returned for the host.
+        state: what the `host_info` module returned for the host.
         host: its inventory name, for the sentences.
         given: its llm_* variables as the inventory has them.
         catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one
@@ -93,14 +92,14 @@ def deployment_plan(
     problems += port_problems(state["ports"], docker)
     problems += daemon_option_problems(docker_options)
     base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
-    if not PINNED.fullmatch(base_image):
+    if not is_pinned(base_image):
         problems.append(
             f"llm_api_base_image is {base_image}; accepted is an image with CPython 3.13 and glibc,"
             " pinned as name@sha256:..."
         )
 
     registry_image = settings["llm_registry_image"] or pinned(catalogues["registry"])
-    if not PINNED.fullmatch(registry_image):
+    if not is_pinned(registry_image):
         problems.append(
             f"llm_registry_image is {registry_image}; accepted is an image of a registry, pinned as"
             " name@sha256:..."

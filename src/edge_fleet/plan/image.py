@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from edge_fleet.l4t import l4t_within
 from edge_fleet.text import Problem
+from edge_host.constants import REGISTRY_PORT
+from edge_host.image_ref import ImageRef, authority, is_pinned
 
-REGISTRY_PORT = 5000
-# An image that can only be what it was when it was named.
-PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 # What a row of the image table may say beside the image: rules in place of its engine's, and more.
 _RULES_OF_A_ROW = ("context", "outputs", "cache_types", "repacks")
 _OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "environment")
@@ -42,33 +40,18 @@ def pinned(row: dict[str, Any]) -> str:
 
 
 def through_cache(image: str, cache: str | None) -> str:
-    """Where a pinned image is pulled from: a cache's registry, where there is one, has each under
-    the whole name that it has outside. What is not pinned is on the host already.
+    """The reference that a host pulls an image by: of the registry on the host `cache`, if any.
+
+    An image that is not pinned is on the host already.
     """
-    if cache is None or not PINNED.fullmatch(image):
+    if cache is None or not is_pinned(image):
         return image
-    name, _, digest = image.partition("@")
-    first, _, rest = name.partition("/")
-    if not rest or not (first == "localhost" or set(first) & set(".:")):
-        # As Docker reads a name without a registry.
-        name = f"docker.io/{name if rest else f'library/{name}'}"
-    host, _, path = name.partition("/")
-    head, _, tail = path.rpartition("/")
-    path = f"{head}/{tail.partition(':')[0]}".lstrip("/")
-    # A colon may be in a host's name and not in a repository's.
-    return f"{registry_authority(cache)}/{host.replace(':', '-')}/{path}@{digest}"
+    return str(ImageRef.parse(image).through_cache(registry_authority(cache)))
 
 
 def registry_authority(cache: str) -> str:
-    """A cache's registry as it stands in an image's name."""
-    return f"[{cache}]:{REGISTRY_PORT}" if ":" in cache else f"{cache}:{REGISTRY_PORT}"
-
-
-def _repository(image: str) -> str:
-    """An image's name without tag and digest; a colon before the last slash is a port's."""
-    name = image.partition("@")[0]
-    head, _, tail = name.rpartition("/")
-    return f"{head}/{tail.partition(':')[0]}".removeprefix("docker.io/")
+    """The registry on the host `cache` as it stands in an image's reference."""
+    return authority(cache, REGISTRY_PORT)
 
 
 def engine_image(
@@ -86,13 +69,13 @@ def engine_image(
     if isinstance(own, dict):
         own = own.get(provider)
     if own:
-        if not PINNED.fullmatch(own) and own not in state["deployment"]["images"]:
+        if not is_pinned(own) and own not in state["deployment"]["images"]:
             return {}, [
                 f"llm_image is {own}, which the host does not have; pin it as"
                 f" {own.partition('@')[0]}@sha256:... so that what is pulled can be checked."
             ]
-        repository = _repository(own)
-        known = [row for row in engine["images"] if _repository(row["image"]) == repository]
+        name = ImageRef.parse(own).name
+        known = [row for row in engine["images"] if ImageRef.parse(row["image"]).name == name]
         return {"image": own, "entrypoint": known[0].get("entrypoint") if known else None}, []
     row = choose_image(engine, board, board["l4t"], gpu)
     what = board["kind"] + (f" with L4T {board['l4t']['text']}" if board["l4t"] else "")

@@ -6,10 +6,9 @@ import hashlib
 import re
 from typing import Any
 
-from edge_fleet.text import MIB, Problem, did_you_mean, format_mib, join_names
+from edge_fleet.text import Problem, did_you_mean, format_mib, join_names
+from edge_host.constants import DISK_RESERVE
 
-# What stays free on the disk beside the weights: images' layers, logs, the next release.
-DISK_RESERVE = 512 * MIB
 # What a file may be called: it becomes a path on the host, and a part of a URL.
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")

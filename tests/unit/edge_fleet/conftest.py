@@ -1,4 +1,4 @@
-"""Catalogues as shipped, and hosts as the host_state module describes them."""
+"""Catalogues as shipped, and hosts as the host_info module describes them."""
 
 from __future__ import annotations
 
@@ -21,26 +21,21 @@ JETSON: dict[str, Any] = {
         "os": {
             "id": "ubuntu",
             "version_id": "22.04",
-            "codename": "jammy",
             "pretty_name": "Ubuntu 22.04.5 LTS",
         },
         "l4t": {"major": 36, "minor": 4, "patch": 3, "text": "36.4.3"},
         "cpus": 8,
         "cpu_features": ["asimddp"],
         "memory_total": 8 * 1024**3,
-        "memory_available": 6 * 1024**3,
         "disk": {"path": "/", "free": 50 * 1024**3, "total": 100 * 1024**3},
         "python": "3.10.12",
         "init": "systemd",
         "nvidia_runtime": "/usr/bin/nvidia-container-runtime",
         "gpu_groups": [44],
         "root": True,
-        "apt": True,
         "name": "Jetson Orin NX",
         "kernel": {"release": "5.15.148-tegra", "memory_cgroup": True, "ip_nf_raw": True},
         "boot": {"file": None, "file_words": [], "lines": 0, "words": []},
-        "memory_free": 4 * 1024**3,
-        "swap_total": 0,
         "zram_total": 0,
         "gpus": [],
         "power": {"mode": "MAXN", "id": 0, "modes": {"MAXN": 0, "15W": 1, "25W": 2}},
@@ -136,7 +131,6 @@ def pi() -> dict[str, Any]:
         "os": {
             "id": "debian",
             "version_id": "13",
-            "codename": "trixie",
             "pretty_name": "Debian GNU/Linux 13 (trixie)",
         },
     }

@@ -37,7 +37,7 @@ def boards() -> list[dict[str, Any]]:
             {"kind": kind, "name": board.get("name"), "l4t": board.get("l4t"), "arch": arch}
         )
     found = {(row["kind"], row["l4t"], str(cpus.get(row["name"]))): row for row in rows}
-    card = [{"name": "NVIDIA T400", "memory_total": 4 * GIB, "memory_free": 4 * GIB}]
+    card = [{"name": "NVIDIA T400", "memory_total": 4 * GIB}]
     return [
         *found.values(),
         {"kind": "generic", "name": None, "l4t": None, "arch": "x86_64", "gpus": card},
@@ -56,7 +56,7 @@ def state_of(board: dict[str, Any], memory: int) -> dict[str, Any]:
     state["board"] |= board | {
         "l4t": l4t,
         "memory_total": memory,
-        "os": {"id": system, "version_id": version, "codename": None, "pretty_name": None},
+        "os": {"id": system, "version_id": version, "pretty_name": None},
     }
     return state
 
@@ -158,8 +158,6 @@ def test_a_model_that_does_not_fit_the_disk_is_not_suggested(catalogues: dict[st
     state["models"][file["file"]] = {
         "size": file["size"],
         "mtime_ns": 0,
-        "inode": 1,
-        "links": 1,
         "recorded_sha256": file["sha256"],
         "bundle": None,
     }
@@ -176,7 +174,7 @@ def test_a_model_that_does_not_fit_the_disk_is_not_suggested(catalogues: dict[st
 
 def test_a_card_is_given_what_each_engine_can_do(catalogues: dict[str, Any]) -> None:
     """Ollama knows all layers or none, so none is what would do."""
-    card = [{"name": "NVIDIA T400", "memory_total": 2 * GIB, "memory_free": 2 * GIB}]
+    card = [{"name": "NVIDIA T400", "memory_total": 2 * GIB}]
     board = {"kind": "generic", "name": None, "l4t": None, "arch": "x86_64", "gpus": card}
     given = {"llm_gpu_layers": 99, "llm_provider": "ollama"}
     state = state_of(board, 16 * GIB)

@@ -31,7 +31,7 @@ def relocked(catalogues: dict[str, Any], kind: str = "gguf") -> dict[str, Any]:
 
 
 def there(size: int, sha256: str | None, age: int = 0, bundle: str | None = None) -> dict[str, Any]:
-    """A file of the models folder, as host_state has it; one of more `age` came earlier."""
+    """A file of the models folder, as host_info has it; one of more `age` came earlier."""
     return {"size": size, "recorded_sha256": sha256, "mtime_ns": 1000 - age, "bundle": bundle}
 
 

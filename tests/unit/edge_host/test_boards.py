@@ -39,8 +39,8 @@ from edge_host.host_info.hardware import (
     parse_gpus,
     parse_meminfo,
     parse_memory,
-    parse_swaps,
     parse_temperature,
+    parse_zram,
 )
 from edge_host.host_info.jetson import (
     parse_l4t,
@@ -96,11 +96,6 @@ def meminfo(reading: Reading) -> Any:
     return {"total": total, "available": available, "free": free}
 
 
-def swaps(reading: Reading) -> Any:
-    found = parse_swaps(reading["text"])
-    return found and dict(zip(("swap", "zram"), found, strict=True))
-
-
 def power_mode(reading: Reading) -> Any:
     return dict(zip(("mode", "id"), parse_power_mode(reading["text"]), strict=True))
 
@@ -127,7 +122,7 @@ PARSERS: dict[str, Callable[[Reading], Any]] = {
     "os-release": lambda each: parse_os_release(each["text"]),
     "meminfo": meminfo,
     "cpuinfo": lambda each: parse_cpu_features(each["text"]),
-    "swaps": swaps,
+    "swaps": lambda each: parse_zram(each["text"]),
     "nvpmodel -q": power_mode,
     "nvpmodel.conf": lambda each: parse_power_modes(each["text"]),
     "nvpmodel status": lambda each: parse_power_status(each["text"]),
@@ -264,10 +259,10 @@ def test_throttled(text: str, complaints: list[str] | None) -> None:
     ("text", "names"),
     [
         # A Jetson's own, should a driver once give it a number: it is the board's memory.
-        ("Orin (nvgpu), 15388, 9000\nNVIDIA Thor, 125772, 120000\n", []),
-        ("NVIDIA Thor, 125772, 120000\nNVIDIA RTX A6000, 49140, 48669\n", ["NVIDIA RTX A6000"]),
-        ("Tesla T4, 15360, [Not Supported]\n", []),
-        ("NVIDIA Thorough, 1, 1\n", ["NVIDIA Thorough"]),
+        ("Orin (nvgpu), 15388\nNVIDIA Thor, 125772\n", []),
+        ("NVIDIA Thor, 125772\nNVIDIA RTX A6000, 49140\n", ["NVIDIA RTX A6000"]),
+        ("Tesla T4, [Not Supported]\n", []),
+        ("NVIDIA Thorough, 1\n", ["NVIDIA Thorough"]),
         ("No devices were found\n", []),
         ("", []),
     ],
@@ -386,16 +381,13 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "model": None,
         "arch": platform.machine(),
         "userland_bits": struct.calcsize("P") * 8,
-        "os": dict.fromkeys(("id", "version_id", "codename", "pretty_name")),
+        "os": dict.fromkeys(("id", "version_id", "pretty_name")),
         "l4t": None,
         "kernel": {"release": None, "memory_cgroup": None, "ip_nf_raw": None},
         "boot": {"file": None, "file_words": [], "lines": 0, "words": []},
         "cpus": len(os.sched_getaffinity(0)),
         "cpu_features": None,
         "memory_total": None,
-        "memory_available": None,
-        "memory_free": None,
-        "swap_total": None,
         "zram_total": None,
         "gpus": [],
         "disk": {
@@ -416,7 +408,6 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "time_synchronised": None,
         "upgrades": {"unattended": False, "held": []},
         "root": os.geteuid() == 0,
-        "apt": False,
         "tools": [],
         "addresses": [],
     }

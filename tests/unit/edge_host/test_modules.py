@@ -49,14 +49,14 @@ def ansible(module: str, arguments: dict[str, Any], *options: str) -> dict[str, 
     return result
 
 
-def test_host_state(tmp_path: Path) -> None:
+def test_host_info(tmp_path: Path) -> None:
     secret = tmp_path / "secrets/api_keys"
     secret.parent.mkdir()
     secret.write_text("key\n")
     secret.chmod(0o600)
     expected = hashlib.sha256(b"key\n").hexdigest()
     result = ansible(
-        "host_state",
+        "host_info",
         {"root": str(tmp_path), "ports": [8000], "secrets": {"api_keys": expected}},
         "--check",
     )
@@ -69,8 +69,8 @@ def test_host_state(tmp_path: Path) -> None:
     assert expected not in json.dumps(result)
 
 
-def test_host_state_refuses(tmp_path: Path) -> None:
-    result = ansible("host_state", {"root": str(tmp_path), "secrets": {"../x": ""}})
+def test_host_info_refuses(tmp_path: Path) -> None:
+    result = ansible("host_info", {"root": str(tmp_path), "secrets": {"../x": ""}})
     assert result["failed"] is True
     assert result["msg"].startswith("secrets: '../x' is asked; accepted is the name of a file")
 

@@ -523,7 +523,7 @@ def test_a_token_is_told_to_curl_and_to_nobody_else(
     )
     (tools / "curl").chmod(0o755)
     monkeypatch.setattr(commands, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
-    monkeypatch.setattr(download_job, "RESERVE", 0)
+    monkeypatch.setattr(download_job, "DISK_RESERVE", 0)
     source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
     file = {
         **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},
@@ -609,7 +609,7 @@ def test_whether_another_attempt_may_help(ended: Ended, sentence: str | None) ->
 def test_what_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, said: str | None
 ) -> None:
-    monkeypatch.setattr(download_job, "RESERVE", reserve)
+    monkeypatch.setattr(download_job, "DISK_RESERVE", reserve)
     asked = job(folder=tmp_path)
     assert verdict(asked, asked.files[0], Ended(23, 200, "Failure writing output")) == said
     # Room changes nothing else.

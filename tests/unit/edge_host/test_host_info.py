@@ -52,10 +52,8 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert board["os"]["version_id"] == "13"
     assert board["l4t"] is None
     assert board["memory_total"] == 8245856 * 1024
-    assert board["memory_available"] == 6985556 * 1024
     assert board["init"] == "systemd"
     assert board["nvidia_runtime"] is None
-    assert board["apt"] is False
     assert board["gpu_groups"] == []
     assert board["root"] is (os.geteuid() == 0)
     assert board["userland_bits"] in (32, 64)
@@ -182,7 +180,6 @@ def test_deployed(fake_host: FakeHost) -> None:
         "engine/engine.env": None,
     }
     assert deployment["containers"]["engine"]["health"] == "healthy"
-    assert deployment["containers"]["engine"]["config_hash"] is None
     assert deployment["containers"]["api"] is None
     assert deployment["images"] == ["a:1", "a@sha256:d"]
     assert deployment["engine_log"] == {
@@ -284,8 +281,8 @@ def test_a_command_for_another_machine(fake_host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("script", "gpus", "synchronised"),
     [
-        ("echo NVIDIA RTX A6000, 49140, 48669", 1, None),
-        ("echo NVIDIA RTX A6000, 49140, 48669; exit 9", 0, None),
+        ("echo NVIDIA RTX A6000, 49140", 1, None),
+        ("echo NVIDIA RTX A6000, 49140; exit 9", 0, None),
         ("echo NVIDIA-SMI has failed because it could not communicate with the driver", 0, None),
         ("echo yes", 0, True),
         ("echo no", 0, False),
@@ -385,23 +382,20 @@ def test_temperature_of_zones_that_fail(fake_host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meminfo", "swaps", "total", "zram"),
+    ("meminfo", "swaps", "zram"),
     [
-        ("SwapTotal: 0 kB\n", None, 0, 0),
-        ("SwapTotal: 1024 kB\n", None, 1048576, None),
-        ("", None, None, None),
-        ("SwapTotal: 9 kB\n", "Filename Type Size Used Priority\n/a\\040b file 2 0 -2\n", 2048, 0),
-        ("", "no swaps\n", None, None),
+        ("SwapTotal: 0 kB\n", None, 0),
+        ("SwapTotal: 1024 kB\n", None, None),
+        ("", None, None),
+        ("SwapTotal: 9 kB\n", "Filename Type Size Used Priority\n/a\\040b file 2 0 -2\n", 0),
+        ("", "no swaps\n", None),
     ],
 )
-def test_swap(
-    fake_host: FakeHost, meminfo: str, swaps: str | None, total: int | None, zram: int | None
-) -> None:
+def test_zram(fake_host: FakeHost, meminfo: str, swaps: str | None, zram: int | None) -> None:
     fake_host.write("proc/meminfo", meminfo)
     if swaps is not None:
         fake_host.write("proc/swaps", swaps)
-    board = read(fake_host)["board"]
-    assert (board["swap_total"], board["zram_total"]) == (total, zram)
+    assert read(fake_host)["board"]["zram_total"] == zram
 
 
 @pytest.mark.parametrize(
@@ -527,8 +521,6 @@ def test_models(fake_host: FakeHost) -> None:
     assert models.pop("kept.gguf") == {
         "size": 3,
         "mtime_ns": status.st_mtime_ns,
-        "inode": status.st_ino,
-        "links": 2,
         "recorded_sha256": "of kept.gguf",
         "bundle": None,
     }

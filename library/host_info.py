@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The host_state module: see `edge_host.host_info.state`."""
+"""The host_info module: see `edge_host.host_info.state`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ansible.module_utils.edge_host.constants import PORTS, ROOT
 from ansible.module_utils.edge_host.host_info.state import read_state
 
 DOCUMENTATION = r"""
-module: host_state
+module: host_info
 short_description: Read everything on a board that decisions need, in one call
 description:
   - Reads board, docker, ports, deployment and models. Changes nothing, in check mode and out of it.
@@ -39,7 +39,7 @@ author: edge-llm
 
 EXAMPLES = r"""
 - name: Read the host
-  host_state:
+  host_info:
     secrets:
       api_keys: "{{ api_keys_text | hash('sha256') }}"
     secrets_owner: 10010

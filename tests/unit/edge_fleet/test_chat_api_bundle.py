@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from action_plugins import chat_api_bundle as bundle
+from edge_fleet import chat_api_bundle as bundle
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,13 +1,13 @@
-"""What is said while weights come, and where this machine is for others."""
+"""What is said while weights come."""
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from action_plugins.model_fetch import duration, ended, mib, own_address, progress
+from edge_fleet.progress import DownloadError, duration, ended, follow, mib, progress
 
 MIB = 1024**2
 
@@ -129,20 +129,56 @@ def test_ended(told: dict[str, Any], line: str) -> None:
     assert ended("pi", {"name": "smoke.gguf-1", "state": "done"} | told) == line
 
 
-def test_own_address_on_the_loopback() -> None:
-    assert own_address("127.0.0.1") == "127.0.0.1"
-    assert own_address("localhost") in ("127.0.0.1", "::1")
+def results(*told: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """What the module returns, call after call."""
+    left = [{"told": {"name": "smoke.gguf-1", **each}} for each in told]
+    return lambda: left.pop(0)
 
 
-def test_own_address_by_ipv6() -> None:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        pytest.skip("this machine has no IPv6")
-    assert own_address("::1") == "::1"
+def test_a_download_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines come at most every SAY_SECONDS, and one at the end."""
+    lines: list[str] = []
+    clock = iter([0.0, 5.0, 11.0, 11.0, 15.0])
+    monkeypatch.setattr("edge_fleet.progress.time.monotonic", lambda: next(clock))
+    size = {"size": 100 * MIB}
+    result = follow(
+        results(
+            {"state": "asking", **size},
+            {"state": "fetching", "done": 50 * MIB, **size},
+            {"state": "verifying", "done": 50 * MIB, **size},
+            {"state": "done", "seconds": 15, "from": ["hub.example"], "torrent": "", **size},
+        ),
+        lines.append,
+        "pi",
+    )
+    assert result["changed"] is True
+    assert result["told"]["state"] == "done"
+    assert lines == [
+        "pi: smoke.gguf-1 comes, 50 % of 100 MiB",
+        "pi: smoke.gguf-1 is there: 100 MiB in 15 s, from hub.example",
+    ]
 
 
-@pytest.mark.parametrize("peer", ["no-such-host.invalid", ""])
-def test_no_own_address_where_a_name_does_not_resolve(peer: str) -> None:
-    assert own_address(peer) is None
+def test_what_came_from_nowhere_is_no_change() -> None:
+    lines: list[str] = []
+    result = follow(results({"state": "done", "from": []}), lines.append, "pi")
+    assert (result["changed"], lines) == (False, [])
+
+
+@pytest.mark.parametrize("result", [{"failed": True, "msg": "no"}, {"told": {}}])
+def test_a_result_without_a_download_is_returned(result: dict[str, Any]) -> None:
+    """A module that failed, and one in a check run."""
+    assert follow(lambda: result, print, "pi") == result
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"state": "failed", "reason": "the disk is full"}, "the disk is full"),
+        ({"state": "stopped", "reason": "it was stopped"}, "it was stopped"),
+        ({"state": "gone"}, "its download was killed; what has come is kept, and"),
+    ],
+)
+def test_a_download_that_did_not_end_well(told: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DownloadError, match=f"^{reason}"):
+        follow(results(told), print, "pi")

@@ -1,0 +1,61 @@
+"""Small files on the control machine: facts, keys and clients' settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Write = Callable[[Path, bytes, Path, int], None]
+"""Puts content at a path in one step: path, content, a folder for the new file, mode."""
+
+
+def write_files(files: Sequence[Mapping[str, Any]], check: bool, write: Write) -> dict[str, Any]:
+    """Write the files whose content or mode differs; with `check` gathered facts alone.
+
+    files: path, content, secret (for their owner alone) and gathered (facts that were read of a
+    host, which are no change). Returns {"changed", "written": [path, ...], "changes": [what
+    differed, without values, ...]}. Raises OSError.
+    """
+    written: list[str] = []
+    changes: list[str] = []
+    for file in files:
+        path, content = Path(file["path"]), str(file["content"])
+        mode = 0o600 if file["secret"] else 0o644
+        found = differences(path, content, mode)
+        if found and (file["gathered"] or not check):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if file["secret"] else 0o755)
+            write(path, content.encode(), path.parent, mode)
+        if found and not file["gathered"]:
+            written.append(str(path))
+            changes += [f"{path}: {each}" for each in found]
+    return {"changed": bool(written), "written": written, "changes": changes}
+
+
+def line_names(before: str, after: str) -> list[str] | None:
+    """Names of the NAME=VALUE lines that differ; None where other lines differ."""
+    old, new = before.splitlines(), after.splitlines()
+    differing = [line for line in old if line not in new] + [
+        line for line in new if line not in old
+    ]
+    names = {line.partition("=")[0] for line in differing}
+    if not names or not all("=" in line for line in differing):
+        return None
+    return sorted(names)
+
+
+def differences(path: Path, content: str, mode: int) -> list[str]:
+    """How a file differs from what is asked, without its values; empty where it does not."""
+    try:
+        before, found = path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return ["a new file"]
+    except (OSError, ValueError):
+        return ["its content cannot be read"]
+    said = []
+    if before != content:
+        names = line_names(before, content)
+        said.append(f"{', '.join(names)} differs" if names else "its content differs")
+    if found != mode:
+        said.append(f"mode {found:04o} becomes {mode:04o}")
+    return said

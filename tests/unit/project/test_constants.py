@@ -1,0 +1,69 @@
+"""Values of edge_host.constants that files in other languages repeat."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import llm_provider
+from edge_host.constants import API_PORT, CONTAINER_UID, ENGINE_PORT, REGISTRY_PORT, ROOT
+
+PROJECT = Path(__file__).parents[3]
+UID = re.compile(r"^__\w+_uid: (.*)$|^USER (.*)$", re.MULTILINE)
+WITH_A_UID = [
+    path
+    for path in [*sorted(PROJECT.glob("roles/*/vars/main.yml")), PROJECT / "src/Dockerfile"]
+    if UID.search(path.read_text())
+]
+
+
+def found(path: str, pattern: str) -> list[str]:
+    return re.findall(pattern, (PROJECT / path).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", WITH_A_UID, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_the_containers_user(path: Path) -> None:
+    values = {value or user for value, user in UID.findall(path.read_text())}
+    assert values <= {str(CONTAINER_UID), f"{CONTAINER_UID}:{CONTAINER_UID}"}
+
+
+def test_files_with_the_containers_user() -> None:
+    """The test above sees the image and the roles that make files for it."""
+    assert len(WITH_A_UID) >= 4
+
+
+def test_ports_of_the_chat_api_and_the_engine() -> None:
+    assert (llm_provider.API_PORT, llm_provider.ENGINE_PORT) == (API_PORT, ENGINE_PORT)
+    assert found("src/Dockerfile", r"^EXPOSE (.*)$") == [str(API_PORT)]
+    compose = "templates/docker-compose.yml.j2"
+    published = {
+        port for line in found(compose, r"^ *ports: (\[.*\])$") for port in yaml.safe_load(line)
+    }
+    assert published == {
+        f"{API_PORT}:{API_PORT}",
+        f"127.0.0.1:{ENGINE_PORT}:{ENGINE_PORT}",
+    }
+    (command,) = found(compose, r"entrypoint: (\[.*door.*\])$")
+    assert yaml.safe_load(command)[-2:] == [str(API_PORT), str(ENGINE_PORT)]
+
+
+def test_port_of_the_registry() -> None:
+    """The plan names the port that hosts reach; inside its container the registry has the same."""
+    folder = "roles/registry/templates"
+    for name in ("gives.yml.j2", "takes.yml.j2"):
+        assert found(f"{folder}/{name}", r'addr: ":(\d+)"') == [str(REGISTRY_PORT)]
+    inside = found(f"{folder}/docker-compose.yml.j2", r'^ *ports: \[".*:(\d+)"\]$')
+    assert set(inside) == {str(REGISTRY_PORT)}
+
+
+def test_the_folder_of_the_deployment() -> None:
+    roots = [
+        value
+        for path in PROJECT.glob("roles/*/defaults/main.yml")
+        for value in re.findall(r"^\w+_root: (/\S+)$", path.read_text(), re.MULTILINE)
+    ]
+    assert ROOT in roots
+    assert all(value.startswith(ROOT) for value in roots)
