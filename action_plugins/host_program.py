@@ -10,37 +10,7 @@ from ansible.plugins.action import ActionBase
 
 from edge_fleet.host_archive import build
 
-DOCUMENTATION = r"""
-module: host_program
-short_description: Put the program that runs on a host by itself there
-description:
-  - The program is one archive, named by its content. A host that has it is left alone.
-  - Copies it with M(ansible.builtin.copy), which also decides what a check run reports.
-options:
-  folder:
-    description: The folder on the host. It is made.
-    type: path
-    required: true
-  owner:
-    description: The owner of folder and file. The user who connects, where this is left out.
-    type: str
-author: edge-llm
-"""
-
-EXAMPLES = r"""
-- name: Install the host program
-  host_program:
-    folder: /opt/edge-llm/lib
-    owner: root
-  register: host_program
-"""
-
-RETURN = r"""
-path:
-  description: The program on the host. C(python3 -I PATH) runs it.
-  returned: always
-  type: str
-"""
+OPTIONS = {"folder": {"type": "path", "required": True}, "owner": {"type": "str"}}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -52,9 +22,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _, asked = self.validate_argument_spec(
-            {"folder": {"type": "path", "required": True}, "owner": {"type": "str"}}
-        )
+        _, asked = self.validate_argument_spec(OPTIONS)
         name, content = build()
         folder = asked["folder"].rstrip("/")
         owner = {"owner": asked["owner"], "group": asked["owner"]} if asked["owner"] else {}
@@ -74,4 +42,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 templar=self._templar,
                 shared_loader_obj=self._shared_loader_obj,
             ).run(task_vars=task_vars)
-        return {**copied, "path": f"{folder}/{name}"}
+        if copied.get("failed"):
+            return copied
+        return {"changed": copied["changed"], "path": f"{folder}/{name}"}

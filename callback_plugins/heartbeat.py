@@ -14,6 +14,14 @@ type: notification
 short_description: Say that a long task is alive
 description:
   - Prints a line every 15 seconds while a task runs, with the hosts that it still waits for.
+requirements:
+  - The name C(heartbeat) in C(callbacks_enabled) of ansible.cfg.
+author: edge-llm
+"""
+
+EXAMPLES = r"""
+# A line of a run that downloads weights:
+# ... Wait for the downloads: 45 s, waiting for jetson-01, pi-01
 """
 
 INTERVAL = 15.0

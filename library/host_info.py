@@ -9,30 +9,30 @@ from ansible.module_utils.edge_host.host_info.state import read_state
 
 DOCUMENTATION = r"""
 module: host_info
-short_description: Read everything on a board that decisions need, in one call
+short_description: Read everything on a host that decisions need, in one call
 description:
-  - Reads board, docker, ports, deployment and models. Changes nothing, in check mode and out of it.
-  - A docker that is missing or dead is a state that is returned, not a failure.
-  - Run it as root, since it reads files that only root may read.
+  - Reads board, Docker, ports, deployment and models. Changes nothing.
+  - A Docker that is missing or does not run is a fact, not a failure.
+  - Run this module as root, since some of the files are readable by root alone.
 options:
   root:
-    description: The deployment's folder. It need not exist yet.
+    description: The folder of the deployment. It need not exist.
     type: path
     default: /opt/edge-llm
   ports:
-    description: TCP ports of the host to look at.
+    description: TCP ports of the host.
     type: list
     elements: int
     default: [8000, 11434]
   secrets:
     description:
-      - Files expected under C(secrets/) of O(root), each with the SHA-256 that its content should
-        have. An empty one stands for any content, as long as there is some.
+      - Files expected below C(secrets/) of O(root), each with the SHA-256 of its content. An empty
+        SHA-256 stands for any content but none.
       - Only whether each is as expected is returned.
     type: dict
     default: {}
   secrets_owner:
-    description: The user id that these files must belong to. Any, where this is left out.
+    description: The user id that these files must belong to. By default any.
     type: int
 author: edge-llm
 """
@@ -43,128 +43,299 @@ EXAMPLES = r"""
     secrets:
       api_keys: "{{ api_keys_text | hash('sha256') }}"
     secrets_owner: 10010
-  register: board_state
+  register: host
 """
 
+# In upper case stands a name that differs from host to host.
 RETURN = r"""
 state:
-  description: What is on the host.
+  description: The facts of the host. A fact that cannot be read is null, or empty.
   returned: success
   type: dict
   contains:
     board:
-      description: What is null, or empty, could not be read, or is not there.
+      description: The board and its system.
       type: dict
       contains:
         kind: {type: str, description: "jetson, pi or generic."}
         name:
           description: >-
-            The family, such as Jetson Orin Nano, Jetson AGX Xavier, Raspberry Pi 5 or Raspberry Pi
-            Compute Module 4, from the device tree; or null.
+            The family from the device tree, such as Jetson Orin Nano or Raspberry Pi 5; or null.
           type: str
-        model: {type: str, description: "What the device tree, or DMI, calls it; or null."}
+        model: {type: str, description: "The name in the device tree, or in DMI; or null."}
         arch: {type: str, description: The kernel's name for the architecture.}
         userland_bits: {type: int, description: "32 or 64, of the programs."}
-        os: {type: dict, description: "id, version_id, codename, pretty_name; each may be null."}
-        l4t: {type: dict, description: "major, minor, patch, text; or null."}
+        os:
+          description: The operating system, from os-release.
+          type: dict
+          contains:
+            id: {type: str, description: "ID, or null."}
+            version_id: {type: str, description: "VERSION_ID, or null."}
+            pretty_name: {type: str, description: "PRETTY_NAME, or null."}
+        l4t:
+          description: The release of Jetson Linux, or null.
+          type: dict
+          contains:
+            major: {type: int, description: The major number.}
+            minor: {type: int, description: The minor number.}
+            patch: {type: int, description: The patch number.}
+            text: {type: str, description: The numbers with dots between.}
         kernel:
-          description: >-
-            release (or null), memory_cgroup (can it limit the memory of a container) and ip_nf_raw
-            (has it iptables' raw table): true, false, or null where nothing tells.
+          description: The kernel.
           type: dict
+          contains:
+            release: {type: str, description: "The release, or null."}
+            memory_cgroup:
+              description: Whether the memory of a container can be limited; null where unknown.
+              type: bool
+            ip_nf_raw:
+              description: Whether iptables has its raw table; null where unknown.
+              type: bool
         boot:
-          description: >-
-            words (those about cgroups with which the kernel started, in their order; the last on a
-            subject counts); and of a Raspberry Pi file (path of cmdline.txt, or null), file_words
-            (those about cgroups in it) and lines (those with text; the firmware reads the first).
+          description: The kernel's command line, as far as it is about cgroups.
           type: dict
-        cpus: {type: int, description: Usable by this process.}
+          contains:
+            words:
+              description: >-
+                The words of the running kernel, in their order; the last one on a subject counts.
+              type: list
+              elements: str
+            file: {type: str, description: "The path of cmdline.txt on a Raspberry Pi, or null."}
+            file_words: {type: list, elements: str, description: The words in that file.}
+            lines:
+              description: The lines with text in that file; the firmware reads the first.
+              type: int
+        cpus: {type: int, description: The CPUs that a process may use.}
         cpu_features:
           description: >-
             The features of all CPUs that decide how llama.cpp keeps weights in memory, by their
-            names in /proc/cpuinfo; null where that names none.
+            names in /proc/cpuinfo; null where there are no names.
           type: list
           elements: str
-        memory_total: {type: int, description: "Bytes, as are the next four; null where unknown."}
-        memory_available: {type: int, description: What programs could have.}
-        memory_free: {type: int, description: What nothing uses.}
-        swap_total: {type: int, description: All swap.}
-        zram_total: {type: int, description: The part of it that is compressed memory.}
+        memory_total: {type: int, description: "Bytes of memory, or null."}
+        zram_total: {type: int, description: "Bytes of swap in compressed memory, or null."}
         gpus:
-          description: >-
-            name, memory_total and memory_free (bytes) of each NVIDIA GPU with memory of its own. A
-            Jetson's has none.
+          description: The NVIDIA GPUs with memory of their own. A Jetson's has none.
           type: list
           elements: dict
-        disk: {type: dict, description: "path, free, total (bytes)."}
-        python: {type: str, description: The version of Python that read this.}
-        init: {type: str, description: systemd or the name of process 1.}
+          contains:
+            name: {type: str, description: The name.}
+            memory_total: {type: int, description: Bytes of memory.}
+        disk:
+          description: The file system of O(root).
+          type: dict
+          contains:
+            path: {type: str, description: The folder that was looked at.}
+            free: {type: int, description: Bytes that may still be written.}
+            total: {type: int, description: Bytes in all.}
+        python: {type: str, description: The version of the Python that this module ran with.}
+        init: {type: str, description: "The name of process 1, such as systemd."}
         container: {type: bool, description: Whether the host is a container.}
-        nvidia_runtime: {type: str, description: The path of nvidia-container-runtime or null.}
+        nvidia_runtime: {type: str, description: "The path of nvidia-container-runtime, or null."}
         gpu_groups:
-          {type: list, elements: int, description: "Groups, but root's, that own a GPU's files."}
+          description: The groups that own a GPU's device files, without root's.
+          type: list
+          elements: int
         power:
-          description: >-
-            mode (name, or null), id (or null) and modes (name to number) of nvpmodel; null where
-            there is none.
+          description: The power mode of a Jetson, from nvpmodel; null without one.
           type: dict
+          contains:
+            mode: {type: str, description: "The name of the mode, or null."}
+            id: {type: int, description: "The number of the mode, or null."}
+            modes:
+              description: The modes that there are.
+              type: dict
+              contains:
+                NAME: {type: int, description: The number of the mode NAME.}
         tuning:
-          description: >-
-            clocks (has edge-llm-clocks.service them at their highest), fan (the profile of
-            nvfancontrol, or null).
+          description: Clocks and fan of a Jetson.
           type: dict
+          contains:
+            clocks:
+              description: Whether edge-llm-clocks.service sets the clocks to their highest.
+              type: bool
+            fan: {type: str, description: "The profile of nvfancontrol, or null."}
         temperature: {type: float, description: "Degrees Celsius of the hottest zone, or null."}
         throttled:
           description: >-
-            What a Raspberry Pi's firmware complains of, such as C(under-voltage now) or C(throttled
-            since the start); null where it cannot be asked.
+            Complaints of a Raspberry Pi's firmware, such as under-voltage now; null where it cannot
+            be asked.
           type: list
           elements: str
-        desktop: {type: str, description: "Main process of a desktop session that runs, or null."}
-        time_synchronised: {type: bool, description: Null where it cannot be asked.}
+        desktop: {type: str, description: "The main process of a desktop session, or null."}
+        time_synchronised:
+          description: Whether the clock is synchronised; null where unknown.
+          type: bool
         upgrades:
-          description: >-
-            unattended (does apt make upgrades by itself), held (those of Docker's packages that
-            dpkg has on hold).
+          description: Upgrades of packages.
           type: dict
-        root: {type: bool, description: Whether this was read as root.}
-        apt: {type: bool, description: Whether there is one.}
-        tools: {type: list, elements: str, description: "Of aria2c, curl, skopeo those there."}
-        addresses: {type: list, elements: str, description: By which others reach the host.}
+          contains:
+            unattended: {type: bool, description: Whether apt upgrades by itself.}
+            held:
+              description: Packages of Docker that dpkg has on hold.
+              type: list
+              elements: str
+        root: {type: bool, description: Whether this module ran as root.}
+        tools:
+          description: Those of aria2c, curl and skopeo that the host has.
+          type: list
+          elements: str
+        addresses:
+          description: The addresses by which others reach the host.
+          type: list
+          elements: str
     docker:
-      description: >-
-        cli (is there a command), ce (are they Docker's own packages), packages (those of Docker
-        that dpkg has installed), running (does the engine answer), version, compose (version of the
-        plugin), runtimes, no_raw (whether the engine, or where none runs its service, has
-        DOCKER_INSECURE_NO_IPTABLES_RAW=1), containers (how many run, of any project; null where the
-        engine does not answer), error (why it does not answer, or null), daemon_json (or null),
-        daemon_json_error (a sentence, or null).
+      description: The Docker engine.
       type: dict
+      contains:
+        cli: {type: bool, description: Whether there is a docker command.}
+        ce: {type: bool, description: Whether the packages are Docker's own.}
+        packages:
+          description: The packages of Docker that dpkg has installed.
+          type: list
+          elements: str
+        running: {type: bool, description: Whether the engine answers.}
+        version: {type: str, description: "The version of the engine, or null."}
+        compose: {type: str, description: "The version of the Compose plugin, or null."}
+        runtimes: {type: list, elements: str, description: The runtimes that the engine knows.}
+        no_raw:
+          description: >-
+            Whether the engine runs with DOCKER_INSECURE_NO_IPTABLES_RAW=1, or would after its
+            start.
+          type: bool
+        containers:
+          description: >-
+            How many containers run, of any project; null where the engine does not answer.
+          type: int
+        error: {type: str, description: "Why the engine does not answer, or null."}
+        daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
+        daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}
     ports:
-      description: >-
-        For each port asked, as text: null where it is free, else addresses, process ("name (pid
-        N)" or null) and container (name or null).
+      description: The ports of O(ports).
       type: dict
+      contains:
+        PORT:
+          description: The listener on the port; null where the port is free.
+          type: dict
+          contains:
+            addresses: {type: list, elements: str, description: The addresses that it listens on.}
+            process: {type: str, description: "NAME (pid N), or null."}
+            container: {type: str, description: "The container that publishes the port, or null."}
     deployment:
-      description: >-
-        files (sha256, mode, uid, gid of docker-compose.yml and .env, or null), secrets (name to
-        boolean), containers (engine and api: id, image, image_id, status, health, restarts,
-        started_at, config_hash; or null), ollama (model name to the sha256 of its weights, where
-        the store has all of it and no second copy), images (all names known to the engine),
-        engine_log (layers_offloaded, layers_total, gpu_buffers, platform (the kind of device that
-        vLLM runs on, or null), gpu_said (lines about a GPU that it cannot use), gpu_reason (what
-        they mean, or null), start_seconds).
+      description: The deployment below O(root).
       type: dict
+      contains:
+        files:
+          description: docker-compose.yml, .env and engine/engine.env.
+          type: dict
+          contains:
+            NAME:
+              description: The file, or null.
+              type: dict
+              contains:
+                sha256: {type: str, description: The hash of its content.}
+                mode: {type: str, description: "Its permissions, such as 0644."}
+                uid: {type: int, description: Its owner.}
+                gid: {type: int, description: Its group.}
+        secrets:
+          description: The files of O(secrets).
+          type: dict
+          contains:
+            NAME: {type: bool, description: Whether the file is as expected.}
+        containers:
+          description: The containers of the current release; engine, api and door.
+          type: dict
+          contains:
+            NAME:
+              description: The container, or null.
+              type: dict
+              contains:
+                id: {type: str, description: Its id.}
+                image: {type: str, description: "Its image, as configured."}
+                status: {type: str, description: "created, running, restarting, exited and so on."}
+                health:
+                  description: starting, healthy or unhealthy; null without a check.
+                  type: str
+                started_at: {type: str, description: The time of its start (RFC 3339).}
+        release:
+          description: The content of release.json of the current release, or null.
+          type: dict
+        previous: {type: dict, description: "The same of the previous release, or null."}
+        change:
+          description: A change that began and did not end; null where there is none.
+          type: dict
+          contains:
+            from: {type: int, description: "The number of the release before, or null."}
+            to: {type: int, description: The number of the new release.}
+            by: {type: str, description: The operator.}
+            since: {type: str, description: "The time of its start, in UTC (RFC 3339)."}
+            step: {type: str, description: "The step that it began last, or null."}
+        lock:
+          description: Who changes the host now; null where nobody does.
+          type: dict
+          contains:
+            by: {type: str, description: The operator.}
+            since: {type: str, description: "The time since when, or null."}
+            pid: {type: int, description: "The process, or null."}
+        history:
+          description: >-
+            The last 20 changes, the newest last, each as C(told) in the result of C(release).
+          type: list
+          elements: dict
+        ollama:
+          description: >-
+            The models that Ollama's store has whole, without a second copy of the weights.
+          type: dict
+          contains:
+            NAME:
+              description: The hashes of the weights of the model NAME.
+              type: list
+              elements: str
+        images: {type: list, elements: str, description: All names of images that the engine knows.}
+        engine_log:
+          description: The start of the engine's log.
+          type: dict
+          contains:
+            layers_offloaded: {type: int, description: "Layers on the GPU, or null."}
+            layers_total: {type: int, description: "Layers of the model, or null."}
+            gpu_buffers:
+              description: The GPUs that hold a part of the model.
+              type: list
+              elements: str
+            platform: {type: str, description: "The kind of device that vLLM runs on, or null."}
+            gpu_said:
+              description: Lines about a GPU that the engine cannot use.
+              type: list
+              elements: str
+            gpu_reason: {type: str, description: "The reason that these lines give, or null."}
+            start_seconds:
+              description: Seconds until the engine was ready, or null.
+              type: float
     models:
-      description: >-
-        For each file in the models folder: size, mtime_ns, inode, links and recorded_sha256 (null
-        unless the file is as it was when it was hashed).
+      description: The files of the models folder.
       type: dict
+      contains:
+        PATH:
+          description: The file at PATH below the folder.
+          type: dict
+          contains:
+            size: {type: int, description: Bytes.}
+            mtime_ns: {type: int, description: The time of its last change.}
+            recorded_sha256:
+              description: >-
+                The verified hash; null where the file has changed since, or was never verified.
+              type: str
+            bundle: {type: str, description: "The name of the model's files together, or null."}
+    unfinished:
+      description: Downloads that are not complete.
+      type: dict
+      contains:
+        NAME: {type: int, description: Bytes on the disk of the files NAME.}
 """
 
 
 def main() -> None:
-    """Read the state and hand it to Ansible."""
+    """Parse the arguments, read the host and return its facts."""
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "default": ROOT},

@@ -9,18 +9,18 @@ from ansible.module_utils.edge_host.download.job import Failure
 
 DOCUMENTATION = r"""
 module: model_fetch
-short_description: Have a model's files brought to a machine, from their source or from others
+short_description: Download the files of a model, from their source or from other machines
 description:
-  - The work itself is done by a program that this starts there, and that goes on whatever becomes
-    of the connection. What has come stays, and the next run goes on from there.
-  - The action plugin of the same name shows how far it is.
+  - Starts a program on the machine, which goes on whatever becomes of the connection. What was
+    downloaded stays, and the next run goes on from there.
+  - The action plugin of the same name shows the progress.
 options:
   action:
     description:
-      - V(ask) asks the source whether it has the very files, without a byte of them.
+      - V(ask) asks the source whether it has the files, and downloads nothing.
       - V(start) starts the program, or joins the one that runs.
-      - V(wait) waits for it to have done its work, for O(seconds) at most.
-      - V(stop) ends it.
+      - V(wait) waits until the files are there, for O(seconds) at most.
+      - V(stop) ends the program.
     type: str
     choices: [ask, start, wait, stop]
     required: true
@@ -36,45 +36,47 @@ options:
     required: true
   program:
     description:
-      - The program that downloads, as the host_program action has put it there. V(start) needs it.
+      - The host program, C(path) in the result of C(host_program). Required with O(action=start).
     type: path
     default: ""
   user:
-    description: The user id by which files are received. This module's own, where left out.
+    description: The user id that downloads run as. By default that of this module.
     type: int
   unit:
-    description: Whether systemd runs the program.
+    description: Whether the program runs as a unit of systemd's.
     type: bool
     default: true
   torrent:
-    description: Of the files, base64, as V(wait) has returned it on the machine that has them.
+    description: >-
+      The torrent of the files, base64, as O(action=wait) has returned it on the machine that has
+      them.
     type: str
     default: ""
   token:
-    description: The token that the source asks for.
+    description: The token for the source.
     type: str
     default: ""
   proxy:
-    description: The proxy by which the source is reached.
+    description: The proxy on the way to the source.
     type: str
     default: ""
   authorities:
-    description: Certificates (PEM) of authorities that vouch for the source.
+    description: Certificates (PEM) of the authorities that the source's certificate is checked by.
     type: str
     default: ""
   by:
-    description: Who asks, for whoever comes meanwhile.
+    description: The operator, whose name others see while the program runs.
     type: str
     default: somebody
   seconds:
-    description: How long V(wait) waits.
+    description: How many seconds O(action=wait) waits.
     type: float
     default: 5
 author: edge-llm
 """
 
 EXAMPLES = r"""
-- name: Bring the weights from their source
+- name: Start the download
   model_fetch:
     action: start
     folder: /opt/edge-llm/models
@@ -85,15 +87,71 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problem:
-  description: Of V(ask); why the source cannot give the files, or null.
-  returned: success
+  description: Why the source cannot give the files, a phrase; null where it can.
+  returned: with O(action=ask)
   type: str
 told:
-  description: >-
-    Of V(wait); state (begun, fetching, receiving, verifying, done, failed, stopped or gone), done
-    and size (bytes), rate (bytes a second), left and seconds, from (who gives it), reason, torrent.
-  returned: success
+  description: The state of the download; empty in check mode.
+  returned: with O(action=wait), and in check mode
   type: dict
+  contains:
+    state:
+      description: begun, asking, fetching, receiving, verifying, done, failed, stopped or gone.
+      type: str
+    name:
+      description: The name of the model's files together.
+      type: str
+    how:
+      description: source, peers or share.
+      type: str
+    by:
+      description: The operator who asked for the download.
+      type: str
+    done:
+      description: Bytes that are on the disk.
+      returned: once the program runs
+      type: int
+    size:
+      description: Bytes of all files.
+      returned: once the program runs
+      type: int
+    rate:
+      description: Bytes a second, over the last ten seconds.
+      returned: once the program runs
+      type: int
+    left:
+      description: Seconds until the end, at this rate; null where nothing moves.
+      returned: once the program runs
+      type: int
+    seconds:
+      description: Seconds since the start.
+      returned: once the program runs
+      type: float
+    from:
+      description: The sources of the bytes, such as the host of a URL or the fleet.
+      returned: once the program runs
+      type: list
+      elements: str
+    pid:
+      description: The process of the program.
+      returned: once the program runs
+      type: int
+    file:
+      description: The file that is downloaded now.
+      returned: in the state fetching
+      type: str
+    peers:
+      description: How many machines are connected.
+      returned: in the state receiving
+      type: int
+    reason:
+      description: Why the download ended.
+      returned: in the states failed and stopped
+      type: str
+    torrent:
+      description: The torrent of the files, base64, for the machines that download from this one.
+      returned: in the state done, of a download from the source
+      type: str
 """
 
 

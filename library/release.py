@@ -86,12 +86,54 @@ EXAMPLES = r"""
 
 RETURN = r"""
 told:
-  description: >-
-    What became of it: from, to, provider, model, parts (that changed), beside (whether both engines
-    were loaded at once), pause and seconds (of the pause that clients met, and of the whole
-    change), steps (the seconds of each), outcome.
-  returned: success
+  description: The result of the change, as in the history of the host.
+  returned: success, outside of check mode
   type: dict
+  contains:
+    action:
+      description: deploy or rollback.
+      type: str
+    at:
+      description: The time of the end, in UTC (RFC 3339).
+      type: str
+    by:
+      description: The operator who asked for the change.
+      type: str
+    from:
+      description: The number of the release before; null where there was none.
+      type: int
+    to:
+      description: The number of the release that the host runs now.
+      type: int
+    as:
+      description: The number of the release that a rollback returned to.
+      returned: after a rollback
+      type: int
+    provider:
+      description: The engine of the release.
+      type: str
+    model:
+      description: The model of the release.
+      type: str
+    parts:
+      description: The parts that changed; engine, api.
+      type: list
+      elements: str
+    beside:
+      description: Whether both engines were loaded at once.
+      type: bool
+    pause:
+      description: For how many seconds clients waited.
+      type: float
+    seconds:
+      description: The duration of the change.
+      type: float
+    steps:
+      description: Name of each step to its duration in seconds.
+      type: dict
+    outcome:
+      description: Always committed; for any other outcome the module fails.
+      type: str
 """
 
 

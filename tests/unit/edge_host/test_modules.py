@@ -1,4 +1,4 @@
-"""Both modules as Ansible runs them: packed, sent, and started by the host's Python."""
+"""Modules and actions as Ansible runs them: packed, sent, and started by the host's Python."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).parents[3]
+from tests.unit.plugin_docs import PROJECT, differences, missing
+
 CONTENT = b"GGUF weights of a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 def ansible(module: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
-    """Run a module on this machine with the project's configuration: its result."""
+    """Run a module on this machine with the project's configuration: its result.
+
+    A result is as RETURN of the module describes it.
+    """
     done = subprocess.run(
         [
             Path(sys.executable).with_name("ansible"),
@@ -46,6 +50,9 @@ def ansible(module: str, arguments: dict[str, Any], *options: str) -> dict[str, 
     except (ValueError, KeyError, IndexError):
         raise AssertionError(done.stdout + done.stderr) from None
     assert isinstance(result, dict)
+    result.pop("action", None)  # the callback's
+    if not result.get("failed"):
+        assert differences(module, result) == []
     return result
 
 
@@ -90,6 +97,7 @@ def test_model_store(tmp_path: Path) -> None:
     again = ansible("model_store", arguments, "--diff")
     assert again["changed"] is False
     assert "diff" not in again
+    assert missing("model_store", [done]) == []
 
 
 def test_model_store_refuses(tmp_path: Path) -> None:
@@ -143,6 +151,7 @@ def test_host_program(tmp_path: Path) -> None:
         result = ansible("host_program", asked)
         assert result["changed"] is changed
         assert [str(path) for path in (tmp_path / "lib").iterdir()] == [result["path"]]
+        assert missing("host_program", [result]) == []
     done = subprocess.run(
         [sys.executable, "-I", result["path"], "stat"], capture_output=True, text=True, check=False
     )
@@ -163,6 +172,7 @@ def test_control_files(tmp_path: Path) -> None:
     assert not key.parent.exists()
     result = ansible("control_files", {"files": asked})
     assert result["written"] == [str(key), str(facts)]
+    assert missing("control_files", [result]) == []
     assert [path.read_text() for path in (key, facts)] == ["KEY=1\n", "{}\n"]
     assert [path.stat().st_mode & 0o777 for path in (key, facts)] == [0o600, 0o644]
     assert [path.parent.stat().st_mode & 0o777 for path in (key, facts)] == [0o700, 0o755]
@@ -170,3 +180,28 @@ def test_control_files(tmp_path: Path) -> None:
     assert ansible("control_files", {"files": asked})["written"] == [str(key)]
     assert key.stat().st_mode & 0o777 == 0o600
     assert ansible("control_files", {"files": asked})["changed"] is False
+
+
+def test_chat_api_bundle(tmp_path: Path) -> None:
+    arguments = {
+        "project": str(PROJECT),
+        "cache": str(tmp_path / "cache"),
+        "base_image": "docker.io/library/python",
+        "architecture": "arm64",
+    }
+    result = ansible("chat_api_bundle", arguments, "--check")
+    assert result["image"] == f"edge-llm/chat-api:{result['version']}"
+    assert missing("chat_api_bundle", [result]) == []
+
+
+def test_image_mirror() -> None:
+    result = ansible("image_mirror", {"registry": "127.0.0.1:1", "images": []})
+    assert result["changed"] is False
+    assert missing("image_mirror", [result]) == []
+
+
+def test_image_mirror_refuses() -> None:
+    images = [{"reference": "a@sha256:0", "outside": "a"}]
+    result = ansible("image_mirror", {"registry": "127.0.0.1:1", "images": images})
+    assert result["failed"] is True
+    assert result["msg"].startswith("The image reference is invalid: 'a@sha256:0'. Use ")
