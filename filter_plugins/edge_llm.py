@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from edge_fleet import distribution, drift, host_python, known_issues, rollout, tables
+from edge_fleet import distribution, drift, host_python, known_issues, rollout, tables, verification
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
-from edge_host.gpu_offload import gpu_problem
-
-
-def of_gpu(
-    plan: Mapping[str, Any], log: Mapping[str, Any], report: Mapping[str, Any]
-) -> str | None:
-    """Why it is not verified that a host's layers are on its GPU; None where it is, or need not be.
-
-    `log` is the engine's (deployment.engine_log of host_info), `report` that of the verification.
-    """
-    if not plan["gpu"]["required"]:
-        return None
-    return gpu_problem(plan["gpu"], plan["provider"], log, report.get("gpu_share"))
 
 
 def of_python(printed: object, host: str, core: str, install: bool = False) -> str:
@@ -41,7 +28,7 @@ class FilterModule:
             "edge_llm_cached_images": distribution.cached_images,
             "edge_llm_change": tables.change_line,
             "edge_llm_docker_in_place": drift.docker_in_place,
-            "edge_llm_gpu_problem": of_gpu,
+            "edge_llm_gpu_problem": verification.unverified_gpu,
             "edge_llm_hand_on": distribution.hand_on,
             "edge_llm_history": tables.history_table,
             "edge_llm_models_in_place": drift.models_in_place,

@@ -13,7 +13,7 @@ from edge_host.engine_log import GPU_LINES, GPU_REASONS, parse_engine_log
 from edge_host.gpu_offload import _EXPLANATIONS, explain, gpu_problem
 from edge_host.release.errors import Failure
 from edge_host.release.probe import Proof
-from filter_plugins.edge_llm import of_gpu as of_a_host
+from edge_fleet.verification import unverified_gpu as of_a_host
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GPU = {"layers": 99, "of": 29}
