@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_host.constants import MODELS
-from ansible.module_utils.edge_host.weights.asked import StoreError
-from ansible.module_utils.edge_host.weights.store import place
+from ansible.module_utils.edge_host.weights.request import StoreError
+from ansible.module_utils.edge_host.weights.store import update_store
 
 DOCUMENTATION = r"""
 module: model_store
@@ -162,7 +162,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        result = place(check=module.check_mode, **module.params)
+        result = update_store(check=module.check_mode, **module.params)
     except (OSError, StoreError) as error:
         module.fail_json(msg=str(error))
     if module._diff and result["actions"]:

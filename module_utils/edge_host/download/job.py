@@ -9,7 +9,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 from ..constants import DISK_RESERVE, WORKSHOP
 from ..json_data import Facts
-from ..weights.asked import Weights
+from ..weights.request import WeightsFile
 
 LOCK, JOB, STATUS = "lock", "job.json", "status.json"
 """Files of a run, in its runtime folder."""
@@ -36,8 +36,8 @@ class File(NamedTuple):
     bundle: str
 
     @property
-    def weights(self) -> Weights:
-        return Weights(self.path, self.size, self.sha256, self.bundle)
+    def weights(self) -> WeightsFile:
+        return WeightsFile(self.path, self.size, self.sha256, self.bundle)
 
 
 class Job(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Sequence
 
 from ..files import read_json, write_atomically
 from ..json_data import Facts
-from ..weights.asked import StoreError
+from ..weights.request import StoreError
 from .job import JOB, LOCK, STATUS, Failure, parse_job
 from .runner import Fetch, Stopped
 

@@ -25,7 +25,7 @@ from typing import Any, Callable, List, Optional, Tuple
 from ..commands import environment
 from ..constants import DISK_RESERVE, MIB
 from ..files import allocated, sync_folder, write_atomically
-from ..weights.gguf import NotGGUF, describe, differences, read_fields
+from ..weights.gguf import InvalidGGUF, compare_shapes, read_header, read_shape
 from ..weights.store import Store
 from .http_source import NO_RANGES, Ended, ask, curl_config, verdict
 from .job import STATUS, Failure, File, Job, room
@@ -276,7 +276,7 @@ class Fetch:
         """Have files in the workshop that are placed already: a torrent is one for all of them."""
         for file in self.job.files:
             target = self.job.unfinished / file.name
-            if self.store.recorded(file.weights) == file.sha256 and not target.exists():
+            if self.store.recorded_hash(file.weights) == file.sha256 and not target.exists():
                 shutil.copyfile(self.job.folder / file.path, target)
                 if self.job.user is not None:
                     os.chown(target, self.job.user, self.job.user)
@@ -416,7 +416,7 @@ class Fetch:
                 if job.user is not None:
                     os.chown(arrived, 0, 0)
                 arrived.chmod(0o644)
-                self.store.adopt(arrived, file.weights, keep=job.how == "peers")
+                self.store.install(arrived, file.weights, keep=job.how == "peers")
             else:
                 self._known(file, hear, pieces is not None)
         if job.how == "source":
@@ -429,8 +429,8 @@ class Fetch:
     def _recorded(self, file: File) -> bool:
         """Whether a file is there as it was when it was hashed, and was right."""
         if file.local:
-            return self.store.recorded_elsewhere(Path(file.local)) == file.sha256
-        return self.store.recorded(file.weights) == file.sha256
+            return self.store.recorded_hash_outside(Path(file.local)) == file.sha256
+        return self.store.recorded_hash(file.weights) == file.sha256
 
     def _verify(self, file: File, path: Path, hear: Callable[[bytes], None]) -> None:
         """Raise Failure where what has come is not what was asked; it is put aside then."""
@@ -466,8 +466,8 @@ class Fetch:
         if not file.header:
             return
         try:
-            differ = differences(file.header, describe(read_fields(path)))
-        except NotGGUF as error:
+            differ = compare_shapes(file.header, read_shape(read_header(path)))
+        except InvalidGGUF as error:
             differ = [f"a GGUF file, and {error}"]
         if differ:
             raise Failure(f"models.yml says of {file.name}: {'; '.join(differ)}; repair the entry")
@@ -482,13 +482,13 @@ class Fetch:
                     f" {file.sha256} and {file.size} bytes"
                 )
             self._compare(file, path)
-            self.store.vouch_elsewhere(path, file.sha256)
+            self.store.record_verified_outside(path, file.sha256)
         elif whole:
             if hash_of(self.job.folder / file.path, hear) != file.sha256:
                 # The store says why, and puts it aside.
                 self.store.rehash = True
                 self.store.verify(file.weights)
-            self.store.vouch(file.weights)
+            self.store.record_verified(file.weights)
         else:
             self.store.verify(file.weights)
 

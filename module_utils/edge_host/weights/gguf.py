@@ -1,7 +1,7 @@
-"""What a GGUF file says of itself, read off its header: compared with what the catalogue says.
+"""Reads the header of a GGUF file, and compares the model's shape with the catalogue.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Only the header is read: some
-kilobytes, and of a large vocabulary some megabytes.
+kilobytes, or some megabytes where the vocabulary is large.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Mapping, Optional
 
 MAGIC = b"GGUF"
-# Type of a value -> how struct reads it. 8 is text, 9 is a list.
+# Type of a value -> its format for struct. 8 is text, 9 is a list.
 _NUMBERS = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
 _TEXT, _LIST = 8, 9
-# No header that can be meant has more of anything: a broken one must not be read for ever.
-_MOST = 1 << 24
+# A limit for strings, lists and pairs: the count in a damaged header may be huge.
+_MAX_COUNT = 1 << 24
 # general.file_type -> the name of the quantization (enum llama_ftype of llama.cpp).
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
@@ -28,11 +28,13 @@ FILE_TYPES = {
 }  # fmt: skip
 
 
-class NotGGUF(ValueError):
-    """The file is no GGUF, or a broken one; a sentence without the file's name."""
+class InvalidGGUF(ValueError):
+    """The file is no GGUF file, or is damaged; the text is a clause without the file's name."""
 
 
 class _Reader:
+    """Reads typed values from the stream of a header."""
+
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
@@ -43,7 +45,7 @@ class _Reader:
     def take(self, size: int) -> bytes:
         found = self._stream.read(size)
         if len(found) != size:
-            raise NotGGUF("its header breaks off")
+            raise InvalidGGUF("its header is truncated")
         return found
 
     def text(self) -> str:
@@ -52,8 +54,8 @@ class _Reader:
 
     def count(self) -> int:
         count = int(self.number("Q"))
-        if count > _MOST:
-            raise NotGGUF(f"its header tells of {count} items")
+        if count > _MAX_COUNT:
+            raise InvalidGGUF(f"its header announces {count} items")
         return count
 
     def value(self, kind: int) -> Any:
@@ -64,26 +66,26 @@ class _Reader:
             if kind in _NUMBERS:
                 return list(struct.unpack(f"<{count}{_NUMBERS[kind]}", self._block(kind, count)))
             if kind != _TEXT:
-                raise NotGGUF(f"its header has a list of type {kind}")
+                raise InvalidGGUF(f"its header has a list of the unknown type {kind}")
             return [self.text() for _ in range(count)]
         if kind not in _NUMBERS:
-            raise NotGGUF(f"its header has a value of type {kind}")
+            raise InvalidGGUF(f"its header has a value of the unknown type {kind}")
         return self.number(_NUMBERS[kind])
 
     def _block(self, kind: int, count: int) -> bytes:
         return self.take(struct.calcsize("<" + _NUMBERS[kind]) * count)
 
 
-def read_fields(path: Path) -> Dict[str, Any]:
-    """All key-value pairs of a GGUF file's header. Raises NotGGUF, OSError."""
+def read_header(path: Path) -> Dict[str, Any]:
+    """Read all key-value pairs of a GGUF file's header. Raises InvalidGGUF, OSError."""
     with path.open("rb") as stream:
         reader = _Reader(stream)
         magic = stream.read(4)
         if magic != MAGIC:
-            raise NotGGUF(f"it begins with {magic!r} and not with {MAGIC!r}")
+            raise InvalidGGUF(f"it begins with {magic!r}, not with {MAGIC!r}")
         version = reader.number("I")
         if version not in (2, 3):
-            raise NotGGUF(f"its version is {version}; known are 2 and 3")
+            raise InvalidGGUF(f"its GGUF version is {version}, and versions 2 and 3 are supported")
         reader.count()  # tensors
         fields: Dict[str, Any] = {}
         for _ in range(reader.count()):
@@ -92,54 +94,54 @@ def read_fields(path: Path) -> Dict[str, Any]:
         return fields
 
 
-def describe(fields: Mapping[str, Any]) -> Dict[str, Any]:
-    """The shape that a header tells, by the names that models.yml uses; what it does not tell is
-    left out.
+def read_shape(fields: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the model's shape from the header, by the names that models.yml uses.
 
-    family, quantization, layers, embedding, heads, kv_heads, head_size, feed_forward, vocabulary,
-    context_trained. A number that differs from layer to layer is given as its largest.
+    Keys: family, quantization, layers, embedding, heads, kv_heads, head_size, feed_forward,
+    vocabulary, context_trained; those that the header lacks are left out. Where a number differs
+    between layers, the largest counts.
     """
     family = str(fields.get("general.architecture", ""))
 
-    def told(name: str) -> Optional[int]:
+    def largest(name: str) -> Optional[int]:
         value = fields.get(f"{family}.{name}")
-        several = value if isinstance(value, list) else [value]
-        numbers = [each for each in map(_whole, several) if each is not None]
+        values = value if isinstance(value, list) else [value]
+        numbers = [each for each in map(_as_integer, values) if each is not None]
         return max(numbers, default=None)
 
-    kind = _whole(fields.get("general.file_type"))
-    heads = told("attention.head_count")
-    embedding = told("embedding_length")
+    kind = _as_integer(fields.get("general.file_type"))
+    heads = largest("attention.head_count")
+    embedding = largest("embedding_length")
     tokens = fields.get("tokenizer.ggml.tokens")
-    head_size = told("attention.key_length")
+    head_size = largest("attention.key_length")
     if head_size is None and heads and embedding:
         head_size = embedding // heads
     found = {
         "family": family or None,
         "quantization": FILE_TYPES.get(kind) if kind is not None else None,
-        "layers": told("block_count"),
+        "layers": largest("block_count"),
         "embedding": embedding,
         "heads": heads,
-        "kv_heads": told("attention.head_count_kv") or heads,
+        "kv_heads": largest("attention.head_count_kv") or heads,
         "head_size": head_size,
-        "feed_forward": told("feed_forward_length"),
-        "vocabulary": len(tokens) if isinstance(tokens, list) else told("vocab_size"),
-        "context_trained": told("context_length"),
+        "feed_forward": largest("feed_forward_length"),
+        "vocabulary": len(tokens) if isinstance(tokens, list) else largest("vocab_size"),
+        "context_trained": largest("context_length"),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _whole(value: Any) -> Optional[int]:
+def _as_integer(value: Any) -> Optional[int]:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> List[str]:
-    """What the catalogue says and the file contradicts, a phrase each.
+def compare_shapes(expected: Mapping[str, Any], found: Mapping[str, Any]) -> List[str]:
+    """Return a phrase for each value in which the catalogue (`expected`) contradicts the file.
 
-    What only one of them tells is no contradiction, nor is a catalogue that allows less context.
+    A value that one of them lacks is no contradiction, nor is a shorter context in the catalogue.
     """
     return [
-        f"{name} {value} where the file has {found[name]}"
+        f"{name} is {value} in models.yml and {found[name]} in the file"
         for name, value in expected.items()
         if name in found
         and found[name] != value

@@ -1,4 +1,4 @@
-"""The files by which Ollama knows a model.
+"""Builds the files of Ollama's store: config blob and manifest of a model.
 
 The store is written here as a pull would have written it, because `ollama create` would copy and
 rewrite the weights: the model's blob is a hard link to the GGUF file itself. Its layout:
@@ -12,49 +12,49 @@ import json
 from typing import Any, List, Tuple
 
 from ..constants import OLLAMA_PROJECTOR_TYPE, OLLAMA_WEIGHTS_TYPE
-from .asked import OllamaModel, Weights
+from .request import OllamaModel, WeightsFile
 
 
-def compact(value: Any) -> bytes:
-    """JSON without spaces, keys in the order given, as registries write it."""
+def _encode_json(value: Any) -> bytes:
+    """Return JSON without spaces, keys in the given order, as registries write it."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def ollama_config(model: OllamaModel) -> bytes:
-    """The config blob of a model: what /api/tags and /api/show tell of it."""
-    return compact(
+def build_config(model: OllamaModel) -> bytes:
+    """Return the config blob of a model, which /api/tags and /api/show report."""
+    return _encode_json(
         {
             "model_format": "gguf",
             "model_family": model.family,
             "model_families": [model.family],
             "model_type": model.parameters,
             "file_type": model.quantization,
-            # Of the image format, not of the host: every model in Ollama's library says this.
+            # Of the image format, not of the host: every model in Ollama's library has this value.
             "architecture": "amd64",
             "os": "linux",
             "rootfs": {
                 "type": "layers",
-                "diff_ids": [f"sha256:{each.sha256}" for _, each in ollama_layers(model)],
+                "diff_ids": [f"sha256:{each.sha256}" for _, each in list_layers(model)],
             },
         }
     )
 
 
-def ollama_layers(model: OllamaModel) -> List[Tuple[str, Weights]]:
-    """(media type, file) of a model's layers."""
+def list_layers(model: OllamaModel) -> List[Tuple[str, WeightsFile]]:
+    """Return (media type, file) of each layer of a model."""
     layers = [(OLLAMA_WEIGHTS_TYPE, model.weights)]
     if model.projector:
         layers.append((OLLAMA_PROJECTOR_TYPE, model.projector))
     return layers
 
 
-def ollama_manifest(model: OllamaModel) -> bytes:
-    """The manifest of a model: its config blob, and the weights as layers.
+def build_manifest(model: OllamaModel) -> bytes:
+    """Return the manifest of a model: its config blob, and the weights as layers.
 
-    Without a template layer Ollama uses the chat template that the GGUF carries.
+    Without a template layer Ollama uses the chat template of the GGUF file.
     """
-    config = ollama_config(model)
-    return compact(
+    config = build_config(model)
+    return _encode_json(
         {
             "schemaVersion": 2,
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
@@ -65,7 +65,7 @@ def ollama_manifest(model: OllamaModel) -> bytes:
             },
             "layers": [
                 {"mediaType": kind, "digest": f"sha256:{each.sha256}", "size": each.size}
-                for kind, each in ollama_layers(model)
+                for kind, each in list_layers(model)
             ],
         }
     )

@@ -1,4 +1,4 @@
-"""Weights on a host: verified once, recorded, and linked into Ollama's store.
+"""The store of weights on a host: verified once, recorded, and linked into Ollama's store.
 
 A file counts as verified when it has the size and SHA-256 of the catalogue. Hashing a large file
 takes a minute on a small board, so the hash is recorded with the file's size and modification time,
@@ -19,109 +19,175 @@ from ..constants import MODELS, OLLAMA_LIBRARY, RECORD
 from ..files import read_text, sync_folder, write_atomically
 from ..host_info.deployment import read_release
 from ..host_info.weights import parse_manifest, read_record, recorded_sha256
-from .asked import OllamaModel, StoreError, Weights, parse_ollama, parse_weights
-from .ollama_store import ollama_config, ollama_layers, ollama_manifest
+from .ollama_store import build_config, build_manifest, list_layers
+from .request import OllamaModel, StoreError, WeightsFile, parse_ollama_model, parse_weights_file
 
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
 
 
-def release_files(root: Path, link: str) -> List[Mapping[str, Any]]:
-    """The files of weights of the current or the previous release: path, size and sha256 each."""
+def read_release_files(root: Path, link: str) -> List[Mapping[str, Any]]:
+    """Return the weights files (path, size, sha256) of the release that a link in the root names.
+
+    `link` is `current` or `previous`.
+    """
     plan = (read_release(root, link) or {}).get("plan") or {}
-    found: List[Mapping[str, Any]] = (plan.get("model") or {}).get("files") or []
-    return found
+    files: List[Mapping[str, Any]] = (plan.get("model") or {}).get("files") or []
+    return files
 
 
 class Store:
-    """The models folder of one host, brought to what is asked.
+    """The models folder of one host.
 
-    `check` reports what would be done and writes nothing. After the calls, `actions` holds a line
-    for each thing written (or, in check mode, to be written), `hashed` the files read whole,
-    `missing` the files that check mode found absent or of another size.
+    With `check_mode` the methods report what they would do and write nothing. After the calls,
+    `actions` has a line for each thing written (or, in check mode, to be written), `hashed` the
+    files that were read completely, and `missing` the files that check mode found absent or of
+    another size.
     """
 
-    def __init__(self, root: Path, check: bool = False, rehash: bool = False) -> None:
+    def __init__(self, root: Path, check_mode: bool = False, rehash: bool = False) -> None:
         self.root = root
         self.ollama = root / "ollama"
-        self.check = check
+        self.check_mode = check_mode
         self.rehash = rehash
         self.record = read_record(root)
         self.actions: List[str] = []
         self.hashed: List[str] = []
         self.missing: List[str] = []
-        self.folders: Set[Path] = set()  # those that were looked at
+        self._seen_folders: Set[Path] = set()
 
-    def ensure_folder(self, path: Path) -> None:
-        """Make a folder below the root, and those above it, readable by the containers' user."""
-        if path in self.folders:
-            return
-        self.folders.add(path)
-        if path != self.root:
-            self.ensure_folder(path.parent)
+    # Verification, and its record.
+
+    def verify(self, file: WeightsFile) -> None:
+        """Verify a file, by the record or by hashing its content. Raises StoreError."""
+        path = self.root / file.path
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            status = path.lstat()
         except FileNotFoundError:
-            self.actions.append(f"folder {path}")
-            if not self.check:
-                path.mkdir(parents=path == self.root)
-                path.chmod(FOLDER_MODE)
-                sync_folder(path.parent)
-            return
-        if mode != FOLDER_MODE:
-            self.actions.append(f"mode {FOLDER_MODE:04o} of folder {path}, which was {mode:04o}")
-            if not self.check:
-                path.chmod(FOLDER_MODE)
-
-    def ensure_file_mode(self, path: Path, mode: int) -> None:
-        """Give a file mode 0644 where it has another."""
-        if stat.S_IMODE(mode) != FILE_MODE:
-            self.actions.append(
-                f"mode {FILE_MODE:04o} of {path}, which was {stat.S_IMODE(mode):04o}"
+            status = None
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise StoreError(
+                f"{path} is invalid: it is no regular file. Remove it, and run site.yml again"
             )
-            if not self.check:
-                path.chmod(FILE_MODE)
+        if status is None or status.st_size != file.size:
+            if self.check_mode:  # check mode leaves out the step that downloads it
+                self.missing.append(file.path)
+                self.actions.append(f"record {file.path} as verified, once it is downloaded")
+                return
+            if status is None:
+                raise StoreError(f"{path} is missing. Run site.yml, which downloads it")
+            raise StoreError(
+                f"{path} does not fit: it has {status.st_size} bytes, and models.yml says"
+                f" {file.size}. Run site.yml, which downloads it again"
+            )
+        recorded = None if self.rehash else recorded_sha256(self.record, file.path, status)
+        if recorded != file.sha256:
+            self._verify_content(path, file)
+        self._set_file_mode(path, status.st_mode)
 
-    def write_record(self, name: str, entry: Optional[Dict[str, Any]]) -> None:
-        """Write the record with the entry of one file replaced, or dropped where it is None."""
-        # Another model may be coming at the same time: the folder itself is the lock.
-        alone = os.open(self.root, os.O_RDONLY)
-        try:
-            fcntl.flock(alone, fcntl.LOCK_EX)
-            self.record = read_record(self.root)
-            if entry is None:
-                if self.record.pop(name, None) is None:
-                    return
-            else:
-                self.record[name] = entry
-            content = json.dumps(self.record, indent=1, sort_keys=True).encode() + b"\n"
-            write_atomically(self.root / RECORD, content, self.root)
-        finally:
-            os.close(alone)
+    def _verify_content(self, path: Path, file: WeightsFile) -> None:
+        """Hash a file and record it as verified; reject it where the hash is wrong."""
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            before = os.fstat(stream.fileno())
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+            if not self.check_mode:
+                # The record survives a power cut, so the content that it is about must do so, too.
+                os.fsync(stream.fileno())
+            after = os.fstat(stream.fileno())
+        self.hashed.append(file.path)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise StoreError(
+                f"{path} is invalid: it was changed while it was hashed. Wait until no program"
+                " writes to it, and run site.yml again"
+            )
+        found = digest.hexdigest()
+        if found != file.sha256:
+            self._reject(path, file, found)
+        if self.recorded_hash(file) != found:
+            self.actions.append(f"record {file.path} as verified, sha256 {found}")
+            if not self.check_mode:
+                self.record_verified(file)
 
-    def recorded(self, asked: Weights) -> Optional[str]:
-        """The hash that was found when a file was hashed, as long as it is as it was then."""
-        return self._recorded(asked.file, self.root / asked.file)
+    def _reject(self, path: Path, file: WeightsFile, found: str) -> None:
+        """Rename a file with the wrong content, so that nothing serves it. Raises StoreError."""
+        rejected = path.with_name(path.name + ".rejected")
+        problem = f"{path} does not fit: its sha256 is {found}, and models.yml says {file.sha256}"
+        for link in ("current", "previous"):
+            if any(
+                (each["path"], each["sha256"]) == (file.path, found)
+                for each in read_release_files(self.root.parent, link)
+            ):
+                raise StoreError(
+                    f"{problem}. The file stays, because the {link} release uses it. Correct the"
+                    " entry in models.yml"
+                )
+        if self.check_mode:
+            raise StoreError(
+                f"{problem}. It would be renamed to {rejected.name}. Run site.yml, which downloads"
+                " it again"
+            )
+        blob = self._blob_path(file.sha256)
+        linked = blob.exists() and blob.samefile(path)
+        path.replace(rejected)
+        sync_folder(self.root)
+        if linked:  # the name of a blob is its hash
+            blob.unlink()
+            sync_folder(blob.parent)
+        self._write_record(file.path, None)
+        raise StoreError(
+            f"{problem}. It was renamed to {rejected.name}. Run site.yml, which downloads it again;"
+            " if that file has the wrong hash, too, correct the entry in models.yml or change"
+            " llm_models_mirror"
+        )
 
-    def recorded_elsewhere(self, path: Path) -> Optional[str]:
-        """The same of a file that is not in the folder."""
-        return self._recorded(str(path), path)
+    def install(self, downloaded: Path, file: WeightsFile, keep: bool) -> None:
+        """Give a downloaded file, whose hash was right, its final name in one step, and record it.
 
-    def _recorded(self, name: str, path: Path) -> Optional[str]:
+        `keep` leaves its name in the staging folder, too. Raises StoreError where another verified
+        file has that name.
+        """
+        path = self.root / file.path
+        self._ensure_folder(path.parent)
+        other = self.recorded_hash(file)
+        if other not in (None, file.sha256):
+            raise StoreError(
+                f"{path} does not fit: it is a verified file with sha256 {other}, and models.yml"
+                f" says {file.sha256}. Remove or rename the file, and run site.yml again"
+            )
+        if keep:
+            link = downloaded.parent.parent / f".new-{file.sha256}"
+            link.unlink(missing_ok=True)
+            os.link(downloaded, link)
+            downloaded = link
+        downloaded.replace(path)
+        sync_folder(path.parent)
+        self.record_verified(file)
+
+    def recorded_hash(self, file: WeightsFile) -> Optional[str]:
+        """Return the hash in the record, if the file has the recorded size and time of change."""
+        return self._recorded_hash(file.path, self.root / file.path)
+
+    def recorded_hash_outside(self, path: Path) -> Optional[str]:
+        """Return the same for a file outside the models folder."""
+        return self._recorded_hash(str(path), path)
+
+    def _recorded_hash(self, name: str, path: Path) -> Optional[str]:
         try:
             return recorded_sha256(self.record, name, path.lstat())
         except OSError:
             return None
 
-    def vouch(self, asked: Weights) -> None:
-        """Record that a file has been hashed, and is what is asked."""
-        self._vouch(asked.file, self.root / asked.file, asked.sha256, asked.bundle)
+    def record_verified(self, file: WeightsFile) -> None:
+        """Record a file as verified: it was hashed, and its hash was right."""
+        self._record_verified(file.path, self.root / file.path, file.sha256, file.bundle)
 
-    def vouch_elsewhere(self, path: Path, sha256: str) -> None:
-        """The same of a file that is not in the folder."""
-        self._vouch(str(path), path, sha256)
+    def record_verified_outside(self, path: Path, sha256: str) -> None:
+        """Record a file outside the models folder as verified."""
+        self._record_verified(str(path), path, sha256)
 
-    def _vouch(self, name: str, path: Path, sha256: str, bundle: str = "") -> None:
+    def _record_verified(self, name: str, path: Path, sha256: str, bundle: str = "") -> None:
         status = path.stat()
         entry: Dict[str, Any] = {
             "size": status.st_size,
@@ -131,185 +197,148 @@ class Store:
         if bundle:
             entry["bundle"] = bundle
         if self.record.get(name) != entry:
-            self.write_record(name, entry)
+            self._write_record(name, entry)
 
-    def adopt(self, arrived: Path, asked: Weights, keep: bool) -> None:
-        """Give a file that has come, and has been hashed, its name in one step; `keep` leaves its
-        other name, too.
-        """
-        path = self.root / asked.file
-        self.ensure_folder(path.parent)
-        other = self.recorded(asked)
-        if other not in (None, asked.sha256):
-            raise StoreError(
-                f"{path}: a file with sha256 {asked.sha256} has come for it, and there is another"
-                f" one, verified with {other}; remove or rename that"
-            )
-        if keep:
-            fresh = arrived.parent.parent / f".new-{asked.sha256}"
-            fresh.unlink(missing_ok=True)
-            os.link(arrived, fresh)
-            arrived = fresh
-        arrived.replace(path)
-        sync_folder(path.parent)
-        self.vouch(asked)
-
-    def verify(self, asked: Weights) -> None:
-        """Make sure that a file is what is asked, from the record or by reading all of it."""
-        path = self.root / asked.file
+    def _write_record(self, name: str, entry: Optional[Dict[str, Any]]) -> None:
+        """Write the record with the entry of one file replaced, or removed where it is None."""
+        # Another model may be downloaded at the same time: the lock protects the record.
+        descriptor = os.open(self.root, os.O_RDONLY)
         try:
-            status = path.lstat()
-        except FileNotFoundError:
-            status = None
-        if status is not None and not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"{path}: a regular file is asked; found is something else: remove it")
-        if status is None or status.st_size != asked.size:
-            if self.check:  # an earlier step, which check mode left out, would have fetched it
-                self.missing.append(asked.file)
-                self.actions.append(f"record of {asked.file}, once it is there")
-                return
-            found = "no such file" if status is None else f"one of {status.st_size} bytes"
-            raise StoreError(
-                f"{path}: a file of {asked.size} bytes is asked; found is {found}: fetch it again"
-            )
-        recorded = None if self.rehash else recorded_sha256(self.record, asked.file, status)
-        if recorded != asked.sha256:
-            self.verify_content(path, asked)
-        self.ensure_file_mode(path, status.st_mode)
-
-    def verify_content(self, path: Path, asked: Weights) -> None:
-        """Hash a file and record the result; put it aside and raise StoreError if it is wrong."""
-        digest = hashlib.sha256()
-        with path.open("rb") as stream:
-            before = os.fstat(stream.fileno())
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-            if not self.check:
-                # The record outlives a power cut, so what it vouches for must do so too.
-                os.fsync(stream.fileno())
-            after = os.fstat(stream.fileno())
-        self.hashed.append(asked.file)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise StoreError(f"{path}: it changed while it was read; let its download end first")
-        found = digest.hexdigest()
-        if found != asked.sha256:
-            self.reject(path, asked, found)
-        if self.recorded(asked) != found:
-            self.actions.append(f"record of {asked.file}, sha256 {found}")
-            if not self.check:
-                self.vouch(asked)
-
-    def reject(self, path: Path, asked: Weights, found: str) -> None:
-        """Put a file with the wrong content where nothing serves it, and raise StoreError."""
-        aside = path.with_name(path.name + ".rejected")
-        told = f"{path}: sha256 {asked.sha256} is asked; found is {found}"
-        for link in ("current", "previous"):
-            if any(
-                (each["path"], each["sha256"]) == (asked.file, found)
-                for each in release_files(self.root.parent, link)
-            ):
-                raise StoreError(
-                    f"{told}, which the {link} release serves, so it stays; repair the entry in"
-                    " models.yml"
-                )
-        if self.check:
-            raise StoreError(f"{told}: it would be renamed to {aside.name}; fetch it again")
-        blob = self.blob(asked.sha256)
-        linked = blob.exists() and blob.samefile(path)
-        path.replace(aside)
-        sync_folder(self.root)
-        if linked:  # a blob's name vouches for its content
-            blob.unlink()
-            sync_folder(blob.parent)
-        self.write_record(asked.file, None)
-        raise StoreError(
-            f"{told}: it was renamed to {aside.name}; fetch it again, and if that gives the same, "
-            "the catalogue or the place it comes from is wrong"
-        )
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self.record = read_record(self.root)
+            if entry is None:
+                if self.record.pop(name, None) is None:
+                    return
+            else:
+                self.record[name] = entry
+            content = json.dumps(self.record, indent=1, sort_keys=True).encode() + b"\n"
+            write_atomically(self.root / RECORD, content, self.root)
+        finally:
+            os.close(descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove verified weights that no release uses which the host could go back to.
+        """Remove a verified file, unless the current or the previous release uses it.
 
-        Ollama's link to them goes as well, or they would still take their room.
+        Ollama's link to it is removed, too: the file would still take its space.
         """
         entry = self.record.get(name)
         path = self.root / name
         if entry is None or not path.exists():
             return
         for link in ("current", "previous"):
-            if any(each["path"] == name for each in release_files(self.root.parent, link)):
+            if any(each["path"] == name for each in read_release_files(self.root.parent, link)):
                 return
         self.actions.append(f"remove {name}")
-        if self.check:
+        if self.check_mode:
             return
         library = self.ollama / OLLAMA_LIBRARY
         for manifest in library.glob("*/latest"):
-            named = parse_manifest(read_text(manifest) or "")
-            if named and entry["sha256"] in named[1]:
+            parsed = parse_manifest(read_text(manifest) or "")
+            if parsed and entry["sha256"] in parsed[1]:
                 manifest.unlink()
                 manifest.parent.rmdir()
-        self.blob(str(entry["sha256"])).unlink(missing_ok=True)
+        self._blob_path(str(entry["sha256"])).unlink(missing_ok=True)
         path.unlink()
         if path.parent != self.root and not any(path.parent.iterdir()):
             path.parent.rmdir()
-        self.write_record(name, None)
+        self._write_record(name, None)
 
-    def blob(self, sha256: str) -> Path:
-        """Where Ollama looks for content with that hash."""
-        return self.ollama / "blobs" / f"sha256-{sha256}"
+    # Ollama's store.
 
-    def offer(self, model: OllamaModel) -> None:
+    def add_to_ollama(self, model: OllamaModel) -> None:
         """Make a model known to Ollama: link, config blob, manifest, in that order.
 
-        Ollama may read the store at any moment, so a manifest comes after all that it names.
+        Ollama may read its store at any moment, so the manifest is written after the files that it
+        names. Raises StoreError.
         """
         manifest = self.ollama / OLLAMA_LIBRARY / model.name / "latest"
-        config = ollama_config(model)
-        config_blob = self.blob(hashlib.sha256(config).hexdigest())
-        self.ensure_folder(config_blob.parent)
-        self.ensure_folder(manifest.parent)
-        for _, weights in ollama_layers(model):
-            self.link(weights)
-        self.ensure_content(config_blob, config, f"config of {model.name}")
-        self.ensure_content(manifest, ollama_manifest(model), f"manifest of {model.name}")
+        config = build_config(model)
+        config_blob = self._blob_path(hashlib.sha256(config).hexdigest())
+        self._ensure_folder(config_blob.parent)
+        self._ensure_folder(manifest.parent)
+        for _, weights in list_layers(model):
+            self._link_blob(weights)
+        self._ensure_content(config_blob, config, f"config of {model.name}")
+        self._ensure_content(manifest, build_manifest(model), f"manifest of {model.name}")
 
-    def link(self, weights: Weights) -> None:
-        """Have the blob be the file itself, by a hard link: no second copy of the weights."""
-        path, blob = self.root / weights.file, self.blob(weights.sha256)
-        if weights.file not in self.missing and blob.exists() and blob.samefile(path):
+    def _blob_path(self, sha256: str) -> Path:
+        """Return the path at which Ollama has the content with that hash."""
+        return self.ollama / "blobs" / f"sha256-{sha256}"
+
+    def _link_blob(self, weights: WeightsFile) -> None:
+        """Make the blob a hard link to the weights file, so that no second copy exists."""
+        path, blob = self.root / weights.path, self._blob_path(weights.sha256)
+        if weights.path not in self.missing and blob.exists() and blob.samefile(path):
             return
-        self.actions.append(f"link {blob.name} to {weights.file}")
-        if self.check:
+        self.actions.append(f"link {blob.name} to {weights.path}")
+        if self.check_mode:
             return
-        fresh = self.ollama / f".new-{weights.sha256}"
-        fresh.unlink(missing_ok=True)
+        link = self.ollama / f".new-{weights.sha256}"
+        link.unlink(missing_ok=True)
         try:
-            os.link(path, fresh)
+            os.link(path, link)
         except OSError as error:
             raise StoreError(
-                f"{blob}: a hard link to {path} is asked; the file system says: {error.strerror}. "
-                "Accepted is a models folder on one file system that has hard links, such as ext4"
+                f"{blob} is missing: the file system refused a hard link to {path}"
+                f" ({error.strerror}). Use a models folder on one file system that has hard links,"
+                " such as ext4"
             ) from error
-        fresh.replace(blob)
+        link.replace(blob)
         sync_folder(blob.parent)
 
-    def ensure_content(self, path: Path, content: bytes, what: str) -> None:
-        """Have a small file with that content and mode 0644."""
+    def _ensure_content(self, path: Path, content: bytes, description: str) -> None:
+        """Write a small file where its content differs; its mode becomes 0644."""
         try:
             status = path.stat()
             same = path.read_bytes() == content
         except FileNotFoundError:
             same = False
         if same:
-            self.ensure_file_mode(path, status.st_mode)
+            self._set_file_mode(path, status.st_mode)
             return
-        self.actions.append(what)
-        if not self.check:
-            # Not made beside it: Ollama takes every file in its folders for a blob or a manifest.
+        self.actions.append(f"write the {description}")
+        if not self.check_mode:
+            # Not staged beside it: Ollama takes every file in its folders for a blob or a manifest.
             write_atomically(path, content, self.ollama)
 
+    # Folders and modes.
 
-def place(
+    def ensure_root(self) -> None:
+        """Create the models folder where it is missing, readable by the containers' user."""
+        self._ensure_folder(self.root)
+
+    def _ensure_folder(self, path: Path) -> None:
+        """Create a folder below the root, and those above it, readable by the containers' user."""
+        if path in self._seen_folders:
+            return
+        self._seen_folders.add(path)
+        if path != self.root:
+            self._ensure_folder(path.parent)
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            self.actions.append(f"create folder {path}")
+            if not self.check_mode:
+                path.mkdir(parents=path == self.root)
+                path.chmod(FOLDER_MODE)
+                sync_folder(path.parent)
+            return
+        if mode != FOLDER_MODE:
+            self.actions.append(f"set mode {FOLDER_MODE:04o} of folder {path} (was {mode:04o})")
+            if not self.check_mode:
+                path.chmod(FOLDER_MODE)
+
+    def _set_file_mode(self, path: Path, mode: int) -> None:
+        """Set mode 0644 where the file has another (`mode`)."""
+        if stat.S_IMODE(mode) != FILE_MODE:
+            self.actions.append(
+                f"set mode {FILE_MODE:04o} of {path} (was {stat.S_IMODE(mode):04o})"
+            )
+            if not self.check_mode:
+                path.chmod(FILE_MODE)
+
+
+def update_store(
     root: str = MODELS,
     files: Sequence[Mapping[str, Any]] = (),
     ollama: Sequence[Mapping[str, Any]] = (),
@@ -317,23 +346,26 @@ def place(
     check: bool = False,
     remove: Sequence[str] = (),
 ) -> Dict[str, Any]:
-    """Verify files, offer Ollama models, remove others; see `library/model_store.py`.
+    """Verify files, make models known to Ollama, remove others; see `library/model_store.py`.
 
     Returns {"changed": bool, "actions": [str], "hashed": [str], "missing": [str]}. Raises
-    StoreError, with a sentence, for what is asked wrongly or is not as asked.
+    StoreError for an invalid request, or where the store cannot be brought to that state.
     """
     folder = Path(root)
     if not folder.is_absolute():
-        raise StoreError(f"root: {root!r} is asked; accepted is an absolute path such as {MODELS}")
-    asked = [parse_weights(entry) for entry in files]
-    models = [parse_ollama(entry, asked) for entry in ollama]
+        raise StoreError(
+            f"models folder {root!r} is invalid: the path is not absolute. Set an absolute path"
+            f" such as {MODELS}"
+        )
+    requested = [parse_weights_file(entry) for entry in files]
+    models = [parse_ollama_model(entry, requested) for entry in ollama]
     store = Store(folder, check, rehash)
-    store.ensure_folder(folder)
-    for weights in asked:
-        store.verify(weights)
+    store.ensure_root()
+    for file in requested:
+        store.verify(file)
     for model in models:
-        store.offer(model)
-    for name in set(remove) - {weights.file for weights in asked}:
+        store.add_to_ollama(model)
+    for name in set(remove) - {file.path for file in requested}:
         store.remove(name)
     return {
         "changed": bool(store.actions),

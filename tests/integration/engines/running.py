@@ -25,7 +25,7 @@ import yaml
 
 from edge_fleet.distribution import weights
 from edge_fleet.plan.build import deployment_plan
-from edge_host.weights.store import place
+from edge_host.weights.store import update_store
 from sandbox import docker, images, models, shapes, smoke_model, source
 from sandbox.images import content_tag
 from sandbox.instance import CACHE, ROOT
@@ -343,7 +343,7 @@ def _offer(model: Mapping[str, Any]) -> None:
     """Show Ollama a plan's model, as the board's store does."""
     (file,) = weights(model)
     about = {key: model[key] for key in ("name", "family", "quantization")}
-    place(root=str(HOME / "models"), files=[file], ollama=[file | about])
+    update_store(root=str(HOME / "models"), files=[file], ollama=[file | about])
 
 
 def _key() -> Path:

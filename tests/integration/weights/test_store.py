@@ -66,7 +66,7 @@ def test_weights_are_hashed_again_where_asked(root: str) -> None:
     assert "changed=0" in done.stdout
     done = bring(HOST, board_root=root, llm_models_rehash=True)
     assert done.returncode == 2
-    assert f"it was renamed to {SMOLLM.file}.rejected" in message(done)
+    assert f"It was renamed to {SMOLLM.file}.rejected" in message(done)
     done = bring(HOST, board_root=root)
     assert done.returncode == 0, done.stdout
     assert whole(FAULTY, root)

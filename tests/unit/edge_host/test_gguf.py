@@ -13,7 +13,7 @@ from gguf import GGUFValueType as Type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_host.weights.gguf import FILE_TYPES, NotGGUF, describe, differences, read_fields
+from edge_host.weights.gguf import FILE_TYPES, InvalidGGUF, compare_shapes, read_header, read_shape
 from sandbox.smoke_model import CONTEXT, ENDLESS, SMOKE, TOOLS, UNICODE, Chain
 
 bounded = settings(max_examples=200, deadline=None, database=None)
@@ -35,11 +35,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(path: Path, content: bytes) -> dict[str, Any]:
     path.write_bytes(content)
-    return read_fields(path)
+    return read_header(path)
 
 
 def refusal(path: Path, content: bytes) -> str:
-    with pytest.raises(NotGGUF) as caught:
+    with pytest.raises(InvalidGGUF) as caught:
         read(path, content)
     return str(caught.value)
 
@@ -66,10 +66,10 @@ def test_a_model_is_described(chain: Chain, version: int, tmp_path: Path) -> Non
         # Both versions have the same header.
         stream.seek(4)
         stream.write(struct.pack("<I", version))
-    fields = read_fields(path)
+    fields = read_header(path)
     assert fields["general.name"] == chain.name
     assert fields["tokenizer.ggml.tokens"] == [word for word, _ in chain.vocabulary()]
-    assert describe(fields) == {
+    assert read_shape(fields) == {
         "family": "llama",
         "quantization": "F32",
         "layers": 1,
@@ -105,7 +105,7 @@ def test_every_type_of_value_is_read(target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.close()
     expected = {kind.name: value for kind, value in values.items()} | lists
-    assert read_fields(target) == {"general.architecture": "llama"} | expected
+    assert read_header(target) == {"general.architecture": "llama"} | expected
 
 
 def test_numbers_that_differ_from_layer_to_layer(target: Path) -> None:
@@ -118,7 +118,7 @@ def test_numbers_that_differ_from_layer_to_layer(target: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    found = describe(read_fields(target))
+    found = read_shape(read_header(target))
     assert found == {
         "family": "gemma3n",
         "layers": 3,
@@ -167,7 +167,7 @@ def test_numbers_that_differ_from_layer_to_layer(target: Path) -> None:
     ],
 )
 def test_what_is_told_in_other_ways(fields: dict[str, Any], found: dict[str, Any]) -> None:
-    assert describe({"general.architecture": "llama"} | fields) == {"family": "llama"} | found
+    assert read_shape({"general.architecture": "llama"} | fields) == {"family": "llama"} | found
 
 
 def test_quantizations_have_the_names_that_the_format_s_own_library_has() -> None:
@@ -179,16 +179,16 @@ def test_quantizations_have_the_names_that_the_format_s_own_library_has() -> Non
 
 
 def test_a_header_that_tells_nothing() -> None:
-    assert describe({}) == {}
+    assert read_shape({}) == {}
 
 
 def test_a_file_that_breaks_off_early(content: bytes, target: Path) -> None:
     for length in range(256):
         short = content[:length]
         expected = (
-            "its header breaks off"
+            "its header is truncated"
             if length >= 4
-            else f"it begins with {short!r} and not with b'GGUF'"
+            else f"it begins with {short!r}, not with b'GGUF'"
         )
         assert refusal(target, short) == expected, length
 
@@ -199,7 +199,7 @@ def test_a_file_that_breaks_off_anywhere(content: bytes, target: Path, data: st.
     """The chat template is the last of its pairs; tensors, which nobody reads here, follow."""
     end = content.index(SMOKE.template.encode()) + len(SMOKE.template)
     length = data.draw(st.integers(4, end - 1))
-    assert refusal(target, content[:length]) == "its header breaks off"
+    assert refusal(target, content[:length]) == "its header is truncated"
     assert read(target, content[:end]) == read(target, content)
 
 
@@ -215,8 +215,8 @@ def test_a_damaged_file_is_read_or_refused(
         damaged[data.draw(places)] = data.draw(st.integers(0, 255))
     try:
         read(target, bytes(damaged))
-    except NotGGUF as error:
-        assert re.match(r"it begins with|its (version|header) ", str(error))
+    except InvalidGGUF as error:
+        assert re.match(r"it begins with|its (GGUF version|header) ", str(error))
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -224,24 +224,30 @@ def test_a_damaged_file_is_read_or_refused(
 def test_anything_is_read_or_refused(target: Path, rest: bytes, begun: bool) -> None:
     try:
         read(target, (header()[:8] if begun else b"") + rest)
-    except NotGGUF as error:
-        assert re.match(r"it begins with|its (version|header) ", str(error))
+    except InvalidGGUF as error:
+        assert re.match(r"it begins with|its (GGUF version|header) ", str(error))
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "it begins with b'' and not with b'GGUF'"),
-        (b"<!DOCTYPE html>", "it begins with b'<!DO' and not with b'GGUF'"),
-        (b"version https://git-lfs", "it begins with b'vers' and not with b'GGUF'"),
-        (b"gguf" + header()[4:], "it begins with b'gguf' and not with b'GGUF'"),
-        (header(version=1), "its version is 1; known are 2 and 3"),
-        (header(version=4), "its version is 4; known are 2 and 3"),
+        (b"", "it begins with b'', not with b'GGUF'"),
+        (b"<!DOCTYPE html>", "it begins with b'<!DO', not with b'GGUF'"),
+        (b"version https://git-lfs", "it begins with b'vers', not with b'GGUF'"),
+        (b"gguf" + header()[4:], "it begins with b'gguf', not with b'GGUF'"),
+        (header(version=1), "its GGUF version is 1, and versions 2 and 3 are supported"),
+        (header(version=4), "its GGUF version is 4, and versions 2 and 3 are supported"),
         # One for machines whose numbers begin at the other end.
-        (b"GGUF\0\0\0\3" + header()[8:], "its version is 50331648; known are 2 and 3"),
-        (header(pair(13, b"")), "its header has a value of type 13"),
-        (header(pair(9, struct.pack("<IQ", 9, 1))), "its header has a list of type 9"),
-        (header(pair(9, struct.pack("<IQ", 13, 0))), "its header has a list of type 13"),
+        (
+            b"GGUF\0\0\0\3" + header()[8:],
+            "its GGUF version is 50331648, and versions 2 and 3 are supported",
+        ),
+        (header(pair(13, b"")), "its header has a value of the unknown type 13"),
+        (header(pair(9, struct.pack("<IQ", 9, 1))), "its header has a list of the unknown type 9"),
+        (
+            header(pair(9, struct.pack("<IQ", 13, 0))),
+            "its header has a list of the unknown type 13",
+        ),
     ],
 )
 def test_what_is_no_gguf(target: Path, content: bytes, sentence: str) -> None:
@@ -256,10 +262,10 @@ def test_text_that_is_not_utf_8(target: Path) -> None:
     ("count", "sentence"),
     [
         # As many as there may be, and none of them there.
-        (2**24, "its header breaks off"),
-        (2**24 + 1, "its header tells of 16777217 items"),
-        (2**63, "its header tells of 9223372036854775808 items"),
-        (2**64 - 1, "its header tells of 18446744073709551615 items"),
+        (2**24, "its header is truncated"),
+        (2**24 + 1, "its header announces 16777217 items"),
+        (2**63, "its header announces 9223372036854775808 items"),
+        (2**64 - 1, "its header announces 18446744073709551615 items"),
     ],
 )
 @pytest.mark.parametrize(
@@ -283,14 +289,14 @@ def test_counts_that_cannot_be_are_refused_at_once(
 
 
 def test_a_count_of_tensors_that_cannot_be(target: Path) -> None:
-    assert refusal(target, header(tensors=2**24 + 1)) == "its header tells of 16777217 items"
+    assert refusal(target, header(tensors=2**24 + 1)) == "its header announces 16777217 items"
     assert read(target, header(tensors=2**24)) == {}
 
 
 def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.gguf"):
         with pytest.raises(OSError, match=re.escape(str(path))):
-            read_fields(path)
+            read_header(path)
 
 
 FOUND = {"family": "llama", "layers": 2, "context_trained": 8192}
@@ -303,29 +309,29 @@ FOUND = {"family": "llama", "layers": 2, "context_trained": 8192}
         (FOUND, []),
         # What only one of them tells.
         ({"family": "llama", "heads": 9}, []),
-        ({"layers": 3}, ["layers 3 where the file has 2"]),
+        ({"layers": 3}, ["layers is 3 in models.yml and 2 in the file"]),
         (
             {"context_trained": 8193, "layers": 1, "family": "qwen2"},
             [
-                "context_trained 8193 where the file has 8192",
-                "layers 1 where the file has 2",
-                "family qwen2 where the file has llama",
+                "context_trained is 8193 in models.yml and 8192 in the file",
+                "layers is 1 in models.yml and 2 in the file",
+                "family is qwen2 in models.yml and llama in the file",
             ],
         ),
         # A catalogue may allow less than a model was trained for.
         ({"context_trained": 8191}, []),
         ({"context_trained": 256}, []),
         # Of nothing else less is right.
-        ({"layers": 1}, ["layers 1 where the file has 2"]),
+        ({"layers": 1}, ["layers is 1 in models.yml and 2 in the file"]),
     ],
 )
-def test_differences(expected: dict[str, Any], phrases: list[str]) -> None:
-    assert differences(expected, FOUND) == phrases
+def test_shapes_are_compared(expected: dict[str, Any], phrases: list[str]) -> None:
+    assert compare_shapes(expected, FOUND) == phrases
 
 
 def test_the_catalogue_is_compared_with_a_real_file(content: bytes, target: Path) -> None:
-    found = describe(read(target, content))
-    assert differences(found, found) == []
-    assert differences(found | {"quantization": "Q4_1", "context_trained": 4096}, found) == [
-        "quantization Q4_1 where the file has F32"
+    found = read_shape(read(target, content))
+    assert compare_shapes(found, found) == []
+    assert compare_shapes(found | {"quantization": "Q4_1", "context_trained": 4096}, found) == [
+        "quantization is Q4_1 in models.yml and F32 in the file"
     ]

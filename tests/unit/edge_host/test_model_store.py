@@ -17,8 +17,8 @@ import pytest
 from edge_host.constants import RECORD
 from edge_host.files import write_atomically
 from edge_host.host_info.weights import read_models, read_ollama, read_record
-from edge_host.weights.asked import StoreError
-from edge_host.weights.store import place
+from edge_host.weights.request import StoreError
+from edge_host.weights.store import update_store
 
 CONTENT = b"GGUF weights of a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -35,7 +35,7 @@ def models(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, **arguments: Any) -> dict[str, Any]:
-    return place(root=str(folder), **{"files": [ASKED], **arguments})
+    return update_store(root=str(folder), **{"files": [ASKED], **arguments})
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int, int]]:
@@ -60,7 +60,7 @@ def test_hashed_once(models: Path) -> None:
     first = run(models)
     assert first["changed"] is True
     assert first["hashed"] == ["m.gguf"]
-    assert first["actions"] == [f"record of m.gguf, sha256 {SHA256}"]
+    assert first["actions"] == [f"record m.gguf as verified, sha256 {SHA256}"]
     before = snapshot(models)
     assert run(models) == {"changed": False, "actions": [], "hashed": [], "missing": []}
     assert run(models, rehash=True) == {
@@ -96,8 +96,8 @@ def test_modes_are_put_right_whatever_the_umask(models: Path) -> None:
         result = run(models, ollama=[OLLAMA])
     finally:
         os.umask(before)
-    assert f"mode 0644 of {models / 'm.gguf'}, which was 0600" in result["actions"]
-    assert f"mode 0755 of folder {models}, which was 0700" in result["actions"]
+    assert f"set mode 0644 of {models / 'm.gguf'} (was 0600)" in result["actions"]
+    assert f"set mode 0755 of folder {models} (was 0700)" in result["actions"]
     assert modes(models) == {(False, 0o644), (True, 0o755)}
     assert stat.S_IMODE(models.stat().st_mode) == 0o755
 
@@ -121,9 +121,9 @@ def test_wrong_content_is_put_aside(models: Path) -> None:
     (models / "m.gguf").write_bytes(wrong)
     found = hashlib.sha256(wrong).hexdigest()
     sentence = (
-        f"{models}/m.gguf: sha256 {SHA256} is asked; found is {found}: it was renamed to "
-        "m.gguf.rejected; fetch it again, and if that gives the same, the catalogue or the place "
-        "it comes from is wrong"
+        f"{models}/m.gguf does not fit: its sha256 is {found}, and models.yml says {SHA256}. It was"
+        " renamed to m.gguf.rejected. Run site.yml, which downloads it again; if that file has the"
+        " wrong hash, too, correct the entry in models.yml or change llm_models_mirror"
     )
     with pytest.raises(StoreError, match=f"^{re.escape(sentence)}$"):
         run(models)
@@ -139,7 +139,7 @@ def test_content_gone_wrong_is_no_longer_offered(models: Path) -> None:
         stream.write(b"X")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert run(models, ollama=[OLLAMA])["changed"] is False
-    with pytest.raises(StoreError, match=r"m\.gguf: sha256 .* is asked; found is "):
+    with pytest.raises(StoreError, match=r"m\.gguf does not fit: its sha256 is "):
         run(models, ollama=[OLLAMA], rehash=True)
     assert not (models / f"ollama/blobs/sha256-{SHA256}").exists()
     assert read_record(models) == {}
@@ -147,15 +147,22 @@ def test_content_gone_wrong_is_no_longer_offered(models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "found"), [(None, "no such file"), (b"short", "one of 5 bytes")]
+    ("content", "problem"),
+    [
+        (None, " is missing. Run site.yml, which downloads it"),
+        (
+            b"short",
+            f" does not fit: it has 5 bytes, and models.yml says {len(CONTENT)}. Run site.yml,"
+            " which downloads it again",
+        ),
+    ],
 )
-def test_missing_or_of_another_size(models: Path, content: bytes | None, found: str) -> None:
+def test_missing_or_of_another_size(models: Path, content: bytes | None, problem: str) -> None:
     path = models / "m.gguf"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    sentence = f"{path}: a file of {len(CONTENT)} bytes is asked; found is {found}: fetch it again"
-    with pytest.raises(StoreError, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(StoreError, match=f"^{re.escape(f'{path}{problem}')}$"):
         run(models)
     before = snapshot(models)
     result = run(models, ollama=[OLLAMA], check=True)
@@ -168,7 +175,7 @@ def test_missing_or_of_another_size(models: Path, content: bytes | None, found: 
 def test_something_that_is_no_file(models: Path) -> None:
     (models / "m.gguf").rename(models / "elsewhere.gguf")
     (models / "m.gguf").symlink_to("elsewhere.gguf")
-    with pytest.raises(StoreError, match=r"m\.gguf: a regular file is asked; found is something"):
+    with pytest.raises(StoreError, match=r"m\.gguf is invalid: it is no regular file\. Remove it"):
         run(models)
 
 
@@ -180,7 +187,7 @@ def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPa
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", write_meanwhile)
-    with pytest.raises(StoreError, match=r"it changed while it was read; let its download end"):
+    with pytest.raises(StoreError, match=r"it was changed while it was hashed\. Wait until"):
         run(models)
     assert not (models / RECORD).exists()
 
@@ -189,25 +196,30 @@ def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPa
     "name", ["../m.gguf", "/etc/passwd", "a/b/m.gguf", "a/..", "..", "", "a\\b"]
 )
 def test_names_that_climb_out(models: Path, name: str) -> None:
-    sentence = f"models: {name!r} is asked; accepted is the name of a file in that folder"
+    sentence = f"weights path {name!r} is invalid: it is no file in the models folder or in one"
     with pytest.raises(StoreError, match=f"^{re.escape(sentence)}"):
         run(models, files=[{**ASKED, "file": name}])
 
 
 @pytest.mark.parametrize("name", [".verified.json", "m.gguf.partial", "m.gguf.rejected"])
 def test_names_that_are_kept(models: Path, name: str) -> None:
-    with pytest.raises(StoreError, match=r"are kept for files that are not ready to be served$"):
+    with pytest.raises(
+        StoreError, match=r"are reserved for files that are not verified\. Choose another"
+    ):
         run(models, files=[{**ASKED, "file": name}])
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sha256": ""}, "models/m.gguf: sha256 '' is asked; accepted are 64 digits, 0-9 and a-f"),
-        ({"sha256": SHA256.upper()}, "models/m.gguf: sha256 "),
-        ({"sha256": SHA256 + "\n"}, "models/m.gguf: sha256 "),
-        ({"size": 0}, "models/m.gguf: size 0 is asked; accepted is a number of bytes"),
-        ({"size": -1}, "models/m.gguf: size -1 is asked; accepted is a number of bytes"),
+        (
+            {"sha256": ""},
+            "sha256 of m.gguf is invalid: ''. Set 64 hexadecimal digits in lower case",
+        ),
+        ({"sha256": SHA256.upper()}, "sha256 of m.gguf is invalid: '"),
+        ({"sha256": SHA256 + "\n"}, "sha256 of m.gguf is invalid: '"),
+        ({"size": 0}, "size of m.gguf is invalid: 0. Set the size in bytes"),
+        ({"size": -1}, "size of m.gguf is invalid: -1. Set the size in bytes"),
     ],
 )
 def test_what_cannot_be_meant(models: Path, change: dict[str, Any], sentence: str) -> None:
@@ -217,19 +229,25 @@ def test_what_cannot_be_meant(models: Path, change: dict[str, Any], sentence: st
 
 @pytest.mark.parametrize("name", ["", "M", "../m", "a/b", "m:latest", ".m", "a" * 81, "m\n"])
 def test_model_names_that_ollama_has_not(models: Path, name: str) -> None:
-    with pytest.raises(StoreError, match=f"^{re.escape(f'ollama: the name {name!r} is asked;')}"):
+    with pytest.raises(
+        StoreError, match=f"^name of the Ollama model is invalid: {re.escape(repr(name))}"
+    ):
         run(models, ollama=[{**OLLAMA, "name": name}])
 
 
 def test_an_ollama_model_of_a_file_that_is_not_asked(models: Path) -> None:
-    with pytest.raises(StoreError, match="which is not among the files asked for"):
+    with pytest.raises(
+        StoreError, match=r"weights of the Ollama model m are missing: 'files' has no m\.gguf"
+    ):
         run(models, ollama=[{**OLLAMA, "sha256": "0" * 64}])
     assert not (models / "ollama").exists()
 
 
 def test_relative_root() -> None:
-    with pytest.raises(StoreError, match=r"^root: 'models' is asked; accepted is an absolute path"):
-        place(root="models")
+    with pytest.raises(
+        StoreError, match=r"^models folder 'models' is invalid: the path is not absolute"
+    ):
+        update_store(root="models")
 
 
 def test_ollama_store(models: Path) -> None:
@@ -300,7 +318,7 @@ def test_what_is_torn_is_written_again(models: Path, broken: str) -> None:
     path = {"manifest": manifest, "config": config}[broken]
     whole = path.read_bytes()
     path.write_bytes(whole[:10])
-    assert run(models, ollama=[OLLAMA])["actions"] == [f"{broken} of m"]
+    assert run(models, ollama=[OLLAMA])["actions"] == [f"write the {broken} of m"]
     assert path.read_bytes() == whole
 
 
@@ -327,14 +345,14 @@ def test_check_mode_before_anything_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "opt/models"
     told = run(folder, ollama=[OLLAMA], check=True)
     assert told["missing"] == ["m.gguf"]
-    assert told["actions"][0] == f"folder {folder}"
+    assert told["actions"][0] == f"create folder {folder}"
     assert not folder.parent.exists()
 
 
 def test_check_mode_does_not_rename(models: Path) -> None:
     (models / "m.gguf").write_bytes(b"x" * len(CONTENT))
     before = snapshot(models)
-    with pytest.raises(StoreError, match=r"it would be renamed to m\.gguf\.rejected; fetch it"):
+    with pytest.raises(StoreError, match=r"It would be renamed to m\.gguf\.rejected\. Run site"):
         run(models, check=True)
     assert snapshot(models) == before
 
@@ -344,7 +362,9 @@ def test_a_file_system_without_hard_links(models: Path, monkeypatch: pytest.Monk
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(StoreError, match="the file system says: Operation not permitted"):
+    with pytest.raises(
+        StoreError, match=r"the file system refused a hard link to .* \(Operation not permitted\)"
+    ):
         run(models, ollama=[OLLAMA])
 
 

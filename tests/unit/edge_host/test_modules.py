@@ -104,9 +104,7 @@ def test_model_store_refuses(tmp_path: Path) -> None:
     arguments = {"root": str(tmp_path), "files": [{"file": "m", "size": 1, "sha256": "0" * 64}]}
     result = ansible("model_store", arguments)
     assert result["failed"] is True
-    assert result["msg"] == (
-        f"{tmp_path}/m: a file of 1 bytes is asked; found is no such file: fetch it again"
-    )
+    assert result["msg"] == (f"{tmp_path}/m is missing. Run site.yml, which downloads it")
 
 
 def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:

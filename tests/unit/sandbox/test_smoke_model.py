@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from edge_host.weights.gguf import describe, read_fields
+from edge_host.weights.gguf import read_header, read_shape
 from sandbox import smoke_model
 from sandbox.instance import ROOT
 from sandbox.smoke_model import ENDLESS, SMOKE, TOOLS, UNICODE, Chain
@@ -40,7 +40,7 @@ def test_every_run_writes_the_same_bytes_and_the_catalogue_names_them(
     assert file["size"] == len(content) < 1_000_000
     assert file["sha256"] == hashlib.sha256(content).hexdigest()
     assert entry["proof"]["answer"] == SMOKE.answer
-    header = describe(read_fields(path))
+    header = read_shape(read_header(path))
     told = {key: entry["gguf"][key] for key in ("family", "quantization")} | entry["shape"]
     assert header == told
 
