@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_host.download.actions import run_action
-from ansible.module_utils.edge_host.download.job import Failure
+from ansible.module_utils.edge_host.download.job import DownloadError
 
 DOCUMENTATION = r"""
 module: model_fetch
@@ -180,7 +180,7 @@ def main() -> None:
     )
     try:
         result = run_action(module.params, module.check_mode)
-    except (Failure, OSError) as error:
+    except (DownloadError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

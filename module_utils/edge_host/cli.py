@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Sequence
 
 from .constants import ROOT
-from .download import program as download
+from .download import process as download
 from .host_info import state
 from .release.errors import Failure
 from .release.recovery import recover_for_systemd

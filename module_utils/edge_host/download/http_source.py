@@ -1,4 +1,4 @@
-"""The source of weights over HTTP: what it is asked beforehand, and how curl downloads from it."""
+"""The source of weights over HTTP: its check before a download, and curl's options and results."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from .job import Failure, File, Job, room
+from .job import BundleFile, DownloadError, DownloadJob, free_space
 
-ASK_SECONDS = 15.0
-ASK_ATTEMPTS, ASK_PAUSE = 3, 2.0
+HEAD_TIMEOUT = 15.0
+HEAD_ATTEMPTS, HEAD_PAUSE = 3, 2.0
 _AGENT = "edge-llm"
+_USE_ANOTHER_FILE = (
+    "Correct the entry in models.yml, or set llm_models_mirror to a source that has the file"
+)
+HTML_ADVICE = "Check whether a login page or a proxy answers in place of the source"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -25,30 +29,37 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ask(job: Job, file: File) -> None:
-    """Ask the source whether it has the very file, without a byte of it. Raises Failure.
+def check_file(job: DownloadJob, file: BundleFile) -> None:
+    """Check that the source has the very file, without downloading it. Raises DownloadError.
 
-    A source that tells neither size nor hash is believed until the download.
+    A source that reports neither size nor hash passes; the download is verified anyway.
     """
     try:
-        status, headers = head(job, file)
-        for _ in range(ASK_ATTEMPTS - 1):
-            if not _passing(status):
+        status, headers = request_head(job, file)
+        for _ in range(HEAD_ATTEMPTS - 1):
+            if not _is_transient(status):
                 break
-            time.sleep(ASK_PAUSE)
-            status, headers = head(job, file)
+            time.sleep(HEAD_PAUSE)
+            status, headers = request_head(job, file)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise Failure(_untrusted(file, reason.verify_message)) from None
-        raise Failure(f"{file.url} cannot be reached ({reason})") from None
-    judge(job, file, status, headers)
+            raise DownloadError(_untrusted_certificate(file, reason.verify_message)) from None
+        raise DownloadError(
+            f"{file.url} is not reachable: {reason}. Check the network of the machine that"
+            " downloads, or set llm_models_proxy, llm_models_mirror or llm_models_cache"
+        ) from None
+    check_response(job, file, status, headers)
 
 
-def head(job: Job, file: File) -> Tuple[int, Mapping[str, str]]:
-    """The source's answer to a HEAD request: status and headers, of a redirect too."""
+def request_head(job: DownloadJob, file: BundleFile) -> Tuple[int, Mapping[str, str]]:
+    """Send a HEAD request for the file: status and headers (names in lower case).
+
+    A redirect is not followed. Raises OSError, http.client.HTTPException, ValueError, and
+    DownloadError where the certificates of `authorities` cannot be read.
+    """
     context = ssl.create_default_context()
-    # As curl judges, which fetches: many a company's authority lacks what newer Pythons ask for.
+    # As curl, which downloads: many a company's authority lacks what newer Pythons require.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     if job.authorities:
         try:
@@ -57,7 +68,10 @@ def head(job: Job, file: File) -> Tuple[int, Mapping[str, str]]:
             else:
                 context.load_verify_locations(job.authorities)
         except (OSError, ssl.SSLError) as error:
-            raise Failure(f"the certificates of llm_models_ca cannot be read: {error}") from None
+            raise DownloadError(
+                f"the certificates of llm_models_ca are invalid: {error}. Set llm_models_ca to a"
+                " file with certificates in PEM format"
+            ) from None
     handlers: List[Any] = [_NoRedirect(), urllib.request.HTTPSHandler(context=context)]
     if job.proxy:
         handlers.append(urllib.request.ProxyHandler({"http": job.proxy, "https": job.proxy}))
@@ -65,139 +79,158 @@ def head(job: Job, file: File) -> Tuple[int, Mapping[str, str]]:
     if job.token:
         request.add_header("Authorization", f"Bearer {job.token}")
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=ASK_SECONDS) as answer:
-            return answer.status, _lower(answer.headers)
+        with urllib.request.build_opener(*handlers).open(request, timeout=HEAD_TIMEOUT) as answer:
+            return answer.status, _lower_names(answer.headers)
     except urllib.error.HTTPError as error:
-        return error.code, _lower(error.headers)
+        return error.code, _lower_names(error.headers)
 
 
-def _lower(headers: "Message[str, str]") -> Dict[str, str]:
+def _lower_names(headers: "Message[str, str]") -> Dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _passing(status: int) -> bool:
+def _is_transient(status: int) -> bool:
     """Whether a source may answer otherwise in a while."""
     return status in (408, 425, 429) or status >= 500
 
 
-def judge(job: Job, file: File, status: int, headers: Mapping[str, str]) -> None:
-    """Raise Failure where a source's answer says that it does not have the very file.
+def check_response(
+    job: DownloadJob, file: BundleFile, status: int, headers: Mapping[str, str]
+) -> None:
+    """Raise DownloadError where a source's answer says that it does not have the very file.
 
     `headers` have names in lower case.
     """
-    if status in (401, 403):
-        how = (
-            "the token of llm_models_token has no access to it: accept the model's terms with its"
-            " account, or use another one"
-            if job.token
-            else "it asks for a token: set llm_models_token"
+    _check_status(job, file, status)
+    target = urllib.parse.urljoin(file.url, headers.get("location") or file.url)
+    if file.url.startswith("https:") and not target.startswith("https:"):
+        raise DownloadError(
+            f"{file.url} is invalid: it redirects to {target.partition('?')[0]}, which is not"
+            " encrypted. Set llm_models_mirror to a source that stays on https"
         )
-        raise Failure(f"{file.url} answered with status {status}; {how}")
-    if _passing(status):
-        raise Failure(
-            f"{file.url} answered with status {status}; run this again later, or set"
+    if status == 200 and (headers.get("content-type") or "").lower().startswith("text/html"):
+        raise DownloadError(
+            f"{file.url} is invalid: the answer is an HTML page, not {file.name}. {HTML_ADVICE}"
+        )
+    size = headers.get("x-linked-size") or (headers.get("content-length") if status == 200 else "")
+    size = size or ""
+    etags = [headers.get("x-linked-etag"), headers.get("etag")]
+    hashes = [tag.strip('"') for tag in etags if tag and re.fullmatch(r'"?[0-9a-f]{64}"?', tag)]
+    reported = (hashes or [file.sha256])[0], int(size) if size.isdigit() else file.size
+    if reported != (file.sha256, file.size):
+        raise DownloadError(
+            f"{file.url} does not fit models.yml: the source reports sha256"
+            f" {(hashes or ['unknown'])[0]} and size {size or 'unknown'}, and models.yml says"
+            f" sha256 {file.sha256} and size {file.size}. {_USE_ANOTHER_FILE}"
+        )
+
+
+def _check_status(job: DownloadJob, file: BundleFile, status: int) -> None:
+    """Raise DownloadError unless the status is that of a file or of a redirect to one."""
+    answered = f"the source answered with status {status}"
+    if status in (401, 403):
+        if job.token:
+            raise DownloadError(
+                f"{file.url} is not accessible: {answered} to the token of llm_models_token. Accept"
+                " the model's terms with the account of this token, or set another token"
+            )
+        raise DownloadError(
+            f"{file.url} is not accessible: {answered}, as it requires a token. Set"
+            " llm_models_token"
+        )
+    if _is_transient(status):
+        raise DownloadError(
+            f"{file.url} is not available: {answered}. Run site.yml again later, or set"
             " llm_models_mirror to another source"
         )
     if status not in (200, 301, 302, 303, 307, 308):
-        raise Failure(
-            f"{file.url} answered with status {status}; set llm_models_mirror to a source that has"
-            " it, or repair the entry in models.yml"
-        )
-    target = urllib.parse.urljoin(file.url, headers.get("location") or file.url)
-    if file.url.startswith("https:") and not target.startswith("https:"):
-        raise Failure(
-            f"{file.url} leads to {target.partition('?')[0]}, which is not encrypted; accepted is"
-            " https, all the way"
-        )
-    if status == 200 and (headers.get("content-type") or "").lower().startswith("text/html"):
-        raise Failure(
-            f"{file.url} answered with an HTML page where {file.name} should be; is there a page to"
-            " sign in to, or a proxy in between?"
-        )
-    size = headers.get("x-linked-size") or (headers.get("content-length") if status == 200 else "")
-    etags = [headers.get("x-linked-etag"), headers.get("etag")]
-    hashes = [tag.strip('"') for tag in etags if tag and re.fullmatch(r'"?[0-9a-f]{64}"?', tag)]
-    size = size or ""
-    told = (hashes or [file.sha256])[0], int(size) if size.isdigit() else file.size
-    if told != (file.sha256, file.size):
-        raise Failure(
-            f"models.yml asks for {file.name} with sha256 {file.sha256} and {file.size} bytes, and"
-            f" {file.url} has {(hashes or ['no hash'])[0]} and {size or 'no size'}; repair the"
-            " entry in models.yml, or set llm_models_mirror to a source that has the file"
-        )
+        state = "missing" if status in (404, 410) else "not available"
+        raise DownloadError(f"{file.url} is {state}: {answered}. {_USE_ANOTHER_FILE}")
 
 
-def _quoted(value: str) -> str:
-    """A value as curl reads it in its configuration."""
+def _untrusted_certificate(file: BundleFile, reason: str) -> str:
+    return (
+        f"the certificate of {file.url} is not trusted by this machine: {reason}. Set llm_models_ca"
+        " to a file with the certificates of its authority"
+    )
+
+
+def _quote(value: str) -> str:
+    """Return a value as curl reads it in its configuration."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def curl_config(job: Job, file: File, target: Path) -> str:
-    """What curl is told on its standard input: nothing of it shows in a list of processes."""
+def build_curl_config(job: DownloadJob, file: BundleFile, target: Path) -> str:
+    """Return curl's options for its standard input, so that no list of processes shows them."""
     encrypted = file.url.startswith("https:")
     settings = [
-        f"url = {_quoted(file.url)}",
-        f"output = {_quoted(str(target))}",
-        f"user-agent = {_quoted(_AGENT)}",
-        f"proto = {_quoted('=https' if encrypted else '=http,https')}",
-        f"proto-redir = {_quoted('=https' if encrypted else '=http,https')}",
+        f"url = {_quote(file.url)}",
+        f"output = {_quote(str(target))}",
+        f"user-agent = {_quote(_AGENT)}",
+        f"proto = {_quote('=https' if encrypted else '=http,https')}",
+        f"proto-redir = {_quote('=https' if encrypted else '=http,https')}",
         f"max-filesize = {file.size}",
         *("fail", "location", "silent", "show-error", "max-redirs = 5", "connect-timeout = 15"),
-        # A source that gives nothing for half a minute has gone.
+        # A source that sends nothing for half a minute counts as gone.
         *("speed-limit = 1", "speed-time = 30"),
         'continue-at = "-"',
         'write-out = "%{http_code}"',
     ]
     if job.token:
-        # Not handed on to where the source redirects, if that is another host.
-        settings.append(f"header = {_quoted('Authorization: Bearer ' + job.token)}")
+        # curl does not send it to the host of a redirect, if that is another one.
+        settings.append(f"header = {_quote('Authorization: Bearer ' + job.token)}")
     if job.proxy:
-        settings.append(f"proxy = {_quoted(job.proxy)}")
+        settings.append(f"proxy = {_quote(job.proxy)}")
     if job.authorities:
-        settings.append(f"cacert = {_quoted(job.authorities)}")
+        settings.append(f"cacert = {_quote(job.authorities)}")
     return "\n".join(settings) + "\n"
 
 
-class Ended(NamedTuple):
-    """How curl ended: its exit status, the status of the last answer (0: none), its own words."""
+class CurlResult(NamedTuple):
+    """How curl ended: its exit status, the status of the last answer (0: none), its message."""
 
-    code: int
-    status: int
-    words: str
-
-
-def _untrusted(file: File, why: str) -> str:
-    return (
-        f"the certificate of {file.url} is not one that this machine trusts ({why}); llm_models_ca"
-        " names a file with further authorities"
-    )
+    exit_status: int
+    http_status: int
+    message: str
 
 
 # curl's exit statuses (man curl): those of a connection that may be better at the next attempt.
-_PASSING = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
+_TRANSIENT = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
 NO_RANGES = 33
 _TOO_LARGE, _NOT_WRITTEN, _NO_PROTOCOL = 63, 23, 1
 
 
-def verdict(job: Job, file: File, ended: Ended) -> Optional[str]:
-    """None where another attempt may help, else why it would not: a sentence."""
-    if ended.code in _PASSING or _passing(ended.status):
+def find_permanent_problem(job: DownloadJob, file: BundleFile, result: CurlResult) -> Optional[str]:
+    """Return why a further attempt cannot succeed, or None where it may."""
+    if result.exit_status in _TRANSIENT or _is_transient(result.http_status):
         return None
-    if ended.code == _NOT_WRITTEN:
-        return None if room(job) > 0 else "the disk is full"
-    if ended.code == _NO_PROTOCOL:
-        kinds = "https, all the way" if file.url.startswith("https:") else "http and https"
-        return f"{file.url} leads to an address of another kind; accepted is {kinds}"
-    if ended.code == _TOO_LARGE:
+    if result.exit_status == _NOT_WRITTEN:
+        return None if free_space(job) > 0 else describe_full_disk(job)
+    if result.exit_status == _NO_PROTOCOL:
+        protocols = "https" if file.url.startswith("https:") else "http or https"
         return (
-            f"{file.url} gives more than the {file.size} bytes that models.yml says; repair the"
-            " entry in models.yml, or set llm_models_mirror to a source that has the file"
+            f"{file.url} is invalid: it redirects to another protocol. Set llm_models_mirror to a"
+            f" source that stays on {protocols}"
         )
-    if ended.code in (60, 77):
-        return _untrusted(file, ended.words)
-    if ended.status >= 400:
+    if result.exit_status == _TOO_LARGE:
+        return (
+            f"{file.url} does not fit models.yml: the source sends more than the {file.size} bytes"
+            f" of models.yml. {_USE_ANOTHER_FILE}"
+        )
+    if result.exit_status in (60, 77):
+        return _untrusted_certificate(file, result.message)
+    if result.http_status >= 400:
         try:
-            judge(job, file, ended.status, {})
-        except Failure as failure:
-            return str(failure)
-    return f"{file.url} could not be fetched: {ended.words or f'curl ended with {ended.code}'}"
+            _check_status(job, file, result.http_status)
+        except DownloadError as error:
+            return str(error)
+    return (
+        f"{file.url} could not be downloaded:"
+        f" {result.message or f'curl ended with exit status {result.exit_status}'}. Check the"
+        " source, and run site.yml again"
+    )
+
+
+def describe_full_disk(job: DownloadJob) -> str:
+    """Return the message for a disk without free space."""
+    return f"the disk of {job.folder} is full. Free some space, and run site.yml again"

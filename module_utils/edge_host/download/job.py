@@ -1,4 +1,4 @@
-"""What is to be downloaded: the files of one model, from where, and how."""
+"""The job of one download: the files of a model, their source, and the mode."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from ..json_data import Facts
 from ..weights.request import WeightsFile
 
 LOCK, JOB, STATUS = "lock", "job.json", "status.json"
-"""Files of a run, in its runtime folder."""
+"""Files of a download, in its runtime folder."""
 
 
-class Failure(Exception):
-    """Why the weights cannot be had; a sentence without its full stop."""
+class DownloadError(Exception):
+    """The weights cannot be downloaded.
+
+    The text says what is wrong, what was found and what to do, without the last full stop.
+    """
 
 
-class File(NamedTuple):
-    """A file of a bundle: its own name, where it goes below the models folder, and what it is.
+class BundleFile(NamedTuple):
+    """A file of a bundle, which is all the files of one model.
 
-    `url` is where the source has it, `local` where this machine has it already (a folder or a disk
-    that somebody brought). `header` is what its GGUF header must say.
+    `path` is its place below the models folder. `url` is its address at the source, `local` its
+    path where this machine has it already (llm_models_mirror is a folder). `header` has the values
+    of models.yml for its GGUF header.
     """
 
     name: str
@@ -40,55 +44,58 @@ class File(NamedTuple):
         return WeightsFile(self.path, self.size, self.sha256, self.bundle)
 
 
-class Job(NamedTuple):
-    """What the program is to do; see `parse_job`."""
+class DownloadJob(NamedTuple):
+    """What the download program does; `parse_job` describes the fields."""
 
     name: str
     folder: Path
-    files: Tuple[File, ...]
-    how: str
+    files: Tuple[BundleFile, ...]
+    mode: str
     share: bool
     torrent: bytes
     peers: Tuple[str, ...]
     port: int
     user: Optional[int]
-    by: str
+    operator: str
     token: str
     proxy: str
     authorities: str
 
     @property
     def size(self) -> int:
+        """Bytes of all files."""
         return sum(file.size for file in self.files)
 
     @property
-    def workshop(self) -> Path:
+    def staging_folder(self) -> Path:
+        """The folder with the unfinished downloads of all bundles."""
         return self.folder / WORKSHOP
 
     @property
-    def unfinished(self) -> Path:
-        """The folder of what has come of it."""
-        return self.workshop / self.name
+    def bundle_folder(self) -> Path:
+        """The folder, below the staging folder, with the unfinished files of this bundle."""
+        return self.staging_folder / self.name
 
     @property
     def torrent_file(self) -> Path:
-        return self.workshop / f"{self.name}.torrent"
+        return self.staging_folder / f"{self.name}.torrent"
 
 
-def parse_job(asked: Mapping[str, Any]) -> Job:
-    """A job from JSON.
+def parse_job(data: Mapping[str, Any]) -> DownloadJob:
+    """Parse a job from JSON.
 
     name: of the bundle (letters, digits, `.`, `_` and `-`); folder: the models folder; files: see
-    `File`; how: `source`, `peers` or `share` (it is here, others take it); share: whether others
-    wait for it; torrent: base64; peers: `address:port` each; port: to listen at; user: the id by
-    which the downloader runs, None for this program's own; by: who asks; token, proxy, authorities
-    (a file or, to ask alone, its text): for the source.
+    `BundleFile`; how: the mode, `source`, `peers` or `share` (this machine has the files, others
+    download them); share: whether others wait for the torrent; torrent: base64; peers:
+    `address:port` each; port: to listen at; user: the uid of the downloader, None for this
+    program's own; by: the operator; token, proxy, authorities: for the source. `authorities` is a
+    file with certificates, or (to check the source only) its text.
     """
-    return Job(
-        name=str(asked["name"]),
-        folder=Path(asked["folder"]),
+    return DownloadJob(
+        name=str(data["name"]),
+        folder=Path(data["folder"]),
         files=tuple(
-            File(
+            BundleFile(
                 name=str(each["name"]),
                 path=str(each["path"]),
                 size=int(each["size"]),
@@ -96,37 +103,44 @@ def parse_job(asked: Mapping[str, Any]) -> Job:
                 url=str(each.get("url") or ""),
                 local=str(each.get("local") or ""),
                 header=dict(each.get("header") or {}),
-                bundle=str(asked["name"]),
+                bundle=str(data["name"]),
             )
-            for each in asked["files"]
+            for each in data["files"]
         ),
-        how=str(asked["how"]),
-        share=bool(asked.get("share")),
-        torrent=base64.b64decode(asked.get("torrent") or ""),
-        peers=tuple(asked.get("peers") or ()),
-        port=int(asked.get("port") or 0),
-        user=asked.get("user"),
-        by=str(asked.get("by") or "somebody"),
-        token=str(asked.get("token") or ""),
-        proxy=str(asked.get("proxy") or ""),
-        authorities=str(asked.get("authorities") or ""),
+        mode=str(data["how"]),
+        share=bool(data.get("share")),
+        torrent=base64.b64decode(data.get("torrent") or ""),
+        peers=tuple(data.get("peers") or ()),
+        port=int(data.get("port") or 0),
+        user=data.get("user"),
+        operator=str(data.get("by") or "somebody"),
+        token=str(data.get("token") or ""),
+        proxy=str(data.get("proxy") or ""),
+        authorities=str(data.get("authorities") or ""),
     )
 
 
-def room(job: Job) -> int:
-    """Bytes that may still be written to the models folder's disk."""
-    found = os.statvfs(job.folder)
-    return found.f_bavail * found.f_frsize - DISK_RESERVE
+def free_space(job: DownloadJob) -> int:
+    """Return the bytes that may be written to the models folder's disk, beside the reserve.
+
+    Negative where less than the reserve is free.
+    """
+    status = os.statvfs(job.folder)
+    return status.f_bavail * status.f_frsize - DISK_RESERVE
 
 
-def located(file: Facts) -> Facts:
-    """A file with where this machine has it, should its source be a folder here."""
+def add_local_path(file: Facts) -> Facts:
+    """Return the file with its path on this machine, if its source is a folder here.
+
+    `folder` is that folder, `place` the file's address at the hub: OWNER/NAME/.../FILE. The folder
+    may have the file as FILE, OWNER/NAME/FILE, NAME/FILE, or as the hub has it.
+    """
     folder, place = file.get("folder"), file["place"]
     if not folder:
         return file
     owner, name, *_, last = place.split("/")
-    choices = [
+    candidates = [
         Path(folder, each) for each in (last, f"{owner}/{name}/{last}", f"{name}/{last}", place)
     ]
-    found = next((path for path in choices if path.is_file()), choices[0])
+    found = next((path for path in candidates if path.is_file()), candidates[0])
     return {**file, "local": str(found)}

@@ -93,7 +93,7 @@ def test_a_wrong_hash_touches_nothing(board: Board, tmp_path: Path) -> None:
     done = play("site.yml", HOST, **given)
     assert done.returncode == 2, done.stdout
     said = message(done)
-    assert f"with sha256 {'0' * 64} and 98362432 bytes, and http://198.18.41.3/QuantFactory" in said
+    assert f"and models.yml says sha256 {'0' * 64} and size 98362432." in said
     assert (board.containers(), board.history(), board.run("ls", f"{FOLDER}/models")) == before
     assert board.asked() == known_answers()["smollm2-135m"]
 

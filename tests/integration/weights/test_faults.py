@@ -32,39 +32,47 @@ def faulty(name: str) -> str:
     return f"smollm2-135m was asked, and {HUB}/faults/{name}/{_FILE}"
 
 
+_ANOTHER_FILE = (
+    "Correct the entry in models.yml, or set llm_models_mirror to a source that has the file"
+)
+_LOGIN = "Check whether a login page or a proxy answers in place of the source"
 REFUSED = {
-    "missing": f"{faulty('missing')} answered with status 404; set llm_models_mirror to a source"
-    " that has it, or repair the entry in models.yml.",
-    "broken": f"{faulty('broken')} answered with status 500;",
-    "unauthorized": f"{faulty('unauthorized')} answered with status 401; it asks for a token: set"
-    " llm_models_token.",
-    "forbidden": f"{faulty('forbidden')} answered with status 403; the token of llm_models_token"
-    " has no access to it: accept the model's terms with its account, or use another one.",
-    "html": f"{faulty('html')} answered with an HTML page where {SMOLLM.file} should be; is there a"
-    " page to sign in to, or a proxy in between?",
-    "late-html": f"an HTML page came where {SMOLLM.file} should be (kept as"
-    f" {SMOLLM.file}.rejected);",
-    "size": f"models.yml asks for {SMOLLM.file} with sha256 {SMOLLM.sha256} and {SMOLLM.size}"
-    f" bytes, and {HUB}/faults/size/{_FILE} has {SMOLLM.sha256} and {SMOLLM.size + 1}; repair",
-    "truncated": f"{HUB}/faults/truncated/{_FILE} broke off at 47 MiB of 94 MiB and gave nothing"
-    " in 5 attempts",
-    "wrong-hash": f"and models.yml says {SMOLLM.sha256}; it is kept as {SMOLLM.file}.rejected and"
-    " not used: repair the entry in models.yml, or set llm_models_mirror",
-    "plain-http": f"https://198.18.41.3/faults/plain-http/{_FILE} leads to http://198.18.41.3/lfs/"
-    f"{SMOLLM.sha256}, which is not encrypted; accepted is https, all the way.",
-    "untrusted": f"the certificate of https://198.18.41.3/{_FILE} is not one that this machine"
-    " trusts",
-    "unreachable": f"smollm2-135m was asked, and {HUB}:81/{_FILE} cannot be reached ([Errno 111]",
-    "no-proxy": f"smollm2-135m was asked, and {HUB}/{_FILE} cannot be reached ([Errno 111]",
-    "other-shape": f"models.yml says of {SMOLLM.file}: layers 31 where the file has 30; repair the"
-    " entry.",
+    "missing": f"{faulty('missing')} is missing: the source answered with status 404."
+    f" {_ANOTHER_FILE}.",
+    "broken": f"{faulty('broken')} is not available: the source answered with status 500.",
+    "unauthorized": f"{faulty('unauthorized')} is not accessible: the source answered with status"
+    " 401, as it requires a token. Set llm_models_token.",
+    "forbidden": f"{faulty('forbidden')} is not accessible: the source answered with status 403"
+    " to the token of llm_models_token. Accept the model's terms with the account of this token,"
+    " or set another token.",
+    "html": f"{faulty('html')} is invalid: the answer is an HTML page, not {SMOLLM.file}."
+    f" {_LOGIN}.",
+    "late-html": f"{SMOLLM.file} is invalid: the source sent an HTML page (kept as"
+    f" {SMOLLM.file}.rejected). {_LOGIN}.",
+    "size": f"{faulty('size')} does not fit models.yml: the source reports sha256 {SMOLLM.sha256}"
+    f" and size {SMOLLM.size + 1}, and models.yml says sha256 {SMOLLM.sha256} and size"
+    f" {SMOLLM.size}.",
+    "truncated": f"{HUB}/faults/truncated/{_FILE} is incomplete: the connection ended at 47 MiB of"
+    " 94 MiB, and 5 attempts received nothing more",
+    "wrong-hash": f"and models.yml says {SMOLLM.sha256}. It was kept as {SMOLLM.file}.rejected"
+    f" and is not used. {_ANOTHER_FILE}.",
+    "plain-http": f"https://198.18.41.3/faults/plain-http/{_FILE} is invalid: it redirects to"
+    f" http://198.18.41.3/lfs/{SMOLLM.sha256}, which is not encrypted. Set llm_models_mirror to a"
+    " source that stays on https.",
+    "untrusted": f"the certificate of https://198.18.41.3/{_FILE} is not trusted by this machine: ",
+    "unreachable": f"smollm2-135m was asked, and {HUB}:81/{_FILE} is not reachable: [Errno 111]",
+    "no-proxy": f"smollm2-135m was asked, and {HUB}/{_FILE} is not reachable: [Errno 111]",
+    "other-shape": f"the entry of {SMOLLM.file} in models.yml does not fit the file: layers is 31"
+    " in models.yml and 30 in the file. Correct the entry.",
     "climbing-name": "llm_model smollm2-135m names the file '../../../etc/passwd' in models.yml;"
     " accepted is a plain file name.",
-    "no-folder": f"nothing/{SMOLLM.file} is not there.",
-    "other-folder": f"/{SMOLLM.file} has 4 bytes, and models.yml says {SMOLLM.size}.",
-    "read-only": "/srv/read-only/models/.fetch cannot be made: Read-only file system; the weights"
-    " need a folder that can be written to.",
-    "disk-full": "the disk is full.",
+    "no-folder": f"nothing/{SMOLLM.file} is missing. Copy the file into the folder of"
+    " llm_models_mirror.",
+    "other-folder": f"/{SMOLLM.file} does not fit models.yml: it has 4 bytes, and models.yml says"
+    f" {SMOLLM.size}.",
+    "read-only": "/srv/read-only/models/.fetch is not writable: Read-only file system. Make the"
+    " models folder writable",
+    "disk-full": "the disk of /srv/disk-full/models is full. Free some space",
 }
 SERVED = ("gated", "encrypted", "cut-30000000", "no-ranges")
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from edge_host.download.program import runtime_folder
+from edge_host.download.process import runtime_folder
 from tests.integration.weights.conftest import (
     BOARDS,
     BUFFER,
@@ -177,7 +177,7 @@ def test_the_one_who_brings_is_replaced(root: str) -> None:
         before = given()
         done = bring("field-01,field-02", board_root=root)
         assert done.returncode == 2
-        assert "the weights need a folder that can be written to" in message(done)
+        assert "Make the models folder writable" in message(done)
         assert whole("field-02", root)
         assert given() - before == SMOLLM.size
     finally:

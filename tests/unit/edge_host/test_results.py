@@ -11,7 +11,7 @@ import pytest
 from edge_host.constants import DOOR, RECORD, RELEASE
 from edge_host.download import actions
 from edge_host.download.job import parse_job
-from edge_host.download.runner import Fetch
+from edge_host.download.session import DownloadSession
 from edge_host.host_info.deployment import read_history
 from edge_host.host_info.state import read_state
 from edge_host.release import result, stage, switch
@@ -125,14 +125,14 @@ def test_model_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         actions.run_action(options(tmp_path, "stop"), False),
     ]
     assert "problem" in results[0]
-    fetch = Fetch(job, runtime)
+    session = DownloadSession(job, runtime)
     for state, more in (
         ("fetching", {"file": "m.gguf"}),
         ("receiving", {"peers": 2}),
         ("failed", {"reason": "the disk is full"}),
         ("done", {"torrent": ""}),
     ):
-        fetch.tell(state, 5, **more)
+        session.report(state, 5, **more)
         results.append(actions.run_action(options(tmp_path, "wait"), False))
     results.append(actions.run_action(options(tmp_path, "start"), True))
     for each in results:

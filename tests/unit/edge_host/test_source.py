@@ -19,20 +19,36 @@ import pytest
 from edge_host import commands
 from edge_host.commands import SEARCH_PATH
 from edge_host.download import job as download_job
-from edge_host.download import program
-from edge_host.download.http_source import Ended, ask, curl_config, judge, verdict
-from edge_host.download.job import Failure, File, Job, parse_job
-from edge_host.download.runner import Fetch
+from edge_host.download import process
+from edge_host.download.http_source import (
+    CurlResult,
+    build_curl_config,
+    check_file,
+    check_response,
+    find_permanent_problem,
+)
+from edge_host.download.installation import install_files
+from edge_host.download.job import BundleFile, DownloadError, DownloadJob, parse_job
+from edge_host.download.runner import run_job
+from edge_host.download.session import DownloadSession
+from edge_host.download.source_check import check_source
 
 SHA256, OTHER, SHA1 = "a" * 64, "b" * 64, "c" * 40
 URL = "https://hub.example/o/m/resolve/1/m.gguf"
 PLAIN_URL = "http://hub.example/o/m/resolve/1/m.gguf"
 TOKEN = "hf_secret-token-of-a-person"
+# Parts of the messages.
+ANSWERED = "the source answered with status"
+ANOTHER_FILE = (
+    "Correct the entry in models.yml, or set llm_models_mirror to a source that has the file"
+)
+CA = "Set llm_models_ca to a file with the certificates of its authority"
+AGAIN = "Check the source, and run site.yml again"
 CONTENT = b"GGUF weights of a model"
 CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-def job(folder: str | Path = "/models", url: str = URL, **changes: Any) -> Job:
+def job(folder: str | Path = "/models", url: str = URL, **changes: Any) -> DownloadJob:
     """A job of one file, m.gguf, of 100 bytes."""
     file = {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": SHA256, "url": url}
     asked = {"name": "m.gguf-1", "folder": str(folder), "files": [file], "how": "source"}
@@ -43,8 +59,8 @@ def judged(status: int, headers: dict[str, str] | None = None, **changes: Any) -
     """The sentence with which an answer is refused; empty where it is not."""
     asked = job(**changes)
     try:
-        judge(asked, asked.files[0], status, headers or {})
-    except Failure as failure:
+        check_response(asked, asked.files[0], status, headers or {})
+    except DownloadError as failure:
         return str(failure)
     return ""
 
@@ -53,17 +69,17 @@ def judged(status: int, headers: dict[str, str] | None = None, **changes: Any) -
 
 
 def test_a_job_with_what_it_must_have() -> None:
-    assert job() == Job(
+    assert job() == DownloadJob(
         name="m.gguf-1",
         folder=Path("/models"),
-        files=(File("m.gguf", "m.gguf", 100, SHA256, URL, "", {}, "m.gguf-1"),),
-        how="source",
+        files=(BundleFile("m.gguf", "m.gguf", 100, SHA256, URL, "", {}, "m.gguf-1"),),
+        mode="source",
         share=False,
         torrent=b"",
         peers=(),
         port=0,
         user=None,
-        by="somebody",
+        operator="somebody",
         token="",
         proxy="",
         authorities="",
@@ -98,7 +114,7 @@ def test_a_job_with_everything_as_json_has_it() -> None:
         "authorities": "/run/x.pem",
     }
     parsed = parse_job(json.loads(json.dumps(asked)))
-    assert parsed.files[0] == File(
+    assert parsed.files[0] == BundleFile(
         *("config.json", "m.hf/config.json", 12, SHA256, ""),
         *("/media/usb/config.json", {"family": "llama"}, "m.hf-1"),
     )
@@ -108,8 +124,8 @@ def test_a_job_with_everything_as_json_has_it() -> None:
         *("http://proxy.example:3128", "/run/x.pem"),
     )
     assert parsed.size == 42
-    assert parsed.workshop == Path("/opt/models/.fetch")
-    assert parsed.unfinished == Path("/opt/models/.fetch/m.hf-1")
+    assert parsed.staging_folder == Path("/opt/models/.fetch")
+    assert parsed.bundle_folder == Path("/opt/models/.fetch/m.hf-1")
     assert parsed.torrent_file == Path("/opt/models/.fetch/m.hf-1.torrent")
 
 
@@ -134,17 +150,15 @@ def test_answers_that_are_believed(status: int) -> None:
     "status", [100, 201, 204, 206, 300, 304, 400, 402, 404, 405, 407, 410, 416, 451]
 )
 def test_answers_that_have_no_file(status: int) -> None:
-    assert judged(status) == (
-        f"{URL} answered with status {status}; set llm_models_mirror to a source that has it, or"
-        " repair the entry in models.yml"
-    )
+    state = "missing" if status in (404, 410) else "not available"
+    assert judged(status) == f"{URL} is {state}: {ANSWERED} {status}. {ANOTHER_FILE}"
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_answers_that_may_be_others_later(status: int) -> None:
     assert judged(status) == (
-        f"{URL} answered with status {status}; run this again later, or set llm_models_mirror to"
-        " another source"
+        f"{URL} is not available: {ANSWERED} {status}. Run site.yml again later, or set"
+        " llm_models_mirror to another source"
     )
 
 
@@ -152,16 +166,16 @@ def test_answers_that_may_be_others_later(status: int) -> None:
 @pytest.mark.parametrize(
     ("token", "how"),
     [
-        ("", "it asks for a token: set llm_models_token"),
+        ("", ", as it requires a token. Set llm_models_token"),
         (
             TOKEN,
-            "the token of llm_models_token has no access to it: accept the model's terms with its"
-            " account, or use another one",
+            " to the token of llm_models_token. Accept the model's terms with the account of this"
+            " token, or set another token",
         ),
     ],
 )
 def test_answers_that_ask_for_a_token(status: int, token: str, how: str) -> None:
-    assert judged(status, token=token) == f"{URL} answered with status {status}; {how}"
+    assert judged(status, token=token) == f"{URL} is not accessible: {ANSWERED} {status}{how}"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -186,7 +200,8 @@ def test_what_is_encrypted_stays_so(
     status: int, url: str, location: str, led_to: str | None
 ) -> None:
     expected = (
-        f"{url} leads to {led_to}, which is not encrypted; accepted is https, all the way"
+        f"{url} is invalid: it redirects to {led_to}, which is not encrypted. Set llm_models_mirror"
+        " to a source that stays on https"
         if led_to
         else ""
     )
@@ -206,8 +221,8 @@ def test_what_is_encrypted_stays_so(
 )
 def test_a_page_for_people(status: int, kind: str, refused: bool) -> None:
     expected = (
-        f"{URL} answered with an HTML page where m.gguf should be; is there a page to sign in to,"
-        " or a proxy in between?"
+        f"{URL} is invalid: the answer is an HTML page, not m.gguf. Check whether a login page or a"
+        " proxy answers in place of the source"
     )
     assert judged(status, {"content-type": kind}) == (expected if refused else "")
 
@@ -222,23 +237,23 @@ def test_a_page_for_people(status: int, kind: str, refused: bool) -> None:
          (OTHER, "100")),
         (302, {"x-linked-size": "100", "content-length": "1085"}, None),
         (302, {"content-length": "1085"}, None),
-        (302, {"x-linked-size": "99"}, ("no hash", "99")),
+        (302, {"x-linked-size": "99"}, ("unknown", "99")),
         (302, {"x-linked-size": "99", "x-linked-etag": SHA256}, (SHA256, "99")),
         (302, {"x-linked-size": "100", "x-linked-etag": OTHER}, (OTHER, "100")),
-        (302, {"x-linked-etag": f'"{OTHER}"'}, (OTHER, "no size")),
+        (302, {"x-linked-etag": f'"{OTHER}"'}, (OTHER, "unknown")),
         # Right where it matters, and another tag for what leads there.
         (302, {"x-linked-etag": f'"{SHA256}"', "etag": f'"{OTHER}"'}, None),
         # The hub's tag of a small file is git's, and says nothing.
         (200, {"etag": f'"{SHA1}"', "content-length": "100"}, None),
-        (302, {"x-linked-etag": f'"{SHA1}"', "etag": f'"{OTHER}"'}, (OTHER, "no size")),
+        (302, {"x-linked-etag": f'"{SHA1}"', "etag": f'"{OTHER}"'}, (OTHER, "unknown")),
         (302, {"x-linked-etag": f'"{SHA1}"', "etag": SHA256}, None),
         # A plain server tells its size, and may have any tag.
         (200, {"content-length": "100"}, None),
-        (200, {"content-length": "99"}, ("no hash", "99")),
+        (200, {"content-length": "99"}, ("unknown", "99")),
         (200, {"content-length": "99", "x-linked-size": "100"}, None),
-        (200, {"content-length": "100", "x-linked-size": "99"}, ("no hash", "99")),
+        (200, {"content-length": "100", "x-linked-size": "99"}, ("unknown", "99")),
         (200, {"etag": f'"{SHA256}"'}, None),
-        (200, {"etag": OTHER}, (OTHER, "no size")),
+        (200, {"etag": OTHER}, (OTHER, "unknown")),
         (200, {"etag": f'W/"{OTHER}"'}, None),
         (200, {"etag": f'"{OTHER.upper()}"'}, None),
         (200, {"etag": f'"{OTHER}0"'}, None),
@@ -256,9 +271,8 @@ def test_whether_it_is_the_very_file(
     expected = ""
     if found:
         expected = (
-            f"models.yml asks for m.gguf with sha256 {SHA256} and 100 bytes, and {URL} has"
-            f" {found[0]} and {found[1]}; repair the entry in models.yml, or set llm_models_mirror"
-            " to a source that has the file"
+            f"{URL} does not fit models.yml: the source reports sha256 {found[0]} and size"
+            f" {found[1]}, and models.yml says sha256 {SHA256} and size 100. {ANOTHER_FILE}"
         )
     assert judged(status, headers) == expected
 
@@ -268,21 +282,17 @@ def test_whether_it_is_the_very_file(
 
 def test_curl_is_told() -> None:
     asked = job()
-    assert curl_config(asked, asked.files[0], Path("/models/.fetch/m.gguf-1/m.gguf")) == (
+    assert build_curl_config(asked, asked.files[0], Path("/models/.fetch/m.gguf-1/m.gguf")) == (
         f'url = "{URL}"\n'
         'output = "/models/.fetch/m.gguf-1/m.gguf"\n'
         'user-agent = "edge-llm"\n'
         'proto = "=https"\n'
         'proto-redir = "=https"\n'
         "max-filesize = 100\n"
-        "fail\n"
-        "location\n"
-        "silent\n"
-        "show-error\n"
-        "max-redirs = 5\n"
+        "fail\nlocation\nsilent\n"
+        "show-error\nmax-redirs = 5\n"
         "connect-timeout = 15\n"
-        "speed-limit = 1\n"
-        "speed-time = 30\n"
+        "speed-limit = 1\nspeed-time = 30\n"
         'continue-at = "-"\n'
         'write-out = "%{http_code}"\n'
     )
@@ -290,7 +300,7 @@ def test_curl_is_told() -> None:
 
 def test_what_is_not_encrypted_may_become_so() -> None:
     asked = job(url=PLAIN_URL)
-    lines = curl_config(asked, asked.files[0], Path("/t")).splitlines()
+    lines = build_curl_config(asked, asked.files[0], Path("/t")).splitlines()
     assert [line for line in lines if line.startswith("proto")] == [
         'proto = "=http,https"',
         'proto-redir = "=http,https"',
@@ -307,8 +317,8 @@ def test_what_is_not_encrypted_may_become_so() -> None:
 )
 def test_curl_is_told_more(changes: dict[str, str], line: str) -> None:
     plain, more = job(), job(**changes)
-    before = curl_config(plain, plain.files[0], Path("/t")).splitlines()
-    assert curl_config(more, more.files[0], Path("/t")).splitlines() == [*before, line]
+    before = build_curl_config(plain, plain.files[0], Path("/t")).splitlines()
+    assert build_curl_config(more, more.files[0], Path("/t")).splitlines() == [*before, line]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +333,7 @@ def test_curl_is_told_more(changes: dict[str, str], line: str) -> None:
 )
 def test_values_are_quoted(value: str, quoted: str) -> None:
     asked = job(token=value, proxy=value, authorities=value, url=value)
-    lines = curl_config(asked, asked.files[0], Path(value)).splitlines()
+    lines = build_curl_config(asked, asked.files[0], Path(value)).splitlines()
     assert [lines[0], lines[1], *lines[-3:]] == [
         f"url = {quoted}",
         f"output = {quoted}",
@@ -395,29 +405,31 @@ def test_the_source_is_asked_without_a_byte(source: Source) -> None:
     led = {"Location": "/cdn", "X-Linked-Size": "100", "X-Linked-ETag": f'"{SHA256}"'}
     source.answers["/m.gguf"] = Answer(302, led)
     asked = job(url=f"{source.url}/m.gguf", token=TOKEN)
-    ask(asked, asked.files[0])
+    check_file(asked, asked.files[0])
     ((method, path, headers),) = source.seen
     assert (method, path) == ("HEAD", "/m.gguf")
     assert headers["authorization"] == f"Bearer {TOKEN}"
     assert headers["user-agent"] == "edge-llm"
-    ask(job(url=f"{source.url}/m.gguf"), asked.files[0])
+    check_file(job(url=f"{source.url}/m.gguf"), asked.files[0])
     assert "authorization" not in source.seen[1][2]
 
 
 def test_what_the_source_answers_is_judged(source: Source) -> None:
     url = f"{source.url}/m.gguf"
     asked = job(url=url)
-    with pytest.raises(Failure, match=r"/m\.gguf answered with status 404; set llm_models_mirror"):
-        ask(asked, asked.files[0])
+    with pytest.raises(
+        DownloadError, match=r"/m\.gguf is missing: the source answered with status 404\. "
+    ):
+        check_file(asked, asked.files[0])
     source.answers["/m.gguf"] = Answer(200, {"ETag": f'"{OTHER}"'}, b"x" * 100)
-    with pytest.raises(Failure, match=f"and {url} has {OTHER} and 100; repair the entry"):
-        ask(asked, asked.files[0])
+    with pytest.raises(DownloadError, match=f"the source reports sha256 {OTHER} and size 100"):
+        check_file(asked, asked.files[0])
 
 
 def test_the_source_is_asked_through_a_proxy(source: Source) -> None:
     source.answers[PLAIN_URL] = Answer(200, {"Content-Length": "100"})
     asked = job(url=PLAIN_URL, proxy=source.url)
-    ask(asked, asked.files[0])
+    check_file(asked, asked.files[0])
     assert [(method, path) for method, path, _ in source.seen] == [("HEAD", PLAIN_URL)]
 
 
@@ -425,9 +437,12 @@ def test_a_source_that_is_not_there(source: Source) -> None:
     url = f"{source.url}/m.gguf"
     source.stop()
     asked = job(url=url)
-    with pytest.raises(Failure) as caught:
-        ask(asked, asked.files[0])
-    assert str(caught.value) == f"{url} cannot be reached ([Errno 111] Connection refused)"
+    with pytest.raises(DownloadError) as caught:
+        check_file(asked, asked.files[0])
+    assert str(caught.value) == (
+        f"{url} is not reachable: [Errno 111] Connection refused. Check the network of the machine"
+        " that downloads, or set llm_models_proxy, llm_models_mirror or llm_models_cache"
+    )
 
 
 def test_a_source_that_an_authority_of_its_own_vouches_for(tmp_path: Path) -> None:
@@ -442,16 +457,16 @@ def test_a_source_that_an_authority_of_its_own_vouches_for(tmp_path: Path) -> No
     source = Source(pem)
     source.answers["/m.gguf"] = Answer(200, {}, b"x" * 100)
     url, target = f"{source.url}/m.gguf", tmp_path / "m.gguf"
-    sentence = f"the certificate of {url} is not one that this machine trusts ("
+    sentence = f"the certificate of {url} is not trusted by this machine: "
     asked = job(url=url)
-    with pytest.raises(Failure) as caught:
-        ask(asked, asked.files[0])
+    with pytest.raises(DownloadError) as caught:
+        check_file(asked, asked.files[0])
     assert str(caught.value).startswith(sentence)
     ended = curl(asked, target)
-    assert (verdict(asked, asked.files[0], ended) or "").startswith(sentence)
+    assert (find_permanent_problem(asked, asked.files[0], ended) or "").startswith(sentence)
     for authorities in (str(pem), certificate.read_text()):
-        ask(job(url=url, authorities=authorities), asked.files[0])
-    assert curl(job(url=url, authorities=str(pem)), target).code == 0
+        check_file(job(url=url, authorities=authorities), asked.files[0])
+    assert curl(job(url=url, authorities=str(pem)), target).exit_status == 0
     source.stop()
 
 
@@ -460,19 +475,21 @@ def test_a_source_that_an_authority_of_its_own_vouches_for(tmp_path: Path) -> No
 )
 def test_authorities_that_cannot_be_read(authorities: str) -> None:
     asked = job(authorities=authorities)
-    with pytest.raises(Failure, match=r"^the certificates of llm_models_ca cannot be read: "):
-        ask(asked, asked.files[0])
+    with pytest.raises(
+        DownloadError, match=r"^the certificates of llm_models_ca are invalid: .* PEM format$"
+    ):
+        check_file(asked, asked.files[0])
 
 
-def curl(asked: Job, target: Path) -> Ended:
+def curl(asked: DownloadJob, target: Path) -> CurlResult:
     """curl as the program starts it."""
     done = subprocess.run(
         ["curl", "-q", "--config", "-"],
-        input=curl_config(asked, asked.files[0], target).encode(),
+        input=build_curl_config(asked, asked.files[0], target).encode(),
         capture_output=True,
         check=False,
     )
-    return Ended(done.returncode, int(done.stdout or b"0"), done.stderr.decode())
+    return CurlResult(done.returncode, int(done.stdout or b"0"), done.stderr.decode())
 
 
 def test_curl_reads_what_it_is_told(source: Source, tmp_path: Path) -> None:
@@ -492,11 +509,14 @@ def test_curl_reads_what_it_is_told(source: Source, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (Answer(404, {}), " answered with status 404; set llm_models_mirror to a source that has"),
-        (Answer(401, {}), " answered with status 401; it asks for a token: set llm_models_token"),
+        (Answer(404, {}), " is missing: the source answered with status 404. Correct the entry in"),
+        (
+            Answer(401, {}),
+            " is not accessible: the source answered with status 401, as it requires",
+        ),
         (
             Answer(200, {}, b"x" * 101),
-            " gives more than the 100 bytes that models.yml says; repair",
+            " does not fit models.yml: the source sends more than the 100 bytes of models.yml",
         ),
         (Answer(503, {}), None),
     ],
@@ -507,7 +527,7 @@ def test_how_curl_ends(
     source.answers["/m.gguf"] = answer
     url = f"{source.url}/m.gguf"
     asked = job(url=url, folder=tmp_path)
-    said = verdict(asked, asked.files[0], curl(asked, tmp_path / "m.gguf"))
+    said = find_permanent_problem(asked, asked.files[0], curl(asked, tmp_path / "m.gguf"))
     assert said is None if sentence is None else (said or "").startswith(url + sentence)
 
 
@@ -532,7 +552,7 @@ def test_a_token_is_told_to_curl_and_to_nobody_else(
     models, runtime = tmp_path / "models", tmp_path / "run"
     for folder in (models, runtime):
         folder.mkdir()
-    Fetch(job(folder=models, files=[file], token=TOKEN), runtime).run()
+    run_job(DownloadSession(job(folder=models, files=[file], token=TOKEN), runtime))
     assert (models / "m.gguf").read_bytes() == CONTENT
     assert (tools / "config").read_text().count(TOKEN) == 1
     assert "-q --config -" in (tools / "seen").read_text()
@@ -541,79 +561,151 @@ def test_a_token_is_told_to_curl_and_to_nobody_else(
     assert [each for each in kept if TOKEN.encode() in each.read_bytes()] == []
 
 
-# --- how a download ended ------------------------------------------------------------------------
+def test_files_of_a_folder_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    asked = {
+        **{"name": "m.gguf-1", "folder": str(tmp_path), "how": "source"},
+        "files": [
+            {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": SHA256, "local": str(file)}
+        ],
+    }
+    assert check_source(asked, "") == (
+        f"{file} is missing. Copy the file into the folder of llm_models_mirror"
+    )
+    file.write_bytes(b"GGUF")
+    assert check_source(asked, "") == (
+        f"{file} does not fit models.yml: it has 4 bytes, and models.yml says 100. Replace the"
+        " file, or correct the entry in models.yml"
+    )
+    file.write_bytes(b"x" * 100)
+    assert check_source(asked, "") is None
 
-NO_FILE = "; set llm_models_mirror to a source that has it, or repair the entry in models.yml"
+
+@pytest.mark.parametrize(
+    ("content", "header", "message"),
+    [
+        (
+            CONTENT.upper(),
+            {},
+            "m.gguf does not fit models.yml: the downloaded file has sha256"
+            f" {hashlib.sha256(CONTENT.upper()).hexdigest()}, and models.yml says {CONTENT_SHA256}."
+            f" It was kept as m.gguf.rejected and is not used. {ANOTHER_FILE}",
+        ),
+        (
+            b"<!DOCTYPE html>" + CONTENT[15:],
+            {},
+            "m.gguf is invalid: the source sent an HTML page (kept as m.gguf.rejected). Check"
+            " whether a login page or a proxy answers in place of the source",
+        ),
+        (
+            CONTENT,
+            {"layers": 30},
+            "the entry of m.gguf in models.yml does not fit the file: the file is no valid GGUF"
+            " file, since its GGUF version is 1768257312, and versions 2 and 3 are supported."
+            " Correct the entry",
+        ),
+    ],
+    ids=["hash", "page", "header"],
+)
+def test_a_download_that_does_not_fit_is_not_installed(
+    tmp_path: Path, content: bytes, header: dict[str, Any], message: str
+) -> None:
+    file = {
+        **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},
+        **{"url": URL, "header": header},
+    }
+    asked = job(folder=tmp_path, files=[file])
+    asked.bundle_folder.mkdir(parents=True)
+    (asked.bundle_folder / "m.gguf").write_bytes(content)
+    with pytest.raises(DownloadError) as caught:
+        install_files(DownloadSession(asked, tmp_path))
+    assert str(caught.value) == message
+    assert not (tmp_path / "m.gguf").exists()
+
+
+# --- how a download ended ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96])
 @pytest.mark.parametrize("status", [0, 200, 206])
 def test_a_connection_may_be_better_next_time(code: int, status: int) -> None:
     asked = job()
-    assert verdict(asked, asked.files[0], Ended(code, status, "words")) is None
+    assert find_permanent_problem(asked, asked.files[0], CurlResult(code, status, "words")) is None
 
 
 @pytest.mark.parametrize(
     ("ended", "sentence"),
     [
         # It answers, and may answer otherwise soon.
-        (Ended(22, 408, ""), None),
-        (Ended(22, 425, ""), None),
-        (Ended(22, 429, ""), None),
-        (Ended(22, 500, ""), None),
-        (Ended(22, 503, ""), None),
+        (CurlResult(22, 408, ""), None),
+        (CurlResult(22, 425, ""), None),
+        (CurlResult(22, 429, ""), None),
+        (CurlResult(22, 500, ""), None),
+        (CurlResult(22, 503, ""), None),
         # It answers, and will not answer otherwise.
-        (Ended(22, 400, ""), f"{URL} answered with status 400{NO_FILE}"),
-        (Ended(22, 404, ""), f"{URL} answered with status 404{NO_FILE}"),
-        (Ended(22, 410, ""), f"{URL} answered with status 410{NO_FILE}"),
-        (Ended(22, 416, ""), f"{URL} answered with status 416{NO_FILE}"),
+        (CurlResult(22, 400, ""), f"{URL} is not available: {ANSWERED} 400. {ANOTHER_FILE}"),
+        (CurlResult(22, 404, ""), f"{URL} is missing: {ANSWERED} 404. {ANOTHER_FILE}"),
+        (CurlResult(22, 410, ""), f"{URL} is missing: {ANSWERED} 410. {ANOTHER_FILE}"),
+        (CurlResult(22, 416, ""), f"{URL} is not available: {ANSWERED} 416. {ANOTHER_FILE}"),
         (
-            Ended(22, 401, ""),
-            f"{URL} answered with status 401; it asks for a token: set llm_models_token",
+            CurlResult(22, 401, ""),
+            f"{URL} is not accessible: {ANSWERED} 401, as it requires a token. Set"
+            " llm_models_token",
         ),
         (
-            Ended(1, 302, "Protocol http disabled"),
-            f"{URL} leads to an address of another kind; accepted is https, all the way",
+            CurlResult(1, 302, "Protocol http disabled"),
+            f"{URL} is invalid: it redirects to another protocol. Set llm_models_mirror to a source"
+            " that stays on https",
         ),
         (
-            Ended(63, 200, "Maximum file size exceeded"),
-            f"{URL} gives more than the 100 bytes that models.yml says; repair the entry in"
-            " models.yml, or set llm_models_mirror to a source that has the file",
+            CurlResult(63, 200, "Maximum file size exceeded"),
+            f"{URL} does not fit models.yml: the source sends more than the 100 bytes of"
+            f" models.yml. {ANOTHER_FILE}",
         ),
         (
-            Ended(60, 0, "self-signed certificate"),
-            f"the certificate of {URL} is not one that this machine trusts (self-signed"
-            " certificate); llm_models_ca names a file with further authorities",
+            CurlResult(60, 0, "self-signed certificate"),
+            f"the certificate of {URL} is not trusted by this machine: self-signed certificate."
+            f" {CA}",
         ),
         (
-            Ended(77, 0, "error setting certificate file"),
-            f"the certificate of {URL} is not one that this machine trusts (error setting"
-            " certificate file); llm_models_ca names a file with further authorities",
+            CurlResult(77, 0, "error setting certificate file"),
+            f"the certificate of {URL} is not trusted by this machine: error setting certificate"
+            f" file. {CA}",
         ),
         (
-            Ended(47, 302, "Maximum (5) redirects followed"),
-            f"{URL} could not be fetched: Maximum (5) redirects followed",
+            CurlResult(47, 302, "Maximum (5) redirects followed"),
+            f"{URL} could not be downloaded: Maximum (5) redirects followed. {AGAIN}",
         ),
-        (Ended(3, 0, ""), f"{URL} could not be fetched: curl ended with 3"),
-        (Ended(-9, 0, ""), f"{URL} could not be fetched: curl ended with -9"),
+        (
+            CurlResult(3, 0, ""),
+            f"{URL} could not be downloaded: curl ended with exit status 3. {AGAIN}",
+        ),
+        (
+            CurlResult(-9, 0, ""),
+            f"{URL} could not be downloaded: curl ended with exit status -9. {AGAIN}",
+        ),
     ],
 )
-def test_whether_another_attempt_may_help(ended: Ended, sentence: str | None) -> None:
+def test_whether_another_attempt_may_help(ended: CurlResult, sentence: str | None) -> None:
     asked = job()
-    assert verdict(asked, asked.files[0], ended) == sentence
+    assert find_permanent_problem(asked, asked.files[0], ended) == sentence
 
 
 @pytest.mark.parametrize(
-    ("reserve", "said"), [(0, None), (1 << 80, "the disk is full")], ids=["room", "no room"]
+    ("reserve", "full"), [(0, False), (1 << 80, True)], ids=["room", "no room"]
 )
 def test_what_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, said: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, full: bool
 ) -> None:
     monkeypatch.setattr(download_job, "DISK_RESERVE", reserve)
     asked = job(folder=tmp_path)
-    assert verdict(asked, asked.files[0], Ended(23, 200, "Failure writing output")) == said
+    said = find_permanent_problem(
+        asked, asked.files[0], CurlResult(23, 200, "Failure writing output")
+    )
+    message = f"the disk of {tmp_path} is full. Free some space, and run site.yml again"
+    assert said == (message if full else None)
     # Room changes nothing else.
-    assert verdict(asked, asked.files[0], Ended(18, 200, "")) is None
+    assert find_permanent_problem(asked, asked.files[0], CurlResult(18, 200, "")) is None
 
 
 _SYSTEMD_RUN = """#!/bin/sh
@@ -631,7 +723,7 @@ def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPa
     script.write_text(_SYSTEMD_RUN.format(folder=folder, busy=busy, words=words))
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    program._start_unit("edge-llm-fetch-x", ["true"])
+    process._start_unit("edge-llm-fetch-x", ["true"])
     return len((folder / "calls").read_text().splitlines())
 
 
@@ -642,8 +734,8 @@ def test_a_unit_that_has_just_ended_is_waited_for(
 
 
 def test_what_systemd_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Failure, match=r"^systemd-run failed: .*Access denied$"):
+    with pytest.raises(DownloadError, match=r"systemd-run said: .*Access denied\. Check systemd"):
         start_unit(tmp_path, 2, "Access denied", monkeypatch)
-    monkeypatch.setattr(program, "START_SECONDS", 0.2)
-    with pytest.raises(Failure, match="was already loaded"):
+    monkeypatch.setattr(process, "START_TIMEOUT", 0.2)
+    with pytest.raises(DownloadError, match="was already loaded"):
         start_unit(tmp_path, 1000, _LOADED, monkeypatch)

@@ -16,15 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_host.download.job import Job, parse_job
-from edge_host.download.torrent import Loopback, Output, Pieces, bencode, piece_length
-from edge_host.download.torrent import compact_peers as compact
+from edge_host.download.aria2 import Aria2Output
+from edge_host.download.job import DownloadJob, parse_job
+from edge_host.download.torrent import PieceHasher, bencode, encode_peers, piece_length
+from edge_host.download.tracker import LoopbackServer
 
 KIB, MIB = 1024, 1024**2
 PEERS = ("192.0.2.11:6881", "192.0.2.12:6882", "[2001:db8::1]:6881")
 
 
-def job(sizes: dict[str, int], **changes: Any) -> Job:
+def job(sizes: dict[str, int], **changes: Any) -> DownloadJob:
     """A job of files of these sizes, by their names."""
     files = [
         {
@@ -111,11 +112,11 @@ def test_piece_length_is_a_power_of_two_within_bounds(size: int) -> None:
 def test_pieces_are_those_of_all_files_in_a_row(
     sizes: dict[str, int], pieces: int, block: int
 ) -> None:
-    made = Pieces(job(sizes))
+    made = PieceHasher(job(sizes))
     contents = [hashlib.shake_128(name.encode()).digest(size) for name, size in sizes.items()]
     for content in contents:
         for start in range(0, len(content), block):
-            made.feed(content[start : start + block])
+            made.update(content[start : start + block])
     whole = b"".join(contents)
     hashes = [
         hashlib.sha1(whole[start : start + 256 * KIB], usedforsecurity=False).digest()
@@ -128,14 +129,14 @@ def test_pieces_are_those_of_all_files_in_a_row(
         "files": [{"length": size, "path": [name]} for name, size in sizes.items()],
         "pieces": b"".join(hashes),
     }
-    assert made.torrent() == bencode({"info": info})
+    assert made.build_torrent() == bencode({"info": info})
 
 
 def test_a_torrent_is_the_same_whenever_it_is_asked() -> None:
-    made = Pieces(job({"m.gguf": 10}))
-    made.feed(b"")
-    made.feed(b"0123456789")
-    assert made.torrent() == made.torrent()
+    made = PieceHasher(job({"m.gguf": 10}))
+    made.update(b"")
+    made.update(b"0123456789")
+    assert made.build_torrent() == made.build_torrent()
 
 
 # --- the tracker ---------------------------------------------------------------------------------
@@ -165,14 +166,16 @@ def test_a_torrent_is_the_same_whenever_it_is_asked() -> None:
         ),
     ],
 )
-def test_compact(peers: list[str], four: list[tuple[str, int]], six: list[tuple[str, int]]) -> None:
+def test_peers_are_encoded(
+    peers: list[str], four: list[tuple[str, int]], six: list[tuple[str, int]]
+) -> None:
     packed = {
         key: b"".join(
             ipaddress.ip_address(address).packed + port.to_bytes(2, "big") for address, port in some
         )
         for key, some in (("peers", four), ("peers6", six))
     }
-    assert compact(peers) == packed
+    assert encode_peers(peers) == packed
 
 
 ANSWER = (
@@ -199,27 +202,27 @@ def test_whatever_is_asked_the_tracker_tells_who_takes_part() -> None:
         *("/announce", "/", "/elsewhere", "/source/", "/source/m.gguf-1/", "/m.gguf"),
         *("/source/m.gguf-1/other.gguf", "/source/another/m.gguf", "/source/x/../m.gguf-1/m.gguf"),
     ]
-    with Loopback(job({"m.gguf": 1}, peers=PEERS)) as loopback:
-        assert loopback.url.startswith("http://127.0.0.1:")
-        assert {path: get(loopback.url + path) for path in paths} == dict.fromkeys(
+    with LoopbackServer(job({"m.gguf": 1}, peers=PEERS)) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert {path: get(server.url + path) for path in paths} == dict.fromkeys(
             paths, (200, None, ANSWER)
         )
 
 
 def test_the_source_is_where_the_tracker_leads() -> None:
-    with Loopback(job({"m.gguf": 1, "a b.json": 1})) as loopback:
+    with LoopbackServer(job({"m.gguf": 1, "a b.json": 1})) as server:
         for name, asked in (("m.gguf", "m.gguf"), ("a b.json", "a%20b.json")):
             target = f"https://hub.example/o/m/resolve/1/{name}"
-            url = f"{loopback.url}/source/m.gguf-1/{asked}"
+            url = f"{server.url}/source/m.gguf-1/{asked}"
             assert get(url) == (302, target, b"")
             assert get(url, "HEAD") == (302, target, b"")
 
 
 def test_the_tracker_ends_with_the_download() -> None:
-    with Loopback(job({"m.gguf": 1})) as loopback:
+    with LoopbackServer(job({"m.gguf": 1})) as server:
         pass
     with pytest.raises(ConnectionRefusedError):
-        get(loopback.url)
+        get(server.url)
 
 
 TOKEN = "hf_secret-token"
@@ -254,27 +257,27 @@ def hub() -> Iterator[str]:
 def test_the_downloader_needs_no_token(hub: str, token: str, leads_to: str) -> None:
     """It is led to where the source leads one who has the token, as long as there is one."""
     file = {"name": "m.gguf", "path": "m.gguf", "size": 1, "sha256": "0", "url": f"{hub}/m.gguf"}
-    with Loopback(job({}, files=[file], token=token)) as loopback:
-        status, location, _ = get(f"{loopback.url}/source/m.gguf-1/m.gguf")
+    with LoopbackServer(job({}, files=[file], token=token)) as server:
+        status, location, _ = get(f"{server.url}/source/m.gguf-1/m.gguf")
     assert (status, location) == (302, hub + leads_to)
 
 
 def test_a_source_that_is_gone_is_left_to_the_downloader() -> None:
     url = "http://127.0.0.1:1/m.gguf"
     file = {"name": "m.gguf", "path": "m.gguf", "size": 1, "sha256": "0", "url": url}
-    with Loopback(job({}, files=[file], token=TOKEN)) as loopback:
-        assert get(f"{loopback.url}/source/m.gguf-1/m.gguf") == (302, url, b"")
+    with LoopbackServer(job({}, files=[file], token=TOKEN)) as server:
+        assert get(f"{server.url}/source/m.gguf-1/m.gguf") == (302, url, b"")
 
 
 # --- what aria2 says -----------------------------------------------------------------------------
 
 
-def heard(*lines: str) -> Output:
+def heard(*lines: str) -> Aria2Output:
     """What is known once a process has said the lines."""
     words = ["sh", "-c", 'printf "%s\\n" "$@"', "sh", *lines]
     before = set(threading.enumerate())
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-        output = Output(process)
+        output = Aria2Output(process)
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
     return output
@@ -315,15 +318,15 @@ def test_how_far_it_is(
     line: str, done: int, peers: int, seeding: bool, active: bool, whole: bool
 ) -> None:
     output = heard(*(summary(line) if whole else [line]))
-    assert (output.done, output.peers) == (done, peers)
-    assert (output.seeding, output.active) == (seeding, active)
-    assert (output.moves, output.words) == (int(done > 0), "")
+    assert (output.bytes_done, output.peers) == (done, peers)
+    assert (output.seeding, output.uploading) == (seeding, active)
+    assert (output.progress, output.message) == (int(done > 0), "")
 
 
 def test_nothing_is_known_of_what_says_nothing() -> None:
     output = heard(*summary(""))
-    assert (output.done, output.peers, output.words) == (0, 0, "")
-    assert not (output.seeding or output.moves or output.active)
+    assert (output.bytes_done, output.peers, output.message) == (0, 0, "")
+    assert not (output.seeding or output.progress or output.uploading)
 
 
 def test_what_is_there_is_looked_at() -> None:
@@ -331,13 +334,13 @@ def test_what_is_there_is_looked_at() -> None:
     idle = "[#9b1522 0B/6291456000B(0%) CN:0 SD:0 DL:0B]"
     lines = [f"{idle} [Checksum:#9b1522 {n}B/6291456000B(1%)]" for n in (1, 2, 2, 3)]
     output = heard(*(each for line in lines for each in (line, *summary(idle))))
-    assert (output.moves, output.done, output.words) == (3, 0, "")
+    assert (output.progress, output.bytes_done, output.message) == (3, 0, "")
 
 
 def test_a_download_that_becomes_a_share() -> None:
     output = heard(*summary(COMING), COMING, *summary(BOTH), *summary(SEEDING))
     assert output.seeding
-    assert output.done == 260505600
+    assert output.bytes_done == 260505600
     assert output.peers == 2
 
 
@@ -358,9 +361,9 @@ def test_whether_others_take_anything(totals: list[int | None], active: bool) ->
         "[#eb82a8 SEED(0.0) CN:1 SD:0" + (f" UL:9B({total}B)]" if total else "]")
         for total in totals
     ]
-    assert heard(*lines).active is active
+    assert heard(*lines).uploading is active
     # Whatever is said in between.
-    assert heard(*(each for line in lines for each in summary(line))).active is active
+    assert heard(*(each for line in lines for each in summary(line))).uploading is active
 
 
 @pytest.mark.parametrize(
@@ -372,9 +375,9 @@ def test_whether_others_take_anything(totals: list[int | None], active: bool) ->
     ],
 )
 def test_its_own_words_are_kept(words: str) -> None:
-    assert heard(*summary(COMING), f"  {words} ", *summary(BOTH)).words == words
-    assert heard("earlier", words).words == words
+    assert heard(*summary(COMING), f"  {words} ", *summary(BOTH)).message == words
+    assert heard("earlier", words).message == words
 
 
 def test_words_that_are_no_text() -> None:
-    assert heard("a\udcffb").words == "a\ufffdb"  # the byte 0xff, as arguments have it
+    assert heard("a\udcffb").message == "a\ufffdb"  # the byte 0xff, as arguments have it
