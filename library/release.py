@@ -6,7 +6,7 @@ from __future__ import annotations
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_host.constants import ROOT
 from ansible.module_utils.edge_host.release.deploy import deploy
-from ansible.module_utils.edge_host.release.errors import Failure
+from ansible.module_utils.edge_host.release.errors import ReleaseError
 
 DOCUMENTATION = r"""
 module: release
@@ -158,8 +158,8 @@ def main() -> None:
     )
     try:
         result = deploy(module.params, module.check_mode)
-    except Failure as failure:
-        module.fail_json(msg=str(failure))
+    except ReleaseError as error:
+        module.fail_json(msg=str(error))
     if not module._diff:
         result.pop("diff")
     module.exit_json(**result)

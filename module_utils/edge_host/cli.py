@@ -2,9 +2,10 @@
 
     python3 -I /opt/edge-llm/lib/edge_host-VERSION.pyz COMMAND ...
 
-Commands: `state [ARGUMENTS]` prints what is on the host; `change NUMBER ACTION BY` changes over to
-a release, `recover` brings the host to its current one, and `download FOLDER` does the job that
-waits in that folder. Ansible's modules, and units of systemd's that they write, start the others.
+Commands: `state [ARGUMENTS]` prints the state of the host; `change NUMBER ACTION OPERATOR` switches
+to a release, `recover` recovers the host after an interruption, and `download FOLDER` runs the
+download whose job is in that folder. Ansible's modules, and the systemd units that they write,
+start the last three.
 """
 
 from __future__ import annotations
@@ -17,27 +18,28 @@ from typing import Callable, Dict, Sequence
 from .constants import ROOT
 from .download import process as download
 from .host_info import state
-from .release.errors import Failure
-from .release.recovery import recover_for_systemd
-from .release.store import Host
-from .release.switch import change
+from .release.errors import ReleaseError
+from .release.host import Host
+from .release.lock import lock_host
+from .release.recovery import recover_under_systemd
+from .release.switch import switch_release
 
 
 def _change(arguments: Sequence[str]) -> int:
-    number, action, by = arguments
-    host = _host()
-    with host.locked(by):
-        told = change(host, int(number), action)
-    # What became of it stands in the history.
-    return 0 if told["outcome"] == "committed" else 1
+    number, action, operator = arguments
+    host = _open_host()
+    with lock_host(host.root, operator):
+        result = switch_release(host, int(number), action)
+    # The caller reads the result from the history.
+    return 0 if result["outcome"] == "committed" else 1
 
 
 def _recover(_: Sequence[str]) -> int:
-    recover_for_systemd(_host())
+    recover_under_systemd(_open_host())
     return 0
 
 
-def _host() -> Host:
+def _open_host() -> Host:
     return Host(os.environ.get("EDGE_LLM_ROOT", ROOT))
 
 
@@ -54,13 +56,13 @@ COMMANDS: Dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command; the exit status is 2 for one that does not exist."""
-    name, *words = arguments or [""]
+    """Run a command and return its exit status; 2 for an unknown command."""
+    name, *rest = arguments or [""]
     if name not in COMMANDS:
         print(f"usage: edge_host {'|'.join(sorted(COMMANDS))} ...", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[name](words)
-    except Failure as failure:
-        print(f"edge-llm: {failure}", file=sys.stderr)
+        return COMMANDS[name](rest)
+    except ReleaseError as error:
+        print(f"edge-llm: {error}.", file=sys.stderr)
         return 1

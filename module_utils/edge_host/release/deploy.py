@@ -1,4 +1,4 @@
-"""Changes a host over to a release, from the arguments of the `release` module to its result."""
+"""Deploys a release or rolls back to one: from the `release` module's options to its result."""
 
 from __future__ import annotations
 
@@ -6,62 +6,79 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
 from ..host_info.deployment import read_history
-from ..json_data import Facts
-from .errors import Failure
+from .engine_key import ensure_engine_key, hash_engine_key
+from .errors import ReleaseError
+from .host import Host
+from .lock import lock_host
 from .recovery import recover
-from .result import difference, former, outcome, same, sentence
-from .stage import key_hash, make_engine_key, stage
-from .store import Host
-from .systemd import install, remove_other_programs, run_change
+from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
+from .result import describe_failure, find_result
+from .stage import stage_release
+from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE
+from .systemd import install_recovery, remove_other_programs, run_change
 
 
-def deploy(arguments: Mapping[str, Any], check: bool) -> Dict[str, Any]:
-    """Return the result of the `release` module; `arguments` are its options.
+def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Return the result of the `release` module, whose options are given.
 
-    With `check` nothing is changed. Raises Failure with a message that names the host.
+    With `check_mode` nothing is changed. Raises ReleaseError with a message that names the host.
     """
-    asked: Facts = dict(arguments)
+    name = options["host"]
     try:
-        result, problem = _deploy(Host(asked["root"]), asked, check)
-    except Failure as failure:
-        log = f"\nThe engine said last:\n{failure.log}" if failure.log else ""
-        raise Failure(f"{asked['host']}: {failure}.{log}") from failure
+        result, failure = _deploy(Host(options["root"]), options, check_mode)
+    except ReleaseError as error:
+        log = f"\nThe last lines of its log:\n{error.log}" if error.log else ""
+        raise ReleaseError(f"{name}: {error}.{log}") from error
     except OSError as error:
-        raise Failure(f"{asked['host']}: {error}") from error
-    if problem:
-        raise Failure(f"{asked['host']}: {problem}")
+        raise ReleaseError(f"{name}: {error}") from error
+    if failure:
+        raise ReleaseError(f"{name}: {failure}")
     return result
 
 
-def _deploy(host: Host, asked: Facts, check: bool) -> Tuple[Dict[str, Any], str]:
-    """(the result, why the release was not kept)."""
-    before = host.current()
-    if asked["action"] == "rollback":
-        asked.update(former(host, asked["to"]))
-    diff = difference(before, asked)
-    if check:
+def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], str]:
+    """Return the result, and why the change failed; empty where it did not."""
+    releases, operator = host.releases, options["by"]
+    rollback = options["action"] == "rollback"
+    if rollback:
+        request = request_rollback(releases, operator, options["to"])
+    else:
+        files = {
+            COMPOSE_FILE: options["compose"],
+            ENV_FILE: options["env"],
+            ENGINE_FILE: options["engine"],
+        }
+        request = ReleaseRequest(files, {**options["about"], "by": operator})
+    diff = diff_files(releases.current(), request)
+    if check_mode:
         return {"changed": True, "diff": diff}, ""
-    program = Path(asked["program"])
-    install(host, program)
-    with host.locked(asked["by"]):
+    program = Path(options["program"])
+    install_recovery(host, program)
+    with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)
-        before = host.current()
-        found = before.number if before else 0
-        if asked["expected"] not in (None, found):
-            looked = f"release {asked['expected']}" if asked["expected"] else "nothing"
-            raise Failure(
-                f"the host runs {before or 'nothing'} now, and ran {looked} when it was looked"
-                " at; run this again"
-            )
-        about = {**asked["about"], "by": asked["by"]}
-        # What is asked may be there, and not run.
-        make_engine_key(host, asked["owner"])
-        to = same(before, asked, key_hash(host)) or stage(
-            host, asked["compose"], asked["env"], asked["engine"], about
-        )
-    since = len(read_history(host.root, None))
-    run_change(host, program, to.number, asked["action"], asked["by"])
-    told = outcome(read_history(host.root, None)[since:], to.number)
-    problem = "" if told["outcome"] == "committed" else sentence(told, before, to)
-    return {"changed": True, "told": told, "diff": diff}, problem
+        before = releases.current()
+        _check_expected_release(options["expected"], before.number if before else 0)
+        ensure_engine_key(host.root, options["owner"])
+        # The requested release may be in place, with a container that does not run.
+        key_hash = hash_engine_key(host.root)
+        if before and not rollback and is_in_place(before, request, key_hash):
+            to = before
+        else:
+            to = stage_release(host, request)
+    entries_before = len(read_history(host.root, None))
+    run_change(host, program, to.number, options["action"], operator)
+    change = find_result(read_history(host.root, None)[entries_before:], to.number)
+    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
+    return {"changed": True, "told": change, "diff": diff}, failure
+
+
+def _check_expected_release(expected: Any, current: int) -> None:
+    """Raise ReleaseError where the host does not run the expected release (0: none) any more."""
+    if expected in (None, current):
+        return
+    names = [f"release {number}" if number else "no release" for number in (current, expected)]
+    raise ReleaseError(
+        f"the host was changed meanwhile: it runs {names[0]}, and ran {names[1]} when the plan was"
+        " made. Run this again"
+    )

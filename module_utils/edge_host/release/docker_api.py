@@ -1,4 +1,4 @@
-"""The host's Docker engine: its API, where a command would cost time while requests are held."""
+"""The host's Docker engine by its API, as commands would take time while requests are held."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from ..commands import environment
 from ..constants import PROJECT
 from ..json_data import Facts
-from .errors import Failure
+from .errors import ReleaseError
 
 DOCKER_SECONDS = 60.0
 _DOCKER = "/var/run/docker.sock"
 LOG_LINES = 15
 
 
-class _Unix(http.client.HTTPConnection):
+class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
@@ -33,15 +33,18 @@ class _Unix(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(
+def send_request(
     path: str,
     method: str,
     url: str,
     headers: Optional[Mapping[str, str]] = None,
     timeout: float = 60,
 ) -> Tuple[int, Any]:
-    """(status, the JSON that was answered or None) of a request over the Unix socket at `path`."""
-    connection = _Unix(path, timeout)
+    """Send a request over the Unix socket at `path`: (status, the answer's JSON or None).
+
+    Raises OSError, http.client.HTTPException.
+    """
+    connection = _UnixConnection(path, timeout)
     try:
         connection.request(method, url, headers=dict(headers or {}))
         answer = connection.getresponse()
@@ -55,88 +58,97 @@ def ask(
 
 
 class Docker:
-    """The host's Docker engine: its API, where a command would cost time in a pause."""
+    """The host's Docker engine. Methods raise ReleaseError where it refuses or does not answer."""
 
-    def container(self, name: str) -> Optional[Facts]:
-        """What Docker says of a container; None where there is none of that name."""
-        status, found = self._ask("GET", f"/containers/{name}/json")
+    def inspect(self, name: str) -> Optional[Facts]:
+        """Return Docker's description of a container; None where it does not exist."""
+        status, found = self._request("GET", f"/containers/{name}/json")
         return found if status == 200 else None
 
-    def running(self, name: str) -> bool:
-        """Whether a container runs and Docker is not about to start it again."""
-        found = self.container(name)
+    def is_running(self, name: str) -> bool:
+        """Whether a container runs, and Docker is not about to restart it."""
+        found = self.inspect(name)
         return bool(found and found["State"]["Running"] and not found["State"]["Restarting"])
 
-    def ours(self) -> Dict[str, str]:
-        """Container name -> service, of all containers of the project but one-off ones."""
+    def list_containers(self) -> Dict[str, str]:
+        """Return container name -> service, for all containers of the project but one-off ones."""
         wanted = {
             "label": [f"com.docker.compose.project={PROJECT}", "com.docker.compose.oneoff=False"]
         }
         query = urllib.parse.urlencode({"all": "true", "filters": json.dumps(wanted)})
-        _, found = self._ask("GET", f"/containers/json?{query}")
+        _, found = self._request("GET", f"/containers/json?{query}")
         return {
             each["Names"][0].lstrip("/"): each["Labels"]["com.docker.compose.service"]
             for each in found or []
         }
 
     def start(self, name: str) -> None:
-        """Start a container anew: one that Docker starts again and again, from nothing too."""
+        """Start a container; one that runs, or that Docker restarts again and again, is stopped
+        first.
+        """
         self.stop(name, 10)
-        self._do("POST", f"/containers/{name}/start", (204, 304))
+        self._send("POST", f"/containers/{name}/start", (204, 304))
 
     def stop(self, name: str, seconds: int) -> None:
-        """Stop a container, which may be none or stopped already."""
-        self._do(
+        """Stop a container, which may be missing or stopped already."""
+        self._send(
             "POST", f"/containers/{name}/stop?t={seconds}", (204, 304, 404), timeout=seconds + 30
         )
 
-    def kill(self, name: str, signal: str = "KILL") -> None:
+    def send_signal(self, name: str, signal: str) -> None:
         """Send a signal to a container; one that does not run is left alone."""
-        self._do("POST", f"/containers/{name}/kill?signal={signal}", (204, 404, 409))
+        self._send("POST", f"/containers/{name}/kill?signal={signal}", (204, 404, 409))
 
     def remove(self, name: str) -> None:
-        """Remove a container, running or not, where there is one."""
-        self._do("DELETE", f"/containers/{name}?force=true&v=true", (204, 404, 409))
+        """Remove a container, running or not, where it exists."""
+        self._send("DELETE", f"/containers/{name}?force=true&v=true", (204, 404, 409))
 
     def has_image(self, reference: str) -> bool:
         """Whether an image is on the host."""
-        status, _ = self._ask("GET", f"/images/{urllib.parse.quote(reference, safe='/:@')}/json")
+        url = f"/images/{urllib.parse.quote(reference, safe='/:@')}/json"
+        status, _ = self._request("GET", url)
         return status == 200
 
-    def log(self, name: str, until: str = "") -> str:
-        """The last lines that a container has written, as text; before `until`, where given."""
-        return "\n".join(self.lines(name, until)[-LOG_LINES:])
+    def read_log(self, name: str, until: str = "") -> str:
+        """Return the last lines of a container's log as text; before `until`, where given."""
+        return "\n".join(self.read_log_lines(name, until)[-LOG_LINES:])
 
-    def lines(self, name: str, until: str = "") -> List[str]:
-        """The last 500 lines that a container has written, without colours; all before `until`.
+    def read_log_lines(self, name: str, until: str = "") -> List[str]:
+        """Return the last 500 lines of a container's log, without colours; all before `until`.
 
-        With both, Docker would look at the last lines first, and only then at their times: an
-        engine that has been started again since may have written more than those.
+        With --tail and --until, Docker would take the last lines first, and only then compare
+        times: an engine that was restarted since may have written more than those.
         """
-        words = ["--until", until] if until else ["--tail", "500"]
-        done = self.command("logs", *words, name)
+        options = ["--until", until] if until else ["--tail", "500"]
+        done = self.run_command("logs", *options, name)
         text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
         return text.splitlines()
 
-    def command(
-        self, *words: str, timeout: Optional[float] = 60
+    def run_command(
+        self, *arguments: str, timeout: Optional[float] = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run a docker command to its end, whatever that is."""
+        """Run a docker command; its exit status is not checked."""
         return subprocess.run(
-            ["docker", *words], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, errors="replace", timeout=timeout, check=False,
+            ["docker", *arguments], env=environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
         )  # fmt: skip
 
-    def _do(
+    def _send(
         self, method: str, url: str, accepted: Sequence[int], timeout: float = DOCKER_SECONDS
     ) -> None:
-        status, answer = self._ask(method, url, timeout)
+        status, answer = self._request(method, url, timeout)
         if status not in accepted:
-            words = answer.get("message") if isinstance(answer, dict) else None
-            raise Failure(f"Docker answered {method} {url} with status {status}: {words}.")
+            message = answer.get("message") if isinstance(answer, dict) else None
+            raise ReleaseError(
+                f"Docker refused {method} {url}: status {status}, {message}. Check `journalctl -u"
+                " docker` on the host"
+            )
 
-    def _ask(self, method: str, url: str, timeout: float = DOCKER_SECONDS) -> Tuple[int, Any]:
+    def _request(self, method: str, url: str, timeout: float = DOCKER_SECONDS) -> Tuple[int, Any]:
         try:
-            return ask(_DOCKER, method, url, timeout=timeout)
+            return send_request(_DOCKER, method, url, timeout=timeout)
         except (OSError, http.client.HTTPException) as error:
-            raise Failure(f"Docker does not answer at {_DOCKER}: {error}.") from error
+            raise ReleaseError(
+                f"Docker does not answer at {_DOCKER}: {error}. Check `systemctl status docker` on"
+                " the host"
+            ) from error

@@ -1,15 +1,19 @@
-"""Why a change is not possible, or was undone."""
+"""Errors of changes of a host's release."""
 
 from __future__ import annotations
 
 
-class Failure(Exception):
-    """Why a change cannot be, or was undone; a sentence. `log` is what the engine said last."""
+class ReleaseError(Exception):
+    """A change of the release is impossible, or was undone.
+
+    The text says what is wrong, what was found and what to do, without the last full stop. `log`
+    has the last lines of the log of the container that failed.
+    """
 
     def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
         self.log = log
 
 
-class Busy(Failure):
-    """Somebody else changes the host."""
+class HostLockedError(ReleaseError):
+    """Another process changes the host."""

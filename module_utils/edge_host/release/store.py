@@ -1,54 +1,55 @@
-"""The releases on a host, its lock, its history and its engine file.
+"""The releases on a host, and the history of its changes.
 
 A release is a folder `releases/NNNN` with everything that runs: docker-compose.yml, .env,
-engine.env (where the chat API finds its engine), release.json, and in `source` the first three as
-they were rendered, with a token for each slot. The link `current` names the release that the host
-runs; changing that link is the commit.
+engine.env (the address of the engine for the chat API), release.json, and in `source` the first
+three as they were rendered, with a token for each slot. The link `current` names the release that
+the host runs; changing that link is the commit.
 """
 
 from __future__ import annotations
 
 import datetime
-import fcntl
-import http.client
+import hashlib
 import json
 import os
 import shutil
-import subprocess
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
-from ..constants import DEPLOYED_FILES, HISTORY, LOCK, PROJECT, RELEASE, RELEASES, ROOT
+from ..constants import DEPLOYED_FILES, HISTORY, PROJECT, RELEASE, RELEASES
 from ..files import read_json, read_text, sync_folder, write_atomically
-from ..host_info.deployment import read_lock
 from ..json_data import Facts
-from .docker_api import Docker, ask
-from .errors import Busy, Failure
-from .hold import HoldLock
 
 KEEP = 5
-"""Releases that stay, beside the current one and the one before."""
+"""Releases that stay, beside the current and the previous one."""
 PARTS = ("engine", "api")
-COMPOSE, ENV, LIVE = DEPLOYED_FILES
-"""LIVE is what the chat API follows; `NEXT` is what the proof is told."""
-ENGINE = "engine.env"
-COMPOSE_SECONDS = 300.0
+COMPOSE_FILE, ENV_FILE, LIVE_ENGINE_FILE = DEPLOYED_FILES
+"""The chat API follows LIVE_ENGINE_FILE, which is a release's ENGINE_FILE, or holds requests."""
+ENGINE_FILE = "engine.env"
 
 
-def now() -> str:
-    """The time in UTC, as RFC 3339."""
+def utc_now() -> str:
+    """Return the time in UTC, as RFC 3339."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file whole: a cut of the power leaves the old one or the new one."""
+def hash_text(text: str) -> str:
+    """Return a text's SHA-256, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_variable(text: str, name: str) -> str:
+    """Return the value of a variable in the text of an env file. Raises KeyError."""
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)[name]
+
+
+def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file in one step: after a power cut it is the old one or the new one."""
     write_atomically(path, text.encode(), path.parent, mode)
 
 
 class Release(NamedTuple):
-    """A release on the host: its folder, and what its release.json says."""
+    """A release on the host: its folder, and the content of its release.json."""
 
     folder: Path
     record: Facts
@@ -62,188 +63,138 @@ class Release(NamedTuple):
         plan: Facts = self.record["plan"]
         return plan
 
-    def service(self, part: str) -> str:
-        """The compose service of a part, such as engine-b."""
-        return f"{part}-{self.record['slots'][part]}"
-
-    def container(self, part: str) -> str:
-        return f"{PROJECT}-{self.service(part)}"
+    @property
+    def operator(self) -> str:
+        """Who made it, as user@machine."""
+        return str(self.record["by"])
 
     @property
-    def hold(self) -> float:
-        """Seconds that a change to it may keep requests waiting."""
-        return float(self.record["drain_timeout"]) + float(self.record["start_timeout"])
+    def rolled_back_to(self) -> Optional[int]:
+        """The number of the release that this one repeats, where it is a rollback."""
+        number: Optional[int] = self.record.get("as")
+        return number
+
+    @property
+    def swap(self) -> str:
+        """How its engine replaces another one: auto, beside or one-by-one."""
+        return str(self.record["swap"])
+
+    @property
+    def start_timeout(self) -> float:
+        """Seconds until its engine must be ready, and its chat API answer."""
+        seconds: float = self.record["start_timeout"]
+        return seconds
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that running requests get to end in."""
+        seconds: float = self.record["drain_timeout"]
+        return seconds
+
+    @property
+    def hold_seconds(self) -> float:
+        """Seconds for which a change to it may hold requests."""
+        return float(self.drain_timeout) + float(self.start_timeout)
+
+    @property
+    def slots(self) -> Dict[str, str]:
+        """The slot (a or b) of each part."""
+        slots: Dict[str, str] = self.record["slots"]
+        return slots
+
+    @property
+    def signatures(self) -> Dict[str, str]:
+        """The hash of each part: parts of two releases are the same where their hashes are."""
+        signatures: Dict[str, str] = self.record["signatures"]
+        return signatures
 
     @property
     def engine_file(self) -> str:
-        return (self.folder / ENGINE).read_text(encoding="utf-8")
+        """The text of its engine.env."""
+        return (self.folder / ENGINE_FILE).read_text(encoding="utf-8")
+
+    def service(self, part: str) -> str:
+        """Return the Compose service of a part, such as engine-b."""
+        return f"{part}-{self.slots[part]}"
+
+    def container(self, part: str) -> str:
+        """Return the name of a part's container."""
+        return f"{PROJECT}-{self.service(part)}"
 
     def __str__(self) -> str:
         return f"release {self.number} ({self.plan['provider']} with {self.plan['model']['name']})"
 
 
-class Host:
-    """A host's folder, with its releases, its lock and its engine file.
+class ReleaseStore:
+    """The releases in a deployment folder, the links to two of them, and the history."""
 
-    `watch` hears of every step as it begins: the journal says it to people, tests cut there.
-    """
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.folder = root / RELEASES
 
-    def __init__(
-        self,
-        root: str = ROOT,
-        docker: Optional[Docker] = None,
-        watch: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self.root = Path(root)
-        self.docker = docker or Docker()
-        self.watch = watch
-        self.hold_lock = HoldLock(self.root / LIVE, self.root / "run")
-
-    # The lock.
-
-    @contextmanager
-    def locked(self, by: str, seconds: float = 2.0) -> Iterator[None]:
-        """Hold the host's lock. Raises Busy, with who has had it since when, after `seconds`.
-
-        The kernel lets go of it when its holder ends, so a dead one never needs breaking.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / LOCK).open("a+", encoding="utf-8") as file:
-            end = time.monotonic() + seconds
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        held = read_lock(self.root) or {}
-                        raise Busy(
-                            f"{held.get('by', 'somebody')} has been changing the host since"
-                            f" {held.get('since', 'just now')}; run this again when that has ended."
-                        ) from None
-                    time.sleep(0.1)
-            file.seek(0)
-            file.truncate()
-            json.dump({"by": by, "since": now(), "pid": os.getpid()}, file)
-            file.flush()
-            try:
-                yield
-            finally:
-                file.truncate(0)
-
-    # Releases.
-
-    def release(self, number: int) -> Optional[Release]:
-        """The release of that number, where it is there and whole."""
-        folder = self.root / RELEASES / f"{number:04d}"
+    def get(self, number: int) -> Optional[Release]:
+        """Return a release; None where it is missing or incomplete."""
+        folder = self.folder / f"{number:04d}"
         record = read_json(folder / RELEASE)
         return Release(folder, record) if record else None
 
     def current(self) -> Optional[Release]:
-        """The release that this host runs."""
-        return self._linked("current")
+        """Return the release that the host runs."""
+        return self._follow_link("current")
 
     def previous(self) -> Optional[Release]:
-        """The release before."""
-        return self._linked("previous")
+        """Return the release that the host ran before the current one."""
+        return self._follow_link("previous")
 
-    def _linked(self, name: str) -> Optional[Release]:
+    def _follow_link(self, name: str) -> Optional[Release]:
         try:
             # Path.readlink is of Python 3.9.
-            return self.release(int(Path(os.readlink(self.root / name)).name))  # noqa: PTH115
+            return self.get(int(Path(os.readlink(self._root / name)).name))  # noqa: PTH115
         except (OSError, ValueError):
             return None
 
-    def numbers(self) -> List[int]:
-        """The numbers of all that are there, whole or not."""
-        folder = self.root / RELEASES
-        names = [path.name.strip(".") for path in folder.iterdir()] if folder.is_dir() else []
+    def list_numbers(self) -> List[int]:
+        """Return the numbers of all releases, complete or not, in ascending order."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = [path.name.strip(".") for path in paths]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def link(self, name: str, target: str) -> None:
-        """Have the link `name` in the root point at `target`, in one step."""
-        fresh = self.root / f".{name}.new"
-        if fresh.is_symlink():
-            fresh.unlink()
-        fresh.symlink_to(target)
-        fresh.replace(self.root / name)
-        sync_folder(self.root)
+    def set_link(self, name: str, target: str) -> None:
+        """Make the link `name` in the root point to `target`, in one step."""
+        new = self._root / f".{name}.new"
+        if new.is_symlink():
+            new.unlink()
+        new.symlink_to(target)
+        new.replace(self._root / name)
+        sync_folder(self._root)
 
     def commit(self, release: Release) -> None:
-        """Make a release the current one: from here on, this is what the host starts with."""
+        """Make a release the current one: from now on, the host starts with it."""
         before = self.current()
         if before and before.number != release.number:
-            self.link("previous", f"{RELEASES}/{before.folder.name}")
-        self.link("current", f"{RELEASES}/{release.folder.name}")
-        for name in (COMPOSE, ENV):
-            if not (self.root / name).is_symlink():
-                self.link(name, f"current/{name}")
+            self.set_link("previous", f"{RELEASES}/{before.folder.name}")
+        self.set_link("current", f"{RELEASES}/{release.folder.name}")
+        for name in (COMPOSE_FILE, ENV_FILE):
+            if not (self._root / name).is_symlink():
+                self.set_link(name, f"current/{name}")
 
     def prune(self) -> None:
-        """Remove releases that nobody goes back to."""
+        """Remove all releases but the newest, the current and the previous, and staged ones."""
         kept = {each.number for each in (self.current(), self.previous()) if each}
-        for number in self.numbers()[:-KEEP]:
+        for number in self.list_numbers()[:-KEEP]:
             if number not in kept:
-                shutil.rmtree(self.root / RELEASES / f"{number:04d}", ignore_errors=True)
-        for folder in (self.root / RELEASES).glob(".[0-9]*"):
+                shutil.rmtree(self.folder / f"{number:04d}", ignore_errors=True)
+        for folder in self.folder.glob(".[0-9]*"):
             shutil.rmtree(folder)
 
-    def note(self, **told: Any) -> None:
-        """Add a line to the host's history."""
-        path = self.root / HISTORY
-        # A cut of the power can have left half a line.
-        torn = not (read_text(path) or "\n").endswith("\n")
-        with path.open("a", encoding="utf-8") as out:
-            out.write("\n" * torn + json.dumps({"at": now(), **told}) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-
-    # The chat API.
-
-    def point(self, text: str, hold: float = 0) -> None:
-        """Tell the chat API of its engine, and for how many seconds requests are to be held.
-
-        They are held no longer than this process lives.
-        """
-        if hold:
-            self.hold_lock.take()
-            write_text(self.root / LIVE, f"{text}LLM_HOLD={hold:g}\n")
-        else:
-            write_text(self.root / LIVE, text)
-            self.hold_lock.remove()
-
-    def api(self, release: Release) -> str:
-        """The socket of a release's chat API: of that process, whoever shares its ports."""
-        return str(self.root / "run" / f"{release.service('api')}.sock")
-
-    def ready(self, release: Release) -> Optional[Facts]:
-        """What the chat API says at /ready; None where it does not answer."""
-        keys = (self.root / "secrets/api_keys").read_text(encoding="utf-8").split()
-        headers = {"Authorization": f"Bearer {keys[0]}"}
-        try:
-            _, report = ask(self.api(release), "GET", "/ready", headers, timeout=10)
-        except (OSError, http.client.HTTPException):
-            return None
-        return report if isinstance(report, dict) and "in_flight" in report else None
-
-    # Commands.
-
-    def compose(
-        self, folder: Path, *words: str, timeout: float = COMPOSE_SECONDS
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `docker compose` with a release's files; raises Failure where it fails."""
-        try:
-            done = self.docker.command(*self.compose_words(folder), *words, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise Failure(f"docker compose {words[0]} did not end within {timeout:g} s") from None
-        if done.returncode != 0:
-            raise Failure(
-                f"docker compose {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}"
-            )
-        return done
-
-    def compose_words(self, folder: Path) -> List[str]:
-        return [
-            *("compose", "--ansi", "never", "--project-directory", str(self.root)),
-            *("--file", str(folder / COMPOSE), "--env-file", str(folder / ENV)),
-        ]
+    def append_history(self, entry: Dict[str, Any]) -> None:
+        """Append a line to the host's history, with the time, and have it on the disk."""
+        path = self._root / HISTORY
+        text = json.dumps({"at": utc_now(), **entry}) + "\n"
+        # A power cut may have left half a line.
+        if not (read_text(path) or "\n").endswith("\n"):
+            text = "\n" + text
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Changes a host over to a release, and back where its verification fails.
+"""Switches a host to a release, and rolls back where the verification fails.
 
 Two containers can exist for each part, `engine-a` and `engine-b`, `api-a` and `api-b`: a part that
 changes starts in the slot that is free. The chat API reads its engine's address from
@@ -15,234 +15,249 @@ from typing import List, Optional, Tuple
 from ..constants import JOURNAL
 from ..files import sync_folder
 from ..json_data import Facts
-from .errors import Failure
-from .probe import Proof
-from .recovery import restore, restore_or_tell
-from .services import clean, free_memory, hand_over, open_door, until, wait_for_api, wait_for_hold
-from .stage import _value, fits_beside
-from .store import PARTS, Host, Release, now, write_text
-
-# What a change does, in this order; those that it does not need are left out.
-STEPS = (
-    "begin",
-    "create",
-    "load",
-    "prove",
-    "hold",
-    "drain",
-    "stop",
-    "start",
-    "answer",
-    "point",
-    "hand over",
-    "check",
-    "commit",
-    "leave",
-    "clean",
+from .activation import activate, activate_or_end_hold
+from .errors import ReleaseError
+from .host import Host
+from .memory_check import fits_beside
+from .services import (
+    free_memory,
+    hand_over_sockets,
+    remove_other_containers,
+    start_socket_holder,
+    wait_for_hold,
+    wait_ready,
+    wait_until,
 )
-UNIT = "edge-llm-change"
+from .steps import Step
+from .store import PARTS, Release, read_variable, replace_file, utc_now
+from .verification import Verification
+
+UPSTREAM_SECONDS = 30
+"""The time in which the chat API uses another engine, once its engine file says so."""
+HEALTH_SECONDS = 60
+"""The time in which Docker's health checks of both parts succeed."""
+
+
+def switch_release(host: Host, number: int, action: str) -> Facts:
+    """Switch to a release that is on the host; returns the history's entry.
+
+    Its outcome is committed, restored (the release before serves again) or failed. The caller holds
+    the host's lock. Raises ReleaseError where the release is missing.
+    """
+    release = host.releases.get(number)
+    if release is None:
+        raise ReleaseError(f"release {number} is missing on the host. Run site.yml")
+    return Change(host, release).run(action)
 
 
 class Change:
-    """One change from the current release to another, and back where it fails."""
+    """One change from the current release to another."""
 
     def __init__(self, host: Host, to: Release) -> None:
         self.host, self.docker, self.to = host, host.docker, to
-        self.before = host.current()
+        self.before = host.releases.current()
         self.beside = False
         self.pause = 0.0
         self._held_at: Optional[float] = None
-        self._steps: List[Tuple[str, float]] = []
-        self._begun = time.monotonic()
-
-    def changes(self, part: str) -> bool:
-        """Whether a part is another than the one that runs, or does not run."""
-        if self.before is None or self.before.container(part) != self.to.container(part):
-            return True
-        return not self.docker.running(self.to.container(part))
+        self._steps: List[Tuple[Step, float]] = []
+        self._started_at = time.monotonic()
 
     def run(self, action: str) -> Facts:
-        """Change over. Returns what became of it: outcome is committed, restored or failed."""
-        told: Facts = {
+        """Switch, or roll back where that fails; returns the history's entry."""
+        entry: Facts = {
             "action": action,
             "from": self.before.number if self.before else None,
             "to": self.to.number,
-            "by": self.to.record["by"],
+            "by": self.to.operator,
             "provider": self.to.plan["provider"],
             "model": self.to.plan["model"]["name"],
-            "parts": [part for part in PARTS if self.changes(part)],
+            "parts": [part for part in PARTS if self._replaces(part)],
         }
-        if "as" in self.to.record:
-            told["as"] = self.to.record["as"]
+        if self.to.rolled_back_to is not None:
+            entry["as"] = self.to.rolled_back_to
         try:
-            self._run()
-            told["outcome"] = "committed"
-        except Failure as failure:
-            told.update(outcome="restored", reason=str(failure), log=failure.log)
+            self._switch()
+            entry["outcome"] = "committed"
+        except ReleaseError as error:
+            entry.update(outcome="restored", reason=str(error), log=error.log)
             try:
-                self._go_back()
-            except Failure as second:
-                told.update(outcome="failed", restore_reason=str(second), restore_log=second.log)
-        told["beside"] = self.beside
-        told["pause"] = round(self.pause, 3)
+                self._roll_back()
+            except ReleaseError as second:
+                entry.update(outcome="failed", restore_reason=str(second), restore_log=second.log)
+        entry["beside"] = self.beside
+        entry["pause"] = round(self.pause, 3)
         ends = [*(moment for _, moment in self._steps[1:]), time.monotonic()]
-        told["steps"] = {
-            name: round(end - moment, 3)
-            for (name, moment), end in zip(self._steps, ends)  # noqa: B905
+        entry["steps"] = {
+            step.value: round(end - moment, 3)
+            for (step, moment), end in zip(self._steps, ends)  # noqa: B905
         }
-        told["seconds"] = round(ends[-1] - self._begun, 3)
-        self.host.note(**told)
-        if told["outcome"] != "failed":
+        entry["seconds"] = round(ends[-1] - self._started_at, 3)
+        self.host.releases.append_history(entry)
+        if entry["outcome"] != "failed":
             (self.host.root / JOURNAL).unlink()
             sync_folder(self.host.root)
-        self.host.prune()
-        return told
+        self.host.releases.prune()
+        return entry
 
-    def _step(self, name: str) -> None:
-        self._steps.append((STEPS[STEPS.index(name)], time.monotonic()))
+    def _replaces(self, part: str) -> bool:
+        """Whether the change starts another container for a part, or a stopped one."""
+        if self.before is None or self.before.container(part) != self.to.container(part):
+            return True
+        return not self.docker.is_running(self.to.container(part))
+
+    def _begin_step(self, step: Step) -> None:
+        self._steps.append((step, time.monotonic()))
         journal = self.host.root / JOURNAL
         if journal.exists():
-            # For people, so it need not reach the disk; added, so that what stands there stays.
+            # For people, so it need not reach the disk; appended, so that the first line stays.
             with journal.open("a", encoding="utf-8") as file:
-                file.write(f"{name}\n")
-        self.host.watch(name)
+                file.write(f"{step.value}\n")
+        self.host.on_step(step.value)
 
-    def _run(self) -> None:
+    def _switch(self) -> None:
+        """Do all steps up to the commit, and clean up. Raises ReleaseError."""
         host, to = self.host, self.to
-        engine, api = self.changes("engine"), self.changes("api")
-        self._step("begin")
-        before = self.before.number if self.before else None
-        journal = {"from": before, "to": to.number, "by": to.record["by"], "since": now()}
-        previous = host.previous()
+        engine, api = self._replaces("engine"), self._replaces("api")
+        self._begin_step(Step.BEGIN)
+        self._write_journal()
+        if self.before is None:
+            # Containers without a release are those of an earlier attempt.
+            remove_other_containers(host, None)
+            host.chat_api.switch_upstream(to.engine_file, to.hold_seconds)
+        self._begin_step(Step.CREATE_CONTAINERS)
+        replaced = [to.service(part) for part, new in (("engine", engine), ("api", api)) if new]
+        if replaced:
+            host.compose.run(to.folder, "create", *replaced)
+        start_socket_holder(host, to)
+        if engine:
+            self._replace_engine()
+        if api:
+            self._replace_chat_api()
+        self._begin_step(Step.CHECK)
+        self._check_serving()
+        self._begin_step(Step.COMMIT)
+        host.releases.commit(to)
+        self._begin_step(Step.DRAIN_PREVIOUS)
+        if engine and self.before:
+            # Beside the new engine, the old one completes the answers that it has begun.
+            wait_until(
+                lambda: not (host.chat_api.read_status(to) or {}).get("leaving"), to.drain_timeout
+            )
+        self._begin_step(Step.CLEAN)
+        remove_other_containers(host, to)
+
+    def _write_journal(self) -> None:
+        """Write what a recovery needs, should the change be interrupted."""
+        journal = {
+            "from": self.before.number if self.before else None,
+            "to": self.to.number,
+            "by": self.to.operator,
+            "since": utc_now(),
+        }
+        previous = self.host.releases.previous()
         if previous:
             journal["previous"] = previous.number
-        write_text(host.root / JOURNAL, json.dumps(journal) + "\n")
-        if self.before is None:
-            # What is there is no release's: an earlier try's.
-            clean(host, None)
-            host.point(to.engine_file, to.hold)
-        self._step("create")
-        fresh = [to.service(part) for part, new in (("engine", engine), ("api", api)) if new]
-        if fresh:
-            host.compose(to.folder, "create", *fresh)
-        open_door(host, to)
-        if engine:
-            self._change_engine()
-        if api:
-            self._change_api()
-        self._step("check")
-        self._check()
-        self._step("commit")
-        host.commit(to)
-        self._step("leave")
-        if engine and self.before:
-            # Beside the new engine, the old one finishes what it had begun.
-            until(lambda: not (host.ready(to) or {}).get("leaving"), to.record["drain_timeout"])
-        self._step("clean")
-        clean(host, to)
+        replace_file(self.host.root / JOURNAL, json.dumps(journal) + "\n")
 
-    def _change_engine(self) -> None:
+    def _replace_engine(self) -> None:
+        """Start and verify the new engine, and switch the chat API to it.
+
+        It loads beside the old one where memory allows; else the old one is stopped first, while
+        requests are held.
+        """
         host, docker, to, before = self.host, self.docker, self.to, self.before
         container = to.container("engine")
         self.beside = before is None or fits_beside(to)
         if self.beside:
-            self._step("load")
+            self._begin_step(Step.LOAD_BESIDE)
             docker.start(container)
-        proof = Proof(host, to)
+        verification = Verification(host, to)
         try:
-            if self.beside:
-                self._step("prove")
-                proof.result()
-            elif before:
-                self._step("hold")
-                self._hold(before)
-                self._step("drain")
-                self._drain(before)
-                self._step("stop")
+            if before and not self.beside:
+                self._begin_step(Step.HOLD_REQUESTS)
+                self._hold_requests(before)
+                self._begin_step(Step.DRAIN_REQUESTS)
+                self._drain_requests(before)
+                self._begin_step(Step.STOP_PREVIOUS)
                 docker.stop(before.container("engine"), 10)
-                self._step("start")
+                self._begin_step(Step.START_ENGINE)
                 docker.start(container)
-                self._step("prove")
-                proof.result()
-            self._step("point")
-            begun = self._held_at or time.monotonic()
-            host.point(to.engine_file)
-            if before and docker.running(before.container("api")):
-                self._pointed(before, to)
-                self.pause = time.monotonic() - begun
+            self._begin_step(Step.VERIFY)
+            verification.wait()
+            self._begin_step(Step.SWITCH_UPSTREAM)
+            paused_at = self._held_at or time.monotonic()
+            host.chat_api.switch_upstream(to.engine_file)
+            if before and docker.is_running(before.container("api")):
+                self._wait_for_upstream(before)
+                self.pause = time.monotonic() - paused_at
                 self._held_at = None
         finally:
-            proof.end()
+            verification.close()
 
-    def _pointed(self, api: Release, to: Release) -> None:
-        """Wait until the chat API of `api` has its requests go to the engine of `to`."""
-        url = _value(to.engine_file, "LLM_BASE_URL")
+    def _wait_for_upstream(self, api: Release) -> None:
+        """Wait until the chat API of the release `api` sends its requests to the new engine."""
+        url = read_variable(self.to.engine_file, "LLM_BASE_URL")
+        name = api.container("api")
 
-        def there() -> bool:
-            report = self.host.ready(api) or {}
-            return bool(report.get("ready") and report.get("engine") == url)
+        def switched() -> bool:
+            status = self.host.chat_api.read_status(api) or {}
+            return bool(status.get("ready") and status.get("engine") == url)
 
-        if not until(there, 30, lambda: self.docker.running(api.container("api"))):
-            raise Failure(
-                f"the chat API did not go over to {url} within 30 s: {self.host.ready(api)}"
+        if not wait_until(switched, UPSTREAM_SECONDS, lambda: self.docker.is_running(name)):
+            raise ReleaseError(
+                f"the chat API {name} did not switch to {url} within {UPSTREAM_SECONDS} s: its"
+                f" status is {self.host.chat_api.read_status(api)}. Check its log"
             )
 
-    def _hold(self, release: Release) -> None:
+    def _hold_requests(self, release: Release) -> None:
         self._held_at = time.monotonic()
-        # Also for the way back, should the new engine not come.
-        self.host.point(release.engine_file, self.to.hold + release.hold)
+        # Long enough for the rollback, too, should the new engine not start.
+        hold = self.to.hold_seconds + release.hold_seconds
+        self.host.chat_api.switch_upstream(release.engine_file, hold)
         wait_for_hold(self.host, release)
 
-    def _drain(self, release: Release) -> None:
-        """Wait until nothing runs; what still does after the time allowed is cut off."""
-        until(
-            lambda: not (self.host.ready(release) or {}).get("in_flight"),
-            self.to.record["drain_timeout"],
+    def _drain_requests(self, release: Release) -> None:
+        """Wait until no request runs; those that still do after the time limit are cut off."""
+        wait_until(
+            lambda: not (self.host.chat_api.read_status(release) or {}).get("in_flight"),
+            self.to.drain_timeout,
         )
 
-    def _change_api(self) -> None:
+    def _replace_chat_api(self) -> None:
+        """Start the new chat API, and hand over the sockets of the old one to it."""
         host, docker, to, before = self.host, self.docker, self.to, self.before
-        self._step("answer")
+        self._begin_step(Step.WAIT_READY)
         docker.start(to.container("api"))
-        wait_for_api(host, to)
+        wait_ready(host, to)
         if before is None or before.container("api") == to.container("api"):
             return
-        self._step("hand over")
-        begun = time.monotonic()
-        hand_over(host, before, to)
-        self.pause = max(self.pause, time.monotonic() - begun)
+        self._begin_step(Step.HAND_OVER_SOCKETS)
+        paused_at = time.monotonic()
+        hand_over_sockets(host, before, to)
+        self.pause = max(self.pause, time.monotonic() - paused_at)
 
-    def _check(self) -> None:
-        """The chat API that clients reach serves this release, and Docker finds both parts well."""
-        self._pointed(self.to, self.to)
+    def _check_serving(self) -> None:
+        """Raise ReleaseError unless the chat API serves this release and both parts are healthy."""
+        self._wait_for_upstream(self.to)
+        names = [self.to.container(part) for part in PARTS]
 
-        def well() -> bool:
-            found = [self.docker.container(self.to.container(part)) for part in PARTS]
+        def healthy() -> bool:
+            found = map(self.docker.inspect, names)
             return all(each and each["State"]["Health"]["Status"] == "healthy" for each in found)
 
-        def there() -> bool:
-            return all(self.docker.running(self.to.container(part)) for part in PARTS)
-
-        if not until(well, 60, there):
-            raise Failure(
-                f"Docker does not find {' and '.join(map(self.to.container, PARTS))} healthy"
+        if not wait_until(healthy, HEALTH_SECONDS, lambda: all(map(self.docker.is_running, names))):
+            raise ReleaseError(
+                f"the containers {' and '.join(names)} are not healthy, by Docker's checks. Check"
+                " `docker ps` and their logs on the host"
             )
 
-    def _go_back(self) -> None:
-        """Bring the release before back, and prove it; twice, for the first try may lack memory."""
+    def _roll_back(self) -> None:
+        """Activate the release before, and verify it; twice, as the first try may lack memory."""
         if self.before is None:
-            clean(self.host, None)
+            remove_other_containers(self.host, None)
             return
         try:
-            restore(self.host, self.before, prove=True)
-        except Failure:
+            activate(self.host, self.before, verify=True)
+        except ReleaseError:
             free_memory()
-            restore_or_tell(self.host, self.before, prove=True)
-
-
-def change(host: Host, number: int, action: str) -> Facts:
-    """Change over to a release that is there; see `Change.run`."""
-    to = host.release(number)
-    if to is None:
-        raise Failure(f"release {number} is not on the host")
-    return Change(host, to).run(action)
+            activate_or_end_hold(self.host, self.before, verify=True)

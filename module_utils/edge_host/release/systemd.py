@@ -1,4 +1,4 @@
-"""What systemd runs for this project on a host: the recovery, and each change."""
+"""The units of this project on a host: the recovery, and each change."""
 
 from __future__ import annotations
 
@@ -10,71 +10,86 @@ from typing import Sequence
 
 from ..constants import JOURNAL
 from ..files import read_text
-from .errors import Failure
-from .recovery import restore_seconds
-from .services import until
-from .store import Host, write_text
-from .switch import UNIT
-from .unit import SERVICE, starter, unit
+from .activation import max_activation_seconds
+from .errors import ReleaseError
+from .host import Host
+from .services import wait_until
+from .store import replace_file
+from .unit import SERVICE, build_recovery_command, build_unit
+
+CHANGE_UNIT = "edge-llm-change"
 
 
-def install(host: Host, program: Path) -> None:
-    """Have the host brought to its current release at its start, and recovered now if need be."""
+def install_recovery(host: Host, program: Path) -> None:
+    """Install the unit that recovers the host at its start, and recover it now if needed."""
     path = Path("/etc/systemd/system") / SERVICE
-    text = unit(host.root, sys.executable, program)
+    text = build_unit(host.root, sys.executable, program)
     if read_text(path) != text:
-        write_text(path, text)
-        systemctl("daemon-reload")
-    systemctl("enable", SERVICE)
-    await_recovery(host)
+        replace_file(path, text)
+        run_systemctl("daemon-reload")
+    run_systemctl("enable", SERVICE)
+    wait_for_recovery(host)
 
 
 def remove_other_programs(program: Path) -> None:
-    """Remove the programs of other versions. The caller holds the host's lock: none is at work."""
+    """Remove the programs of other versions.
+
+    The caller holds the host's lock, so none of them runs.
+    """
     for path in program.parent.iterdir():
         if path.suffix == ".pyz" and path != program:
             path.unlink()
-    # Before there was one archive, the program was a package there.
+    # Before there was one archive, the program was a package in this folder.
     shutil.rmtree(program.parent / "edge_llm", ignore_errors=True)
 
 
-def await_recovery(host: Host) -> None:
-    """Wait until the host is recovered, or cannot be: `recover` has the words for that.
+def wait_for_recovery(host: Host) -> None:
+    """Start the recovery's unit, and wait until it has ended; an error is left to `recover`.
 
-    The unit is active from then on: it is started again with Docker only if it is.
+    The unit is active from then on: only then systemd restarts it together with Docker.
     """
-    # Where it is being started, or about to be, this waits for that.
+    # Where it is starting, or about to be restarted, this waits for that.
     subprocess.run(["systemctl", "--quiet", "start", SERVICE], capture_output=True, check=False)
-    # One that was killed fails, and is started again by systemd after a moment: once, not for ever.
-    until(
+    # systemd restarts one that was killed after a moment: that is waited for once, not for ever.
+    wait_until(
         lambda: (
-            systemctl("is-active", SERVICE, accepted=(0, 3)) not in ("activating", "deactivating")
+            run_systemctl("is-active", SERVICE, accepted=(0, 3))
+            not in ("activating", "deactivating")
         ),
-        2 * restore_seconds(host.current()),
+        2 * max_activation_seconds(host.releases.current()),
     )
 
 
-def systemctl(*words: str, accepted: Sequence[int] = (0,)) -> str:
-    """Return what systemctl printed. Raises Failure where it fails."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+def run_systemctl(*arguments: str, accepted: Sequence[int] = (0,)) -> str:
+    """Run systemctl; returns its output. Raises ReleaseError for another exit status."""
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
     if done.returncode not in accepted:
-        raise Failure(f"systemctl {' '.join(words)} failed: {done.stderr.strip()}")
+        raise ReleaseError(
+            f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}. Check systemd on the"
+            " host"
+        )
     return done.stdout.strip()
 
 
-def run_change(host: Host, program: Path, number: int, action: str, by: str) -> None:
-    """Have systemd run the change, and wait for its end; what it left half done is undone then."""
+def run_change(host: Host, program: Path, number: int, action: str, operator: str) -> None:
+    """Run a change in a unit of its own, and wait for its end and for a recovery, if any.
+
+    Raises ReleaseError where systemd refuses. The change's own result is in the history.
+    """
+    recovery = build_recovery_command(host.root / JOURNAL)
     done = subprocess.run(
         [
-            "systemd-run", "--quiet", "--wait", "--collect", f"--unit={UNIT}-{number}",
+            "systemd-run", "--quiet", "--wait", "--collect", f"--unit={CHANGE_UNIT}-{number}",
             f"--setenv=EDGE_LLM_ROOT={host.root}",
-            f"--property=ExecStopPost={starter(host.root / JOURNAL)}",
-            sys.executable, "-I", str(program), "change", str(number), action, by,
+            f"--property=ExecStopPost={recovery}",
+            sys.executable, "-I", str(program), "change", str(number), action, operator,
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    # What became of it stands in the history; systemd's own refusal does not.
     if done.returncode != 0 and done.stderr.strip():
-        raise Failure(f"the change could not be run: {done.stderr.strip()}")
+        raise ReleaseError(
+            f"the change could not be started: systemd-run said: {done.stderr.strip()}. Check"
+            " systemd on the host, and run this again"
+        )
     if (host.root / JOURNAL).exists():
-        await_recovery(host)
+        wait_for_recovery(host)

@@ -12,15 +12,15 @@ from typing import Any
 
 import httpx
 
-from edge_host.release.unit import SERVICE, starter
+from edge_host.release.unit import SERVICE, build_recovery_command
 from tests.integration.load import FOLDER, Board, known_answers
 from tests.playing import play
 from tests.waiting import until
 
 UNIT = "edge-llm-change"
-CAME_TO = "/run/edge-llm-test"
+REACHED = "/run/edge-llm-test"
 PYTHON = "/usr/bin/python3"
-RECOVER = starter(Path(FOLDER) / "change.json")
+RECOVER = build_recovery_command(Path(FOLDER) / "change.json")
 """What the release module has systemd run once a change has ended."""
 _DROP_IN = f"/run/systemd/system/{SERVICE}.d"
 reached: dict[str, set[str]] = {"beside": set(), "one-by-one": set()}
@@ -46,9 +46,9 @@ def kill(board: Board, unit: str = UNIT) -> None:
     board.run("systemctl", "kill", "--signal=KILL", unit)
 
 
-def came_to(board: Board) -> str:
-    """The step that was come to, or how the change ended; nothing where neither is so yet."""
-    return board.run("sh", "-c", f"cat {CAME_TO} 2>/dev/null || true")
+def reached_step(board: Board) -> str:
+    """The step that was reached, or the result of the change; nothing where neither is so yet."""
+    return board.run("sh", "-c", f"cat {REACHED} 2>/dev/null || true")
 
 
 def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
@@ -57,12 +57,12 @@ def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
     `undo` is what systemd runs once it was killed.
     """
     until(lambda: units(board), "the end of the change before", lambda said: not said)
-    board.run("rm", "-f", CAME_TO)
+    board.run("rm", "-f", REACHED)
     board.run(
         *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}"),
         *(f"--property=ExecStopPost={undo}", PYTHON, "/root/driver.py", step, swap),
     )
-    said = until(lambda: came_to(board), f"the step {step}")
+    said = until(lambda: reached_step(board), f"the step {step}")
     if said == step:
         reached[swap].add(step)
         return True
@@ -75,7 +75,7 @@ def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
 @contextmanager
 def recovery_that_stops_at(board: Board, step: str) -> Iterator[None]:
     """Have a recovery stop dead at `step`, once; one that begins after the block does not."""
-    text = f"[Service]\nExecStart=\nExecStart={PYTHON} /root/driver.py '{step}' restore\n"
+    text = f"[Service]\nExecStart=\nExecStart={PYTHON} /root/driver.py '{step}' recover\n"
     # However long the test takes to get there.
     text += "TimeoutStartSec=infinity\n"
     board.run("mkdir", "-p", _DROP_IN)

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from edge_host.release.switch import STEPS
+from edge_host.release.steps import Step
 from edge_host.release.unit import SERVICE
 from tests.integration.load import FOLDER, Board, board_named, known_answers
 from tests.integration.rollback.cutting import (
     UNIT,
     assert_whole,
     busy,
-    came_to,
     change,
     kill,
     reached,
+    reached_step,
     recovered,
     recovery_that_stops_at,
     served,
@@ -37,6 +37,7 @@ from tests.playing import ENVIRONMENT, ROOT, command, play, restart
 from tests.waiting import until
 
 HOST = "jetson-01"
+STEPS = [step.value for step in Step]
 REPEAT = int(os.environ.get("REPEAT", "1"))
 TABLE = os.environ.get("TABLE")
 
@@ -58,7 +59,7 @@ def test_a_change_that_is_killed_is_undone_or_ended(board: Board, step: str, swa
     told = board.history()[-1]
     if step not in ("begin",):  # where nothing had begun, nothing is undone
         assert told["action"] == "recover"
-        assert told["reason"].endswith(f"was cut short at: {step}")
+        assert told["reason"].endswith(f"was interrupted at: {step}")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_kill_at_the_commit_again_and_again(
     if killed == "recovery":
         with recovery_that_stops_at(board, "wait"):
             kill(board)
-            until(lambda: came_to(board), "the recovery's wait", lambda step: step == "wait")
+            until(lambda: reached_step(board), "the recovery's wait", lambda step: step == "wait")
             assert "LLM_HOLD" in board.run("cat", f"{FOLDER}/engine/engine.env")
     begun = time.monotonic()
     # systemd starts a recovery again that was killed.
@@ -92,7 +93,7 @@ def test_a_kill_at_the_commit_again_and_again(
         ready = time.monotonic() - begun
         assert_whole(board)
         told = board.history()[-1]
-        assert told["reason"].endswith("was cut short at: commit")
+        assert told["reason"].endswith("was interrupted at: commit")
         outcome = told["outcome"]
         assert outcome == "restored"
     finally:

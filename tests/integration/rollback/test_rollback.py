@@ -1,4 +1,4 @@
-"""What is not proven is not kept: the release before serves again, and both reasons are told."""
+"""A release that fails its verification is rolled back: the release before serves again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from edge_host.release.recovery import RESTORE_STEPS
+from edge_host.release.steps import ActivationStep
 from edge_host.release.unit import SERVICE
 from tests.integration.load import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 from tests.integration.rollback.cutting import (
-    CAME_TO,
+    REACHED,
     assert_whole,
-    came_to,
     change,
     kill,
+    reached_step,
     recovery_that_stops_at,
     two_releases,
 )
@@ -37,7 +37,7 @@ def image_that_does_not_start(_: Path) -> dict[str, Any]:
     return {"llm_provider": "llamacpp", "llm_image": images()["ollama"]}
 
 
-def model_that_fails_its_proof(folder: Path) -> dict[str, Any]:
+def model_that_fails_its_verification(folder: Path) -> dict[str, Any]:
     return catalogue(folder, "models.yml", "models/smollm2-135m/proof/answer", "Rome.")
 
 
@@ -56,8 +56,8 @@ def engine_that_runs_out_of_memory(folder: Path) -> dict[str, Any]:
             "Error: unknown flag: --api-key-file",
         ),
         (
-            model_that_fails_its_proof,
-            "the proof failed: chat: wanted 'Rome.'",
+            model_that_fails_its_verification,
+            "the verification failed: chat: expected 'Rome.'",
             "slot print_timing",
         ),
         (
@@ -75,9 +75,9 @@ def test_the_release_before_serves_again(
         done = play("site.yml", HOST, **wrong(tmp_path), stack_swap=swap)
     assert done.returncode == 2, done.stdout
     said = message(done)
-    assert f"(llamacpp with smollm2-135m) was not kept: {reason}" in said
+    assert f"(llamacpp with smollm2-135m) failed: {reason}" in said
     assert words in said
-    assert f"release {before} (ollama with smollm2-135m) serves again, proven." in said
+    assert f"release {before} (ollama with smollm2-135m) serves again and was verified." in said
     assert load.wrong == []
     assert board.current()["number"] == before
     assert board.history()[-1]["outcome"] == "restored"
@@ -137,26 +137,30 @@ _BOTH_FAIL = """
 import sys
 from pathlib import Path
 sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
-from edge_host.release import result, stage, store, switch
+from edge_host.release import switch
+from edge_host.release.host import Host
+from edge_host.release.lock import lock_host
+from edge_host.release.request import request_rollback
+from edge_host.release.stage import stage_release
 weights = Path("/opt/edge-llm/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 away = weights.with_suffix(".away")
 
-def watch(step):
+def move_weights(step):
     if step == "stop":
         weights.rename(away)
 
-def back():
+def move_back():
     if sys.argv[1] == "once":
         away.rename(weights)
 
-host = store.Host(watch=watch)
-switch.free_memory = back
-with host.locked("the tests"):
-    asked = result.former(host)
-    about = {**asked["about"], "by": "the tests", "swap": "one-by-one", "start_timeout": 20}
-    to = stage.stage(host, asked["compose"], asked["env"], asked["engine"], about)
-    told = switch.change(host, to.number, "deploy")
-print(told["outcome"])
+host = Host(on_step=move_weights)
+switch.free_memory = move_back
+with lock_host(host.root, "the tests"):
+    request = request_rollback(host.releases, "the tests")
+    request.metadata.update(swap="one-by-one", start_timeout=20)
+    to = stage_release(host, request)
+    result = switch.switch_release(host, to.number, "deploy")
+print(result["outcome"])
 """
 
 
@@ -178,12 +182,12 @@ def both_fail(how: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_way_back_that_fails_is_tried_again(board: Board, llamacpp_twice: None) -> None:
+def test_a_rollback_that_fails_is_tried_again(board: Board, llamacpp_twice: None) -> None:
     assert both_fail("once") == "restored"
     assert board.asked() == known_answers()["smollm2-135m"]
 
 
-def test_where_no_way_leads_back_the_host_waits_for_help(
+def test_where_the_rollback_fails_twice_the_host_waits_for_help(
     board: Board, llamacpp_twice: None
 ) -> None:
     assert both_fail("always") == "failed"
@@ -210,16 +214,18 @@ def two(board: Board) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["killed", "power cut"])
-@pytest.mark.parametrize("step", RESTORE_STEPS)
-def test_a_way_back_that_is_cut_short_is_taken_up_again(
+@pytest.mark.parametrize("step", [step.value for step in ActivationStep])
+def test_a_recovery_that_is_interrupted_is_run_again(
     board: Board, two: None, step: str, how: str
 ) -> None:
     """By systemd, or by the host's start. Just before `check` everything is the new one's."""
     assert change(board, "check", "one-by-one")
-    board.run("rm", CAME_TO)
+    board.run("rm", REACHED)
     with recovery_that_stops_at(board, step):
         kill(board)
-        until(lambda: came_to(board), f"the step {step} of the way back", lambda at: at == step)
+        until(
+            lambda: reached_step(board), f"the step {step} of the recovery", lambda at: at == step
+        )
         if how == "power cut":
             restart("power-cut", board.name)
     if how == "killed":

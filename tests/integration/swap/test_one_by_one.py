@@ -80,8 +80,8 @@ def test_a_second_operator_is_told_who_holds_the_host(board: Board) -> None:
     done = play("site.yml", HOST, **_OLLAMA)
     assert done.returncode == 2, done.stdout
     assert (
-        "jetson-01: alice@laptop has been changing the host since 2026-11-22T10:00:00Z; run this"
-        " again when that has ended."
+        "jetson-01: the host is locked: alice@laptop has been changing it since"
+        " 2026-11-22T10:00:00Z. Run this again when that change has ended."
     ) in message(done)
     assert "changed=0" in done.stdout
     # Its holder dies, and what it has written stays: that is no lock.
@@ -105,7 +105,7 @@ def test_back_to_the_release_before_and_to_a_named_one(board: Board, settled: No
     assert load.wrong == []
     done = play("playbooks/rollback.yml", HOST, release=4711)
     assert done.returncode == 2
-    assert "jetson-01: release 4711 was asked, and is not on the host; there are:" in message(done)
+    assert "jetson-01: release 4711 is missing on the host: it has the releases" in message(done)
     done = play("playbooks/history.yml", HOST)
     assert done.returncode == 0, done.stdout
     assert f"as release {first}" in message(done)

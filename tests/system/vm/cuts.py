@@ -46,35 +46,35 @@ def telling(cuts: Sequence[Cut]) -> list[Cut]:
 
 def wrong(cut: Cut, found: dict[str, Any], answer: str, known: str) -> list[str]:
     """What is wrong after a cut and a start, a sentence each; `found` is what onboard.py saw."""
-    told = []
+    problems = []
     if answer != known:
-        told.append(f"it answered {answer!r}")
+        problems.append(f"it answered {answer!r}")
     if found["service"] != "active":
-        told.append(f"edge-llm.service is {found['service']}: {found['log']}")
+        problems.append(f"edge-llm.service is {found['service']}: {found['log']}")
     if found["current"] != cut.kept["current"]:
-        told.append(f"it runs release {found['current']}; {cut.kept['current']} was current")
+        problems.append(f"it runs release {found['current']}; {cut.kept['current']} was current")
     if found["previous"] == found["current"]:
-        told.append("it has no release to go back to: the one before is the current one")
+        problems.append("it has no release to go back to: the one before is the current one")
     if lost := set(cut.kept["releases"]) - set(found["releases"]):
-        told.append(f"these releases are gone: {', '.join(sorted(lost))}")
-    told += [
+        problems.append(f"these releases are gone: {', '.join(sorted(lost))}")
+    problems += [
         f"release {name} is not whole: {', '.join(files)}"
         for name, files in found["damaged"].items()
         if files
     ]
     if found["live"] != found["asked"]:
-        told.append(f"the chat API follows {found['live']!r}")
+        problems.append(f"the chat API follows {found['live']!r}")
     if found["journal"]:
-        told.append("the journal is left")
+        problems.append("the journal is left")
     undone = found["last"]["action"] == "recover"
     if undone != cut.kept["journal"] or found["history"] != cut.kept["history"] + undone:
         begun = "had begun" if cut.kept["journal"] else "did not run"
-        told.append(
+        problems.append(
             f"its history has {found['history']} lines and ends with {found['last']}; there were"
             f" {cut.kept['history']}, and a change {begun}"
         )
     if found["running"] != found["wanted"]:
-        told.append(f"{', '.join(found['running'])} run; {', '.join(found['wanted'])} should")
+        problems.append(f"{', '.join(found['running'])} run; {', '.join(found['wanted'])} should")
     if found["containers"] != found["running"]:
-        told.append(f"these containers are there: {', '.join(found['containers'])}")
-    return told
+        problems.append(f"these containers are there: {', '.join(found['containers'])}")
+    return problems

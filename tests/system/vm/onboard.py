@@ -1,6 +1,6 @@
 """Runs on the virtual board, with the release program that is installed there.
 
-    onboard.py change    changes over to another release, and stops at every write and every step
+    onboard.py change    switches to another release, and stops at every write and every step
     onboard.py look      what the board has and runs, as JSON, once its start has ended
 
 A stop is a line of JSON; the change goes on once it has read a line. So whoever listens can take
@@ -23,8 +23,14 @@ if __name__ == "__main__":
     # The program that is installed there.
     sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
 
-from edge_host.constants import DOOR, JOURNAL, RELEASE
-from edge_host.release import result, stage, store, switch
+from edge_host.constants import DOOR as SOCKET_HOLDER
+from edge_host.constants import JOURNAL, RELEASE
+from edge_host.release.host import Host
+from edge_host.release.lock import lock_host
+from edge_host.release.request import request_rollback
+from edge_host.release.stage import stage_release
+from edge_host.release.store import LIVE_ENGINE_FILE, PARTS, hash_text
+from edge_host.release.switch import switch_release
 
 Facts = dict[str, Any]
 START_SECONDS = 300
@@ -119,34 +125,34 @@ class Writes:
 
 
 def change() -> None:
-    """Change over to the newest release with another engine, one engine at a time."""
-    host = store.Host()
+    """Switch to the newest release with another engine, one engine at a time."""
+    host = Host()
 
     def stop(kind: str, name: str) -> None:
         print(json.dumps({"kind": kind, "name": name, **kept(host)}), flush=True)
         sys.stdin.readline()
 
     writes = Writes(host.root, lambda name: stop("write", name))
-    with host.locked(ME):
-        current = host.current()
+    with lock_host(host.root, ME):
+        current = host.releases.current()
         assert current, "the board runs no release"
-        there = [host.release(number) for number in host.numbers()]
+        there = [host.releases.get(number) for number in host.releases.list_numbers()]
         *_, other = (
             each.number
             for each in there
-            if each
-            and each.record["signatures"]["engine"] != current.record["signatures"]["engine"]
+            if each and each.signatures["engine"] != current.signatures["engine"]
         )
-        asked = result.former(host, other)
-        about = {**asked["about"], "by": ME, "swap": "one-by-one"}
+        request = request_rollback(host.releases, ME, other)
+        request.metadata["swap"] = "one-by-one"
         writes.watch()
-        to = stage.stage(host, asked["compose"], asked["env"], asked["engine"], about)
-        host.watch = lambda name: stop("step", name)
-        told = switch.change(host, to.number, "rollback")
-    print(json.dumps({"kind": "end", "name": told["outcome"], "told": told, "left": writes.left}))
+        to = stage_release(host, request)
+        host.on_step = lambda name: stop("step", name)
+        result = switch_release(host, to.number, "rollback")
+    end = {"kind": "end", "name": result["outcome"], "result": result, "left": writes.left}
+    print(json.dumps(end))
 
 
-def kept(host: store.Host) -> Facts:
+def kept(host: Host) -> Facts:
     """What a start must find, whatever happens from now on."""
     releases = host.root / "releases"
     return {
@@ -159,33 +165,31 @@ def kept(host: store.Host) -> Facts:
 
 def look() -> None:
     """Print what the board has, and runs."""
-    host = store.Host()
+    host = Host()
     end = time.monotonic() + START_SECONDS
     while _said("systemctl", "is-active", "edge-llm.service") == "activating":
         if time.monotonic() > end:
             break
         time.sleep(1)
-    current, previous = host.current(), host.previous()
+    current, previous = host.releases.current(), host.releases.previous()
     lines = (host.root / "releases/history.jsonl").read_text().splitlines()
     found = {
         **kept(host),
         "previous": previous.folder.name if previous else None,
         "service": _said("systemctl", "is-active", "edge-llm.service"),
         "log": _said("journalctl", "-u", "edge-llm.service", "-n", "20", "--no-pager", "-o", "cat"),
-        "live": (host.root / store.LIVE).read_text(),
+        "live": (host.root / LIVE_ENGINE_FILE).read_text(),
         "asked": current.engine_file if current else "",
         "last": json.loads(lines[-1]),
         "damaged": {name: damage(host, name) for name in kept(host)["releases"]},
         "running": sorted(_said("docker", "ps", "--format", "{{.Names}}").split()),
         "containers": sorted(_said("docker", "ps", "-a", "--format", "{{.Names}}").split()),
-        "wanted": sorted(
-            [DOOR, *(current.container(part) for part in store.PARTS)] if current else []
-        ),
+        "wanted": sorted([SOCKET_HOLDER, *map(current.container, PARTS)] if current else []),
     }
     print(json.dumps(found))
 
 
-def damage(host: store.Host, name: str) -> list[str]:
+def damage(host: Host, name: str) -> list[str]:
     """What is wrong with a release's files."""
     folder = host.root / "releases" / name
     try:
@@ -193,7 +197,7 @@ def damage(host: store.Host, name: str) -> list[str]:
         return [
             file
             for file, written in record["written"].items()
-            if stage.sha256((folder / file).read_text()) != written
+            if hash_text((folder / file).read_text()) != written
         ]
     except (OSError, ValueError, KeyError) as error:
         return [str(error)]

@@ -1,4 +1,4 @@
-"""A power cut loses what the disk was not told to keep; the board serves a whole release anyway."""
+"""A power cut loses what was not flushed to the disk; the board serves a whole release anyway."""
 
 from __future__ import annotations
 
@@ -88,17 +88,17 @@ def change(board: Board, base: Path) -> tuple[list[Cut], dict[str, Any]]:
         assert program.stdin
         assert program.stdout
         for line in program.stdout:
-            told = json.loads(line)
-            if told["kind"] == "end":
+            stop = json.loads(line)
+            if stop["kind"] == "end":
                 break
-            kept = {name: told[name] for name in ("current", "journal", "releases", "history")}
+            kept = {name: stop[name] for name in ("current", "journal", "releases", "history")}
             copy = board.copy(disk, f"cut-{len(cuts):02}")
-            cuts.append(Cut(told["kind"], told["name"], kept, copy))
+            cuts.append(Cut(stop["kind"], stop["name"], kept, copy))
             program.stdin.write("\n")
         else:
             raise AssertionError(f"the change ended without a word after {cuts[-1:]}")
         board.machine.cut()
-    return cuts, told
+    return cuts, stop
 
 
 def served(board: Board, cut: Cut) -> list[str]:

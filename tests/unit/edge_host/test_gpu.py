@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_fleet.verification import unverified_gpu as of_a_host
 from edge_host.engine_log import GPU_LINES, GPU_REASONS, parse_engine_log
 from edge_host.gpu_offload import _EXPLANATIONS, explain, gpu_problem
-from edge_host.release.errors import Failure
-from edge_host.release.probe import Proof
-from edge_fleet.verification import unverified_gpu as of_a_host
+from edge_host.release.errors import ReleaseError
+from edge_host.release.verification import Verification
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GPU = {"layers": 99, "of": 29}
@@ -394,17 +394,18 @@ def test_an_engine_that_ends_by_its_gpu_is_explained(required: bool, restarted: 
         return lines
 
     docker = SimpleNamespace(
-        container=lambda name: {"State": state, "RestartCount": int(restarted)}, lines=log_lines
+        inspect=lambda name: {"State": state, "RestartCount": int(restarted)},
+        read_log_lines=log_lines,
     )
-    proof = Proof.__new__(Proof)
-    vars(proof).update(
+    verification = Verification.__new__(Verification)
+    vars(verification).update(
         _host=SimpleNamespace(docker=docker),
         _release=SimpleNamespace(plan={"gpu": {"required": required}}),
-        _name="edge-llm-engine-a",
+        _engine="edge-llm-engine-a",
         _restarts=0,
     )
-    with pytest.raises(Failure) as failure:
-        proof._still_there()
+    with pytest.raises(ReleaseError) as failure:
+        verification._check_engine_runs()
     expected = "the engine ended while it started (exit status 1)"
     if required:
         expected += f". {explain('compatibility')}"

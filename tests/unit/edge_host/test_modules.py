@@ -135,7 +135,9 @@ def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> No
     result = ansible("release", asked)
     assert result["failed"] is True
     assert result["msg"] == (
-        "pi: the release before was asked, and is not on the host; there are: none."
+        "pi: the previous release is missing on the host: it has no release. Choose another"
+        " release,"
+        " or run site.yml."
     )
 
 

@@ -18,13 +18,18 @@ from typing import Any
 
 import pytest
 
-from edge_host.constants import DOOR
+from edge_host.constants import DOOR as SOCKET_HOLDER
 from edge_host.host_info.deployment import read_journal
-from edge_host.release import docker_api, recovery, services, store, unit
+from edge_host.release import activation, chat_api, compose, docker_api, recovery, services, unit
+from edge_host.release.activation import max_activation_seconds
+from edge_host.release.chat_api import ChatApi
+from edge_host.release.compose import Compose
 from edge_host.release.docker_api import Docker
-from edge_host.release.errors import Failure
-from edge_host.release.hold import HoldLock
-from edge_host.release.store import Host, Release
+from edge_host.release.errors import ReleaseError
+from edge_host.release.hold_lock import HoldLock
+from edge_host.release.host import Host
+from edge_host.release.lock import lock_host
+from edge_host.release.store import Release
 from tests.playing import ROOT
 
 
@@ -36,11 +41,11 @@ class Containers(Docker):
         self.signalled: Callable[[str], None] = lambda _: None
         self.asked = 0
 
-    def container(self, name: str) -> dict[str, Any] | None:
+    def inspect(self, name: str) -> dict[str, Any] | None:
         self.asked += 1
         return {"State": {"Running": True, "Restarting": False}} if name in self.up else None
 
-    def ours(self) -> dict[str, str]:
+    def list_containers(self) -> dict[str, str]:
         return {name: name.removeprefix("edge-llm-") for name in self.up}
 
     def start(self, name: str) -> None:
@@ -49,32 +54,49 @@ class Containers(Docker):
     def stop(self, name: str, seconds: int) -> None:
         self.up.discard(name)
 
-    def kill(self, name: str, signal: str = "KILL") -> None:
+    def send_signal(self, name: str, signal: str) -> None:
         self.signalled(name)
 
     def remove(self, name: str) -> None:
         self.up.discard(name)
 
-    def log(self, name: str, until: str = "") -> str:
+    def read_log(self, name: str, until: str = "") -> str:
         return f"the log of {name}"
 
 
-class Board(Host):
-    """A host whose chat APIs answer what `says` has, by service."""
-
-    docker: Containers
+class ScriptedChatApi(ChatApi):
+    """Chat APIs that answer what `says` has, by service."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(str(root), Containers())
+        super().__init__(root)
         self.says: dict[str, Any] = {}
 
-    def ready(self, release: Release) -> dict[str, Any] | None:
-        report: dict[str, Any] | None = self.says.get(release.service("api"))
-        return report
+    def read_status(self, release: Release) -> dict[str, Any] | None:
+        status: dict[str, Any] | None = self.says.get(release.service("api"))
+        return status
 
-    def compose(self, folder: Path, *words: str, timeout: float = 0) -> Any:
-        if words[0] == "up":
-            self.docker.up.add(DOOR)
+
+class ScriptedCompose(Compose):
+    """Docker Compose, which starts the socket holder and nothing else."""
+
+    def __init__(self, root: Path, containers: Containers) -> None:
+        super().__init__(root, containers)
+        self._containers = containers
+
+    def run(self, folder: Path, *arguments: str, timeout: float = 0) -> Any:
+        if arguments[0] == "up":
+            self._containers.up.add(SOCKET_HOLDER)
+
+
+class Board(Host):
+    docker: Containers
+    chat_api: ScriptedChatApi
+
+    def __init__(self, root: Path) -> None:
+        containers = Containers()
+        super().__init__(str(root), containers)
+        self.chat_api = ScriptedChatApi(root)
+        self.compose = ScriptedCompose(root, containers)
 
 
 @pytest.fixture
@@ -119,10 +141,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def killed_at_commit(host: Board) -> tuple[Release, Release]:
     """A change from the first release to the second was killed before its commit."""
     first, second = made(host, 1, "b"), made(host, 2, "a")
-    host.link("current", "releases/0001")
+    host.releases.set_link("current", "releases/0001")
     (host.root / "change.json").write_text('{"from": 1, "to": 2}\nbegin\ncommit\n')
-    host.docker.up = {DOOR, "edge-llm-engine-a", "edge-llm-api-a"}
-    host.says = {"api-a": {"in_flight": 0}, "api-b": {"in_flight": 0, "holding": True}}
+    host.docker.up = {SOCKET_HOLDER, "edge-llm-engine-a", "edge-llm-api-a"}
+    host.chat_api.says = {"api-a": {"in_flight": 0}, "api-b": {"in_flight": 0, "holding": True}}
     (host.root / "run/api-a.sock").touch()
     return first, second
 
@@ -137,7 +159,7 @@ def test_a_chat_api_that_ended_without_removing_its_socket_is_not_waited_for(
     assert clock[0] < 1
     assert not (host.root / "run/api-a.sock").exists()
     assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
-    assert host.docker.up == {DOOR, "edge-llm-engine-b", "edge-llm-api-b"}
+    assert host.docker.up == {SOCKET_HOLDER, "edge-llm-engine-b", "edge-llm-api-b"}
 
 
 def test_a_chat_api_that_retires_is_waited_for(
@@ -161,16 +183,18 @@ def test_the_old_chat_api_stays_where_the_new_one_has_ended(
     host: Board, killed_at_commit: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nobody would be left to answer; and nothing is held."""
-    point = host.point
+    switch_upstream = host.chat_api.switch_upstream
 
-    def pointed(text: str, hold: float = 0) -> None:
-        point(text, hold)
-        if hold and host.says["api-b"]["holding"]:
+    def switched(text: str, hold: float = 0) -> None:
+        switch_upstream(text, hold)
+        if hold and host.chat_api.says["api-b"]["holding"]:
             host.docker.up.discard("edge-llm-api-b")
 
     host.docker.up.add("edge-llm-engine-b")
-    monkeypatch.setattr(host, "point", pointed)
-    with pytest.raises(Failure, match="the chat API edge-llm-api-b ended before its turn"):
+    monkeypatch.setattr(host.chat_api, "switch_upstream", switched)
+    with pytest.raises(
+        ReleaseError, match="the chat API edge-llm-api-b ended before it got the sockets"
+    ):
         recovery.recover(host)
     assert "edge-llm-api-a" in host.docker.up
     assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
@@ -184,15 +208,15 @@ def test_a_chat_api_that_ends_is_not_waited_for_to_answer(
     first = made(host, 1, "a")
     if not ends:
         host.docker.up.add("edge-llm-api-a")
-    with pytest.raises(Failure, match="the chat API edge-llm-api-a does not answer"):
-        services.wait_for_api(host, first)
+    with pytest.raises(ReleaseError, match="the chat API edge-llm-api-a does not answer"):
+        services.wait_ready(host, first)
     assert clock[0] < 1 if ends else clock[0] > 599
 
 
 def test_what_comes_at_the_very_last_counts(clock: list[float]) -> None:
     looks = iter([False, True, True])
-    assert services.until(lambda: next(looks), 10, lambda: False)
-    assert not services.until(lambda: False, 10, lambda: False)
+    assert services.wait_until(lambda: next(looks), 10, lambda: False)
+    assert not services.wait_until(lambda: False, 10, lambda: False)
     assert clock[0] < 1
 
 
@@ -203,9 +227,9 @@ def test_a_command_of_compose_that_hangs_is_a_failure(
         raise subprocess.TimeoutExpired(words, timeout)
 
     host = Host(str(tmp_path))
-    monkeypatch.setattr(host.docker, "command", command)
-    with pytest.raises(Failure, match="docker compose create did not end within 300 s"):
-        host.compose(tmp_path, "create", "engine-a")
+    monkeypatch.setattr(host.docker, "run_command", command)
+    with pytest.raises(ReleaseError, match="docker compose create did not end within 300 s"):
+        host.compose.run(tmp_path, "create", "engine-a")
 
 
 # The unit's time limit.
@@ -216,8 +240,8 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
 ) -> None:
     """The worst case: nothing ends before its time, and the recovery succeeds in the end."""
     first, _ = killed_at_commit
-    host.says["api-b"]["holding"] = False
-    host.says["api-a"] = None
+    host.chat_api.says["api-b"]["holding"] = False
+    host.chat_api.says["api-a"] = None
 
     def takes(seconds: float) -> Callable[..., Any]:
         def spend(*_: Any, **__: Any) -> None:
@@ -228,15 +252,15 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
     def late(*_: Any) -> None:
         clock[0] += first.record["start_timeout"]
 
-    host.docker.up.discard(DOOR)
-    compose = host.compose
+    host.docker.up.discard(SOCKET_HOLDER)
+    run = host.compose.run
     monkeypatch.setattr(
-        host, "compose", lambda *words: (takes(store.COMPOSE_SECONDS)(), compose(*words))
+        host.compose, "run", lambda *words: (takes(compose.COMPOSE_SECONDS)(), run(*words))
     )
     monkeypatch.setattr(host.docker, "stop", takes(services.STOP_SECONDS))
-    monkeypatch.setattr(recovery, "wait_for_api", late)
+    monkeypatch.setattr(activation, "wait_ready", late)
     assert recovery.recover(host) is not None
-    limit = recovery.restore_seconds(first)
+    limit = max_activation_seconds(first)
     assert limit - 2 * docker_api.DOCKER_SECONDS <= clock[0] <= limit
 
 
@@ -249,11 +273,11 @@ def test_systemd_is_told_how_long_a_recovery_takes_and_that_it_has_ended(
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        recovery.recover_for_systemd(host)
+        recovery.recover_under_systemd(host)
         told = [systemd.recv(100).decode() for _ in range(3)]
     assert told == [
-        f"EXTEND_TIMEOUT_USEC={unit.LOOK_SECONDS * 1e6:.0f}",
-        f"EXTEND_TIMEOUT_USEC={recovery.restore_seconds(first) * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={unit.LOCK_SECONDS * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={max_activation_seconds(first) * 1e6:.0f}",
         "READY=1",
     ]
     assert read_journal(host.root) is None
@@ -264,22 +288,24 @@ def test_a_recovery_that_waits_for_a_change_says_so_again_and_again(
 ) -> None:
     told: list[float] = []
     with ExitStack() as change:
-        change.enter_context(Host(str(host.root)).locked("alice@laptop"))
+        change.enter_context(lock_host(host.root, "alice@laptop"))
 
         def extend(seconds: float) -> None:
             told.append(seconds)
             if len(told) == 3:
                 change.close()
 
-        monkeypatch.setattr(recovery, "extend", extend)
-        monkeypatch.setattr(recovery, "LOOK_SECONDS", 0.4)
-        recovery.recover_for_systemd(host)
-    assert told == [0.4, 0.4, 0.4, recovery.restore_seconds(None)]
+        monkeypatch.setattr(recovery, "extend_time_limit", extend)
+        monkeypatch.setattr(recovery, "LOCK_SECONDS", 0.4)
+        recovery.recover_under_systemd(host)
+    assert told == [0.4, 0.4, 0.4, max_activation_seconds(None)]
 
 
 def test_the_unit_is_one_that_old_systemd_versions_take(tmp_path: Path) -> None:
     """Before 244 a oneshot service with Restart= is refused; 237 is JetPack 4's."""
-    text = unit.unit(Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz"))
+    text = unit.build_unit(
+        Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz")
+    )
     assert "Type=notify\n" in text
     assert "Restart=on-abnormal\n" in text
     known = {
@@ -291,7 +317,7 @@ def test_the_unit_is_one_that_old_systemd_versions_take(tmp_path: Path) -> None:
 
 
 def test_a_change_that_left_nothing_undone_starts_no_recovery(tmp_path: Path) -> None:
-    words = unit.starter(tmp_path / "change.json")
+    words = unit.build_recovery_command(tmp_path / "change.json")
     calls = tmp_path / "systemctl"
     calls.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
     calls.chmod(0o755)
@@ -333,23 +359,23 @@ def test_a_hold_is_locked_from_before_it_begins_until_after_it_has_ended(
         seen.append(lock.exists() and not free(lock))
         live.write_text(text)
 
-    monkeypatch.setattr(store, "write_text", write)
-    host.point("A=1\n", 5)
-    host.point("A=2\n", 5)
+    monkeypatch.setattr(chat_api, "replace_file", write)
+    host.chat_api.switch_upstream("A=1\n", 5)
+    host.chat_api.switch_upstream("A=2\n", 5)
     assert live.read_text() == "A=2\nLLM_HOLD=5\n"
     assert lock.stat().st_mode & 0o777 == 0o640
-    host.point("A=3\n")
+    host.chat_api.switch_upstream("A=3\n")
     assert seen == [True, True, True]
     assert not lock.exists()
-    host.point("A=4\n")
+    host.chat_api.switch_upstream("A=4\n")
 
 
 _HOLDER = """
 import pathlib, subprocess, sys, time
 sys.path.insert(0, {root!r} + "/module_utils")
-from edge_host.release.hold import HoldLock
+from edge_host.release.hold_lock import HoldLock
 folder = pathlib.Path({folder!r})
-HoldLock(folder / "engine.env", folder).take()
+HoldLock(folder / "engine.env", folder).acquire()
 subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
 print("taken", flush=True)
 time.sleep(60)
@@ -375,12 +401,12 @@ def test_a_hold_ends_with_its_process_whatever_its_children_do(
     assert not free(lock)
     # What recovers takes its place while the other is still there, or after it.
     mine = HoldLock(tmp_path / "engine.env", tmp_path)
-    mine.take()
-    mine.take()
+    mine.acquire()
+    mine.acquire()
     assert not free(lock)
     mine.release()
     assert free(lock)
-    mine.take()
+    mine.acquire()
     mine.remove()
     assert not lock.exists()
     holder.kill()
@@ -407,7 +433,7 @@ def test_a_recovery_takes_over_the_hold_of_the_change_that_was_killed(
     lock = host.root / "engine/hold.lock"
     held: list[bool] = []
     monkeypatch.setattr(
-        recovery, "restore_or_tell", lambda *_: held.append(lock.exists() and not free(lock))
+        recovery, "activate_or_end_hold", lambda *_: held.append(lock.exists() and not free(lock))
     )
     recovery.recover(host)
     assert held == [True]

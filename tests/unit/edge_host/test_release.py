@@ -13,12 +13,17 @@ from typing import Any
 
 import pytest
 
-from edge_host.constants import DOOR
+from edge_host.constants import DOOR as SOCKET_HOLDER
 from edge_host.host_info.deployment import read_history, read_journal, read_lock
-from edge_host.release import probe, recovery, result, stage, store
+from edge_host.release import memory_check, recovery, request, result, store, verification
 from edge_host.release.docker_api import Docker
-from edge_host.release.errors import Busy, Failure
-from edge_host.release.store import Host
+from edge_host.release.engine_key import ENGINE_KEY, ensure_engine_key, hash_engine_key
+from edge_host.release.errors import HostLockedError, ReleaseError
+from edge_host.release.host import Host
+from edge_host.release.lock import lock_host
+from edge_host.release.request import ReleaseRequest, request_rollback
+from edge_host.release.stage import stage_release
+from edge_host.release.store import Release, hash_text
 
 COMPOSE = """\
 services:
@@ -54,7 +59,7 @@ def model(path: str, sha256: str) -> dict[str, Any]:
     }
 
 
-def about(**changes: Any) -> dict[str, Any]:
+def metadata(**changes: Any) -> dict[str, Any]:
     plan: dict[str, Any] = {
         "provider": "llamacpp",
         "model": model("smoke.gguf", "a" * 64),
@@ -78,13 +83,13 @@ class Dictionary(Docker):
         self.images = {"api:1", "api:2", "engine@sha256:1"}
         self.pulled: list[str] = []
 
-    def running(self, name: str) -> bool:
+    def is_running(self, name: str) -> bool:
         return self.containers.get(name) == "running"
 
-    def container(self, name: str) -> dict[str, Any] | None:
+    def inspect(self, name: str) -> dict[str, Any] | None:
         return {"State": {}} if name in self.containers else None
 
-    def ours(self) -> dict[str, str]:
+    def list_containers(self) -> dict[str, str]:
         return {name: name.removeprefix("edge-llm-") for name in self.containers}
 
     def remove(self, name: str) -> None:
@@ -93,7 +98,9 @@ class Dictionary(Docker):
     def has_image(self, reference: str) -> bool:
         return reference in self.images
 
-    def command(self, *words: str, timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
+    def run_command(
+        self, *words: str, timeout: float | None = 60
+    ) -> subprocess.CompletedProcess[str]:
         if words[0] == "pull":
             self.pulled.append(words[-1])
             return subprocess.CompletedProcess(words, 1, "", "no such host")
@@ -111,7 +118,7 @@ def docker() -> Dictionary:
 
 @pytest.fixture
 def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(stage, "_available", lambda: 10 * 1024**3)
+    monkeypatch.setattr(memory_check, "read_available_memory", lambda: 10 * 1024**3)
     for name in ("engine", "run", "models"):
         (tmp_path / name).mkdir()
     models = tmp_path / "models"
@@ -122,14 +129,20 @@ def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) ->
     return Host(str(tmp_path), docker)
 
 
-def committed(host: Host, **given: Any) -> store.Release:
-    made = stage.stage(host, COMPOSE, env(**given), ENGINE, about())
-    host.commit(made)
+def requested(data: dict[str, Any] | None = None, **given: Any) -> ReleaseRequest:
+    """A request with metadata, and with `given` for the .env."""
+    files = {"docker-compose.yml": COMPOSE, ".env": env(**given), "engine.env": ENGINE}
+    return ReleaseRequest(files, data or metadata())
+
+
+def committed(host: Host, **given: Any) -> Release:
+    made = stage_release(host, requested(**given))
+    host.releases.commit(made)
     return made
 
 
 def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
-    made = stage.stage(host, COMPOSE, env(), ENGINE, about())
+    made = stage_release(host, requested())
     assert made.folder == host.root / "releases" / "0001"
     assert made.record["slots"] == {"engine": "a", "api": "a"}
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in made.folder.iterdir()}
@@ -142,9 +155,9 @@ def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
     }
     assert (made.folder / ".env").read_text() == env() + "DOOR_IMAGE=api:1\n"
     for name, digest in made.record["written"].items():
-        assert digest == stage.sha256((made.folder / name).read_text())
-    assert made.record["rendered"][".env"] == stage.sha256(env())
-    assert host.current() is None  # nothing is committed by being there
+        assert digest == hash_text((made.folder / name).read_text())
+    assert made.record["rendered"][".env"] == hash_text(env())
+    assert host.releases.current() is None  # nothing is committed by being there
     assert str(made) == "release 1 (llamacpp with smoke)"
 
 
@@ -163,21 +176,21 @@ def test_what_changes_takes_the_other_slot_and_what_does_not_stays(host: Host) -
 
 def test_other_weights_are_another_engine(host: Host) -> None:
     committed(host)
-    relocked = about()
+    relocked = metadata()
     relocked["plan"]["model"] = model("smoke.gguf", "b" * 64)
     record = json.loads((host.root / "models/.verified.json").read_text())
     record["smoke.gguf"]["sha256"] = "b" * 64
     (host.root / "models/.verified.json").write_text(json.dumps(record))
-    made = stage.stage(host, COMPOSE, env(), ENGINE, relocked)
+    made = stage_release(host, requested(relocked))
     assert made.record["slots"] == {"engine": "b", "api": "a"}
 
 
 def test_the_door_that_runs_stays_with_its_image(host: Host, docker: Dictionary) -> None:
     committed(host)
-    docker.containers[DOOR] = "running"
+    docker.containers[SOCKET_HOLDER] = "running"
     made = committed(host, api="api:2")
     assert "DOOR_IMAGE=api:1\n" in (made.folder / ".env").read_text()
-    docker.containers[DOOR] = "exited"
+    docker.containers[SOCKET_HOLDER] = "exited"
     made = committed(host, api="api:2")
     assert "DOOR_IMAGE=api:2\n" in (made.folder / ".env").read_text()
 
@@ -192,7 +205,7 @@ def test_links_lead_to_the_current_release(host: Host) -> None:
     assert (root / "previous").readlink() == Path("releases/0001")
     for name in ("docker-compose.yml", ".env"):
         assert (root / name).read_text() == (second.folder / name).read_text()
-    host.commit(second)  # once more changes nothing
+    host.releases.commit(second)  # once more changes nothing
     assert (root / "previous").readlink() == Path("releases/0001")
 
 
@@ -200,37 +213,42 @@ def test_links_lead_to_the_current_release(host: Host) -> None:
     ("change", "sentence"),
     [
         ({"model": model("smoke.gguf", "b" * 64)},
-         "the weights smoke.gguf are not on the host, verified"),
+         "the weights smoke.gguf are missing on the host, or are not verified. Run site.yml"),
         ({"model": model("other.gguf", "a" * 64)},
-         "the weights other.gguf are not on the host, verified"),
-        ({"provider": "ollama"}, "Ollama does not know smoke on the host"),
+         "the weights other.gguf are missing on the host, or are not verified. Run site.yml"),
+        ({"provider": "ollama"},
+         "the model smoke is missing in Ollama's store on the host. Run site.yml"),
         ({"engine": {"image": "engine@sha256:2"}},
-         "The engine's image engine@sha256:2 could not be pulled: no such host"),
+         "the engine's image engine@sha256:2 could not be pulled: no such host. Check the"
+         " registry"),
         ({"memory": {"total": 99 * 1024**3, "system": 0}},
-         "smoke needs 101376 MiB, and the host has 10240 MiB free; stop what else uses memory"),
+         "smoke does not fit the host's memory: its engine needs 101376 MiB, and 10240 MiB are"
+         " free. "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_staged_leaves_no_release(
     host: Host, change: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(Failure) as error:
-        stage.stage(host, COMPOSE, env(), ENGINE, about(**change))
+    with pytest.raises(ReleaseError) as error:
+        stage_release(host, requested(metadata(**change)))
     assert str(error.value).startswith(sentence)
-    assert host.release(1) is None
+    assert host.releases.get(1) is None
     # The next one takes another number, and what was left goes.
     committed(host)
-    host.prune()
+    host.releases.prune()
     assert [path.name for path in (host.root / "releases").iterdir()] == ["0002"]
 
 
 def test_memory_of_the_engine_that_stops_counts(host: Host) -> None:
     """One that does not fit beside the old one may fit in its place."""
     committed(host)
-    more = about(memory={"total": 10 * 1024**3 + 50 * 1024**2, "system": 0})
-    stage.stage(host, COMPOSE, env(context=2048), ENGINE, more)
-    too_much = about(memory={"total": 10 * 1024**3 + 150 * 1024**2, "system": 0})
-    with pytest.raises(Failure, match="10240 MiB free and 100 MiB in the engine that would stop"):
-        stage.stage(host, COMPOSE, env(context=2048), ENGINE, too_much)
+    more = metadata(memory={"total": 10 * 1024**3 + 50 * 1024**2, "system": 0})
+    stage_release(host, requested(more, context=2048))
+    too_much = metadata(memory={"total": 10 * 1024**3 + 150 * 1024**2, "system": 0})
+    with pytest.raises(
+        ReleaseError, match="10240 MiB are free, beside 100 MiB of the engine that it replaces"
+    ):
+        stage_release(host, requested(too_much, context=2048))
 
 
 @pytest.mark.parametrize(
@@ -245,35 +263,37 @@ def test_memory_of_the_engine_that_stops_counts(host: Host) -> None:
 def test_two_engines_load_at_once_where_there_is_room(
     host: Host, monkeypatch: pytest.MonkeyPatch, swap: str, available: int, beside: bool
 ) -> None:
-    made = stage.stage(host, COMPOSE, env(), ENGINE, about() | {"swap": swap})
-    monkeypatch.setattr(stage, "_available", lambda: available)
-    assert stage.fits_beside(made) is beside
+    made = stage_release(host, requested(metadata() | {"swap": swap}))
+    monkeypatch.setattr(memory_check, "read_available_memory", lambda: available)
+    assert memory_check.fits_beside(made) is beside
 
 
 def test_old_releases_go_but_never_the_two_that_matter(host: Host) -> None:
     committed(host)
     committed(host)
     for _ in range(7):
-        stage.stage(host, COMPOSE, env(), ENGINE, about())  # of which none came to anything
-    host.prune()
-    assert host.numbers() == [1, 2, 5, 6, 7, 8, 9]
+        stage_release(host, requested())  # of which none came to anything
+    host.releases.prune()
+    assert host.releases.list_numbers() == [1, 2, 5, 6, 7, 8, 9]
 
 
 def test_the_lock_is_one_s_at_a_time_and_dies_with_its_holder(host: Host) -> None:
-    with host.locked("alice@laptop"):
+    with lock_host(host.root, "alice@laptop"):
         held = read_lock(host.root)
         assert held is not None
         assert held["by"] == "alice@laptop"
         with (
-            pytest.raises(Busy, match="alice@laptop has been changing the host since 20"),
-            Host(str(host.root)).locked("bob@desk", seconds=0.2),
+            pytest.raises(
+                HostLockedError, match="locked: alice@laptop has been changing it since 20"
+            ),
+            lock_host(host.root, "bob@desk", timeout=0.2),
         ):
             pytest.fail("two at once")
     assert read_lock(host.root) is None
     # What a dead holder has left written counts for nothing.
     (host.root / ".lock").write_text('{"by": "a dead one"}')
     assert read_lock(host.root) is None
-    with host.locked("bob@desk"):
+    with lock_host(host.root, "bob@desk"):
         pass
 
 
@@ -303,11 +323,11 @@ def test_a_journal_counts_however_little_of_it_is_left(
 
 def test_a_line_of_history_that_a_cut_has_torn_is_left_out(host: Host) -> None:
     (host.root / "releases").mkdir()
-    host.note(to=1, outcome="committed")
+    host.releases.append_history({"to": 1, "outcome": "committed"})
     with (host.root / "releases/history.jsonl").open("a") as file:
         file.write('{"at": "2026-11')
     assert [each["to"] for each in read_history(host.root)] == [1]
-    host.note(to=2, outcome="committed")
+    host.releases.append_history({"to": 2, "outcome": "committed"})
     assert [each["to"] for each in read_history(host.root)] == [1, 2]
 
 
@@ -315,18 +335,18 @@ def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictio
     assert recovery.recover(host) is None
     made = committed(host)
     docker.containers = {made.container(part): "running" for part in ("engine", "api")}
-    docker.containers[DOOR] = "running"
+    docker.containers[SOCKET_HOLDER] = "running"
     assert recovery.recover(host) is None
 
 
 def test_a_first_change_that_was_cut_short_leaves_nothing(host: Host, docker: Dictionary) -> None:
     (host.root / "releases").mkdir()
     (host.root / "change.json").write_text('{"from": null, "to": 1}\nbegin\nload\n')
-    docker.containers = {"edge-llm-engine-a": "running", DOOR: "running"}
+    docker.containers = {"edge-llm-engine-a": "running", SOCKET_HOLDER: "running"}
     told = recovery.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("removed", None)
-    assert told["reason"] == "the change to release 1 was cut short at: load"
+    assert told["reason"] == "the change to release 1 was interrupted at: load"
     assert docker.containers == {}
     assert not (host.root / "change.json").exists()
     assert recovery.recover(host) is None
@@ -336,48 +356,47 @@ def test_a_cut_between_the_two_links_keeps_the_way_back(
     host: Host, docker: Dictionary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`previous` is changed first, and would lead to the current release itself."""
-    monkeypatch.setattr(recovery, "restore", lambda *_: None)
+    monkeypatch.setattr(recovery, "activate_or_end_hold", lambda *_: None)
     first, second = committed(host), committed(host, context=2048)
-    third = stage.stage(host, COMPOSE, env(), ENGINE, about())
+    third = stage_release(host, requested())
     journal = {"from": second.number, "to": third.number, "previous": first.number}
     (host.root / "change.json").write_text(json.dumps(journal) + "\ncommit\n")
-    host.link("previous", f"releases/{second.folder.name}")
+    host.releases.set_link("previous", f"releases/{second.folder.name}")
     told = recovery.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("restored", 2)
-    assert host.previous() == first
+    assert host.releases.previous() == first
 
 
 def test_a_cut_behind_the_commit_stays_with_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "restore", lambda *_: None)
+    monkeypatch.setattr(recovery, "activate_or_end_hold", lambda *_: None)
     first, second = committed(host), committed(host, context=2048)
     journal = {"from": first.number, "to": second.number}
     (host.root / "change.json").write_text(json.dumps(journal) + "\nclean\n")
     told = recovery.recover(host)
     assert told is not None
     assert (told["outcome"], told["to"]) == ("committed", 2)
-    assert host.previous() == first
+    assert host.releases.previous() == first
 
 
 def test_a_former_release_is_what_it_was(host: Host) -> None:
     first = committed(host)
     committed(host, context=2048, api="api:2")
-    asked = result.former(host)
-    assert (asked["compose"], asked["env"], asked["engine"]) == (COMPOSE, env(), ENGINE)
-    assert asked["about"]["as"] == 1
-    again = stage.stage(
-        host, asked["compose"], asked["env"], asked["engine"], asked["about"] | {"by": "bob"}
-    )
+    asked = request_rollback(host.releases, "bob")
+    assert asked.files == requested().files
+    assert (asked.metadata["as"], asked.metadata["by"]) == (1, "bob")
+    again = stage_release(host, asked)
+    assert (again.rolled_back_to, again.operator) == (1, "bob")
     assert again.record["rendered"] == first.record["rendered"]
     for number, sentence in (
-        (4711, "release 4711 was asked, and is not on the host; there are: 1, 2, 3"),
-        (2, "release 2 was asked, and the host runs it"),
+        (4711, "release 4711 is missing on the host: it has the releases 1, 2, 3. "),
+        (2, "release 2 is the current one already. Choose another"),
     ):
-        with pytest.raises(Failure, match=sentence):
-            result.former(host, number)
+        with pytest.raises(ReleaseError, match=sentence):
+            request_rollback(host.releases, "bob", number)
 
 
-def in_former_style(made: store.Release) -> None:
+def in_former_style(made: Release) -> None:
     """Have a release as this project wrote it before it kept what was rendered."""
     shutil.rmtree(made.folder / "source")
 
@@ -396,10 +415,9 @@ def test_a_rollback_keeps_the_names_of_clients(
     committed(host, context=2048, api="api:2")
     if style == "of an earlier version":
         in_former_style(made)
-    asked = result.former(host, made.number)
-    assert (asked["compose"], asked["env"], asked["engine"]) == (COMPOSE, env(), ENGINE)
-    about = asked["about"] | {"by": "bob"}
-    again = stage.stage(host, asked["compose"], asked["env"], asked["engine"], about)
+    asked = request_rollback(host.releases, "bob", made.number)
+    assert asked.files == requested().files
+    again = stage_release(host, asked)
     assert again.record["rendered"] == made.record["rendered"]
     text = (again.folder / "docker-compose.yml").read_text()
     assert 'LLAMA_ARG_ALIAS: "edge-llm-engine-a"\n' in text
@@ -410,8 +428,10 @@ def test_a_rollback_keeps_the_names_of_clients(
 
 
 def test_where_there_is_no_former_release_that_is_said(host: Host) -> None:
-    with pytest.raises(Failure, match="the release before was asked, and is not on the host"):
-        result.former(host)
+    with pytest.raises(
+        ReleaseError, match="the previous release is missing on the host: it has no release"
+    ):
+        request_rollback(host.releases, "bob")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +446,7 @@ def test_what_an_engine_ended_with_is_asked(status: str, asked: str) -> None:
         "Restarting": status == "restarting",
         "StartedAt": "2026-11-29T04:25:48.176813465Z",
     }
-    assert probe.started_again(state) == asked
+    assert verification.find_restart_time(state) == asked
 
 
 def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
@@ -434,36 +454,32 @@ def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
         (tmp_path / pid / "fd").mkdir(parents=True)
         (tmp_path / pid / "comm").write_text("gnome-shell\n")
         (tmp_path / pid / "fd/3").symlink_to(link)
-    assert stage.gpu_holders(tmp_path) == ["gnome-shell (pid 12)"]
+    assert memory_check.find_gpu_processes(tmp_path) == ["gnome-shell (pid 12)"]
 
 
 def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    store.write_text(file, "old\n", 0o644)
-    store.write_text(file, "new\n", 0o600)
+    store.replace_file(file, "old\n", 0o644)
+    store.replace_file(file, "new\n", 0o600)
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new\n", 0o600)
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
-    asked: dict[str, Any] = {"action": "deploy", "compose": COMPOSE, "env": env(), "engine": ENGINE}
-    asked |= {"about": about()}
-    key = stage.key_hash(host)
-    assert result.same(None, asked, key) is None
+    key = hash_engine_key(host.root)
     made = committed(host)
-    assert result.same(made, asked, key) == made
-    assert result.same(made, asked, stage.sha256("another")) is None
-    assert result.same(made, asked | {"env": env(context=1)}, key) is None
-    assert result.same(made, asked | {"action": "rollback"}, key) is None
-    relocked = about(model=model("smoke.gguf", "b" * 64))
-    assert result.same(made, asked | {"about": relocked}, key) is None
+    assert request.is_in_place(made, requested(), key)
+    assert not request.is_in_place(made, requested(), hash_text("another"))
+    assert not request.is_in_place(made, requested(context=1), key)
+    relocked = metadata(model=model("smoke.gguf", "b" * 64))
+    assert not request.is_in_place(made, requested(relocked), key)
     with (made.folder / ".env").open("a") as file:
         file.write("BY_HAND=1\n")
-    assert result.same(made, asked, key) is None
+    assert not request.is_in_place(made, requested(), key)
 
 
 def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> None:
-    path = host.root / stage.ENGINE_KEY
+    path = host.root / ENGINE_KEY
     path.parent.mkdir(exist_ok=True)
     first = committed(host)
     found = set()
@@ -472,10 +488,10 @@ def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> No
             path.unlink()
         else:
             path.write_text(lost)
-        stage.make_engine_key(host, os.getuid())
+        ensure_engine_key(host.root, os.getuid())
         key = path.read_text()
         path.chmod(0o644)
-        stage.make_engine_key(host, os.getuid())
+        ensure_engine_key(host.root, os.getuid())
         assert path.read_text() == key
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert len(key.strip()) == 40
@@ -488,11 +504,11 @@ def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> No
 
 
 def test_the_difference_is_in_what_was_rendered(host: Host) -> None:
-    asked = {"compose": COMPOSE, "env": env(context=2048)}
-    assert [each["before"] for each in result.difference(None, asked)] == ["", ""]
+    asked = requested(context=2048)
+    assert [each["before"] for each in request.diff_files(None, asked)] == ["", ""]
     committed(host)
     made = committed(host, context=1024)  # in slot b
-    (found,) = result.difference(made, asked)
+    (found,) = request.diff_files(made, asked)
     assert (found["after_header"], found["before"]) == (".env", env(context=1024))
 
 
@@ -513,20 +529,22 @@ RECOVERED = {"action": "recover", "to": 6, "outcome": "restored", "reason": "was
     ],
 )
 def test_what_became_of_a_change(lines: list[dict[str, Any]], expected: str) -> None:
-    told = result.outcome(lines, 7)
+    told = result.find_result(lines, 7)
     assert (told["outcome"], told["to"]) == (expected, 7)
 
 
 def test_a_failure_says_why_and_what_serves_now(host: Host) -> None:
     before = committed(host)
-    to = stage.stage(host, COMPOSE, env(context=1), ENGINE, about())
+    to = stage_release(host, requested(context=1))
     told = {"outcome": "restored", "reason": "it died", "log": "a line\nanother"}
-    assert result.sentence(told, before, to) == (
-        "release 2 (llamacpp with smoke) was not kept: it died.\nIts engine said last:\na line\n"
-        "another\nrelease 1 (llamacpp with smoke) serves again, proven."
+    assert result.describe_failure(told, before, to) == (
+        "release 2 (llamacpp with smoke) failed: it died.\nThe last lines of its log:\na line\n"
+        "another\nrelease 1 (llamacpp with smoke) serves again and was verified."
     )
-    assert result.sentence(told, None, to).endswith("and nothing runs now.")
+    assert result.describe_failure(told, None, to).endswith(
+        "No release served before, and none serves now."
+    )
     failed = told | {"outcome": "failed", "restore_reason": "that died too", "restore_log": "x"}
-    text = result.sentence(failed, before, to)
-    assert "release 1 (llamacpp with smoke) could not be put back either: that died too.\n" in text
+    text = result.describe_failure(failed, before, to)
+    assert "The rollback to release 1 (llamacpp with smoke) failed, too: that died too.\n" in text
     assert "`systemctl restart edge-llm`" in text

@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 
-from edge_host.constants import DOOR, RECORD, RELEASE
+from edge_host.constants import DOOR as SOCKET_HOLDER
+from edge_host.constants import RECORD, RELEASE
 from edge_host.download import actions
 from edge_host.download.job import parse_job
 from edge_host.download.session import DownloadSession
 from edge_host.host_info.deployment import read_history
 from edge_host.host_info.state import read_state
-from edge_host.release import result, stage, switch
-from edge_host.release.store import Host
+from edge_host.release import switch
+from edge_host.release.host import Host
+from edge_host.release.lock import lock_host
+from edge_host.release.result import find_result
+from edge_host.release.stage import stage_release
 from tests.unit.edge_host.conftest import FakeHost
-from tests.unit.edge_host.test_release import COMPOSE, ENGINE, about, committed, docker, env, host
+from tests.unit.edge_host.test_release import committed, docker, host, metadata, requested
 from tests.unit.plugin_docs import differences, missing
 
 __all__ = ["docker", "host"]  # fixtures
@@ -44,9 +48,10 @@ def full_host(fake_host: FakeHost) -> FakeHost:
     (fake.bin / "nvidia-smi").chmod(0o755)
     fake.docker(
         info=fake.answer("info", {"ServerVersion": "26.1.5", "Runtimes": {"runc": {}}}),
-        ps=fake.answer("ps", {"Names": DOOR, "Ports": "0.0.0.0:8000->8000/tcp"}),
+        ps=fake.answer("ps", {"Names": SOCKET_HOLDER, "Ports": "0.0.0.0:8000->8000/tcp"}),
         inspect=fake.answer(
-            "inspect", [container(name) for name in (DOOR, "edge-llm-engine-a", "edge-llm-api-a")]
+            "inspect",
+            [container(name) for name in (SOCKET_HOLDER, "edge-llm-engine-a", "edge-llm-api-a")],
         ),
         image=fake.answer("image", {"Repository": "a", "Tag": "1", "Digest": "sha256:d"}),
         logs=f"echo '{STARTED} load_tensors: offloaded 29/29 layers to GPU'",
@@ -83,8 +88,7 @@ def facts(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
 
 
 def test_host_info(full_host: FakeHost) -> None:
-    host = Host(str(full_host.root))
-    with host.locked("bob"):
+    with lock_host(full_host.root, "bob"):
         full = facts(full_host, secrets={"api_keys": ""})
     assert full["state"]["deployment"]["lock"]["by"] == "bob"
     assert differences("host_info", full) == []
@@ -143,13 +147,13 @@ def test_model_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result of a change that was committed, from the host's history."""
     committed(host)
-    to = stage.stage(host, COMPOSE, env(8192), ENGINE, {**about(), "as": 1})
-    monkeypatch.setattr(switch.Change, "_run", lambda _: None)
+    to = stage_release(host, requested(metadata() | {"as": 1}, context=8192))
+    monkeypatch.setattr(switch.Change, "_switch", lambda _: None)
     (host.root / "change.json").write_text("{}\n")
     switch.Change(host, to).run("rollback")
-    told = result.outcome(read_history(host.root), to.number)
+    change = find_result(read_history(host.root), to.number)
     # What the module returns, once it has not failed.
-    answer = {"changed": True, "told": told, "diff": []}
-    assert told["outcome"] == "committed"
+    answer = {"changed": True, "told": change, "diff": []}
+    assert change["outcome"] == "committed"
     assert differences("release", answer) == []
     assert missing("release", [answer]) == []

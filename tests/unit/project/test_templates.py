@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from edge_fleet.plan.build import deployment_plan
-from edge_host.release.stage import TOKENS, slotted
+from edge_host.release.slots import TOKENS, fill_slots
 from llm_provider.target import NAMES
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
@@ -56,7 +56,7 @@ def compose_text(plan: dict[str, Any], **changes: Any) -> str:
 
 def compose(plan: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The services in slot a."""
-    loaded: dict[str, Any] = yaml.safe_load(slotted(compose_text(plan, **changes), SLOTS))
+    loaded: dict[str, Any] = yaml.safe_load(fill_slots(compose_text(plan, **changes), SLOTS))
     return loaded
 
 
@@ -111,7 +111,7 @@ def test_only_the_chat_api_is_published_beyond_the_host(plan: dict[str, Any]) ->
 
 def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, Any]) -> None:
     """Else it would be another container for every engine, and a swap would cut its clients off."""
-    text = slotted(render("engine.env.j2", stack_plan=plan), SLOTS)
+    text = fill_slots(render("engine.env.j2", stack_plan=plan), SLOTS)
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     told = dict(line.split("=", 1) for line in lines)
     assert told["LLM_BASE_URL"] == "http://engine-a:8080"
@@ -125,14 +125,14 @@ def test_a_token_stands_wherever_a_slot_belongs(plan: dict[str, Any]) -> None:
     """And in no file that holds what clients chose."""
     services = compose(plan)["services"]
     slots = {"engine": "b", "api": "c"}
-    other = yaml.safe_load(slotted(compose_text(plan), slots))["services"]
+    other = yaml.safe_load(fill_slots(compose_text(plan), slots))["services"]
     assert set(other) == {"door", "engine-b", "api-c"}
     for part, slot in slots.items():
         before, after = services[f"{part}-a"], other[f"{part}-{slot}"]
         assert after["container_name"] == f"edge-llm-{part}-{slot}"
         assert json.dumps(before).replace(f"{part}-a", f"{part}-{slot}") == json.dumps(after)
     engine = render("engine.env.j2", stack_plan=plan)
-    assert "LLM_BASE_URL=http://engine-b:8080\n" in slotted(engine, slots)
+    assert "LLM_BASE_URL=http://engine-b:8080\n" in fill_slots(engine, slots)
     assert not [token for token in TOKENS.values() if token in json.dumps(env(plan))]
 
 

@@ -1,0 +1,81 @@
+"""A requested release: a new one from the plan, or an earlier one to roll back to."""
+
+from __future__ import annotations
+
+from typing import Dict, List, NamedTuple, Optional
+
+from ..json_data import Facts
+from .errors import ReleaseError
+from .slots import read_source
+from .store import COMPOSE_FILE, ENV_FILE, Release, ReleaseStore, hash_text
+
+_METADATA_OF_A_ROLLBACK = ("plan", "start_timeout", "drain_timeout", "swap")
+
+
+class ReleaseRequest(NamedTuple):
+    """A requested release.
+
+    `files`: docker-compose.yml, .env and engine.env, rendered, with tokens for slots. `metadata`,
+    by the names of release.json: plan, by (the operator), start_timeout and drain_timeout
+    (seconds), swap (auto, beside or one-by-one), and for a rollback as (the number of the release
+    that is repeated).
+    """
+
+    files: Dict[str, str]
+    metadata: Facts
+
+
+def request_rollback(
+    releases: ReleaseStore, operator: str, number: Optional[int] = None
+) -> ReleaseRequest:
+    """Return the request that repeats an earlier release: the previous one, or the one numbered.
+
+    Raises ReleaseError where it is missing or is the current one.
+    """
+    release = releases.get(number) if number else releases.previous()
+    current = releases.current()
+    if release is None or current is None:
+        wanted = f"release {number}" if number else "the previous release"
+        numbers = ", ".join(map(str, releases.list_numbers()))
+        available = f"it has the releases {numbers}" if numbers else "it has no release"
+        raise ReleaseError(
+            f"{wanted} is missing on the host: {available}. Choose another release, or run site.yml"
+        )
+    if release.number == current.number:
+        raise ReleaseError(
+            f"release {number} is the current one already. Choose another release to roll back to"
+        )
+    metadata = {name: release.record[name] for name in _METADATA_OF_A_ROLLBACK}
+    return ReleaseRequest(read_source(release), {**metadata, "as": release.number, "by": operator})
+
+
+def is_in_place(release: Release, request: ReleaseRequest, key_hash: str) -> bool:
+    """Whether a release is what is requested, and nobody has edited its files.
+
+    `key_hash` is the hash of the engine's key as it is now.
+    """
+    record = release.record
+    requested = {name: hash_text(text) for name, text in request.files.items()}
+    found = {
+        name: hash_text((release.folder / name).read_text(encoding="utf-8"))
+        for name in request.files
+    }
+    return bool(
+        record["rendered"] == requested
+        and record["written"] == found
+        and record["engine_key"] == key_hash
+        and release.plan["model"].get("digest") == request.metadata["plan"]["model"]["digest"]
+    )
+
+
+def diff_files(release: Optional[Release], request: ReleaseRequest) -> List[Dict[str, str]]:
+    """Return how the files differ from a release's, in the form that Ansible shows."""
+    diff = []
+    texts = read_source(release) if release else {}
+    for name in (COMPOSE_FILE, ENV_FILE):
+        before, after = texts.get(name, ""), request.files[name]
+        if before != after:
+            diff.append(
+                {"before_header": name, "after_header": name, "before": before, "after": after}
+            )
+    return diff
