@@ -51,7 +51,7 @@ def board() -> Board:
 
 @pytest.mark.parametrize("swap", ["beside", "one-by-one"])
 @pytest.mark.parametrize("step", STEPS)
-def test_a_change_that_is_killed_is_undone_or_ended(board: Board, step: str, swap: str) -> None:
+def test_a_change_that_is_killed_is_recovered(board: Board, step: str, swap: str) -> None:
     if not change(board, step, swap):
         return
     kill(board)
@@ -114,7 +114,7 @@ print(holder.locked())
 """
 
 
-def test_a_hold_ends_where_nobody_recovers(board: Board) -> None:
+def test_a_hold_ends_without_a_recovery(board: Board) -> None:
     """Clients are served by the engine that is there, not held for the time of a change."""
     assert change(board, "drain", "one-by-one", undo="/bin/true")
     until(board.ready, "the hold", lambda report: report["holding"])
@@ -139,7 +139,7 @@ def test_a_power_cut_leaves_a_host_that_serves(board: Board, step: str) -> None:
     assert_whole(board)
 
 
-def test_a_run_that_is_killed_goes_on_by_itself(board: Board) -> None:
+def test_a_change_continues_when_its_run_is_killed(board: Board) -> None:
     """The control machine goes away in the midst of a change: the host does not need it."""
     seen = len(board.history())
     # A context of its own, else there were no change where the cuts have left the board with it.
@@ -160,7 +160,7 @@ def test_a_run_that_is_killed_goes_on_by_itself(board: Board) -> None:
     until(lambda: board.run("ls", FOLDER), "its last step", lambda said: "change.json" not in said)
 
 
-def test_every_step_was_cut() -> None:
+def test_every_step_was_interrupted() -> None:
     assert reached["beside"] | reached["one-by-one"] == set(STEPS)
 
 

@@ -98,7 +98,7 @@ def test_a_wrong_hash_touches_nothing(board: Board, tmp_path: Path) -> None:
     assert board.asked() == known_answers()["smollm2-135m"]
 
 
-def test_a_port_that_was_taken_is_told_and_touches_nothing(board: Board) -> None:
+def test_a_port_in_use_is_reported_and_nothing_is_touched(board: Board) -> None:
     board.run("docker", "rm", "--force", "edge-llm-door")
     taker = "nohup python3 -m http.server 8000 >/dev/null 2>&1 & echo $! > /run/taker; sleep 1"
     board.run("sh", "-c", taker)

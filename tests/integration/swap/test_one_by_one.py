@@ -37,7 +37,7 @@ def test_clients_notice_a_pause_at_most(board: Board, settled: None) -> None:
     assert_a_pause_at_most(board, "one-by-one", changes)
 
 
-def test_nothing_changes_where_nothing_is_asked(board: Board) -> None:
+def test_a_run_without_differences_changes_nothing(board: Board) -> None:
     before = board.containers(), board.history()
     done = play("site.yml", HOST, a_variable_of_somebody_else="a comment")
     assert done.returncode == 0, done.stdout
@@ -45,7 +45,7 @@ def test_nothing_changes_where_nothing_is_asked(board: Board) -> None:
     assert (board.containers(), board.history()) == before
 
 
-def test_what_a_hand_has_changed_comes_back_without_a_restart(board: Board) -> None:
+def test_edited_files_are_restored_without_a_restart(board: Board) -> None:
     before = board.containers()
     board.run("sh", "-c", f"echo '# by hand' >> {FOLDER}/docker-compose.yml")
     done = play("site.yml", HOST)
@@ -57,7 +57,7 @@ def test_what_a_hand_has_changed_comes_back_without_a_restart(board: Board) -> N
 
 
 @pytest.mark.parametrize("part", ["engine", "api", "door"])
-def test_what_a_hand_has_stopped_runs_again(board: Board, part: str) -> None:
+def test_stopped_containers_are_started_again(board: Board, part: str) -> None:
     slots = board.current()["slots"]
     name = f"edge-llm-{part}" + (f"-{slots[part]}" if part in slots else "")
     board.run("docker", "rm", "--force", name)
@@ -67,7 +67,7 @@ def test_what_a_hand_has_stopped_runs_again(board: Board, part: str) -> None:
     assert board.asked() == known_answers()["smollm2-135m"]
 
 
-def test_a_second_operator_is_told_who_holds_the_host(board: Board) -> None:
+def test_a_second_operator_sees_who_holds_the_lock(board: Board) -> None:
     hold = (
         "import fcntl, json, time; f = open('/opt/edge-llm/.lock', 'a+');"
         " fcntl.flock(f, fcntl.LOCK_EX); f.truncate(0);"
@@ -91,7 +91,9 @@ def test_a_second_operator_is_told_who_holds_the_host(board: Board) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_back_to_the_release_before_and_to_a_named_one(board: Board, settled: None) -> None:
+def test_rollback_to_the_previous_release_and_to_a_numbered_one(
+    board: Board, settled: None
+) -> None:
     first = board.current()["number"]
     assert play("site.yml", HOST, **_OLLAMA).returncode == 0
     with loaded(board) as load:

@@ -117,12 +117,12 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
         shell(board, f"systemctl stop 'edge-llm-fetch*'; rm -rf {name}", check=False)
 
 
-def bring(host: str, **given: Any) -> subprocess.CompletedProcess[str]:
+def download_weights(host: str, **given: Any) -> subprocess.CompletedProcess[str]:
     """Bring weights to boards, and nothing else."""
     return play("site.yml", host, "--tags", "models", *INVENTORY, **given)
 
 
-def begin(host: str, **given: Any) -> subprocess.Popen[str]:
+def start_download(host: str, **given: Any) -> subprocess.Popen[str]:
     """Begin to."""
     return started(command("site.yml", host, "--tags", "models", *INVENTORY, **given))
 

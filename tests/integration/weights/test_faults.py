@@ -141,7 +141,7 @@ def met(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 @pytest.mark.parametrize("host", REFUSED)
-def test_the_host_is_stopped_with_the_sentence(run: Run, host: str) -> None:
+def test_the_host_is_stopped_with_the_message(run: Run, host: str) -> None:
     said = run.message(host)
     assert said.startswith(f"{host}: ")
     assert REFUSED[host] in said
@@ -149,14 +149,14 @@ def test_the_host_is_stopped_with_the_sentence(run: Run, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", REFUSED)
-def test_nothing_that_is_not_whole_has_a_name(run: Run, host: str) -> None:
+def test_unverified_files_get_no_final_name(run: Run, host: str) -> None:
     names = shell(FAULTY, f"ls /srv/{host}/models 2>/dev/null", check=False).split()
     rejected = [f"{SMOLLM.file}.rejected"] if host in ("late-html", "wrong-hash") else []
     assert names == rejected
 
 
 @pytest.mark.parametrize("host", SERVED)
-def test_a_source_that_is_odd_is_a_source(run: Run, host: str) -> None:
+def test_unusual_sources_work(run: Run, host: str) -> None:
     assert run.message(host) == ""
     assert run.output["stats"][host]["failures"] == 0
     assert whole(FAULTY, f"/srv/{host}")
@@ -171,9 +171,9 @@ def test_a_token_leaves_no_trace(run: Run) -> None:
     assert counted("tokens")[FAULTY_ADDRESS] == 0
 
 
-def test_every_host_was_met(run: Run) -> None:
+def test_every_host_was_tested(run: Run) -> None:
     assert set(run.output["stats"]) == {*REFUSED, *SERVED}
 
 
-def test_what_serves_goes_on(run: Run) -> None:
+def test_the_serving_release_continues(run: Run) -> None:
     assert shell(FAULTY, "docker ps --filter health=healthy --quiet | wc -l").strip() == "2"

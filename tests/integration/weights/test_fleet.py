@@ -16,12 +16,12 @@ from tests.integration.weights.conftest import (
     SMOKE,
     SMOLLM,
     at,
-    begin,
-    bring,
+    download_weights,
     ended,
     given,
     local_folder,
     shell,
+    start_download,
     unfinished,
     whole,
 )
@@ -36,20 +36,20 @@ TWICE = 2 * BUFFER
 CACHE = ROOT / ".cache/models"
 
 
-def test_the_source_is_read_once_for_all(root: str) -> None:
+def test_the_source_is_read_once_for_the_fleet(root: str) -> None:
     """Of two boards one asks the hub; a third that comes later asks the two; another run nobody."""
     before = given()
-    done = bring("field-01,field-02", board_root=root)
+    done = download_weights("field-01,field-02", board_root=root)
     assert done.returncode == 0, done.stdout
     assert given() - before == SMOLLM.size
     said = message(done)
     assert f"field-01: {SMOLLM.bundle} is there: 94 MiB in" in said
     assert f"field-02: {SMOLLM.bundle} is there: 94 MiB in" in said
-    done = bring(ALL, board_root=root)
+    done = download_weights(ALL, board_root=root)
     assert done.returncode == 0, done.stdout
     assert "from the fleet" in message(done)
     assert all(whole(board, root) for board in BOARDS)
-    done = bring(ALL, board_root=root)
+    done = download_weights(ALL, board_root=root)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("changed=0") == len(BOARDS)
     assert given() - before == SMOLLM.size
@@ -59,16 +59,16 @@ def test_the_source_is_read_once_for_all(root: str) -> None:
         assert shell(board, f"stat -c '%u %a' {root}/models/{SMOLLM.file}").strip() == "0 644"
 
 
-def test_the_control_machine_brings_it(root: str) -> None:
+def test_the_control_machine_is_the_cache(root: str) -> None:
     """It keeps it: who comes later asks nobody outside. No board needs a way to the source."""
     subprocess.run(["rm", "-rf", CACHE], check=True)
     before = given()
     here = {"board_root": root, "llm_models_cache": "localhost"}
-    done = bring("field-02,field-03", **here)
+    done = download_weights("field-02,field-03", **here)
     assert done.returncode == 0, done.stdout
     assert given() - before == SMOLLM.size
     assert f"the control machine: {SMOLLM.bundle} is there" in message(done)
-    done = bring("field-01", **here)
+    done = download_weights("field-01", **here)
     assert done.returncode == 0, done.stdout
     assert all(whole(board, root) for board in BOARDS)
     assert given() - before == SMOLLM.size
@@ -77,19 +77,19 @@ def test_the_control_machine_brings_it(root: str) -> None:
 def test_a_folder_of_the_control_machine_is_a_source(root: str, tmp_path: Path) -> None:
     before = given()
     folder = local_folder(tmp_path / "usb")
-    done = bring(ALL, board_root=root, llm_models_mirror=str(folder))
+    done = download_weights(ALL, board_root=root, llm_models_mirror=str(folder))
     assert done.returncode == 0, done.stdout
     assert all(whole(board, root) for board in BOARDS)
     assert given() == before
 
 
-def test_downloads_that_are_killed_go_on() -> None:
+def test_downloads_that_are_killed_are_continued() -> None:
     """At the byte where they were."""
     killed_at = {f"killed-{percent}": SMOLLM.size * percent // 100 for percent in (10, 50, 99)}
     for host in killed_at:
         shell("field-02", f"rm -rf /srv/{host}")
     before = given()
-    run = begin("killed", killed_at=killed_at)
+    run = start_download("killed", killed_at=killed_at)
     for host, size in killed_at.items():
         at(size, "field-02", f"/srv/{host}")
         folder = Path(f"/srv/{host}/models")
@@ -102,7 +102,9 @@ def test_downloads_that_are_killed_go_on() -> None:
     )
     assert not whole("field-02", "/srv/killed-50")
     # Sources of their own again, which hold nobody who has more than a few bytes.
-    done = bring("killed", killed_at={host: n for n, host in enumerate(killed_at, start=1)})
+    done = download_weights(
+        "killed", killed_at={host: n for n, host in enumerate(killed_at, start=1)}
+    )
     assert done.returncode == 0, done.stdout
     for host in killed_at:
         assert whole("field-02", f"/srv/{host}")
@@ -110,31 +112,31 @@ def test_downloads_that_are_killed_go_on() -> None:
     assert given() - before <= len(killed_at) * (SMOLLM.size + TWICE)
 
 
-def test_a_download_is_joined_whoever_has_begun_it(root: str) -> None:
+def test_a_running_download_is_joined(root: str) -> None:
     """The control machine goes away, and two others come at once: it is one download."""
     before = given()
     slow = {"board_root": root, "llm_models_mirror": SLOW}
-    run = begin("field-02", **slow)
+    run = start_download("field-02", **slow)
     until(lambda: unfinished("field-02", root), "the first bytes", lambda came: came > MIB)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    for each in [begin("field-02", **slow) for _ in range(2)]:
+    for each in [start_download("field-02", **slow) for _ in range(2)]:
         said = ended(each)
         assert each.returncode == 0, said
     assert whole("field-02", root)
     assert given() - before == SMOLLM.size
 
 
-def test_a_power_cut_of_the_one_who_brings(root: str) -> None:
+def test_a_power_cut_of_the_fetcher(root: str) -> None:
     """What had come is there after it, and goes on."""
     before = given()
     half = f"{HUB}/faults/held-{HALF}"
-    run = begin("field-03", board_root=root, llm_models_mirror=half)
+    run = start_download("field-03", board_root=root, llm_models_mirror=half)
     at(HALF, "field-03", root)
     restart("power-cut", "field-03")
     said = ended(run)
     assert run.returncode, said
-    done = bring("field-03", board_root=root, llm_models_mirror=HUB)
+    done = download_weights("field-03", board_root=root, llm_models_mirror=HUB)
     assert done.returncode == 0, done.stdout
     assert whole("field-03", root)
     assert given() - before <= SMOLLM.size + TWICE
@@ -146,12 +148,12 @@ def limited(board: str, rate: str) -> None:
     shell(board, words)
 
 
-def test_the_one_who_gives_may_go_away(root: str) -> None:
+def test_a_seeder_may_fail(root: str) -> None:
     """Those who take from it go on with what they have, and ask the source for the rest."""
-    assert bring("field-03", board_root=root).returncode == 0
+    assert download_weights("field-03", board_root=root).returncode == 0
     limited("field-03", "40mbit")
     before = given()
-    run = begin("field-02,field-03", board_root=root)
+    run = start_download("field-02,field-03", board_root=root)
     size = f"du -sk {root}/models/.fetch 2>/dev/null | cut -f1"
     until(
         lambda: int(shell("field-02", size) or 0),
@@ -169,13 +171,13 @@ def test_the_one_who_gives_may_go_away(root: str) -> None:
     assert given() - before < SMOLLM.size - 10 * MIB
 
 
-def test_the_one_who_brings_is_replaced(root: str) -> None:
+def test_a_fetcher_that_fails_is_replaced(root: str) -> None:
     """Where it is for reasons of its own that it cannot, another one does."""
     mount = f"mkdir -p {root}/models && mount -t tmpfs -o ro,mode=755 none {root}/models"
     shell("field-01", mount)
     try:
         before = given()
-        done = bring("field-01,field-02", board_root=root)
+        done = download_weights("field-01,field-02", board_root=root)
         assert done.returncode == 2
         assert "Make the models folder writable" in message(done)
         assert whole("field-02", root)
@@ -184,9 +186,9 @@ def test_the_one_who_brings_is_replaced(root: str) -> None:
         shell("field-01", f"umount {root}/models", check=False)
 
 
-def test_a_host_that_is_the_cache_keeps_what_it_does_not_serve(root: str) -> None:
+def test_a_host_that_is_the_cache_keeps_other_models(root: str) -> None:
     before = given(SMOKE)
-    done = bring(
+    done = download_weights(
         "field-01,field-02", board_root=root, llm_models_cache="field-01",
         llm_model="{{ 'smoke' if inventory_hostname == 'field-02' else 'smollm2-135m' }}",
     )  # fmt: skip
@@ -199,6 +201,6 @@ def test_a_host_that_is_the_cache_keeps_what_it_does_not_serve(root: str) -> Non
         ("field-03", "which this run does not reach"),
         ("nas", "which the inventory"),
     ):
-        done = bring("field-02", board_root=f"{root}-2", llm_models_cache=cache)
+        done = download_weights("field-02", board_root=f"{root}-2", llm_models_cache=cache)
         assert done.returncode == 2
         assert f"field-02: llm_models_cache is {cache}, {why}" in message(done)

@@ -54,14 +54,14 @@ def since() -> Iterator[str]:
     shell(CACHE, DOWN)
 
 
-def test_each_part_is_given_once_and_to_one_host(since: str) -> None:
+def test_each_layer_is_downloaded_once_by_one_host(since: str) -> None:
     given = outside(since)
     assert given
     assert {who for who, _ in given} == {ADDRESS}
     assert set(given.values()) == {1}
 
 
-def test_hosts_run_what_they_pulled_there_by_digest(since: str) -> None:
+def test_hosts_run_images_by_digest(since: str) -> None:
     for board in (CACHE, OTHER):
         image = shell(board, "grep ^ENGINE_IMAGE= /opt/edge-llm/.env").strip().partition("=")[2]
         assert re.fullmatch(
@@ -71,7 +71,7 @@ def test_hosts_run_what_they_pulled_there_by_digest(since: str) -> None:
         assert image in on(board, "docker", "inspect", engine)
 
 
-def test_a_second_run_asks_nobody(since: str) -> None:
+def test_a_second_run_asks_no_registry(since: str) -> None:
     before = outside(since)
     done = play("site.yml", ALL, **GIVEN)
     assert done.returncode == 0, done.stdout
@@ -80,7 +80,7 @@ def test_a_second_run_asks_nobody(since: str) -> None:
     assert outside(since) == before
 
 
-def test_the_network_can_take_and_not_give(since: str) -> None:
+def test_the_registry_is_read_only_on_the_network(since: str) -> None:
     assert httpx.get(f"http://{ADDRESS}:5000/v2/", timeout=10).status_code == 200
     pushed = httpx.post(f"http://{ADDRESS}:5000/v2/mine/blobs/uploads/", timeout=10)
     assert pushed.status_code == 405
@@ -102,7 +102,7 @@ def test_a_cache_that_is_not_in_the_inventory_is_refused() -> None:
     )
 
 
-def test_a_check_run_tells_what_would_be_brought() -> None:
+def test_a_check_run_reports_images_to_download() -> None:
     done = play("site.yml", ALL, "--check", llm_images_cache=OTHER)
     assert done.returncode == 0, done.stdout
     assert "Would bring 198.18.41.2:5000/edge-llm/llamacpp@sha256:" in message(done)

@@ -51,7 +51,7 @@ def test_a_model_is_locked_as_it_was(folder: Path) -> None:
     assert "# Made by the sandbox" in (folder / "models.yml").read_text()
 
 
-def test_what_is_locked_and_differs_is_told(folder: Path) -> None:
+def test_a_difference_to_the_lock_is_reported(folder: Path) -> None:
     path = folder / "models.yml"
     path.write_text((ROOT / "models.yml").read_text().replace("312480", "312481"))
     done = lock(folder, "--model", "smoke")
@@ -60,7 +60,7 @@ def test_what_is_locked_and_differs_is_told(folder: Path) -> None:
     assert "size: 312481" in path.read_text()
 
 
-def test_what_the_hub_lacks_stays_open(folder: Path) -> None:
+def test_entries_that_the_hub_lacks_stay_open(folder: Path) -> None:
     before = (folder / "models.yml").read_text()
     done = lock(folder, "--model", "llama-3.2-3b-instruct")
     assert done.returncode == 1
@@ -72,7 +72,7 @@ def test_what_the_hub_lacks_stays_open(folder: Path) -> None:
     assert "models.yml has no lama; it has: llama-3.2-1b-instruct" in done.stdout
 
 
-def test_digests_are_asked_of_the_registry(
+def test_digests_are_read_from_the_registry(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An open row is written, one that cannot be resolved stays open and is told."""

@@ -29,7 +29,7 @@ class Cut:
         return f"after `{self.name}`" if self.kind == "write" else f"before the step `{self.name}`"
 
 
-def telling(cuts: Sequence[Cut]) -> list[Cut]:
+def select_cuts(cuts: Sequence[Cut]) -> list[Cut]:
     """Those that a start can tell apart: each costs one.
 
     Of the writes into a folder that no start looks into the last one stands for all.
@@ -44,7 +44,7 @@ def telling(cuts: Sequence[Cut]) -> list[Cut]:
     ]
 
 
-def wrong(cut: Cut, found: dict[str, Any], answer: str, known: str) -> list[str]:
+def find_problems(cut: Cut, found: dict[str, Any], answer: str, known: str) -> list[str]:
     """What is wrong after a cut and a start, a sentence each; `found` is what onboard.py saw."""
     problems = []
     if answer != known:

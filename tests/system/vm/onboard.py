@@ -181,7 +181,7 @@ def look() -> None:
         "live": (host.root / LIVE_ENGINE_FILE).read_text(),
         "asked": current.engine_file if current else "",
         "last": json.loads(lines[-1]),
-        "damaged": {name: damage(host, name) for name in kept(host)["releases"]},
+        "damaged": {name: find_damage(host, name) for name in kept(host)["releases"]},
         "running": sorted(_said("docker", "ps", "--format", "{{.Names}}").split()),
         "containers": sorted(_said("docker", "ps", "-a", "--format", "{{.Names}}").split()),
         "wanted": sorted([SOCKET_HOLDER, *map(current.container, PARTS)] if current else []),
@@ -189,7 +189,7 @@ def look() -> None:
     print(json.dumps(found))
 
 
-def damage(host: Host, name: str) -> list[str]:
+def find_damage(host: Host, name: str) -> list[str]:
     """What is wrong with a release's files."""
     folder = host.root / "releases" / name
     try:

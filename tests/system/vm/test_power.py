@@ -13,7 +13,7 @@ import pytest
 from sandbox import vm
 from sandbox.errors import SandboxError
 from tests.system.vm.conftest import FOLDER, ONBOARD, OTHER, Board, Provisioned, known_answer
-from tests.system.vm.cuts import Cut, telling, wrong
+from tests.system.vm.cuts import Cut, find_problems, select_cuts
 
 # What need not be on the disk when a change has ended: who holds the lock.
 _PASSING = {"write .lock"}
@@ -53,7 +53,7 @@ def test_a_cut_at_every_write_of_a_change(board: Board, provisioned: Provisioned
     cuts, end = change(board, provisioned.disk)
     assert end["name"] == "committed", end
     assert set(end["left"]) <= _PASSING, f"not on the disk when the change ended: {end['left']}"
-    chosen = telling(cuts)
+    chosen = select_cuts(cuts)
     print(f"{len(cuts)} stops, {len(chosen)} cuts", flush=True)
     problems = {}
     for cut in chosen:
@@ -111,7 +111,7 @@ def served(board: Board, cut: Cut) -> list[str]:
     except SandboxError as error:
         print(f"cut {cut}: {error}", flush=True)
         return [str(error)]
-    problems = wrong(cut, found, answer, known_answer())
+    problems = find_problems(cut, found, answer, known_answer())
     print(
         f"cut {cut}: ready after {seconds:.0f} s, looked at after {time.monotonic() - begun:.0f} s;"
         f" release {found['current']}, {found['last']['action']}; {problems or 'well'}",

@@ -59,7 +59,7 @@ def pair(kind: int, value: bytes) -> bytes:
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("chain", [SMOKE, TOOLS, UNICODE, ENDLESS], ids=lambda chain: chain.name)
-def test_a_model_is_described(chain: Chain, version: int, tmp_path: Path) -> None:
+def test_the_shape_of_a_model_is_read(chain: Chain, version: int, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     chain.write(path)
     with path.open("r+b") as stream:
@@ -166,11 +166,11 @@ def test_numbers_that_differ_from_layer_to_layer(target: Path) -> None:
         ({"clip.block_count": 7}, {}),
     ],
 )
-def test_what_is_told_in_other_ways(fields: dict[str, Any], found: dict[str, Any]) -> None:
+def test_shapes_in_other_forms(fields: dict[str, Any], found: dict[str, Any]) -> None:
     assert read_shape({"general.architecture": "llama"} | fields) == {"family": "llama"} | found
 
 
-def test_quantizations_have_the_names_that_the_format_s_own_library_has() -> None:
+def test_quantizations_have_the_names_of_the_gguf_library() -> None:
     names = {
         kind.value: kind.name.partition("_")[2].removesuffix("_MOE") for kind in gguf.LlamaFileType
     }
@@ -178,11 +178,11 @@ def test_quantizations_have_the_names_that_the_format_s_own_library_has() -> Non
     assert set(range(19)) - FILE_TYPES.keys() == {4, 5, 6}  # taken back by their makers
 
 
-def test_a_header_that_tells_nothing() -> None:
+def test_an_empty_header() -> None:
     assert read_shape({}) == {}
 
 
-def test_a_file_that_breaks_off_early(content: bytes, target: Path) -> None:
+def test_a_header_that_is_truncated_early(content: bytes, target: Path) -> None:
     for length in range(256):
         short = content[:length]
         expected = (
@@ -195,7 +195,9 @@ def test_a_file_that_breaks_off_early(content: bytes, target: Path) -> None:
 
 @given(st.data())
 @bounded
-def test_a_file_that_breaks_off_anywhere(content: bytes, target: Path, data: st.DataObject) -> None:
+def test_a_header_that_is_truncated_anywhere(
+    content: bytes, target: Path, data: st.DataObject
+) -> None:
     """The chat template is the last of its pairs; tensors, which nobody reads here, follow."""
     end = content.index(SMOKE.template.encode()) + len(SMOKE.template)
     length = data.draw(st.integers(4, end - 1))
@@ -221,7 +223,7 @@ def test_a_damaged_file_is_read_or_refused(
 
 @given(st.binary(max_size=200), st.booleans())
 @bounded
-def test_anything_is_read_or_refused(target: Path, rest: bytes, begun: bool) -> None:
+def test_random_content_is_read_or_refused(target: Path, rest: bytes, begun: bool) -> None:
     try:
         read(target, (header()[:8] if begun else b"") + rest)
     except InvalidGGUF as error:
@@ -250,7 +252,7 @@ def test_anything_is_read_or_refused(target: Path, rest: bytes, begun: bool) -> 
         ),
     ],
 )
-def test_what_is_no_gguf(target: Path, content: bytes, sentence: str) -> None:
+def test_content_that_is_no_gguf(target: Path, content: bytes, sentence: str) -> None:
     assert refusal(target, content) == sentence
 
 
@@ -280,7 +282,7 @@ def test_text_that_is_not_utf_8(target: Path) -> None:
     ],
     ids=["pairs", "name", "text", "numbers", "doubles", "texts"],
 )
-def test_counts_that_cannot_be_are_refused_at_once(
+def test_impossible_counts_are_refused_at_once(
     target: Path, around: tuple[bytes, bytes], count: int, sentence: str
 ) -> None:
     before, after = around
@@ -288,12 +290,12 @@ def test_counts_that_cannot_be_are_refused_at_once(
     assert refusal(target, before + struct.pack("<Q", count) + after) == sentence
 
 
-def test_a_count_of_tensors_that_cannot_be(target: Path) -> None:
+def test_an_impossible_count_of_tensors(target: Path) -> None:
     assert refusal(target, header(tensors=2**24 + 1)) == "its header announces 16777217 items"
     assert read(target, header(tensors=2**24)) == {}
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.gguf"):
         with pytest.raises(OSError, match=re.escape(str(path))):
             read_header(path)

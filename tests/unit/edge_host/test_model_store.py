@@ -56,7 +56,7 @@ def modes(folder: Path) -> set[tuple[bool, int]]:
     return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in folder.rglob("*")}
 
 
-def test_hashed_once(models: Path) -> None:
+def test_a_file_is_hashed_once(models: Path) -> None:
     first = run(models)
     assert first["changed"] is True
     assert first["hashed"] == ["m.gguf"]
@@ -75,20 +75,20 @@ def test_hashed_once(models: Path) -> None:
     assert state["m.gguf"]["recorded_sha256"] == SHA256
 
 
-def test_the_record_is_not_believed_for_a_changed_file(models: Path) -> None:
+def test_a_changed_file_is_hashed_again(models: Path) -> None:
     run(models)
     os.utime(models / "m.gguf", ns=(1, 1))
     assert run(models)["hashed"] == ["m.gguf"]
 
 
-def test_the_record_keeps_what_it_says_of_other_files(models: Path) -> None:
+def test_the_record_of_other_files_is_kept(models: Path) -> None:
     run(models)
     shutil.copy(models / "m.gguf", models / "n.gguf")
     run(models, files=[{**ASKED, "file": "n.gguf"}])
     assert sorted(read_record(models)) == ["m.gguf", "n.gguf"]
 
 
-def test_modes_are_put_right_whatever_the_umask(models: Path) -> None:
+def test_modes_are_corrected_whatever_the_umask(models: Path) -> None:
     (models / "m.gguf").chmod(0o600)
     models.chmod(0o700)
     before = os.umask(0o077)
@@ -116,7 +116,7 @@ def test_unfinished_downloads_are_left_alone(models: Path) -> None:
     )
 
 
-def test_wrong_content_is_put_aside(models: Path) -> None:
+def test_a_file_with_a_wrong_hash_is_renamed(models: Path) -> None:
     wrong = b"x" * len(CONTENT)
     (models / "m.gguf").write_bytes(wrong)
     found = hashlib.sha256(wrong).hexdigest()
@@ -131,7 +131,7 @@ def test_wrong_content_is_put_aside(models: Path) -> None:
     assert (models / "m.gguf.rejected").read_bytes() == wrong
 
 
-def test_content_gone_wrong_is_no_longer_offered(models: Path) -> None:
+def test_damaged_content_is_removed_from_ollama(models: Path) -> None:
     """A block of the card went bad: neither size nor time tell, only reading it does."""
     run(models, ollama=[OLLAMA])
     path, status = models / "m.gguf", (models / "m.gguf").stat()
@@ -157,7 +157,9 @@ def test_content_gone_wrong_is_no_longer_offered(models: Path) -> None:
         ),
     ],
 )
-def test_missing_or_of_another_size(models: Path, content: bytes | None, problem: str) -> None:
+def test_a_file_that_is_missing_or_has_another_size(
+    models: Path, content: bytes | None, problem: str
+) -> None:
     path = models / "m.gguf"
     path.unlink()
     if content is not None:
@@ -172,14 +174,16 @@ def test_missing_or_of_another_size(models: Path, content: bytes | None, problem
     assert snapshot(models) == before
 
 
-def test_something_that_is_no_file(models: Path) -> None:
+def test_a_path_that_is_no_regular_file(models: Path) -> None:
     (models / "m.gguf").rename(models / "elsewhere.gguf")
     (models / "m.gguf").symlink_to("elsewhere.gguf")
     with pytest.raises(StoreError, match=r"m\.gguf is invalid: it is no regular file\. Remove it"):
         run(models)
 
 
-def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_hashed(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, fsync = models / "m.gguf", os.fsync
 
     def write_meanwhile(descriptor: int) -> None:
@@ -195,14 +199,14 @@ def test_a_file_that_is_still_written(models: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "name", ["../m.gguf", "/etc/passwd", "a/b/m.gguf", "a/..", "..", "", "a\\b"]
 )
-def test_names_that_climb_out(models: Path, name: str) -> None:
+def test_paths_outside_the_folder(models: Path, name: str) -> None:
     sentence = f"weights path {name!r} is invalid: it is no file in the models folder or in one"
     with pytest.raises(StoreError, match=f"^{re.escape(sentence)}"):
         run(models, files=[{**ASKED, "file": name}])
 
 
 @pytest.mark.parametrize("name", [".verified.json", "m.gguf.partial", "m.gguf.rejected"])
-def test_names_that_are_kept(models: Path, name: str) -> None:
+def test_reserved_names(models: Path, name: str) -> None:
     with pytest.raises(
         StoreError, match=r"are reserved for files that are not verified\. Choose another"
     ):
@@ -222,20 +226,20 @@ def test_names_that_are_kept(models: Path, name: str) -> None:
         ({"size": -1}, "size of m.gguf is invalid: -1. Set the size in bytes"),
     ],
 )
-def test_what_cannot_be_meant(models: Path, change: dict[str, Any], sentence: str) -> None:
+def test_invalid_sizes_and_hashes(models: Path, change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(StoreError, match=f"^{re.escape(sentence)}"):
         run(models, files=[{**ASKED, **change}])
 
 
 @pytest.mark.parametrize("name", ["", "M", "../m", "a/b", "m:latest", ".m", "a" * 81, "m\n"])
-def test_model_names_that_ollama_has_not(models: Path, name: str) -> None:
+def test_invalid_names_of_ollama_models(models: Path, name: str) -> None:
     with pytest.raises(
         StoreError, match=f"^name of the Ollama model is invalid: {re.escape(repr(name))}"
     ):
         run(models, ollama=[{**OLLAMA, "name": name}])
 
 
-def test_an_ollama_model_of_a_file_that_is_not_asked(models: Path) -> None:
+def test_an_ollama_model_without_its_file(models: Path) -> None:
     with pytest.raises(
         StoreError, match=r"weights of the Ollama model m are missing: 'files' has no m\.gguf"
     ):
@@ -243,14 +247,14 @@ def test_an_ollama_model_of_a_file_that_is_not_asked(models: Path) -> None:
     assert not (models / "ollama").exists()
 
 
-def test_relative_root() -> None:
+def test_a_relative_root() -> None:
     with pytest.raises(
         StoreError, match=r"^models folder 'models' is invalid: the path is not absolute"
     ):
         update_store(root="models")
 
 
-def test_ollama_store(models: Path) -> None:
+def test_the_store_of_ollama(models: Path) -> None:
     assert run(models, ollama=[OLLAMA])["changed"] is True
     store = models / "ollama"
     blob = store / f"blobs/sha256-{SHA256}"
@@ -295,7 +299,7 @@ def test_ollama_store(models: Path) -> None:
     assert snapshot(models) == before
 
 
-def test_a_blob_that_is_a_copy_is_made_a_link(models: Path) -> None:
+def test_a_blob_that_is_a_copy_becomes_a_link(models: Path) -> None:
     run(models, ollama=[OLLAMA])
     blob = models / f"ollama/blobs/sha256-{SHA256}"
     blob.unlink()
@@ -307,7 +311,7 @@ def test_a_blob_that_is_a_copy_is_made_a_link(models: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["manifest", "config"])
-def test_what_is_torn_is_written_again(models: Path, broken: str) -> None:
+def test_an_incomplete_file_of_ollama_is_written_again(models: Path, broken: str) -> None:
     run(models, ollama=[OLLAMA])
     manifest = models / "ollama/manifests/registry.ollama.ai/library/m/latest"
     config = (
@@ -341,7 +345,7 @@ def test_check_mode_writes_nothing(models: Path) -> None:
     assert run(models, ollama=[OLLAMA])["actions"] == told["actions"]
 
 
-def test_check_mode_before_anything_is_there(tmp_path: Path) -> None:
+def test_check_mode_on_an_empty_host(tmp_path: Path) -> None:
     folder = tmp_path / "opt/models"
     told = run(folder, ollama=[OLLAMA], check=True)
     assert told["missing"] == ["m.gguf"]

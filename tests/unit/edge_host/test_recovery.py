@@ -213,7 +213,7 @@ def test_a_chat_api_that_ends_is_not_waited_for_to_answer(
     assert clock[0] < 1 if ends else clock[0] > 599
 
 
-def test_what_comes_at_the_very_last_counts(clock: list[float]) -> None:
+def test_a_condition_that_becomes_true_at_the_end_counts(clock: list[float]) -> None:
     looks = iter([False, True, True])
     assert services.wait_until(lambda: next(looks), 10, lambda: False)
     assert not services.wait_until(lambda: False, 10, lambda: False)
@@ -264,7 +264,7 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
     assert limit - 2 * docker_api.DOCKER_SECONDS <= clock[0] <= limit
 
 
-def test_systemd_is_told_how_long_a_recovery_takes_and_that_it_has_ended(
+def test_systemd_gets_the_time_limit_of_a_recovery_and_its_end(
     host: Board, killed_at_commit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = killed_at_commit
@@ -283,7 +283,7 @@ def test_systemd_is_told_how_long_a_recovery_takes_and_that_it_has_ended(
     assert read_journal(host.root) is None
 
 
-def test_a_recovery_that_waits_for_a_change_says_so_again_and_again(
+def test_a_recovery_that_waits_for_a_change_extends_its_time_limit(
     host: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[float] = []
@@ -301,7 +301,7 @@ def test_a_recovery_that_waits_for_a_change_says_so_again_and_again(
     assert told == [0.4, 0.4, 0.4, max_activation_seconds(None)]
 
 
-def test_the_unit_is_one_that_old_systemd_versions_take(tmp_path: Path) -> None:
+def test_the_unit_is_valid_for_old_systemd_versions(tmp_path: Path) -> None:
     """Before 244 a oneshot service with Restart= is refused; 237 is JetPack 4's."""
     text = unit.build_unit(
         Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz")
@@ -316,7 +316,7 @@ def test_the_unit_is_one_that_old_systemd_versions_take(tmp_path: Path) -> None:
     assert set(re.findall(r"(?m)^(\w+)=", text)) == known
 
 
-def test_a_change_that_left_nothing_undone_starts_no_recovery(tmp_path: Path) -> None:
+def test_a_complete_change_starts_no_recovery(tmp_path: Path) -> None:
     words = unit.build_recovery_command(tmp_path / "change.json")
     calls = tmp_path / "systemctl"
     calls.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
@@ -413,7 +413,7 @@ def test_a_hold_ends_with_its_process_whatever_its_children_do(
     holder.wait()
 
 
-def test_a_lock_dies_with_a_process_that_is_killed(
+def test_a_hold_lock_ends_with_a_process_that_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
     lock = tmp_path / "hold.lock"

@@ -161,7 +161,7 @@ def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
     assert str(made) == "release 1 (llamacpp with smoke)"
 
 
-def test_what_changes_takes_the_other_slot_and_what_does_not_stays(host: Host) -> None:
+def test_a_part_that_changes_takes_the_other_slot(host: Host) -> None:
     committed(host)
     engine = committed(host, context=2048)
     assert engine.record["slots"] == {"engine": "b", "api": "a"}
@@ -174,7 +174,7 @@ def test_what_changes_takes_the_other_slot_and_what_does_not_stays(host: Host) -
     assert none.record["slots"] == both.record["slots"]
 
 
-def test_other_weights_are_another_engine(host: Host) -> None:
+def test_other_weights_need_another_engine(host: Host) -> None:
     committed(host)
     relocked = metadata()
     relocked["plan"]["model"] = model("smoke.gguf", "b" * 64)
@@ -185,7 +185,7 @@ def test_other_weights_are_another_engine(host: Host) -> None:
     assert made.record["slots"] == {"engine": "b", "api": "a"}
 
 
-def test_the_door_that_runs_stays_with_its_image(host: Host, docker: Dictionary) -> None:
+def test_a_running_socket_holder_keeps_its_image(host: Host, docker: Dictionary) -> None:
     committed(host)
     docker.containers[SOCKET_HOLDER] = "running"
     made = committed(host, api="api:2")
@@ -195,7 +195,7 @@ def test_the_door_that_runs_stays_with_its_image(host: Host, docker: Dictionary)
     assert "DOOR_IMAGE=api:2\n" in (made.folder / ".env").read_text()
 
 
-def test_links_lead_to_the_current_release(host: Host) -> None:
+def test_links_point_to_the_current_release(host: Host) -> None:
     committed(host)
     (host.root / ".env").unlink()
     (host.root / ".env").write_text("by hand")
@@ -226,7 +226,7 @@ def test_links_lead_to_the_current_release(host: Host) -> None:
          " free. "),
     ],
 )  # fmt: skip
-def test_what_cannot_be_staged_leaves_no_release(
+def test_a_failed_staging_leaves_no_release(
     host: Host, change: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ReleaseError) as error:
@@ -239,7 +239,7 @@ def test_what_cannot_be_staged_leaves_no_release(
     assert [path.name for path in (host.root / "releases").iterdir()] == ["0002"]
 
 
-def test_memory_of_the_engine_that_stops_counts(host: Host) -> None:
+def test_memory_of_the_replaced_engine_counts_as_free(host: Host) -> None:
     """One that does not fit beside the old one may fit in its place."""
     committed(host)
     more = metadata(memory={"total": 10 * 1024**3 + 50 * 1024**2, "system": 0})
@@ -260,7 +260,7 @@ def test_memory_of_the_engine_that_stops_counts(host: Host) -> None:
         ("one-by-one", 10 * 1024**3, False),
     ],
 )
-def test_two_engines_load_at_once_where_there_is_room(
+def test_two_engines_are_loaded_where_memory_allows(
     host: Host, monkeypatch: pytest.MonkeyPatch, swap: str, available: int, beside: bool
 ) -> None:
     made = stage_release(host, requested(metadata() | {"swap": swap}))
@@ -268,7 +268,7 @@ def test_two_engines_load_at_once_where_there_is_room(
     assert memory_check.fits_beside(made) is beside
 
 
-def test_old_releases_go_but_never_the_two_that_matter(host: Host) -> None:
+def test_old_releases_are_pruned_but_not_current_and_previous(host: Host) -> None:
     committed(host)
     committed(host)
     for _ in range(7):
@@ -277,7 +277,7 @@ def test_old_releases_go_but_never_the_two_that_matter(host: Host) -> None:
     assert host.releases.list_numbers() == [1, 2, 5, 6, 7, 8, 9]
 
 
-def test_the_lock_is_one_s_at_a_time_and_dies_with_its_holder(host: Host) -> None:
+def test_the_lock_has_one_holder_and_ends_with_it(host: Host) -> None:
     with lock_host(host.root, "alice@laptop"):
         held = read_lock(host.root)
         assert held is not None
@@ -297,7 +297,7 @@ def test_the_lock_is_one_s_at_a_time_and_dies_with_its_holder(host: Host) -> Non
         pass
 
 
-def test_a_lock_without_a_name_is_still_one(host: Host) -> None:
+def test_a_lock_without_a_name_counts(host: Host) -> None:
     with (host.root / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert read_lock(host.root) == {"by": "somebody", "since": None, "pid": None}
@@ -313,7 +313,7 @@ def test_a_lock_without_a_name_is_still_one(host: Host) -> None:
         ('{"from": 1, "t', {"step": None}),
     ],
 )
-def test_a_journal_counts_however_little_of_it_is_left(
+def test_an_incomplete_journal_counts(
     host: Host, text: str | None, found: dict[str, Any] | None
 ) -> None:
     if text is not None:
@@ -321,7 +321,7 @@ def test_a_journal_counts_however_little_of_it_is_left(
     assert read_journal(host.root) == found
 
 
-def test_a_line_of_history_that_a_cut_has_torn_is_left_out(host: Host) -> None:
+def test_an_incomplete_line_of_the_history_is_skipped(host: Host) -> None:
     (host.root / "releases").mkdir()
     host.releases.append_history({"to": 1, "outcome": "committed"})
     with (host.root / "releases/history.jsonl").open("a") as file:
@@ -331,7 +331,7 @@ def test_a_line_of_history_that_a_cut_has_torn_is_left_out(host: Host) -> None:
     assert [each["to"] for each in read_history(host.root)] == [1, 2]
 
 
-def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictionary) -> None:
+def test_without_a_journal_nothing_is_recovered(host: Host, docker: Dictionary) -> None:
     assert recovery.recover(host) is None
     made = committed(host)
     docker.containers = {made.container(part): "running" for part in ("engine", "api")}
@@ -339,7 +339,7 @@ def test_nothing_is_recovered_where_nothing_was_begun(host: Host, docker: Dictio
     assert recovery.recover(host) is None
 
 
-def test_a_first_change_that_was_cut_short_leaves_nothing(host: Host, docker: Dictionary) -> None:
+def test_an_interrupted_first_change_leaves_nothing(host: Host, docker: Dictionary) -> None:
     (host.root / "releases").mkdir()
     (host.root / "change.json").write_text('{"from": null, "to": 1}\nbegin\nload\n')
     docker.containers = {"edge-llm-engine-a": "running", SOCKET_HOLDER: "running"}
@@ -352,7 +352,7 @@ def test_a_first_change_that_was_cut_short_leaves_nothing(host: Host, docker: Di
     assert recovery.recover(host) is None
 
 
-def test_a_cut_between_the_two_links_keeps_the_way_back(
+def test_an_interruption_between_the_two_links_keeps_the_previous_release(
     host: Host, docker: Dictionary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`previous` is changed first, and would lead to the current release itself."""
@@ -368,7 +368,9 @@ def test_a_cut_between_the_two_links_keeps_the_way_back(
     assert host.releases.previous() == first
 
 
-def test_a_cut_behind_the_commit_stays_with_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_after_the_commit_keeps_the_new_release(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recovery, "activate_or_end_hold", lambda *_: None)
     first, second = committed(host), committed(host, context=2048)
     journal = {"from": first.number, "to": second.number}
@@ -379,7 +381,7 @@ def test_a_cut_behind_the_commit_stays_with_it(host: Host, monkeypatch: pytest.M
     assert host.releases.previous() == first
 
 
-def test_a_former_release_is_what_it_was(host: Host) -> None:
+def test_a_rollback_repeats_an_earlier_release(host: Host) -> None:
     first = committed(host)
     committed(host, context=2048, api="api:2")
     asked = request_rollback(host.releases, "bob")
@@ -396,7 +398,7 @@ def test_a_former_release_is_what_it_was(host: Host) -> None:
             request_rollback(host.releases, "bob", number)
 
 
-def in_former_style(made: Release) -> None:
+def remove_source(made: Release) -> None:
     """Have a release as this project wrote it before it kept what was rendered."""
     shutil.rmtree(made.folder / "source")
 
@@ -414,7 +416,7 @@ def test_a_rollback_keeps_the_names_of_clients(
     assert made.record["slots"] == slots
     committed(host, context=2048, api="api:2")
     if style == "of an earlier version":
-        in_former_style(made)
+        remove_source(made)
     asked = request_rollback(host.releases, "bob", made.number)
     assert asked.files == requested().files
     again = stage_release(host, asked)
@@ -427,7 +429,7 @@ def test_a_rollback_keeps_the_names_of_clients(
     assert "@" not in text + again.engine_file
 
 
-def test_where_there_is_no_former_release_that_is_said(host: Host) -> None:
+def test_a_rollback_without_a_previous_release_is_refused(host: Host) -> None:
     with pytest.raises(
         ReleaseError, match="the previous release is missing on the host: it has no release"
     ):
@@ -438,7 +440,7 @@ def test_where_there_is_no_former_release_that_is_said(host: Host) -> None:
     ("status", "asked"),
     [("running", "2026-11-29T04:25:48.176813465Z"), ("restarting", ""), ("exited", "")],
 )
-def test_what_an_engine_ended_with_is_asked(status: str, asked: str) -> None:
+def test_the_log_of_an_engine_that_ended_is_read_up_to_its_restart(status: str, asked: str) -> None:
     """As Docker 26 tells of one whose program ends with status 1."""
     state = {
         "Status": status,
@@ -449,7 +451,7 @@ def test_what_an_engine_ended_with_is_asked(status: str, asked: str) -> None:
     assert verification.find_restart_time(state) == asked
 
 
-def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
+def test_processes_that_hold_memory_of_the_gpu_are_found(tmp_path: Path) -> None:
     for pid, link in (("12", "/dev/nvmap"), ("13", "/dev/null")):
         (tmp_path / pid / "fd").mkdir(parents=True)
         (tmp_path / pid / "comm").write_text("gnome-shell\n")
@@ -457,7 +459,7 @@ def test_who_holds_the_memory_of_a_gpu_is_named(tmp_path: Path) -> None:
     assert memory_check.find_gpu_processes(tmp_path) == ["gnome-shell (pid 12)"]
 
 
-def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
+def test_a_file_is_replaced_in_one_step_with_its_mode(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     store.replace_file(file, "old\n", 0o644)
     store.replace_file(file, "new\n", 0o600)
@@ -465,7 +467,7 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
+def test_a_release_in_place_is_recognised(host: Host) -> None:
     key = hash_engine_key(host.root)
     made = committed(host)
     assert request.is_in_place(made, requested(), key)
@@ -478,7 +480,7 @@ def test_what_is_there_and_untouched_is_not_staged_again(host: Host) -> None:
     assert not request.is_in_place(made, requested(), key)
 
 
-def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> None:
+def test_the_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> None:
     path = host.root / ENGINE_KEY
     path.parent.mkdir(exist_ok=True)
     first = committed(host)
@@ -503,7 +505,7 @@ def test_an_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> No
     assert second.record["slots"]["api"] == first.record["slots"]["api"]
 
 
-def test_the_difference_is_in_what_was_rendered(host: Host) -> None:
+def test_the_diff_compares_rendered_files(host: Host) -> None:
     asked = requested(context=2048)
     assert [each["before"] for each in request.diff_files(None, asked)] == ["", ""]
     committed(host)
@@ -528,12 +530,12 @@ RECOVERED = {"action": "recover", "to": 6, "outcome": "restored", "reason": "was
         ([], "failed"),
     ],
 )
-def test_what_became_of_a_change(lines: list[dict[str, Any]], expected: str) -> None:
+def test_the_result_of_a_change(lines: list[dict[str, Any]], expected: str) -> None:
     told = result.find_result(lines, 7)
     assert (told["outcome"], told["to"]) == (expected, 7)
 
 
-def test_a_failure_says_why_and_what_serves_now(host: Host) -> None:
+def test_a_failure_names_the_reason_and_what_serves_now(host: Host) -> None:
     before = committed(host)
     to = stage_release(host, requested(context=1))
     told = {"outcome": "restored", "reason": "it died", "log": "a line\nanother"}

@@ -68,7 +68,7 @@ def judged(status: int, headers: dict[str, str] | None = None, **changes: Any) -
 # --- a job ---------------------------------------------------------------------------------------
 
 
-def test_a_job_with_what_it_must_have() -> None:
+def test_a_job_with_required_fields_only() -> None:
     assert job() == DownloadJob(
         name="m.gguf-1",
         folder=Path("/models"),
@@ -86,7 +86,7 @@ def test_a_job_with_what_it_must_have() -> None:
     )
 
 
-def test_a_job_with_everything_as_json_has_it() -> None:
+def test_a_job_with_all_fields_from_json() -> None:
     file = {
         "name": "config.json",
         "path": "m.hf/config.json",
@@ -132,7 +132,7 @@ def test_a_job_with_everything_as_json_has_it() -> None:
 @pytest.mark.parametrize(
     "name", ["torrent", "peers", "port", "by", "token", "proxy", "authorities"]
 )
-def test_what_is_null_is_left_out(name: str) -> None:
+def test_null_is_the_default(name: str) -> None:
     nothing: dict[str, Any] = {name: None}
     assert job(**nothing) == job()
 
@@ -141,7 +141,7 @@ def test_what_is_null_is_left_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 301, 302, 303, 307, 308])
-def test_answers_that_are_believed(status: int) -> None:
+def test_statuses_of_a_file_pass(status: int) -> None:
     """One that tells nothing of the file is believed until the download."""
     assert judged(status) == ""
 
@@ -149,13 +149,13 @@ def test_answers_that_are_believed(status: int) -> None:
 @pytest.mark.parametrize(
     "status", [100, 201, 204, 206, 300, 304, 400, 402, 404, 405, 407, 410, 416, 451]
 )
-def test_answers_that_have_no_file(status: int) -> None:
+def test_statuses_without_a_file(status: int) -> None:
     state = "missing" if status in (404, 410) else "not available"
     assert judged(status) == f"{URL} is {state}: {ANSWERED} {status}. {ANOTHER_FILE}"
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_answers_that_may_be_others_later(status: int) -> None:
+def test_transient_statuses(status: int) -> None:
     assert judged(status) == (
         f"{URL} is not available: {ANSWERED} {status}. Run site.yml again later, or set"
         " llm_models_mirror to another source"
@@ -174,7 +174,7 @@ def test_answers_that_may_be_others_later(status: int) -> None:
         ),
     ],
 )
-def test_answers_that_ask_for_a_token(status: int, token: str, how: str) -> None:
+def test_statuses_that_require_a_token(status: int, token: str, how: str) -> None:
     assert judged(status, token=token) == f"{URL} is not accessible: {ANSWERED} {status}{how}"
 
 
@@ -196,7 +196,7 @@ def test_answers_that_ask_for_a_token(status: int, token: str, how: str) -> None
         (PLAIN_URL, "/x", None),
     ],
 )
-def test_what_is_encrypted_stays_so(
+def test_https_is_not_left_for_http(
     status: int, url: str, location: str, led_to: str | None
 ) -> None:
     expected = (
@@ -219,7 +219,7 @@ def test_what_is_encrypted_stays_so(
         (302, "text/html", False),
     ],
 )
-def test_a_page_for_people(status: int, kind: str, refused: bool) -> None:
+def test_an_html_page_is_refused(status: int, kind: str, refused: bool) -> None:
     expected = (
         f"{URL} is invalid: the answer is an HTML page, not m.gguf. Check whether a login page or a"
         " proxy answers in place of the source"
@@ -265,7 +265,7 @@ def test_a_page_for_people(status: int, kind: str, refused: bool) -> None:
         (302, {"x-linked-size": ""}, None),
     ],
 )  # fmt: skip
-def test_whether_it_is_the_very_file(
+def test_size_and_hash_are_compared(
     status: int, headers: dict[str, str], found: tuple[str, str] | None
 ) -> None:
     expected = ""
@@ -280,7 +280,7 @@ def test_whether_it_is_the_very_file(
 # --- what curl is told ---------------------------------------------------------------------------
 
 
-def test_curl_is_told() -> None:
+def test_options_of_curl() -> None:
     asked = job()
     assert build_curl_config(asked, asked.files[0], Path("/models/.fetch/m.gguf-1/m.gguf")) == (
         f'url = "{URL}"\n'
@@ -298,7 +298,7 @@ def test_curl_is_told() -> None:
     )
 
 
-def test_what_is_not_encrypted_may_become_so() -> None:
+def test_http_may_redirect_to_https() -> None:
     asked = job(url=PLAIN_URL)
     lines = build_curl_config(asked, asked.files[0], Path("/t")).splitlines()
     assert [line for line in lines if line.startswith("proto")] == [
@@ -315,7 +315,7 @@ def test_what_is_not_encrypted_may_become_so() -> None:
         ({"authorities": "/run/a.pem"}, 'cacert = "/run/a.pem"'),
     ],
 )
-def test_curl_is_told_more(changes: dict[str, str], line: str) -> None:
+def test_optional_options_of_curl(changes: dict[str, str], line: str) -> None:
     plain, more = job(), job(**changes)
     before = build_curl_config(plain, plain.files[0], Path("/t")).splitlines()
     assert build_curl_config(more, more.files[0], Path("/t")).splitlines() == [*before, line]
@@ -331,7 +331,7 @@ def test_curl_is_told_more(changes: dict[str, str], line: str) -> None:
         ("# no comment = none", '"# no comment = none"'),
     ],
 )
-def test_values_are_quoted(value: str, quoted: str) -> None:
+def test_values_for_curl_are_quoted(value: str, quoted: str) -> None:
     asked = job(token=value, proxy=value, authorities=value, url=value)
     lines = build_curl_config(asked, asked.files[0], Path(value)).splitlines()
     assert [lines[0], lines[1], *lines[-3:]] == [
@@ -400,7 +400,7 @@ def source() -> Iterator[Source]:
     made.stop()
 
 
-def test_the_source_is_asked_without_a_byte(source: Source) -> None:
+def test_the_check_of_a_source_sends_head_requests(source: Source) -> None:
     """A redirect has what the hub tells of the file, so it is not followed."""
     led = {"Location": "/cdn", "X-Linked-Size": "100", "X-Linked-ETag": f'"{SHA256}"'}
     source.answers["/m.gguf"] = Answer(302, led)
@@ -414,7 +414,7 @@ def test_the_source_is_asked_without_a_byte(source: Source) -> None:
     assert "authorization" not in source.seen[1][2]
 
 
-def test_what_the_source_answers_is_judged(source: Source) -> None:
+def test_the_answer_of_a_source_is_checked(source: Source) -> None:
     url = f"{source.url}/m.gguf"
     asked = job(url=url)
     with pytest.raises(
@@ -426,14 +426,14 @@ def test_what_the_source_answers_is_judged(source: Source) -> None:
         check_file(asked, asked.files[0])
 
 
-def test_the_source_is_asked_through_a_proxy(source: Source) -> None:
+def test_a_source_is_checked_through_a_proxy(source: Source) -> None:
     source.answers[PLAIN_URL] = Answer(200, {"Content-Length": "100"})
     asked = job(url=PLAIN_URL, proxy=source.url)
     check_file(asked, asked.files[0])
     assert [(method, path) for method, path, _ in source.seen] == [("HEAD", PLAIN_URL)]
 
 
-def test_a_source_that_is_not_there(source: Source) -> None:
+def test_an_unreachable_source(source: Source) -> None:
     url = f"{source.url}/m.gguf"
     source.stop()
     asked = job(url=url)
@@ -445,7 +445,7 @@ def test_a_source_that_is_not_there(source: Source) -> None:
     )
 
 
-def test_a_source_that_an_authority_of_its_own_vouches_for(tmp_path: Path) -> None:
+def test_a_source_with_an_authority_of_its_own(tmp_path: Path) -> None:
     """Refused by both who ask it until they are told of the authority, as a file or (ask) text."""
     pem, certificate = tmp_path / "own.pem", tmp_path / "certificate.pem"
     words = (
@@ -473,7 +473,7 @@ def test_a_source_that_an_authority_of_its_own_vouches_for(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "authorities", ["/no/such.pem", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"]
 )
-def test_authorities_that_cannot_be_read(authorities: str) -> None:
+def test_invalid_certificates_of_an_authority(authorities: str) -> None:
     asked = job(authorities=authorities)
     with pytest.raises(
         DownloadError, match=r"^the certificates of llm_models_ca are invalid: .* PEM format$"
@@ -492,7 +492,7 @@ def curl(asked: DownloadJob, target: Path) -> CurlResult:
     return CurlResult(done.returncode, int(done.stdout or b"0"), done.stderr.decode())
 
 
-def test_curl_reads_what_it_is_told(source: Source, tmp_path: Path) -> None:
+def test_curl_reads_its_configuration(source: Source, tmp_path: Path) -> None:
     """Any file name, and a token that goes to the source and not to where that leads."""
     elsewhere = Source()
     target = tmp_path / 'a "name"\\ with # all = that'
@@ -521,7 +521,7 @@ def test_curl_reads_what_it_is_told(source: Source, tmp_path: Path) -> None:
         (Answer(503, {}), None),
     ],
 )
-def test_how_curl_ends(
+def test_results_of_curl_are_explained(
     source: Source, tmp_path: Path, answer: Answer, sentence: str | None
 ) -> None:
     source.answers["/m.gguf"] = answer
@@ -531,7 +531,7 @@ def test_how_curl_ends(
     assert said is None if sentence is None else (said or "").startswith(url + sentence)
 
 
-def test_a_token_is_told_to_curl_and_to_nobody_else(
+def test_only_curl_gets_the_token(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its arguments and environment, which others see, nor what is told or kept."""
@@ -628,7 +628,7 @@ def test_a_download_that_does_not_fit_is_not_installed(
 
 @pytest.mark.parametrize("code", [5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96])
 @pytest.mark.parametrize("status", [0, 200, 206])
-def test_a_connection_may_be_better_next_time(code: int, status: int) -> None:
+def test_connection_errors_are_transient(code: int, status: int) -> None:
     asked = job()
     assert find_permanent_problem(asked, asked.files[0], CurlResult(code, status, "words")) is None
 
@@ -686,7 +686,7 @@ def test_a_connection_may_be_better_next_time(code: int, status: int) -> None:
         ),
     ],
 )
-def test_whether_another_attempt_may_help(ended: CurlResult, sentence: str | None) -> None:
+def test_permanent_problems(ended: CurlResult, sentence: str | None) -> None:
     asked = job()
     assert find_permanent_problem(asked, asked.files[0], ended) == sentence
 
@@ -694,7 +694,7 @@ def test_whether_another_attempt_may_help(ended: CurlResult, sentence: str | Non
 @pytest.mark.parametrize(
     ("reserve", "full"), [(0, False), (1 << 80, True)], ids=["room", "no room"]
 )
-def test_what_cannot_be_written(
+def test_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, full: bool
 ) -> None:
     monkeypatch.setattr(download_job, "DISK_RESERVE", reserve)
@@ -727,13 +727,13 @@ def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPa
     return len((folder / "calls").read_text().splitlines())
 
 
-def test_a_unit_that_has_just_ended_is_waited_for(
+def test_the_start_waits_for_the_end_of_an_earlier_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert start_unit(tmp_path, 2, _LOADED, monkeypatch) == 3
 
 
-def test_what_systemd_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_systemd_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DownloadError, match=r"systemd-run said: .*Access denied\. Check systemd"):
         start_unit(tmp_path, 2, "Access denied", monkeypatch)
     monkeypatch.setattr(process, "START_TIMEOUT", 0.2)

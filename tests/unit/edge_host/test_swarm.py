@@ -132,7 +132,7 @@ def test_pieces_are_those_of_all_files_in_a_row(
     assert made.build_torrent() == bencode({"info": info})
 
 
-def test_a_torrent_is_the_same_whenever_it_is_asked() -> None:
+def test_a_torrent_can_be_built_again() -> None:
     made = PieceHasher(job({"m.gguf": 10}))
     made.update(b"")
     made.update(b"0123456789")
@@ -196,7 +196,7 @@ def get(url: str, method: str = "GET") -> tuple[int, str | None, bytes]:
     return found
 
 
-def test_whatever_is_asked_the_tracker_tells_who_takes_part() -> None:
+def test_the_tracker_answers_every_request_with_the_peers() -> None:
     paths = [
         "/announce?info_hash=%12%34&peer_id=x&port=6881&compact=1&event=started",
         *("/announce", "/", "/elsewhere", "/source/", "/source/m.gguf-1/", "/m.gguf"),
@@ -209,7 +209,7 @@ def test_whatever_is_asked_the_tracker_tells_who_takes_part() -> None:
         )
 
 
-def test_the_source_is_where_the_tracker_leads() -> None:
+def test_the_tracker_redirects_to_the_source() -> None:
     with LoopbackServer(job({"m.gguf": 1, "a b.json": 1})) as server:
         for name, asked in (("m.gguf", "m.gguf"), ("a b.json", "a%20b.json")):
             target = f"https://hub.example/o/m/resolve/1/{name}"
@@ -262,7 +262,7 @@ def test_the_downloader_needs_no_token(hub: str, token: str, leads_to: str) -> N
     assert (status, location) == (302, hub + leads_to)
 
 
-def test_a_source_that_is_gone_is_left_to_the_downloader() -> None:
+def test_without_an_answer_of_the_source_its_own_address_is_used() -> None:
     url = "http://127.0.0.1:1/m.gguf"
     file = {"name": "m.gguf", "path": "m.gguf", "size": 1, "sha256": "0", "url": url}
     with LoopbackServer(job({}, files=[file], token=TOKEN)) as server:
@@ -272,7 +272,7 @@ def test_a_source_that_is_gone_is_left_to_the_downloader() -> None:
 # --- what aria2 says -----------------------------------------------------------------------------
 
 
-def heard(*lines: str) -> Aria2Output:
+def read_output(*lines: str) -> Aria2Output:
     """What is known once a process has said the lines."""
     words = ["sh", "-c", 'printf "%s\\n" "$@"', "sh", *lines]
     before = set(threading.enumerate())
@@ -314,31 +314,31 @@ SEEDING = "[#eb82a8 SEED(0.0) CN:2 SD:0 UL:123B(152829952B)]"
     ],
 )
 @pytest.mark.parametrize("whole", [False, True], ids=["line", "summary"])
-def test_how_far_it_is(
+def test_progress_is_read(
     line: str, done: int, peers: int, seeding: bool, active: bool, whole: bool
 ) -> None:
-    output = heard(*(summary(line) if whole else [line]))
+    output = read_output(*(summary(line) if whole else [line]))
     assert (output.bytes_done, output.peers) == (done, peers)
     assert (output.seeding, output.uploading) == (seeding, active)
     assert (output.progress, output.message) == (int(done > 0), "")
 
 
-def test_nothing_is_known_of_what_says_nothing() -> None:
-    output = heard(*summary(""))
+def test_an_empty_output() -> None:
+    output = read_output(*summary(""))
     assert (output.bytes_done, output.peers, output.message) == (0, 0, "")
     assert not (output.seeding or output.progress or output.uploading)
 
 
-def test_what_is_there_is_looked_at() -> None:
+def test_the_check_of_existing_data_is_progress() -> None:
     """For as long as it takes, something moves: a large file on a slow card takes minutes."""
     idle = "[#9b1522 0B/6291456000B(0%) CN:0 SD:0 DL:0B]"
     lines = [f"{idle} [Checksum:#9b1522 {n}B/6291456000B(1%)]" for n in (1, 2, 2, 3)]
-    output = heard(*(each for line in lines for each in (line, *summary(idle))))
+    output = read_output(*(each for line in lines for each in (line, *summary(idle))))
     assert (output.progress, output.bytes_done, output.message) == (3, 0, "")
 
 
-def test_a_download_that_becomes_a_share() -> None:
-    output = heard(*summary(COMING), COMING, *summary(BOTH), *summary(SEEDING))
+def test_a_download_that_ends_in_seeding() -> None:
+    output = read_output(*summary(COMING), COMING, *summary(BOTH), *summary(SEEDING))
     assert output.seeding
     assert output.bytes_done == 260505600
     assert output.peers == 2
@@ -356,14 +356,14 @@ def test_a_download_that_becomes_a_share() -> None:
         ([16384, None, None], False),
     ],
 )
-def test_whether_others_take_anything(totals: list[int | None], active: bool) -> None:
+def test_uploads_are_noticed(totals: list[int | None], active: bool) -> None:
     lines = [
         "[#eb82a8 SEED(0.0) CN:1 SD:0" + (f" UL:9B({total}B)]" if total else "]")
         for total in totals
     ]
-    assert heard(*lines).uploading is active
+    assert read_output(*lines).uploading is active
     # Whatever is said in between.
-    assert heard(*(each for line in lines for each in summary(line))).uploading is active
+    assert read_output(*(each for line in lines for each in summary(line))).uploading is active
 
 
 @pytest.mark.parametrize(
@@ -374,10 +374,10 @@ def test_whether_others_take_anything(totals: list[int | None], active: bool) ->
         "Exception: [AbstractDiskWriter.cc:459] errNum=28 errorCode=9 No space left on device",
     ],
 )
-def test_its_own_words_are_kept(words: str) -> None:
-    assert heard(*summary(COMING), f"  {words} ", *summary(BOTH)).message == words
-    assert heard("earlier", words).message == words
+def test_messages_are_kept(words: str) -> None:
+    assert read_output(*summary(COMING), f"  {words} ", *summary(BOTH)).message == words
+    assert read_output("earlier", words).message == words
 
 
-def test_words_that_are_no_text() -> None:
-    assert heard("a\udcffb").message == "a\ufffdb"  # the byte 0xff, as arguments have it
+def test_a_message_that_is_no_utf_8() -> None:
+    assert read_output("a\udcffb").message == "a\ufffdb"  # the byte 0xff, as arguments have it

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox import vm
-from tests.system.vm.cuts import Cut, telling, wrong
+from tests.system.vm.cuts import Cut, find_problems, select_cuts
 from tests.system.vm.onboard import Writes
 
 KEPT = {"current": "0002", "journal": True, "releases": ["0001", "0002"], "history": 2}
@@ -42,7 +42,7 @@ def test_a_start_cannot_tell_writes_into_a_hidden_folder_apart() -> None:
         cut("write", "rename to change.json"),
         cut("step", "prove"),
     ]
-    assert telling(writes) == [*writes[1:3], *writes[4:]]
+    assert select_cuts(writes) == [*writes[1:3], *writes[4:]]
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,13 @@ def test_a_start_cannot_tell_writes_into_a_hidden_folder_apart() -> None:
 def test_what_is_wrong_after_a_start(
     kept: dict[str, Any], found: dict[str, Any], told: list[str]
 ) -> None:
-    assert wrong(Cut("write", "x", KEPT | kept, Path()), FOUND | found, "yes", "yes") == told
+    assert (
+        find_problems(Cut("write", "x", KEPT | kept, Path()), FOUND | found, "yes", "yes") == told
+    )
 
 
 def test_a_missing_line_of_history_is_told() -> None:
-    (told,) = wrong(cut("write", "x"), FOUND | {"history": 2}, "yes", "yes")
+    (told,) = find_problems(cut("write", "x"), FOUND | {"history": 2}, "yes", "yes")
     assert "there were 2, and a change had begun" in told
 
 
