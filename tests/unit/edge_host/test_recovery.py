@@ -29,6 +29,7 @@ from edge_host.release.errors import ReleaseError
 from edge_host.release.hold_lock import HoldLock
 from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
+from edge_host.release.steps import Step
 from edge_host.release.store import Release
 from tests.playing import ROOT
 
@@ -132,6 +133,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(time, "monotonic", lambda: passed[0])
     monkeypatch.setattr(time, "sleep", sleep)
     return passed
+
+
+# Names on disk.
+
+
+def test_steps_have_the_names_that_hosts_have_in_their_journals_and_histories() -> None:
+    assert [step.value for step in Step] == [
+        *("begin", "create", "load", "prove", "hold", "drain", "stop", "start", "answer", "point"),
+        *("hand over", "check", "commit", "leave", "clean"),
+    ]
 
 
 # Waits end with what is waited for.
