@@ -151,8 +151,7 @@ class Verification:
         lines = self._host.docker.read_log_lines(self._engine, until)
         # An engine that cannot use its GPU may end before any check of it can run.
         reason = gpu_reason(lines) if self._release.plan["gpu"]["required"] else None
-        if reason:
-            message += f". {explain(reason)}"
+        message += f". {explain(reason)}" if reason else ". The reason is in its log"
         raise ReleaseError(message, "\n".join(lines[-LOG_LINES:]))
 
     def _read_log(self) -> str:
