@@ -42,7 +42,7 @@ def units(board: Board) -> str:
 
 
 def kill(board: Board, unit: str = UNIT) -> None:
-    """Kill what has stopped dead; the step that it came to lasts until then."""
+    """Kill a process that has stopped dead at a step."""
     board.run("systemctl", "kill", "--signal=KILL", unit)
 
 
@@ -66,9 +66,9 @@ def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
     if said == step:
         reached[swap].add(step)
         return True
-    told = json.loads(said)
-    assert told["outcome"] == "committed", told
-    assert step not in told["steps"]
+    result = json.loads(said)
+    assert result["outcome"] == "committed", result
+    assert step not in result["steps"]
     return False
 
 

@@ -1,7 +1,7 @@
 """A change that is cut short, at any of its steps: the host serves, and the next run converges.
 
 The cuts that depend on how fast things happen can be repeated, while busy processes compete for the
-CPUs; what became of each is appended to a table:
+CPUs; the result of each is appended to a table:
 
     SANDBOX=test REPEAT=50 TABLE=cuts.tsv pytest tests/integration/rollback/test_cuts.py -k again
 """
@@ -56,10 +56,10 @@ def test_a_change_that_is_killed_is_recovered(board: Board, step: str, swap: str
         return
     kill(board)
     assert_whole(board)
-    told = board.history()[-1]
+    entry = board.history()[-1]
     if step not in ("begin",):  # where nothing had begun, nothing is undone
-        assert told["action"] == "recover"
-        assert told["reason"].endswith(f"was interrupted at: {step}")
+        assert entry["action"] == "recover"
+        assert entry["reason"].endswith(f"was interrupted at: {step}")
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_a_kill_at_the_commit_again_and_again(
         served(board)
         ready = time.monotonic() - begun
         assert_whole(board)
-        told = board.history()[-1]
-        assert told["reason"].endswith("was interrupted at: commit")
-        outcome = told["outcome"]
+        entry = board.history()[-1]
+        assert entry["reason"].endswith("was interrupted at: commit")
+        outcome = entry["outcome"]
         assert outcome == "restored"
     finally:
         if outcome == "failed":

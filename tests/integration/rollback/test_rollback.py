@@ -191,9 +191,9 @@ def test_where_the_rollback_fails_twice_the_host_waits_for_help(
     board: Board, llamacpp_twice: None
 ) -> None:
     assert both_fail("always") == "failed"
-    told = board.history()[-1]
-    assert told["reason"].startswith("the engine ended while it started")
-    assert told["restore_reason"].startswith("the engine ended while it started")
+    entry = board.history()[-1]
+    assert entry["reason"].startswith("the engine ended while it started")
+    assert entry["restore_reason"].startswith("the engine ended while it started")
     # Nobody is left who would end a hold.
     report = board.ready()
     assert (report["ready"], report["holding"]) == (False, False)

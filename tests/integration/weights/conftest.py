@@ -1,4 +1,4 @@
-"""Boards that weights are brought to, and the hub that counts what it gives."""
+"""Boards that download weights, and the hub, which counts the bytes that it sends."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def at(size: int, board: str, root: str) -> None:
     until(
         lambda: unfinished(board, root),
         f"byte {size}",
-        lambda came: came > size - BUFFER,
+        lambda received: received > size - BUFFER,
         every=0.1,
     )
 

@@ -37,7 +37,7 @@ CACHE = ROOT / ".cache/models"
 
 
 def test_the_source_is_read_once_for_the_fleet(root: str) -> None:
-    """Of two boards one asks the hub; a third that comes later asks the two; another run nobody."""
+    """One of two boards asks the hub, a third one later asks the two, another run asks nobody."""
     before = given()
     done = download_weights("field-01,field-02", board_root=root)
     assert done.returncode == 0, done.stdout
@@ -60,7 +60,7 @@ def test_the_source_is_read_once_for_the_fleet(root: str) -> None:
 
 
 def test_the_control_machine_is_the_cache(root: str) -> None:
-    """It keeps it: who comes later asks nobody outside. No board needs a way to the source."""
+    """It keeps the weights: later boards download from it. No board needs access to the source."""
     subprocess.run(["rm", "-rf", CACHE], check=True)
     before = given()
     here = {"board_root": root, "llm_models_cache": "localhost"}
@@ -117,7 +117,7 @@ def test_a_running_download_is_joined(root: str) -> None:
     before = given()
     slow = {"board_root": root, "llm_models_mirror": SLOW}
     run = start_download("field-02", **slow)
-    until(lambda: unfinished("field-02", root), "the first bytes", lambda came: came > MIB)
+    until(lambda: unfinished("field-02", root), "the first bytes", lambda received: received > MIB)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     for each in [start_download("field-02", **slow) for _ in range(2)]:

@@ -75,7 +75,7 @@ def test_entries_that_the_hub_lacks_stay_open(folder: Path) -> None:
 def test_digests_are_read_from_the_registry(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An open row is written, one that cannot be resolved stays open and is told."""
+    """An open row is written, one that cannot be resolved stays open and is reported."""
     reference, _, digest = images()["ollama"].partition("@")
     host = reference.partition("/")[0]
     # The registry keeps what earlier checkouts pushed, so the repository may have several tags.

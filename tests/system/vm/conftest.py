@@ -74,7 +74,7 @@ class Board:
         return {"health": health.status_code, "ready": ready.status_code, "report": ready.json()}
 
     def asked(self) -> str:
-        """What it answers to the question of its proof."""
+        """Return the answer to the prompt of its smoke test."""
         answer = httpx.post(
             f"http://127.0.0.1:{self.machine.api_port}/v1/chat/completions",
             headers={"Authorization": f"Bearer {self.key}"},

@@ -114,7 +114,7 @@ class Writes:
             self._stop(names[-1] if names else f"folder {self._short(path)}")
             return
         self._files.discard(path)
-        # A file beside the one that it is to replace tells nobody anything yet.
+        # A new file beside the one that it will replace is read by nobody yet.
         if not path.name.startswith(".new-"):
             self._stop(f"write {self._short(path)}")
 

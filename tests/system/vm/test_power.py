@@ -26,7 +26,7 @@ def test_the_virtual_board_is_provisioned_as_any_other(provisioned: Provisioned)
 
 
 def test_a_cut_right_after_the_first_run(board: Board, provisioned: Provisioned) -> None:
-    """All that site.yml brought is on the disk by then: images, weights, keys, the program."""
+    """What site.yml installed is on the disk by then: images, weights, keys, the program."""
     kept = {"current": "0001", "journal": False, "releases": ["0001"], "history": 1}
     problems = served(board, Cut("run", "site.yml", kept, provisioned.cuts["end"]))
     board.machine.cut()
@@ -37,7 +37,7 @@ def test_a_cut_right_after_the_first_run(board: Board, provisioned: Provisioned)
 def test_a_first_run_that_is_cut_short_is_taken_up_again(
     board: Board, provisioned: Provisioned, moment: str
 ) -> None:
-    """What it had brought may be names of empty files; the next run must not take it as it is."""
+    """Its files may be empty after the cut; the next run must not use them as they are."""
     board.machine.switch_on(provisioned.cuts[moment])
     # While Docker starts, its ports are taken and nobody can say by whom: site.yml refuses that.
     board.machine.wait_for_docker()

@@ -1,4 +1,4 @@
-"""GGUF headers: what they tell of a model, and files that are none, or broken ones."""
+"""GGUF headers: the shape of a model, and files that are damaged or no GGUF files."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ FOUND = {"family": "llama", "layers": 2, "context_trained": 8192}
     [
         ({}, []),
         (FOUND, []),
-        # What only one of them tells.
+        # Values that only one of them has.
         ({"family": "llama", "heads": 9}, []),
         ({"layers": 3}, ["layers is 3 in models.yml and 2 in the file"]),
         (

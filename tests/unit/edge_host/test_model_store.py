@@ -338,18 +338,18 @@ def test_manifests_of_other_models_are_left_alone(models: Path) -> None:
 def test_check_mode_writes_nothing(models: Path) -> None:
     (models / "m.gguf").chmod(0o600)
     before = snapshot(models)
-    told = run(models, ollama=[OLLAMA], check=True)
+    checked = run(models, ollama=[OLLAMA], check=True)
     assert snapshot(models) == before
-    assert told["changed"] is True
-    assert told["hashed"] == ["m.gguf"]
-    assert run(models, ollama=[OLLAMA])["actions"] == told["actions"]
+    assert checked["changed"] is True
+    assert checked["hashed"] == ["m.gguf"]
+    assert run(models, ollama=[OLLAMA])["actions"] == checked["actions"]
 
 
 def test_check_mode_on_an_empty_host(tmp_path: Path) -> None:
     folder = tmp_path / "opt/models"
-    told = run(folder, ollama=[OLLAMA], check=True)
-    assert told["missing"] == ["m.gguf"]
-    assert told["actions"][0] == f"create folder {folder}"
+    checked = run(folder, ollama=[OLLAMA], check=True)
+    assert checked["missing"] == ["m.gguf"]
+    assert checked["actions"][0] == f"create folder {folder}"
     assert not folder.parent.exists()
 
 

@@ -1,4 +1,4 @@
-"""Waits of a change and of a recovery, the lock of a hold, and what systemd is told."""
+"""Waits of a change and of a recovery, the lock of a hold, and messages to systemd."""
 
 from __future__ import annotations
 
@@ -35,15 +35,13 @@ from tests.playing import ROOT
 
 
 class Containers(Docker):
-    """Containers of a board; `signalled` is what becomes of one that is sent a signal."""
+    """Containers of a board; `signalled` is called with one that gets a signal."""
 
     def __init__(self) -> None:
         self.up: set[str] = set()
         self.signalled: Callable[[str], None] = lambda _: None
-        self.asked = 0
 
     def inspect(self, name: str) -> dict[str, Any] | None:
-        self.asked += 1
         return {"State": {"Running": True, "Restarting": False}} if name in self.up else None
 
     def list_containers(self) -> dict[str, str]:
@@ -164,9 +162,9 @@ def test_a_chat_api_that_ended_without_removing_its_socket_is_not_waited_for(
     host: Board, killed_at_commit: Any, clock: list[float]
 ) -> None:
     host.docker.signalled = host.docker.up.discard
-    told = recovery.recover(host)
-    assert told is not None
-    assert told["outcome"] == "restored"
+    entry = recovery.recover(host)
+    assert entry is not None
+    assert entry["outcome"] == "restored"
     assert clock[0] < 1
     assert not (host.root / "run/api-a.sock").exists()
     assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
@@ -285,8 +283,8 @@ def test_systemd_gets_the_time_limit_of_a_recovery_and_its_end(
         systemd.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         recovery.recover_under_systemd(host)
-        told = [systemd.recv(100).decode() for _ in range(3)]
-    assert told == [
+        messages = [systemd.recv(100).decode() for _ in range(3)]
+    assert messages == [
         f"EXTEND_TIMEOUT_USEC={unit.LOCK_SECONDS * 1e6:.0f}",
         f"EXTEND_TIMEOUT_USEC={max_activation_seconds(first) * 1e6:.0f}",
         "READY=1",
@@ -297,19 +295,19 @@ def test_systemd_gets_the_time_limit_of_a_recovery_and_its_end(
 def test_a_recovery_that_waits_for_a_change_extends_its_time_limit(
     host: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[float] = []
+    limits: list[float] = []
     with ExitStack() as change:
         change.enter_context(lock_host(host.root, "alice@laptop"))
 
         def extend(seconds: float) -> None:
-            told.append(seconds)
-            if len(told) == 3:
+            limits.append(seconds)
+            if len(limits) == 3:
                 change.close()
 
         monkeypatch.setattr(recovery, "extend_time_limit", extend)
         monkeypatch.setattr(recovery, "LOCK_SECONDS", 0.4)
         recovery.recover_under_systemd(host)
-    assert told == [0.4, 0.4, 0.4, max_activation_seconds(None)]
+    assert limits == [0.4, 0.4, 0.4, max_activation_seconds(None)]
 
 
 def test_the_unit_is_valid_for_old_systemd_versions(tmp_path: Path) -> None:

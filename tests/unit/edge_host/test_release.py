@@ -76,7 +76,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
 
 
 class Dictionary(Docker):
-    """Containers by name, and images; `docker compose config` tells of services by the .env."""
+    """Containers by name, and images; `docker compose config` depends on the .env."""
 
     def __init__(self) -> None:
         self.containers: dict[str, str] = {}
@@ -272,7 +272,7 @@ def test_old_releases_are_pruned_but_not_current_and_previous(host: Host) -> Non
     committed(host)
     committed(host)
     for _ in range(7):
-        stage_release(host, requested())  # of which none came to anything
+        stage_release(host, requested())  # none of them is committed
     host.releases.prune()
     assert host.releases.list_numbers() == [1, 2, 5, 6, 7, 8, 9]
 
@@ -343,10 +343,10 @@ def test_an_interrupted_first_change_leaves_nothing(host: Host, docker: Dictiona
     (host.root / "releases").mkdir()
     (host.root / "change.json").write_text('{"from": null, "to": 1}\nbegin\nload\n')
     docker.containers = {"edge-llm-engine-a": "running", SOCKET_HOLDER: "running"}
-    told = recovery.recover(host)
-    assert told is not None
-    assert (told["outcome"], told["to"]) == ("removed", None)
-    assert told["reason"] == "the change to release 1 was interrupted at: load"
+    entry = recovery.recover(host)
+    assert entry is not None
+    assert (entry["outcome"], entry["to"]) == ("removed", None)
+    assert entry["reason"] == "the change to release 1 was interrupted at: load"
     assert docker.containers == {}
     assert not (host.root / "change.json").exists()
     assert recovery.recover(host) is None
@@ -362,9 +362,9 @@ def test_an_interruption_between_the_two_links_keeps_the_previous_release(
     journal = {"from": second.number, "to": third.number, "previous": first.number}
     (host.root / "change.json").write_text(json.dumps(journal) + "\ncommit\n")
     host.releases.set_link("previous", f"releases/{second.folder.name}")
-    told = recovery.recover(host)
-    assert told is not None
-    assert (told["outcome"], told["to"]) == ("restored", 2)
+    entry = recovery.recover(host)
+    assert entry is not None
+    assert (entry["outcome"], entry["to"]) == ("restored", 2)
     assert host.releases.previous() == first
 
 
@@ -375,9 +375,9 @@ def test_an_interruption_after_the_commit_keeps_the_new_release(
     first, second = committed(host), committed(host, context=2048)
     journal = {"from": first.number, "to": second.number}
     (host.root / "change.json").write_text(json.dumps(journal) + "\nclean\n")
-    told = recovery.recover(host)
-    assert told is not None
-    assert (told["outcome"], told["to"]) == ("committed", 2)
+    entry = recovery.recover(host)
+    assert entry is not None
+    assert (entry["outcome"], entry["to"]) == ("committed", 2)
     assert host.releases.previous() == first
 
 
@@ -437,18 +437,18 @@ def test_a_rollback_without_a_previous_release_is_refused(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "asked"),
+    ("status", "until"),
     [("running", "2026-11-29T04:25:48.176813465Z"), ("restarting", ""), ("exited", "")],
 )
-def test_the_log_of_an_engine_that_ended_is_read_up_to_its_restart(status: str, asked: str) -> None:
-    """As Docker 26 tells of one whose program ends with status 1."""
+def test_the_log_of_an_engine_that_ended_is_read_up_to_its_restart(status: str, until: str) -> None:
+    """As Docker 26 reports a container whose program ends with status 1."""
     state = {
         "Status": status,
         "Running": status != "exited",
         "Restarting": status == "restarting",
         "StartedAt": "2026-11-29T04:25:48.176813465Z",
     }
-    assert verification.find_restart_time(state) == asked
+    assert verification.find_restart_time(state) == until
 
 
 def test_processes_that_hold_memory_of_the_gpu_are_found(tmp_path: Path) -> None:
@@ -531,22 +531,22 @@ RECOVERED = {"action": "recover", "to": 6, "outcome": "restored", "reason": "was
     ],
 )
 def test_the_result_of_a_change(lines: list[dict[str, Any]], expected: str) -> None:
-    told = result.find_result(lines, 7)
-    assert (told["outcome"], told["to"]) == (expected, 7)
+    entry = result.find_result(lines, 7)
+    assert (entry["outcome"], entry["to"]) == (expected, 7)
 
 
 def test_a_failure_names_the_reason_and_what_serves_now(host: Host) -> None:
     before = committed(host)
     to = stage_release(host, requested(context=1))
-    told = {"outcome": "restored", "reason": "it died", "log": "a line\nanother"}
-    assert result.describe_failure(told, before, to) == (
+    entry = {"outcome": "restored", "reason": "it died", "log": "a line\nanother"}
+    assert result.describe_failure(entry, before, to) == (
         "release 2 (llamacpp with smoke) failed: it died.\nThe last lines of its log:\na line\n"
         "another\nrelease 1 (llamacpp with smoke) serves again and was verified."
     )
-    assert result.describe_failure(told, None, to).endswith(
+    assert result.describe_failure(entry, None, to).endswith(
         "No release served before, and none serves now."
     )
-    failed = told | {"outcome": "failed", "restore_reason": "that died too", "restore_log": "x"}
+    failed = entry | {"outcome": "failed", "restore_reason": "that died too", "restore_log": "x"}
     text = result.describe_failure(failed, before, to)
     assert "The rollback to release 1 (llamacpp with smoke) failed, too: that died too.\n" in text
     assert "`systemctl restart edge-llm`" in text

@@ -1,4 +1,4 @@
-"""The source of weights: what it is asked, what its answers mean, and what curl is told."""
+"""The source of weights: its check, curl, and the installation of downloads."""
 
 from __future__ import annotations
 
@@ -137,12 +137,12 @@ def test_null_is_the_default(name: str) -> None:
     assert job(**nothing) == job()
 
 
-# --- what an answer means ------------------------------------------------------------------------
+# --- answers of a source -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 301, 302, 303, 307, 308])
 def test_statuses_of_a_file_pass(status: int) -> None:
-    """One that tells nothing of the file is believed until the download."""
+    """An answer without size and hash passes, until the download."""
     assert judged(status) == ""
 
 
@@ -187,7 +187,7 @@ def test_statuses_that_require_a_token(status: int, token: str, how: str) -> Non
         (URL, "x", None),
         (URL, "//cdn.example/x", None),
         (URL, "HTTPS://cdn.example/x", None),
-        # What is signed for one is told to nobody else.
+        # A signed address is not repeated.
         (URL, "http://cdn.example/x?Signature=s", "http://cdn.example/x"),
         (URL, "ftp://cdn.example/x", "ftp://cdn.example/x"),
         (URL, "httpsx://cdn.example/x", "httpsx://cdn.example/x"),
@@ -230,7 +230,7 @@ def test_an_html_page_is_refused(status: int, kind: str, refused: bool) -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "found"),
     [
-        # As the hub tells it: of the file itself, whatever the redirect has.
+        # The hub reports the file itself, whatever the redirect has.
         (302, {"x-linked-size": "100", "x-linked-etag": f'"{SHA256}"'}, None),
         (302, {"x-linked-size": "100", "x-linked-etag": SHA256}, None),
         (302, {"x-linked-size": "100", "content-length": "1085", "etag": f'"{OTHER}"'},
@@ -247,7 +247,7 @@ def test_an_html_page_is_refused(status: int, kind: str, refused: bool) -> None:
         (200, {"etag": f'"{SHA1}"', "content-length": "100"}, None),
         (302, {"x-linked-etag": f'"{SHA1}"', "etag": f'"{OTHER}"'}, (OTHER, "unknown")),
         (302, {"x-linked-etag": f'"{SHA1}"', "etag": SHA256}, None),
-        # A plain server tells its size, and may have any tag.
+        # A plain server reports the size, and may have any tag.
         (200, {"content-length": "100"}, None),
         (200, {"content-length": "99"}, ("unknown", "99")),
         (200, {"content-length": "99", "x-linked-size": "100"}, None),
@@ -259,7 +259,7 @@ def test_an_html_page_is_refused(status: int, kind: str, refused: bool) -> None:
         (200, {"etag": f'"{OTHER}0"'}, None),
         (200, {"etag": '"5f3c-61b"'}, None),
         (200, {"etag": ""}, None),
-        # What is no number is not told.
+        # A size that is no number does not count.
         (200, {"content-length": "many"}, None),
         (200, {"content-length": "-1"}, None),
         (302, {"x-linked-size": ""}, None),
@@ -277,7 +277,7 @@ def test_size_and_hash_are_compared(
     assert judged(status, headers) == expected
 
 
-# --- what curl is told ---------------------------------------------------------------------------
+# --- curl's options ------------------------------------------------------------------------------
 
 
 def test_options_of_curl() -> None:
@@ -353,7 +353,7 @@ class Answer(NamedTuple):
 
 
 class Source:
-    """A server on this machine's loopback: `answers` by path, `seen` is what it was asked."""
+    """A server on this machine's loopback: `answers` by path, `seen` are its requests."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.answers: dict[str, Answer] = {}
@@ -401,7 +401,7 @@ def source() -> Iterator[Source]:
 
 
 def test_the_check_of_a_source_sends_head_requests(source: Source) -> None:
-    """A redirect has what the hub tells of the file, so it is not followed."""
+    """A redirect has the hub's headers about the file, so it is not followed."""
     led = {"Location": "/cdn", "X-Linked-Size": "100", "X-Linked-ETag": f'"{SHA256}"'}
     source.answers["/m.gguf"] = Answer(302, led)
     asked = job(url=f"{source.url}/m.gguf", token=TOKEN)
@@ -446,7 +446,7 @@ def test_an_unreachable_source(source: Source) -> None:
 
 
 def test_a_source_with_an_authority_of_its_own(tmp_path: Path) -> None:
-    """Refused by both who ask it until they are told of the authority, as a file or (ask) text."""
+    """Check and curl refuse it without its authority, a file or (for the check) text."""
     pem, certificate = tmp_path / "own.pem", tmp_path / "certificate.pem"
     words = (
         "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=own -days 2"
@@ -534,7 +534,7 @@ def test_results_of_curl_are_explained(
 def test_only_curl_gets_the_token(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its arguments and environment, which others see, nor what is told or kept."""
+    """It is neither in arguments and environment, which others see, nor in any file."""
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "curl").write_text(

@@ -1,4 +1,4 @@
-"""Weights among machines: the torrent, the tracker that is fixed, and what aria2 says."""
+"""BitTorrent among hosts: the torrent, the tracker with fixed peers, and the output of aria2."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_without_an_answer_of_the_source_its_own_address_is_used() -> None:
         assert get(f"{server.url}/source/m.gguf-1/m.gguf") == (302, url, b"")
 
 
-# --- what aria2 says -----------------------------------------------------------------------------
+# --- the output of aria2 -------------------------------------------------------------------------
 
 
 def read_output(*lines: str) -> Aria2Output:
