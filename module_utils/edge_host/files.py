@@ -72,8 +72,7 @@ def check_file_name(name: str, what: str) -> str:
     """The name, when it is that of a file in a folder and leads nowhere else; else ValueError."""
     if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
         raise ValueError(
-            f"{what}: {name!r} is asked; accepted is the name of a file in that folder, "
-            "without separators"
+            f"The name of a file in {what} is invalid: {name!r}. Use a name without separators."
         )
     return name
 

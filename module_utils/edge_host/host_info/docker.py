@@ -78,16 +78,16 @@ def read_no_raw(system: Path) -> bool:
     return parse_unit_environment(texts).get(NO_RAW) == "1"
 
 
-def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], Optional[str]]:
-    """(settings, None), or (None, a sentence) where the file is not a JSON object."""
+def parse_daemon_json(text: Optional[str]) -> Tuple[Optional[Facts], Optional[str]]:
+    """(settings, None), or (None, what the file holds instead of a JSON object)."""
     if text is None:
         return None, None
     try:
         settings = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        return None, f"{path} must be a JSON object and is not JSON: {error}"
+        return None, f"it is not JSON: {error}"
     if not isinstance(settings, dict):
-        return None, f"{path} must be a JSON object and holds a {type(settings).__name__}"
+        return None, f"it holds a {type(settings).__name__}, not a JSON object"
     return settings, None
 
 

@@ -568,7 +568,7 @@ PURE: list[Callable[[str], object]] = [
     }
 ]
 PURE += [
-    lambda text: parse_daemon_json(text, "/etc/docker/daemon.json"),
+    lambda text: parse_daemon_json(text),
     lambda text: parse_memory_cgroup(None, text, text),
     lambda text: parse_memory_cgroup(text, text, text),
     lambda text: parse_kernel_option(text, "IP_NF_RAW"),
