@@ -82,7 +82,7 @@ def allocated(path: Path) -> int:
     try:
         entries = [path, *path.rglob("*")]
         return sum(each.lstat().st_blocks * 512 for each in entries if not each.is_dir())
-    except OSError:  # it comes or goes meanwhile
+    except OSError:  # it was made or removed meanwhile
         return 0
 
 
@@ -112,7 +112,7 @@ def sync_folder(folder: Path) -> None:
 def write_atomically(
     path: Path, content: bytes, workshop: Path, mode: int = 0o644, sync: bool = True
 ) -> None:
-    """Put content at path in one step that survives a power cut: all of it, or what was there.
+    """Put content at path in one step that survives a power cut: all of it, or the former content.
 
     The new file is made in `workshop`, a folder of the same file system. Without `sync` only those
     who read it meanwhile are safe.
