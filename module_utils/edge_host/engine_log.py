@@ -11,7 +11,7 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from .json_data import Facts
 
-# llama.cpp names a buffer after its device, with its use behind an underscore. A list of GPUs and not
+# llama.cpp names a buffer after its device, with its use behind an underscore. A list of GPUs, not
 # of other devices: an unknown device must not count as a GPU.
 _GPU = re.compile(r"^(?:CUDA|ROCm|HIP|MUSA|Vulkan|SYCL|MTL|Metal|OpenCL|CANN)\d*$")
 _BUFFERS = re.compile(

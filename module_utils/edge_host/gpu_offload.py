@@ -93,8 +93,9 @@ def gpu_problem(
 
     For llama.cpp the log decides: a build without a GPU can log that it offloaded all layers, so a
     GPU's own buffer is required as well. For Ollama the share of the model in GPU memory decides,
-    which its API reports; for vLLM the device in its log. `gpu` is that of the plan ({"layers", "of": how many there are}),
-    `log` what engine_log.parse_engine_log returns, `share` gpu_share of the chat API's report.
+    which its API reports; for vLLM the device in its log. `gpu` is that of the plan ({"layers",
+    "of": the number of all layers}), `log` is the result of engine_log.parse_engine_log, `share` is
+    gpu_share of the chat API's report.
 
     A warning in the log is no problem by itself: some engines with all layers on a GPU skipped
     another GPU first.

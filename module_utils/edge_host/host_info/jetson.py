@@ -26,7 +26,7 @@ def parse_l4t(text: str) -> Optional[Facts]:
 
 
 def parse_power_mode(text: str) -> Tuple[Optional[str], Optional[int]]:
-    """(name, number) of the power mode that `nvpmodel -q` prints; None for a value that it does not print.
+    """(name, number) of the power mode that `nvpmodel -q` prints; None for a missing value.
 
     Warnings can stand before, and errors behind where the caller is not root.
     """

@@ -30,7 +30,7 @@ def parse_desktop(names: Iterable[str]) -> Optional[str]:
 
 
 def parse_unattended(text: str) -> Optional[bool]:
-    """Whether apt's configuration asks for unattended upgrades; None where it has no such setting."""
+    """Whether apt's configuration asks for unattended upgrades; None where it does not set them."""
     # Without comments; quoted text stays.
     bare = re.sub(r'("[^"\n]*")|/\*.*?\*/|//[^\n]*|#[^\n]*', r"\1", text, flags=re.S)
     values = re.findall(r'\bUnattended-Upgrade\s+"([^"\n]*)"\s*;', bare, re.I)

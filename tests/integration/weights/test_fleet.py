@@ -97,10 +97,8 @@ def test_downloads_that_are_killed_go_on() -> None:
         shell("field-02", f"systemctl kill --signal=KILL {unit}")
     said = ended(run)
     assert run.returncode == 2, said
-    assert (
-        "the download was killed. Run this again: it goes on from the part that is there"
-        in " ".join(said.split())
-    )
+    reason = "the download was killed. Run this again: it goes on from the part that is there"
+    assert reason in " ".join(said.split())
     assert not whole("field-02", "/srv/killed-50")
     # Sources of their own again, which hold nobody who has more than a few bytes.
     done = bring("killed", killed_at={host: n for n, host in enumerate(killed_at, start=1)})

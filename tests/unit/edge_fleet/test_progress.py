@@ -85,8 +85,8 @@ def test_duration(seconds: float, said: str) -> None:
                 "from": ["the fleet", "hub.example"],
                 "peers": 3,
             },
-            "pi: smoke.gguf-1: downloading, 50 % of 100 MiB, 0.1 MiB/s, 9 min left, from the fleet and"
-            " hub.example",
+            "pi: smoke.gguf-1: downloading, 50 % of 100 MiB, 0.1 MiB/s, 9 min left, from the fleet"
+            " and hub.example",
         ),
         # Reading what has come is no speed of the line, and comes from nobody.
         (

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_fleet.verification import unverified_gpu as of_a_host
 from edge_host.engine_log import GPU_LINES, GPU_REASONS, parse_engine_log
 from edge_host.gpu_offload import _EXPLANATIONS, explain, gpu_problem
 from edge_host.release.errors import Failure
 from edge_host.release.probe import Proof
-from edge_fleet.verification import unverified_gpu as of_a_host
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GPU = {"layers": 99, "of": 29}
