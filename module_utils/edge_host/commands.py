@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 
-# A bare ssh command may come with a PATH that lacks the sbin folders.
+# The PATH of a bare ssh command may lack the sbin folders.
 SEARCH_PATH = os.pathsep.join(
     [
         os.environ.get("PATH", ""),
@@ -22,9 +22,10 @@ COMMAND_TIMEOUT = 60.0
 
 
 class Result(NamedTuple):
-    """How a command ended: its exit status and what it wrote.
+    """How a command ended: its exit status and its output.
 
-    The status is None where it ran out of time or could not be started; `err` then says so.
+    The status is None where the command ran out of time or could not be started; `err` has the
+    reason.
     """
 
     code: Optional[int]
@@ -49,10 +50,10 @@ def environment(home: Optional[str] = None) -> Dict[str, str]:
 def run_together(
     commands: Mapping[str, Sequence[str]], timeout: float = COMMAND_TIMEOUT
 ) -> Dict[str, Result]:
-    """Start the commands at once and collect what each wrote.
+    """Start the commands at once and collect their output.
 
     Together, because each is mostly waiting: for the docker command to start, then for the engine.
-    All share one limit of `timeout` seconds; what is still running then is killed.
+    All share one limit of `timeout` seconds; those still running then are killed.
     """
     variables = dict(os.environ, PATH=SEARCH_PATH, LC_ALL="C")
     deadline = time.monotonic() + timeout

@@ -11,11 +11,11 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from .json_data import Facts
 
-# llama.cpp names a buffer after its device, with what it is used for behind an underscore. A list
-# of what is a GPU, not of what is none: a device unknown here must not count as proof of one.
+# llama.cpp names a buffer after its device, with its use behind an underscore. A list of GPUs, not
+# of other devices: an unknown device must not count as a GPU.
 _GPU = re.compile(r"^(?:CUDA|ROCm|HIP|MUSA|Vulkan|SYCL|MTL|Metal|OpenCL|CANN)\d*$")
 _BUFFERS = re.compile(
-    # Before 2025 llama.cpp did not say of which kind a buffer is in the lines about loading.
+    # Before 2025 llama.cpp did not name the kind of a buffer in the lines about loading.
     r"load_tensors:\s+(\S+) (?:model )?buffer size"
     # Ollama's own engine, which called the field "buffer" until 0.11.
     r"|msg=\"model weights\" (?:device|buffer)=(\S+)"
@@ -35,7 +35,7 @@ _READY = re.compile(
     r"|server is listening on http|llama_server: listening on http"  # llama.cpp
     r"|Application startup complete"  # vLLM
 )
-# Ollama loads a model when it is first asked for, which may be long after its start.
+# Ollama loads a model at the first request, which may be long after its start.
 _OLLAMA_LISTENS = re.compile(r'msg="Listening on \S+ \(version ')
 _OLLAMA_LOADED = re.compile(
     r"(?:llama-server|llama runner) started in ([0-9]{1,6}(?:\.[0-9]{1,9})?) seconds"
@@ -48,9 +48,9 @@ _DEVICE_CONFIG = re.compile(
 )
 _PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})\b")
 # What engines log about a GPU that they cannot use, by its reason, which gpu_offload explains. A
-# log with several has the first of these: what is known most precisely, before what follows of it.
+# log with several has the first of these: the most precise one, before those that follow from it.
 GPU_REASONS = {
-    # vLLM asks for a share of all memory before it loads anything.
+    # vLLM claims a share of all memory before it loads anything.
     "occupied": r"Free memory on device .*less than desired GPU memory utilization",
     # https://github.com/ggml-org/llama.cpp/pull/23732: L4T from 36.4.7 on.
     # https://github.com/pytorch/pytorch/issues/185240: torch's words for it on a Jetson.
@@ -75,7 +75,7 @@ GPU_REASONS = {
 }
 _GPU_SAID = re.compile("|".join(GPU_REASONS.values()))
 GPU_LINES = 3
-"""How much an engine may say of its GPU."""
+"""The most lines about a GPU that are kept of a log."""
 
 
 def parse_time(text: str) -> Optional[float]:
@@ -91,7 +91,7 @@ def parse_time(text: str) -> Optional[float]:
 
 
 def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
-    """What an engine said of its start, from `docker logs --timestamps`.
+    """What an engine logged about its start, from `docker logs --timestamps`.
 
     {"layers_offloaded", "layers_total" (ints or None; those of the served model, where a draft
     model is loaded beside it), "gpu_buffers" (devices that hold a model buffer of their own),
@@ -100,10 +100,10 @@ def parse_engine_log(lines: Iterable[str], started: Optional[float]) -> Facts:
     None), "start_seconds" (float or None)}. `started` is the container's start in seconds since
     1970.
 
-    A build without any GPU can say that it offloaded all layers: the proof of offload is the
-    number together with a device in gpu_buffers. start_seconds is how long the engine took until
+    A build without a GPU can log that it offloaded all layers, so offload is verified by the number
+    together with a device in gpu_buffers. start_seconds is how long the engine took until
     it could answer; for Ollama, its own start and its first load, without the time between them in
-    which nobody asked.
+    which no request came.
     """
     offloaded: Optional[int] = None
     total: Optional[int] = None
@@ -179,9 +179,9 @@ class _GpuLines:
             return
         reason = next(name for name, words in GPU_REASONS.items() if re.search(words, message))
         found = self._found.setdefault(reason, [])
-        complaint = message.strip()[:200]
-        if len(found) < GPU_LINES and complaint not in found:
-            found.append(complaint)
+        text = message.strip()[:200]
+        if len(found) < GPU_LINES and text not in found:
+            found.append(text)
 
     @property
     def reason(self) -> Optional[str]:

@@ -72,8 +72,7 @@ def check_file_name(name: str, what: str) -> str:
     """The name, when it is that of a file in a folder and leads nowhere else; else ValueError."""
     if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
         raise ValueError(
-            f"{what}: {name!r} is asked; accepted is the name of a file in that folder, "
-            "without separators"
+            f"The name of a file in {what} is invalid: {name!r}. Use a name without separators."
         )
     return name
 
@@ -83,7 +82,7 @@ def allocated(path: Path) -> int:
     try:
         entries = [path, *path.rglob("*")]
         return sum(each.lstat().st_blocks * 512 for each in entries if not each.is_dir())
-    except OSError:  # it comes or goes meanwhile
+    except OSError:  # it was made or removed meanwhile
         return 0
 
 
@@ -113,7 +112,7 @@ def sync_folder(folder: Path) -> None:
 def write_atomically(
     path: Path, content: bytes, workshop: Path, mode: int = 0o644, sync: bool = True
 ) -> None:
-    """Put content at path in one step that survives a power cut: all of it, or what was there.
+    """Put content at path in one step that survives a power cut: all of it, or the former content.
 
     The new file is made in `workshop`, a folder of the same file system. Without `sync` only those
     who read it meanwhile are safe.

@@ -1,4 +1,4 @@
-"""Whether an engine has its layers on a GPU, from what was read of it; and if not, why.
+"""Judges from an engine's log and API whether its layers are on a GPU; and if not, why.
 
 Pure functions: the control machine imports this module, too.
 """
@@ -91,13 +91,14 @@ def gpu_problem(
 ) -> Optional[str]:
     """Why it is not verified that an engine has its layers on a GPU; None where it is.
 
-    llama.cpp is held to its log: a build without a GPU can say that it offloaded them all, so a
-    GPU's own buffer is needed, too. Ollama is held to what its API says of the model's place, vLLM
-    to the device in its log. `gpu` is that of the plan ({"layers", "of": how many there are}),
-    `log` what engine_log.parse_engine_log returns, `share` gpu_share of the chat API's report.
+    For llama.cpp the log decides: a build without a GPU can log that it offloaded all layers, so a
+    GPU's own buffer is required as well. For Ollama the share of the model in GPU memory decides,
+    which its API reports; for vLLM the device in its log. `gpu` is that of the plan ({"layers",
+    "of": the number of all layers}), `log` is the result of engine_log.parse_engine_log, `share` is
+    gpu_share of the chat API's report.
 
-    What an engine complained of is no problem by itself: some that have all their layers on a GPU
-    skipped another one first.
+    A warning in the log is no problem by itself: some engines with all layers on a GPU skipped
+    another GPU first.
     """
     # Records of changes by earlier versions have no `of`.
     asked, of = gpu["layers"], gpu.get("of", gpu["layers"])

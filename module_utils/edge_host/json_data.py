@@ -10,7 +10,7 @@ Facts = Dict[str, Any]
 
 
 def parse_json(text: str) -> Any:
-    """What JSON text stands for; None for text that is not JSON."""
+    """The value of JSON text; None for text that is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -45,17 +45,17 @@ def line_names(before: str, after: str) -> list[str] | None:
 
 
 def differences(path: Path, content: str, mode: int) -> list[str]:
-    """How a file differs from what is asked, without its values; empty where it does not."""
+    """The differences of a file from its new content and mode, without values."""
     try:
         before, found = path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777
     except FileNotFoundError:
         return ["a new file"]
     except (OSError, ValueError):
         return ["its content cannot be read"]
-    said = []
+    lines = []
     if before != content:
         names = line_names(before, content)
-        said.append(f"{', '.join(names)} differs" if names else "its content differs")
+        lines.append(f"{', '.join(names)} differs" if names else "its content differs")
     if found != mode:
-        said.append(f"mode {found:04o} becomes {mode:04o}")
-    return said
+        lines.append(f"mode {found:04o} becomes {mode:04o}")
+    return lines

@@ -1,4 +1,4 @@
-"""Follows the download of weights, and says how far it is."""
+"""Follows the download of weights and shows its progress."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SAY_SECONDS = 10.0
+LINE_SECONDS = 10.0
 _MIB = 1024**2
 _ENDED = ("done", "failed", "stopped", "gone")
 _WORDS = {
-    "begun": "begins",
-    "asking": "asks",
-    "fetching": "comes",
-    "receiving": "comes",
-    "verifying": "is verified",
+    "begun": "starting",
+    "asking": "checking the source",
+    "fetching": "downloading",
+    "receiving": "downloading",
+    "verifying": "verifying",
 }
 
 
@@ -23,32 +23,32 @@ class DownloadError(Exception):
 
 
 def follow(
-    ask: Callable[[], dict[str, Any]], say: Callable[[str], None], where: str
+    ask: Callable[[], dict[str, Any]], show: Callable[[str], None], where: str
 ) -> dict[str, Any]:
     """Wait for the end of a download; return the last result of the model_fetch module.
 
-    ask: calls the module, which waits for a while; say: shows a line to the person who waits;
+    ask: calls the module, which waits for a while; show: prints a line;
     where: the machine that downloads, as lines name it. Raises DownloadError.
     """
-    said = time.monotonic()
+    shown = time.monotonic()
     while True:
         result = ask()
-        told = result.get("told")
-        if result.get("failed") or not told:
+        status = result.get("told")
+        if result.get("failed") or not status:
             return result
-        if told["state"] in _ENDED:
+        if status["state"] in _ENDED:
             break
-        if time.monotonic() - said > SAY_SECONDS:
-            say(progress(where, told))
-            said = time.monotonic()
-    if told["state"] != "done":
+        if time.monotonic() - shown > LINE_SECONDS:
+            show(progress(where, status))
+            shown = time.monotonic()
+    if status["state"] != "done":
         raise DownloadError(
-            told.get("reason")
-            or "its download was killed; what has come is kept, and the next run goes on"
+            status.get("reason")
+            or "the download was killed. Run this again: it goes on from the part that is there"
         )
-    if told.get("from"):
-        say(ended(where, told))
-    return {**result, "changed": bool(told.get("from"))}
+    if status.get("from"):
+        show(ended(where, status))
+    return {**result, "changed": bool(status.get("from"))}
 
 
 def mib(size: float) -> str:
@@ -56,30 +56,30 @@ def mib(size: float) -> str:
     return f"{size / _MIB:,.0f} MiB" if size >= 10 * _MIB else f"{size / _MIB:.1f} MiB"
 
 
-def progress(host: str, told: Mapping[str, Any]) -> str:
-    """A line that says how far a bundle is: percent, bytes, rate, time left, from whom."""
-    done, size = told.get("done", 0), told.get("size") or 0
-    parts = [f"{host}: {told['name']} {_WORDS.get(told['state'], told['state'])}"]
+def progress(host: str, status: Mapping[str, Any]) -> str:
+    """The line of a download in progress: percent, bytes, rate, time left, sources."""
+    done, size = status.get("done", 0), status.get("size") or 0
+    parts = [f"{host}: {status['name']}: {_WORDS.get(status['state'], status['state'])}"]
     if size:
         parts.append(f"{100 * done // size} % of {mib(size)}")
-    if told.get("rate") and told["state"] != "verifying":
-        parts.append(f"{mib(told['rate'])}/s")
-    if told.get("left") is not None and told["state"] != "verifying":
-        parts.append(f"{duration(told['left'])} left")
-    if told.get("from") and told["state"] in ("fetching", "receiving"):
-        parts.append(f"from {' and '.join(told['from'])}")
+    if status.get("rate") and status["state"] != "verifying":
+        parts.append(f"{mib(status['rate'])}/s")
+    if status.get("left") is not None and status["state"] != "verifying":
+        parts.append(f"{duration(status['left'])} left")
+    if status.get("from") and status["state"] in ("fetching", "receiving"):
+        parts.append(f"from {' and '.join(status['from'])}")
     return ", ".join(parts)
 
 
-def ended(host: str, told: Mapping[str, Any]) -> str:
-    """The line of a bundle that has come."""
-    size, seconds = told.get("size") or 0, told.get("seconds") or 0
-    came = f"{host}: {told['name']} is there: {mib(size)} in {duration(seconds)}"
-    return came + (f", from {' and '.join(told['from'])}" if told.get("from") else "")
+def ended(host: str, status: Mapping[str, Any]) -> str:
+    """The line of a complete download."""
+    size, seconds = status.get("size") or 0, status.get("seconds") or 0
+    line = f"{host}: {status['name']}: downloaded {mib(size)} in {duration(seconds)}"
+    return line + (f", from {' and '.join(status['from'])}" if status.get("from") else "")
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """A duration as people write it."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -36,7 +36,7 @@ from .system import (
 )
 
 # What a device tree calls a board, and its family; older releases of L4T had code names there. DMI
-# is not asked: it can call an Orin Nano an Orin NX.
+# is not read: it can call an Orin Nano an Orin NX.
 _FAMILIES = (
     (r"\bOrin Nano\b", "Jetson Orin Nano"),
     (r"\bOrin NX\b", "Jetson Orin NX"),
@@ -64,7 +64,7 @@ _MODULES = (
     (r"p3448-|p3450-|,jetson-nano", "Jetson Nano"),
 )
 _TEGRA = re.compile(r"nvidia,tegra(?:186|19|2[136])")
-# Each is asked where the host has it.
+# Each runs where the host has it.
 BOARD_COMMANDS: Dict[str, Sequence[str]] = {
     "addresses": ["ip", "-json", "address"],
     "gpus": [
@@ -104,8 +104,8 @@ def parse_model(text: str) -> Optional[str]:
 def board_name(model: Optional[str], compatible: str = "") -> Optional[str]:
     """The family of a board, such as "Jetson Orin Nano" or "Raspberry Pi 5"; None where unknown.
 
-    `model` is the device tree's property of that name; where it does not tell, `compatible`
-    does, which names the module.
+    `model` is the device tree's property of that name; where it is unknown, `compatible`
+    decides, which names the module.
     """
     name = model or ""
     pi = _PI.match(name)
@@ -138,7 +138,7 @@ def board_kind(model: Optional[str], l4t: Optional[Facts], compatible: str = "")
 
 
 def board_commands() -> Dict[str, Sequence[str]]:
-    """Those of the board's commands that the host has, by the names under which answers come."""
+    """The board's commands that the host has, by the names of their results."""
     return {name: command for name, command in BOARD_COMMANDS.items() if which(command[0])}
 
 
@@ -148,10 +148,10 @@ def read_board(
     answers: Optional[Mapping[str, Result]] = None,
     packages: Optional[Mapping[str, List[str]]] = None,
 ) -> Facts:
-    """What the host is. `system` is the folder that holds its /etc, /proc and /sys: `/`.
+    """Read the facts of the board. `system` is the folder with its /etc, /proc and /sys: `/`.
 
-    `answers` are those of `board_commands`, and `packages` is what `read_packages` says: both are
-    asked here where they are not given.
+    `answers` are the results of `board_commands`, and `packages` is the result of `read_packages`;
+    both are read here where they are not given.
     """
     if answers is None:
         answers = run_together(board_commands())
@@ -165,7 +165,7 @@ def read_board(
     model = tree or parse_model(read_text(system / "sys/class/dmi/id/product_name") or "")
     kind = board_kind(model, l4t, compatible)
     memory = parse_memory(read_text(system / "proc/meminfo") or "")
-    said = {name: answer.out for name, answer in answers.items() if answer.code == 0}
+    printed = {name: answer.out for name, answer in answers.items() if answer.code == 0}
     return {
         "kind": kind,
         "name": board_name(tree, compatible),
@@ -183,7 +183,7 @@ def read_board(
         "cpu_features": parse_cpu_features(read_text(system / "proc/cpuinfo") or ""),
         "memory_total": memory.get("MemTotal"),
         "zram_total": read_zram(system, memory),
-        "gpus": parse_gpus(said.get("gpus", "")),
+        "gpus": parse_gpus(printed.get("gpus", "")),
         "disk": read_disk(root),
         "python": platform.python_version(),
         "init": (read_text(system / "proc/1/comm") or "").strip(),
@@ -193,11 +193,11 @@ def read_board(
         "power": read_power(system, answers.get("power")),
         "tuning": read_tuning(system),
         "temperature": read_temperature(system),
-        "throttled": parse_throttled(said.get("throttled", "")),
+        "throttled": parse_throttled(printed.get("throttled", "")),
         "desktop": parse_desktop(process_names(system)),
-        "time_synchronised": {"yes": True, "no": False}.get(said.get("time", "").strip()),
+        "time_synchronised": {"yes": True, "no": False}.get(printed.get("time", "").strip()),
         "upgrades": {"unattended": read_unattended(system), "held": packages["held"]},
         "root": os.geteuid() == 0,
         "tools": read_tools(),
-        "addresses": parse_addresses(said.get("addresses", "")),
+        "addresses": parse_addresses(printed.get("addresses", "")),
     }

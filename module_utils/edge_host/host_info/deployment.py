@@ -17,9 +17,9 @@ _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 def read_secrets(
     folder: Path, expected: Mapping[str, str], owner: Optional[int]
 ) -> Dict[str, bool]:
-    """For each file name: is it there with that sha256, mode 0600, and (if given) that owner?
+    """Whether each file exists with its sha256, mode 0600 and (if given) the owner.
 
-    An empty sha256 is any content but none: a secret that only the host knows.
+    An empty sha256 stands for any content but none: a secret that only the host knows.
     """
     answers = {}
     for name, sha256 in expected.items():
@@ -36,7 +36,7 @@ def read_secrets(
 def read_lock(root: Path) -> Optional[Facts]:
     """Who changes the host now, and since when ({"by", "since", "pid"}); None where nobody does.
 
-    The lock is the kernel's, so what a dead holder has left written does not count.
+    The lock is the kernel's, so the text that a dead holder has left does not count.
     """
     try:
         with (root / LOCK).open(encoding="utf-8") as file:
@@ -50,7 +50,7 @@ def read_lock(root: Path) -> Optional[Facts]:
 
 
 def read_journal(root: Path) -> Optional[Facts]:
-    """The change that has begun and not ended: from, to, by, since, step; None where there is none.
+    """The change that began and did not end: from, to, by, since, step; None where there is none.
 
     Its first line is an object, the others are the steps that it has begun.
     """
@@ -67,7 +67,7 @@ def read_release(root: Path, link: str) -> Optional[Facts]:
 
 
 def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:
-    """What became of the last changes, the newest last; of all, where `most` is None."""
+    """The results of the last changes, the newest last; of all, where `most` is None."""
     lines = (read_text(root / HISTORY) or "").splitlines()
     # A cut of the power can leave half a line.
     return [each for each in map(_object, lines[-most:] if most else lines) if each]

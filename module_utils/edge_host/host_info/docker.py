@@ -14,14 +14,14 @@ from ..json_data import Facts, objects, parse_json, parse_json_lines, words
 NO_RAW = "DOCKER_INSECURE_NO_IPTABLES_RAW"
 
 
-def parse_docker_info(text: str, complaint: str = "") -> Facts:
+def parse_docker_info(text: str, errors: str = "") -> Facts:
     """The engine and its compose plugin from `docker info --format '{{json .}}'`.
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
-    "no_raw": whether the engine says that it makes no rules in iptables' raw table (one that can
-    do so says it: moby/moby#49621), "error": None or why the engine did not answer}. `complaint`
-    is what the command wrote to its standard error, used where the answer itself gives no reason.
-    Client and plugins are described even when the engine is dead.
+    "no_raw": whether the engine reports that it makes no rules in iptables' raw table
+    (moby/moby#49621), "error": None or why the engine did not answer}. `errors` is the standard
+    error of the command, for an answer without a reason. Client and plugins are described even
+    when the engine does not run.
     """
     info = parse_json(text)
     if not isinstance(info, dict):
@@ -34,7 +34,7 @@ def parse_docker_info(text: str, complaint: str = "") -> Facts:
     for plugin in objects(client.get("Plugins") if isinstance(client, dict) else None):
         if plugin.get("Name") == "compose" and not plugin.get("Err"):
             compose = str(plugin.get("Version", "")).lstrip("v") or None
-    reason = "; ".join(problems) or complaint.strip() or "docker info gave no answer"
+    reason = "; ".join(problems) or errors.strip() or "docker info gave no answer"
     return {
         "running": running,
         "version": version if running else None,
@@ -46,13 +46,13 @@ def parse_docker_info(text: str, complaint: str = "") -> Facts:
 
 
 def parse_unit_environment(texts: Iterable[str]) -> Dict[str, str]:
-    """What a systemd unit's files, in their order, put into its environment with Environment=."""
+    """The environment that a systemd unit's files, in their order, set with Environment=."""
     found: Dict[str, str] = {}
     for line in "\n".join(texts).replace("\\\n", " ").splitlines():
         key, equals, value = line.strip().partition("=")
         if key.rstrip() != "Environment" or not equals:
             continue
-        if not value.strip():  # as systemd does: nothing of what came before
+        if not value.strip():  # as systemd does: this clears earlier values
             found.clear()
         for word in split_words(value):
             name, _, content = word.partition("=")
@@ -69,25 +69,25 @@ def split_words(text: str) -> List[str]:
 
 
 def read_no_raw(system: Path) -> bool:
-    """Whether the engine's service is to have Docker 28's way around a kernel without a raw table.
+    """Whether the engine's service has Docker 28's setting for a kernel without a raw table.
 
-    For an engine that does not run: one that runs tells what it has.
+    For an engine that does not run; one that runs reports its setting.
     """
     folder = system / "etc/systemd/system/docker.service.d"
     texts = [read_text(path) or "" for path in sorted(folder.glob("*.conf"))]
     return parse_unit_environment(texts).get(NO_RAW) == "1"
 
 
-def parse_daemon_json(text: Optional[str], path: str) -> Tuple[Optional[Facts], Optional[str]]:
-    """(settings, None), or (None, a sentence) where the file is not a JSON object."""
+def parse_daemon_json(text: Optional[str]) -> Tuple[Optional[Facts], Optional[str]]:
+    """(settings, None), or (None, what the file holds instead of a JSON object)."""
     if text is None:
         return None, None
     try:
         settings = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        return None, f"{path} must be a JSON object and is not JSON: {error}"
+        return None, f"it is not JSON: {error}"
     if not isinstance(settings, dict):
-        return None, f"{path} must be a JSON object and holds a {type(settings).__name__}"
+        return None, f"it holds a {type(settings).__name__}, not a JSON object"
     return settings, None
 
 
@@ -121,7 +121,7 @@ def parse_images(text: str) -> List[str]:
 
 
 def parse_containers(text: str) -> Dict[str, Facts]:
-    """The project's containers by name, from `docker inspect`, as far as they are there.
+    """The project's containers by name, from `docker inspect`, without those that do not exist.
 
     {"id", "image" (as configured), "status" (created, running, restarting, exited, ...), "health"
     (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339)}
@@ -138,6 +138,6 @@ def parse_containers(text: str) -> Dict[str, Facts]:
                 "health": None if health == "none" else health,
                 "started_at": state["StartedAt"],
             }
-        except (AttributeError, KeyError, TypeError):  # not docker's words
+        except (AttributeError, KeyError, TypeError):  # not the form of docker's output
             continue
     return containers

@@ -11,12 +11,12 @@ from ..commands import COMMAND_TIMEOUT
 from ..engine_log import parse_engine_log, parse_time
 from ..json_data import Facts
 
-LOG_LINES = 4000  # an engine says what it loaded at its start; the rest is requests
+LOG_LINES = 4000  # an engine logs its model at its start; the rest is requests
 LOG_SECONDS = 900  # the slowest start worth waiting for: large weights from an SD card
 
 
 def read_engine_log(docker: str, engine: Optional[Facts]) -> Facts:
-    """The start of the engine container's log, read no further than it says anything of it."""
+    """Parse the engine container's log, no further than its start."""
     started = parse_time(str(engine["started_at"])) if engine else None
     # Year 1: created and never started.
     if engine is None or started is None or not 0 <= started < 1e11:

@@ -63,7 +63,7 @@ def parse_gpus(text: str) -> List[Facts]:
 
 
 def parse_temperature(text: str) -> Optional[float]:
-    """Degrees Celsius of a thermal zone; None for what none has: one without power is at -256."""
+    """Degrees Celsius of a thermal zone; None for an impossible value (-256 without power)."""
     match = re.match(r"(-?[0-9]{1,6})\s*$", text)
     value = int(match.group(1)) if match else None
     return None if value is None or not -100_000 < value < 200_000 else value / 1000
@@ -102,7 +102,7 @@ def read_temperature(system: Path) -> Optional[float]:
 
 
 def read_zram(system: Path, memory: Mapping[str, int]) -> Optional[int]:
-    """Bytes of swap in compressed memory; `memory` is what /proc/meminfo says."""
+    """Bytes of swap in compressed memory; `memory` is the content of /proc/meminfo."""
     found = parse_zram(read_text(system / "proc/swaps") or "")
     if found is None and memory.get("SwapTotal") == 0:
         return 0  # a kernel that cannot swap has no such file

@@ -26,9 +26,9 @@ def parse_l4t(text: str) -> Optional[Facts]:
 
 
 def parse_power_mode(text: str) -> Tuple[Optional[str], Optional[int]]:
-    """(name, number) of the power mode that `nvpmodel -q` tells; None for what it does not tell.
+    """(name, number) of the power mode that `nvpmodel -q` prints; None for a missing value.
 
-    Warnings can come before, and where the caller is not root, errors behind.
+    Warnings can stand before, and errors behind where the caller is not root.
     """
     match = re.search(r"NV Power Mode: *(\S+)[^\n]*(?:\n+ *([0-9]{1,4}) *(?:\n|$))?", text)
     if match is None:
@@ -51,8 +51,8 @@ def parse_power_status(text: str) -> Optional[int]:
 def read_power(system: Path, answer: Optional[Result]) -> Optional[Facts]:
     """The power mode of a Jetson: {"mode" (name), "id", "modes": {name: id}}, or None.
 
-    `answer` is that of `nvpmodel -q`, None where there is no such command. What it does not tell
-    comes from the file that it keeps.
+    `answer` is that of `nvpmodel -q`, None where there is no such command. A value that
+    it does not print is read from the file that nvpmodel keeps.
     """
     settings = read_text(system / "etc/nvpmodel.conf")
     kept = read_text(system / "var/lib/nvpmodel/status")

@@ -13,7 +13,7 @@ from ..json_data import Facts
 
 
 def parse_memory_cgroup(controllers: Optional[str], cgroups: str, release: str) -> Optional[bool]:
-    """Whether the kernel can limit the memory of a group of processes; None where nothing tells.
+    """Whether the kernel can limit the memory of a group of processes; None where unknown.
 
     `controllers` is cgroup v2's cgroup.controllers, None where the host has v1; `cgroups` is
     /proc/cgroups; `release` the kernel's.
@@ -26,7 +26,7 @@ def parse_memory_cgroup(controllers: Optional[str], cgroups: str, release: str) 
     version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", release)
     if not cgroups.startswith("#subsys_name") or version is None:
         return None
-    # From 6.12 on, that file may leave out what is there: raspberrypi/linux#6980.
+    # From 6.12 on, that file may leave out controllers: raspberrypi/linux#6980.
     return False if (int(version.group(1)), int(version.group(2))) < (6, 12) else None
 
 
@@ -49,7 +49,7 @@ def parse_module(builtin: str, loadable: str, module: str) -> Optional[bool]:
 
 
 def read_kernel(system: Path) -> Facts:
-    """{"release", "memory_cgroup", "ip_nf_raw"}: the latter are None where it cannot be told."""
+    """{"release", "memory_cgroup", "ip_nf_raw"}: the latter two are None where unknown."""
     release = (read_text(system / "proc/sys/kernel/osrelease") or "").strip()
     if not re.match(r"[0-9][\w.+~-]*$", release, re.ASCII):  # it becomes the name of a file
         release = ""

@@ -15,7 +15,7 @@ from ..json_data import Facts
 def parse_address(text: str) -> Optional[str]:
     """An address of /proc/net/tcp or tcp6: 32-bit words in the machine's own byte order.
 
-    None for what is no address.
+    None for any other text.
     """
     if not re.fullmatch(r"[0-9A-F]{8}|[0-9A-F]{32}", text):
         return None

@@ -1,4 +1,4 @@
-"""What only a Raspberry Pi has: its kernel command line file and its firmware's complaints."""
+"""What only a Raspberry Pi has: its kernel command line file and its firmware's warnings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _THROTTLED = {
 
 
 def parse_throttled(text: str) -> Optional[List[str]]:
-    """What `vcgencmd get_throttled` complains of, in words; None where it does not answer."""
+    """The warnings of `vcgencmd get_throttled`; None where the command does not answer."""
     match = re.match(r"throttled=0x([0-9a-fA-F]{1,8})\s*$", text)
     if match is None:
         return None

@@ -50,7 +50,7 @@ def read_state(
     """
     folder, base = Path(root), Path(system)
     if not folder.is_absolute():
-        raise ValueError(f"root: {root!r} is asked; accepted is an absolute path such as {ROOT}")
+        raise ValueError(f"root is invalid: {root!r}. Use an absolute path such as {ROOT}.")
     docker = which("docker")
     commands = board_commands()
     if docker is not None:
@@ -67,9 +67,7 @@ def read_state(
     info, ps = answers.get("info", none), answers.get("ps", none)
     engine = parse_docker_info(info.out, info.err)
     packages = read_packages(base)
-    daemon_json, daemon_json_error = parse_daemon_json(
-        read_text(base / "etc/docker/daemon.json"), "/etc/docker/daemon.json"
-    )
+    daemon_json, daemon_json_error = parse_daemon_json(read_text(base / "etc/docker/daemon.json"))
     containers = parse_containers(answers.get("inspect", none).out)
     release = read_release(folder, "current")
     slots = release["slots"] if release else {"engine": "a", "api": "a"}

@@ -30,15 +30,15 @@ def parse_desktop(names: Iterable[str]) -> Optional[str]:
 
 
 def parse_unattended(text: str) -> Optional[bool]:
-    """Whether apt's configuration asks for unattended upgrades; None where it does not say."""
-    # Comments go, and what is in quotes stays.
+    """Whether apt's configuration asks for unattended upgrades; None where it does not set them."""
+    # Without comments; quoted text stays.
     bare = re.sub(r'("[^"\n]*")|/\*.*?\*/|//[^\n]*|#[^\n]*', r"\1", text, flags=re.S)
     values = re.findall(r'\bUnattended-Upgrade\s+"([^"\n]*)"\s*;', bare, re.I)
     return values[-1] not in ("", "0") if values else None
 
 
 def parse_packages(text: str) -> Dict[str, List[str]]:
-    """{"installed", "held"}: the names of Docker's packages of which dpkg's status file says so."""
+    """{"installed", "held"}: Docker's packages with that status, from dpkg's status file."""
     names = "|".join(map(re.escape, DOCKER_PACKAGES))
     found = re.findall(rf"^Package: ({names})\n(?:.+\n)*?Status: (\w+) \w+ ([\w-]+)$", text, re.M)
     return {
@@ -63,7 +63,7 @@ def parse_addresses(text: str) -> List[str]:
 
 
 def read_tools() -> List[str]:
-    """Those of the commands that bring weights and images which the host has."""
+    """The commands for downloads of weights and images that the host has."""
     return [name for name in ("aria2c", "curl", "skopeo") if which(name)]
 
 
@@ -74,7 +74,7 @@ def process_names(system: Path) -> List[str]:
 
 
 def read_container(system: Path) -> bool:
-    """Whether the host is a container, as systemd, Docker, Podman or its first process tells."""
+    """Whether the host is a container, from systemd, Docker, Podman or its first process."""
     environment = (read_text(system / "proc/1/environ") or "").split("\0")
     marks = ("run/systemd/container", ".dockerenv", "run/.containerenv")
     return any(word.startswith("container=") and word != "container=" for word in environment) or (
@@ -83,17 +83,17 @@ def read_container(system: Path) -> bool:
 
 
 def read_unattended(system: Path) -> bool:
-    """Whether apt is told to make upgrades by itself."""
-    # As apt chooses them: others are what was before, or is not to be.
+    """Whether apt is configured to upgrade by itself."""
+    # As apt chooses files: others are backups, or disabled.
     paths = [
         path
         for path in entries(system / "etc/apt/apt.conf.d")
         if re.match(r"[\w-][\w.-]*$", path.name, re.ASCII) and path.suffix in ("", ".conf")
     ]
-    told = [
+    found = [
         parse_unattended(read_text(path) or "") for path in [*paths, system / "etc/apt/apt.conf"]
     ]
-    return next((each for each in reversed(told) if each is not None), False)
+    return next((each for each in reversed(found) if each is not None), False)
 
 
 def read_packages(system: Path) -> Dict[str, List[str]]:

@@ -84,7 +84,7 @@ def weights_in(folder: Path) -> List[Path]:
 
 
 def read_unfinished(folder: Path) -> Dict[str, int]:
-    """What has come of models that are not whole yet: name of the bundle -> bytes on the disk."""
+    """Downloads that are not complete: name of the bundle -> bytes on the disk."""
     workshop = folder / WORKSHOP
     if not workshop.is_dir():
         return {}

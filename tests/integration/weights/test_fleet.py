@@ -43,8 +43,8 @@ def test_the_source_is_read_once_for_the_fleet(root: str) -> None:
     assert done.returncode == 0, done.stdout
     assert given() - before == SMOLLM.size
     said = message(done)
-    assert f"field-01: {SMOLLM.bundle} is there: 94 MiB in" in said
-    assert f"field-02: {SMOLLM.bundle} is there: 94 MiB in" in said
+    assert f"field-01: {SMOLLM.bundle}: downloaded 94 MiB in" in said
+    assert f"field-02: {SMOLLM.bundle}: downloaded 94 MiB in" in said
     done = download_weights(ALL, board_root=root)
     assert done.returncode == 0, done.stdout
     assert "from the fleet" in message(done)
@@ -67,7 +67,7 @@ def test_the_control_machine_is_the_cache(root: str) -> None:
     done = download_weights("field-02,field-03", **here)
     assert done.returncode == 0, done.stdout
     assert given() - before == SMOLLM.size
-    assert f"the control machine: {SMOLLM.bundle} is there" in message(done)
+    assert f"the control machine: {SMOLLM.bundle}: downloaded" in message(done)
     done = download_weights("field-01", **here)
     assert done.returncode == 0, done.stdout
     assert all(whole(board, root) for board in BOARDS)
@@ -97,9 +97,8 @@ def test_downloads_that_are_killed_are_continued() -> None:
         shell("field-02", f"systemctl kill --signal=KILL {unit}")
     said = ended(run)
     assert run.returncode == 2, said
-    assert "its download was killed; what has come is kept, and the next run goes on" in " ".join(
-        said.split()
-    )
+    reason = "the download was killed. Run this again: it goes on from the part that is there"
+    assert reason in " ".join(said.split())
     assert not whole("field-02", "/srv/killed-50")
     # Sources of their own again, which hold nobody who has more than a few bytes.
     done = download_weights(

@@ -50,11 +50,14 @@ def test_duration(seconds: float, said: str) -> None:
     ("told", "line"),
     [
         # As the program tells it first, before it knows anything.
-        ({"state": "begun"}, "pi: smoke.gguf-1 begins"),
-        ({"state": "asking", "size": 100 * MIB}, "pi: smoke.gguf-1 asks, 0 % of 100 MiB"),
+        ({"state": "begun"}, "pi: smoke.gguf-1: starting"),
+        (
+            {"state": "asking", "size": 100 * MIB},
+            "pi: smoke.gguf-1: checking the source, 0 % of 100 MiB",
+        ),
         (
             {"state": "fetching", "done": 0, "size": 100 * MIB, "rate": 0, "left": None},
-            "pi: smoke.gguf-1 comes, 0 % of 100 MiB",
+            "pi: smoke.gguf-1: downloading, 0 % of 100 MiB",
         ),
         (
             {
@@ -65,12 +68,12 @@ def test_duration(seconds: float, said: str) -> None:
                 "left": 0,
                 "from": ["hub.example"],
             },
-            "pi: smoke.gguf-1 comes, 99 % of 100 MiB, 5.0 MiB/s, 0 s left, from hub.example",
+            "pi: smoke.gguf-1: downloading, 99 % of 100 MiB, 5.0 MiB/s, 0 s left, from hub.example",
         ),
         # Less than the whole is never said to be all of it.
         (
             {"state": "receiving", "done": 100 * MIB - 1, "size": 100 * MIB},
-            "pi: smoke.gguf-1 comes, 99 % of 100 MiB",
+            "pi: smoke.gguf-1: downloading, 99 % of 100 MiB",
         ),
         (
             {
@@ -82,8 +85,8 @@ def test_duration(seconds: float, said: str) -> None:
                 "from": ["the fleet", "hub.example"],
                 "peers": 3,
             },
-            "pi: smoke.gguf-1 comes, 50 % of 100 MiB, 0.1 MiB/s, 9 min left, from the fleet and"
-            " hub.example",
+            "pi: smoke.gguf-1: downloading, 50 % of 100 MiB, 0.1 MiB/s, 9 min left, from the fleet"
+            " and hub.example",
         ),
         # Reading what has come is no speed of the line, and comes from nobody.
         (
@@ -95,11 +98,11 @@ def test_duration(seconds: float, said: str) -> None:
                 "left": 1,
                 "from": ["hub.example"],
             },
-            "pi: smoke.gguf-1 is verified, 80 % of 100 MiB",
+            "pi: smoke.gguf-1: verifying, 80 % of 100 MiB",
         ),
         (
             {"state": "thinking", "size": 0, "from": ["hub.example"]},
-            "pi: smoke.gguf-1 thinking",
+            "pi: smoke.gguf-1: thinking",
         ),
     ],
 )
@@ -112,17 +115,17 @@ def test_progress(told: dict[str, Any], line: str) -> None:
     [
         (
             {"size": 93.8 * MIB, "seconds": 12.3, "from": ["hub.example"]},
-            "pi: smoke.gguf-1 is there: 94 MiB in 12 s, from hub.example",
+            "pi: smoke.gguf-1: downloaded 94 MiB in 12 s, from hub.example",
         ),
         (
             {"size": 5 * MIB, "seconds": 600, "from": ["the fleet", "hub.example"]},
-            "pi: smoke.gguf-1 is there: 5.0 MiB in 10 min, from the fleet and hub.example",
+            "pi: smoke.gguf-1: downloaded 5.0 MiB in 10 min, from the fleet and hub.example",
         ),
         (
             {"size": 5 * MIB, "seconds": 0.4, "from": []},
-            "pi: smoke.gguf-1 is there: 5.0 MiB in 0 s",
+            "pi: smoke.gguf-1: downloaded 5.0 MiB in 0 s",
         ),
-        ({}, "pi: smoke.gguf-1 is there: 0.0 MiB in 0 s"),
+        ({}, "pi: smoke.gguf-1: downloaded 0.0 MiB in 0 s"),
     ],
 )
 def test_ended(told: dict[str, Any], line: str) -> None:
@@ -136,7 +139,7 @@ def results(*told: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 
 def test_a_download_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines come at most every SAY_SECONDS, and one at the end."""
+    """Lines come at most every LINE_SECONDS, and one at the end."""
     lines: list[str] = []
     clock = iter([0.0, 5.0, 11.0, 11.0, 15.0])
     monkeypatch.setattr("edge_fleet.progress.time.monotonic", lambda: next(clock))
@@ -154,8 +157,8 @@ def test_a_download_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert result["changed"] is True
     assert result["told"]["state"] == "done"
     assert lines == [
-        "pi: smoke.gguf-1 comes, 50 % of 100 MiB",
-        "pi: smoke.gguf-1 is there: 100 MiB in 15 s, from hub.example",
+        "pi: smoke.gguf-1: downloading, 50 % of 100 MiB",
+        "pi: smoke.gguf-1: downloaded 100 MiB in 15 s, from hub.example",
     ]
 
 
@@ -176,7 +179,7 @@ def test_a_result_without_a_download_is_returned(result: dict[str, Any]) -> None
     [
         ({"state": "failed", "reason": "the disk is full"}, "the disk is full"),
         ({"state": "stopped", "reason": "it was stopped"}, "it was stopped"),
-        ({"state": "gone"}, "its download was killed; what has come is kept, and"),
+        ({"state": "gone"}, "the download was killed\\. Run this again"),
     ],
 )
 def test_a_download_that_did_not_end_well(told: dict[str, Any], reason: str) -> None:

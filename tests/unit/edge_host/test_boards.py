@@ -30,7 +30,6 @@ from edge_host.host_info.board import (
     read_board,
 )
 from edge_host.host_info.docker import (
-    parse_daemon_json,
     parse_docker_info,
     parse_unit_environment,
 )
@@ -563,12 +562,11 @@ PURE: list[Callable[[str], object]] = [
     and parse.__module__ == module.name
     and name
     not in {
-        *("parse_daemon_json", "parse_memory_cgroup", "parse_kernel_option", "parse_module"),
+        *("parse_memory_cgroup", "parse_kernel_option", "parse_module"),
         *("parse_desktop", "parse_unit_environment", "parse_engine_log"),
     }
 ]
 PURE += [
-    lambda text: parse_daemon_json(text, "/etc/docker/daemon.json"),
     lambda text: parse_memory_cgroup(None, text, text),
     lambda text: parse_memory_cgroup(text, text, text),
     lambda text: parse_kernel_option(text, "IP_NF_RAW"),

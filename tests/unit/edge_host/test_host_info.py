@@ -122,7 +122,7 @@ def test_broken_daemon_json_is_told(fake_host: FakeHost) -> None:
     fake_host.write("etc/docker/daemon.json", "{")
     docker = read(fake_host)["docker"]
     assert docker["daemon_json"] is None
-    assert docker["daemon_json_error"].startswith("/etc/docker/daemon.json must be a JSON object")
+    assert docker["daemon_json_error"].startswith("it is not JSON: ")
 
 
 def container(name: str, started: str) -> dict[str, Any]:
@@ -491,12 +491,16 @@ def test_secrets(
 
 @pytest.mark.parametrize("name", ["../x", "/etc/shadow", "a/b", "..", ""])
 def test_secret_names_that_climb_out(fake_host: FakeHost, name: str) -> None:
-    with pytest.raises(ValueError, match=r"^secrets: '.*' is asked; accepted is the name of a"):
+    with pytest.raises(
+        ValueError, match=r"^The name of a file in secrets is invalid: '.*'\. Use a name"
+    ):
         read(fake_host, secrets={name: "0" * 64})
 
 
 def test_relative_root() -> None:
-    with pytest.raises(ValueError, match=r"^root: 'opt' is asked; accepted is an absolute path"):
+    with pytest.raises(
+        ValueError, match=r"^root is invalid: 'opt'\. Use an absolute path such as /opt"
+    ):
         read_state("opt")
 
 

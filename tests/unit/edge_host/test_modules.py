@@ -79,7 +79,7 @@ def test_host_info(tmp_path: Path) -> None:
 def test_host_info_refuses(tmp_path: Path) -> None:
     result = ansible("host_info", {"root": str(tmp_path), "secrets": {"../x": ""}})
     assert result["failed"] is True
-    assert result["msg"].startswith("secrets: '../x' is asked; accepted is the name of a file")
+    assert result["msg"].startswith("The name of a file in secrets is invalid: '../x'. Use")
 
 
 def test_model_store(tmp_path: Path) -> None:

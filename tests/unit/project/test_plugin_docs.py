@@ -33,16 +33,21 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 @cache
-def shown(kind: str) -> dict[str, Any]:
-    """What ansible-doc shows of all plugins of a kind, by their names."""
-    done = subprocess.run(
+def output(kind: str) -> subprocess.CompletedProcess[str]:
+    """The output of ansible-doc for all plugins of a kind."""
+    return subprocess.run(
         [
             Path(sys.executable).with_name("ansible-doc"), "--json", f"--type={kind}", *NAMES[kind]
         ],
         cwd=PROJECT, capture_output=True, text=True, check=False,
         env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+
+
+def shown(kind: str) -> dict[str, Any]:
+    """What ansible-doc shows of all plugins of a kind, by their names."""
+    done = output(kind)
+    assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
