@@ -28,6 +28,8 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
+from edge_fleet.settings import VARIABLES
+
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "LLM_MODELS_TOKEN"  # noqa: S105 - the name of a variable
 _MOST = 16 * 1024**2
@@ -171,12 +173,11 @@ def _yaml() -> YAML:
 
 def main(arguments: list[str] | None = None) -> int:
     """Lock what is asked; exit status 1 where something stays open."""
-    settings = yaml.safe_load((ROOT / "settings.yml").read_text())["settings"]
     parser = argparse.ArgumentParser(prog="make lock", description=__doc__)
     parser.add_argument("--model")
     parser.add_argument("--revision")
     parser.add_argument("--images")
-    parser.add_argument("--hub", default=settings["llm_models_mirror"]["default"])
+    parser.add_argument("--hub", default=VARIABLES["llm_models_mirror"].default)
     parser.add_argument("--folder", type=Path, default=ROOT)
     asked = parser.parse_args(arguments)
     if not asked.model and not asked.images:

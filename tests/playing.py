@@ -73,7 +73,7 @@ def images() -> dict[str, str]:
 
 def catalogues(folder: Path, name: str, path: str, value: object) -> Path:
     """The project's catalogues in a folder of their own, with one value of one file replaced."""
-    for each in ("settings.yml", "models.yml", "engines.yml", "boards.yml"):
+    for each in ("models.yml", "engines.yml", "boards.yml"):
         shutil.copy(ROOT / each, folder / each)
     found = yaml.safe_load((folder / name).read_text())
     *parents, last = path.split("/")

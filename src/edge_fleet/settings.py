@@ -1,132 +1,325 @@
-"""The llm_* variables of a host: names, types and bounds."""
+"""The inventory variables that a user sets: type, default, bounds and meaning of each.
+
+This schema validates a host's llm_* and board_* variables, and docs/variables.md is generated from
+it. A default of None means that the value is decided from the board or from the inventory;
+`default_text` says how.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
 
-from edge_fleet.text import Problem, did_you_mean, join_names
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
-_KEY_RULE = "accepted are 16 and more of letters, digits and . _ ~ + / = -"
+from edge_fleet.setting_types import (
+    AbsolutePath,
+    Advice,
+    Batches,
+    Boolean,
+    DockerOptions,
+    Image,
+    Key,
+    Keys,
+    Names,
+    PinnedImage,
+    PowerMode,
+    Proxy,
+    Source,
+    Switch,
+    Text,
+    WholeNumber,
+    plain,
+)
+from edge_fleet.text import Problem, did_you_mean, join_choices
+
+Provider = Literal["auto", "llamacpp", "ollama", "vllm"]
+CacheType = Literal["f16", "q8_0", "q4_0"]
+PREFIXES = ("llm_", "board_")
 
 
-def _is_key(value: object) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,}", value))
+def _variable(
+    default: Any, example: Any, description: str, default_text: str = "", **more: Any
+) -> Any:
+    return Field(
+        default,
+        description=description,
+        examples=[example],
+        json_schema_extra={"default_text": default_text},
+        **more,
+    )
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", value))
+class Settings(BaseModel):
+    """The variables of one host, with the defaults filled in."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    llm_provider: Provider = _variable(
+        "auto", "ollama", "The engine. `auto` is `llamacpp` on a Jetson and `ollama` elsewhere."
+    )
+    llm_model: Text = _variable(
+        "llama-3.2-3b-instruct", "smollm2-135m", "The model, a key of models.yml."
+    )
+    llm_context_size: WholeNumber = _variable(
+        4096, 8192, "Tokens of one conversation; the same meaning on every engine.", ge=256
+    )
+    llm_parallel: WholeNumber = _variable(
+        4, 2, "Conversations that are answered at the same time (slots).", ge=1, le=64
+    )
+    llm_gpu_layers: WholeNumber | None = _variable(
+        None, 20, "Layers of the model on the GPU.", "99 on a Jetson (all layers), else 0",
+        ge=0, le=999,
+    )  # fmt: skip
+    llm_gpu_required: Boolean | None = _variable(
+        None, False, "Whether the host fails when requested layers are not on the GPU.",
+        "true if `llm_gpu_layers` is above 0",
+    )  # fmt: skip
+    llm_threads: WholeNumber | None = _variable(
+        None, 3, "CPU threads of llama.cpp. Ollama chooses its own number.",
+        "all cores; two fewer on boards with six or more", ge=1, le=256,
+    )  # fmt: skip
+    llm_batch_size: WholeNumber | None = _variable(
+        None, 1024, "Prompt tokens that llama.cpp accepts in one batch.",
+        "2048; 512 on boards with less than 3 GiB", ge=1, le=65536,
+    )  # fmt: skip
+    llm_ubatch_size: WholeNumber | None = _variable(
+        None, 256,
+        "Prompt tokens that llama.cpp computes at once. The compute buffers grow with this value."
+        " Ollama chooses its own.",
+        "512; 128 on boards with less than 3 GiB", ge=1, le=65536,
+    )  # fmt: skip
+    llm_cache_type: CacheType | None = _variable(
+        None, "q8_0",
+        "Number format of the KV cache. `q8_0` needs half of the memory of `f16`, `q4_0` a third.",
+        "f16",
+    )  # fmt: skip
+    llm_flash_attention: Switch | None = _variable(
+        None, "on",
+        "Attention without a table of all tokens. `auto` uses it where the engine supports it.",
+        "auto; on with a quantized `llm_cache_type`",
+    )  # fmt: skip
+    llm_image: Image | None = _variable(
+        None, {"llamacpp": "registry.example/llama.cpp@sha256:..."},
+        "An engine image of your own: `name@sha256:...`, or a mapping of provider to image. A tag"
+        " without digest is valid if the host already has that image.",
+        "the image of engines.yml for the board",
+    )  # fmt: skip
+    llm_api_base_image: PinnedImage | None = _variable(
+        None, "docker.io/library/python@sha256:...",
+        "The image, by digest, on which the chat API's image is built: CPython 3.13 with glibc.",
+        "the image of engines.yml",
+    )  # fmt: skip
+    llm_api_key: Key | None = _variable(
+        None, "{{ vault_llm_api_key }}",
+        "The key that clients send, 16 characters or more. Keep it in Ansible Vault.",
+        "generated for each host, kept in .secrets/ beside the inventory", repr=False,
+    )  # fmt: skip
+    llm_api_keys: Keys = _variable(
+        [], ["{{ vault_key_of_the_kitchen }}"],
+        "Further keys that clients may send: one for each client, or the previous `llm_api_key`"
+        " while clients change. A changed key is valid without a restart.",
+        repr=False,
+    )  # fmt: skip
+    llm_model_aliases: Names = _variable(
+        [], ["gpt-4o-mini"],
+        "Other names by which clients may request the model. A request without a name, or with the"
+        " name `default`, always gets the served model.",
+    )  # fmt: skip
+    llm_models_mirror: Source = _variable(
+        "https://huggingface.co", "/media/usb",
+        "The source of the weights: a server that answers /OWNER/NAME/resolve/REVISION/FILE, or a"
+        " folder of the control machine with FILE, OWNER/NAME/FILE or MODEL/FILE.",
+    )  # fmt: skip
+    llm_models_cache: Text = _variable(
+        "auto", "localhost",
+        "Which machine downloads from the source for all hosts: `auto` (the first host that needs"
+        " the weights; none if a host of the fleet has them), `localhost` (the control machine) or"
+        " a host of the inventory.",
+    )  # fmt: skip
+    llm_models_token: Key | None = _variable(
+        None, "{{ vault_hub_token }}",
+        "The token for gated models of the source. Keep it in Ansible Vault.", "none", repr=False,
+    )  # fmt: skip
+    llm_models_proxy: Proxy | None = _variable(
+        None, "http://proxy.example:3128", "The proxy for downloads from the source.", "none",
+        repr=False,
+    )  # fmt: skip
+    llm_models_ca: Text | None = _variable(
+        None, "/etc/ssl/our-ca.pem",
+        "A file of the control machine with certificate authorities (PEM) for the source, in"
+        " addition to the system's.",
+        "none",
+    )  # fmt: skip
+    llm_models_port: WholeNumber = _variable(
+        6881, 7000, "The TCP port at which hosts give each other weights during a download.",
+        ge=1024, le=65000,
+    )  # fmt: skip
+    llm_models_keep: WholeNumber | None = _variable(
+        None, 2,
+        "How many models stay on a host in addition to those of its current and its previous"
+        " release. The models that were downloaded last stay.",
+        "all", ge=0, le=1000,
+    )  # fmt: skip
+    llm_models_rehash: Boolean = _variable(
+        False, True, "Whether installed weights are hashed again, whatever was recorded."
+    )
+    llm_images_cache: Text | None = _variable(
+        None, "pi-01",
+        "A host of the inventory that pulls each image once, and from which the others pull it.",
+        "none: each host pulls for itself",
+    )  # fmt: skip
+    llm_registry_image: PinnedImage | None = _variable(
+        None, "docker.io/library/registry@sha256:...",
+        "The image, by digest, of the registry on the host that `llm_images_cache` names.",
+        "the image of engines.yml",
+    )  # fmt: skip
+    llm_rollout: Batches = _variable(
+        [1, "100%"], [1, "25%", "100%"],
+        "How many hosts are changed at the same time: numbers, or shares of all hosts that change."
+        " A batch starts when the one before is verified. If one fails, the next hosts keep their"
+        " release.",
+    )  # fmt: skip
+
+    board_root: AbsolutePath = _variable(
+        "/opt/edge-llm", "/srv/edge-llm", "The project's folder on the host."
+    )
+    board_address: Text | None = _variable(
+        None, "kitchen.example",
+        "The host's name or address for clients. Set it if clients cannot use the address of SSH.",
+        "`ansible_host`, else the inventory name",
+    )  # fmt: skip
+    board_url: Text | None = _variable(
+        None, "http://kitchen.example:8000",
+        "The address of the chat API as clients and the control machine use it.",
+        "`board_address` with port 8000",
+    )  # fmt: skip
+    board_docker_options: DockerOptions = _variable(
+        {}, {"registry-mirrors": ["https://mirror.example"]},
+        "Options for /etc/docker/daemon.json, in addition to those that are there.",
+    )  # fmt: skip
+    board_images_cache: Text | None = _variable(
+        None, "192.0.2.11", "The address of the host that `llm_images_cache` names.",
+        "the `board_address` of that host",
+    )  # fmt: skip
+    board_reboot: Boolean = _variable(
+        False, True,
+        "Whether a [fix](boards.md#traps) may reboot the host. If not, the run says which fix"
+        " waits for the next start.",
+    )  # fmt: skip
+    board_reboot_timeout: WholeNumber = _variable(
+        900, 1800, "Seconds until a rebooted host must answer.", ge=1
+    )
+    board_restart_docker: Boolean = _variable(
+        False, True, "Whether a fix may restart Docker while containers run."
+    )
+    board_power_mode: PowerMode | None = _variable(
+        None, "MAXN", "The power mode of a Jetson, by the name that `nvpmodel` has for it.",
+        "unchanged",
+    )  # fmt: skip
+    board_clocks: Boolean | None = _variable(
+        None, True,
+        "true sets a Jetson's clocks to their maximum at every start (`jetson_clocks`); false"
+        " removes that.",
+        "unchanged",
+    )  # fmt: skip
+    board_fan: Literal["quiet", "cool"] | None = _variable(
+        None, "cool", "The fan profile of a Jetson.", "unchanged"
+    )
+    board_zram: Boolean | None = _variable(
+        None, False, "false turns off a Jetson's compressed swap, which the GPU cannot use.",
+        "unchanged",
+    )  # fmt: skip
+    board_python_install: Boolean = _variable(
+        False, True, "Whether python3.8 is installed if the host's python3 is older (JetPack 4)."
+    )
+    board_facts_file: Text | None = _variable(
+        None, "/srv/facts/pi-01.json",
+        "The file of the control machine that keeps the host's facts for `make plan`.",
+        ".facts/HOST.json beside the inventory",
+    )  # fmt: skip
+    board_catalogue_dir: Text | None = _variable(
+        None, "/srv/catalogues",
+        "The folder of the control machine with models.yml, engines.yml and boards.yml.",
+        "the project's folder",
+    )  # fmt: skip
+    board_secrets_dir: Text | None = _variable(
+        None, "/srv/keys",
+        "The folder of the control machine that keeps generated keys and the clients' files.",
+        ".secrets/ beside the inventory",
+    )  # fmt: skip
+    board_api_key_file: Text | None = _variable(
+        None, "/srv/keys/pi-01.key", "The file of the generated key.",
+        "HOST.key in `board_secrets_dir`",
+    )  # fmt: skip
 
 
-def _is_source(value: object) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"https?://[^\s@]+|/\S.*", value))
+VARIABLES: Mapping[str, FieldInfo] = Settings.model_fields
 
 
-def _is_batch(value: object) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value > 0
-    return isinstance(value, str) and bool(re.fullmatch(r"([1-9]\d?|100)%|[1-9]\d*", value))
+def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem]]:
+    """Validate a host's llm_* and board_* variables, as the inventory has them.
 
-
-def check_settings(
-    given: dict[str, Any], schema: dict[str, dict[str, Any]]
-) -> tuple[dict[str, Any], list[Problem]]:
-    """Values of all settings, defaults filled in, and a sentence for each that cannot be.
-
-    `given` holds the host's llm_* variables, `schema` the table of settings.yml. Whole numbers
-    may come as text (an INI inventory and `-e a=b` have nothing else).
+    An empty value means the default. Returns the settings, in which an invalid variable has its
+    default, and a message for each unknown or invalid variable.
     """
-    problems: list[Problem] = []
-    values = {name: rule["default"] for name, rule in schema.items()}
-    for name, value in sorted(given.items()):
-        if name not in schema:
-            problems.append(
-                f"{name} is not a variable of this project;{did_you_mean(name, list(schema))}"
-                f" Accepted are: {join_names(list(schema))}."
-            )
-            continue
-        if value is None or value == "":
-            continue
-        rule = schema[name]
-        kind = rule["type"]
-        if kind == "int":
-            if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
-                value = int(value)
-            low, high = rule.get("minimum"), rule.get("maximum")
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int)
-                or (low is not None and value < low)
-                or (high is not None and value > high)
-            ):
-                span = f"from {low}" + (f" to {high}" if high is not None else " up")
-                problems.append(f"{name} is {value!r}; accepted is a whole number {span}.")
-                continue
-        elif kind == "bool":
-            if isinstance(value, str) and value.lower() in ("true", "yes", "false", "no"):
-                value = value.lower() in ("true", "yes")
-            if not isinstance(value, bool):
-                problems.append(f"{name} is {value!r}; accepted is true or false.")
-                continue
-        elif kind == "switch":
-            # YAML reads on and off as true and false.
-            if isinstance(value, bool):
-                value = "on" if value else "off"
-            if value not in ("auto", "on", "off"):
-                problems.append(f"{name} is {value!r}; accepted are: auto, on, off.")
-                continue
-        elif kind == "image":
-            texts = list(value.values()) if isinstance(value, dict) else [value]
-            if not texts or not all(isinstance(text, str) and text for text in texts):
-                problems.append(
-                    f"{name} is {value!r}; accepted is an image, or a mapping of provider to image."
-                )
-                continue
-        elif kind == "secret":
-            if not _is_key(value):
-                problems.append(f"{name} is too short or has other characters; {_KEY_RULE}")
-                continue
-        elif kind == "secrets":
-            if not isinstance(value, list) or not all(_is_key(each) for each in value):
-                problems.append(f"{name} is not a list of keys; of each, {_KEY_RULE}")
-                continue
-        elif kind == "names":
-            if not isinstance(value, list) or not all(_is_name(each) for each in value):
-                problems.append(
-                    f"{name} is {value!r}; accepted is a list of names, each of letters, digits and"
-                    " . _ : / -"
-                )
-                continue
-        elif kind == "source":
-            if not _is_source(value):
-                # A password may be in it.
-                told = "one with a user" if "@" in str(value) else repr(value)
-                problems.append(
-                    f"{name} is {told}; accepted is an address (https://HOST/PATH,"
-                    " without a user or a password), or a folder of the control machine (/PATH)."
-                )
-                continue
-        elif kind == "proxy":
-            if not isinstance(value, str) or not re.fullmatch(r"https?://\S+", value):
-                problems.append(
-                    f"{name} is none that can be used; accepted is http://[USER:PASSWORD@]HOST:PORT."
-                )
-                continue
-        elif kind == "batches":
-            if not isinstance(value, list) or not value or not all(map(_is_batch, value)):
-                problems.append(
-                    f"{name} is {value!r}; accepted is a list of whole numbers from 1 up, and of"
-                    " shares such as 25%."
-                )
-                continue
-        elif not isinstance(value, str):
-            problems.append(f"{name} is {value!r}; accepted is text.")
-            continue
-        if "choices" in rule and value not in rule["choices"]:
-            problems.append(
-                f"{name} is {value!r};{did_you_mean(str(value), rule['choices'])}"
-                f" Accepted are: {join_names(rule['choices'])}."
-            )
-            continue
-        values[name] = value
-    return values, problems
+    values = {name: plain(value) for name, value in variables.items()}
+    given = {name: value for name, value in values.items() if value is not None and value != ""}
+    unknown = [name for name in values if name not in VARIABLES]
+    known = {name: value for name, value in given.items() if name in VARIABLES}
+    invalid: set[str] = set()
+    try:
+        settings = Settings.model_validate(known)
+    except ValidationError as error:
+        invalid = {str(each["loc"][0]) for each in error.errors(include_url=False)}
+        settings = Settings.model_validate(
+            {name: value for name, value in known.items() if name not in invalid}
+        )
+    problems = [
+        f"{name} is invalid: the project has no variable of this name."
+        f"{did_you_mean(name, list(VARIABLES))} docs/variables.md lists all variables."
+        for name in sorted(unknown)
+    ]
+    return settings, problems + [_invalid(name, known[name]) for name in sorted(invalid)]
+
+
+def _invalid(name: str, value: object) -> Problem:
+    advice = advice_of(name)
+    hint = did_you_mean(str(value), choices_of(name))
+    return f"{name} is invalid: {advice.show(value)}.{hint} {advice.text}{bounds_of(name)}."
+
+
+def choices_of(name: str) -> list[str]:
+    """The values of a variable that has a fixed choice; empty for any other."""
+    kinds = _parts(VARIABLES[name].annotation)
+    return next((list(get_args(kind)) for kind in kinds if get_origin(kind) is Literal), [])
+
+
+def advice_of(name: str) -> Advice:
+    """What a message about the variable ends with."""
+    field = VARIABLES[name]
+    kinds = _parts(field.annotation)
+    metadata = [*field.metadata, *(each for kind in kinds for each in _metadata(kind))]
+    found = [each for each in metadata if isinstance(each, Advice)]
+    return found[0] if found else Advice(f"Use {join_choices(choices_of(name))}")
+
+
+def _parts(kind: Any) -> list[Any]:
+    """A type and the types in it."""
+    return [kind, *(part for each in get_args(kind) for part in _parts(each))]
+
+
+def _metadata(kind: Any) -> tuple[object, ...]:
+    found: tuple[object, ...] = getattr(kind, "__metadata__", ())
+    return found
+
+
+def bounds_of(name: str) -> str:
+    """The bounds of a number, as a message and docs/variables.md have them; else empty."""
+    low = [each.ge for each in VARIABLES[name].metadata if isinstance(each, Ge)]
+    high = [each.le for each in VARIABLES[name].metadata if isinstance(each, Le)]
+    if not low:
+        return ""
+    return f" from {low[0]} to {high[0]}" if high else f" from {low[0]} up"

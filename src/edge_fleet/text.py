@@ -1,22 +1,36 @@
-"""Sizes and lists as messages show them."""
+"""Sizes, versions and lists as messages show them."""
 
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Collection, Iterable
 
 MIB = 1024**2
 GIB = 1024**3
 Problem = str
 
 
-def join_names(names: list[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+def join_choices(choices: Collection[str]) -> str:
+    """The choices as a sentence has them: a, b or c."""
+    *first, last = choices
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the most similar name, with a space before; empty where none is."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {match[0]}?" if match else ""
 
 
-def format_mib(size: int) -> str:
+def format_mib(size: float) -> str:
     return f"{round(size / MIB):,} MiB"
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """The first three numbers of a version: "28.0.1+dfsg1" is (28, 0, 1)."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])

@@ -66,9 +66,8 @@ def deployment_plan(
         state: what the `host_info` module returned for the host.
         host: its inventory name, for the sentences.
         given: its llm_* variables as the inventory has them.
-        catalogues: the contents of settings.yml, models.yml, engines.yml and boards.yml in one
-            dictionary (keys settings, models, engines, api, registry, architectures, systems, cpus,
-            l4t, jetpack, cuda).
+        catalogues: the contents of models.yml, engines.yml and boards.yml in one dictionary (keys
+            models, engines, api, registry, architectures, systems, cpus, l4t, jetpack, cuda).
         root: where everything lives on the host.
         url: where clients reach its chat API.
         docker_options: what /etc/docker/daemon.json must hold besides.
@@ -85,25 +84,20 @@ def deployment_plan(
     docker_options = docker_options or {}
     traps = traps or NO_TRAPS
     board, docker = state["board"], state["docker"]
-    settings, problems = check_settings(given, catalogues["settings"])
-    settings = with_defaults(settings, board)
+    checked, problems = check_settings(given)
+    settings = with_defaults(checked.model_dump(), board)
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
     problems += daemon_option_problems(docker_options)
     base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
-    if not is_pinned(base_image):
-        problems.append(
-            f"llm_api_base_image is {base_image}; accepted is an image with CPython 3.13 and glibc,"
-            " pinned as name@sha256:..."
-        )
-
     registry_image = settings["llm_registry_image"] or pinned(catalogues["registry"])
-    if not is_pinned(registry_image):
-        problems.append(
-            f"llm_registry_image is {registry_image}; accepted is an image of a registry, pinned as"
-            " name@sha256:..."
-        )
+    for name, reference in (("api", base_image), ("registry", registry_image)):
+        if not is_pinned(reference):
+            problems.append(
+                f"{name} in engines.yml is invalid: {catalogues[name]['image']} has no digest."
+                f" `make lock IMAGES={catalogues[name]['image']}` writes it down."
+            )
 
     provider = settings["llm_provider"]
     if provider == "auto":

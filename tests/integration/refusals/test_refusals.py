@@ -7,12 +7,12 @@ import pytest
 from tests.integration.refusals.conftest import BOARDS, Run, changes, failures, provision
 
 SENTENCES = {
-    "unknown-provider": "unknown-provider: llm_provider is 'lamacpp'; Did you mean llamacpp?"
-    " Accepted are: auto, llamacpp, ollama, vllm.",
+    "unknown-provider": "unknown-provider: llm_provider is invalid: 'lamacpp'. Did you mean"
+    " llamacpp? Use auto, llamacpp, ollama or vllm.",
     "unknown-model": "unknown-model: llm_model is 'smollm3'; Did you mean smollm2-135m?"
     " models.yml has: llama-3.2-1b-instruct, llama-3.2-3b-instruct, qwen2.5-14b-instruct,",
-    "misspelt-variable": "misspelt-variable: llm_modle is not a variable of this project;"
-    " Did you mean llm_model?",
+    "misspelt-variable": "misspelt-variable: llm_modle is invalid: the project has no variable"
+    " of this name. Did you mean llm_model? docs/variables.md lists all variables.",
     "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct has no size and no sha256 in"
     " models.yml, so what is downloaded could not be checked; `make lock"
     " MODEL=llama-3.2-3b-instruct` asks http://198.18.41.3 and writes them down.",

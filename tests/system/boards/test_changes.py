@@ -16,6 +16,6 @@ def test_an_unknown_engine_is_refused_and_the_one_that_serves_stays() -> None:
     before = board.containers(), board.history()
     done = play("site.yml", "pi-01", llm_provider="lamacpp")
     assert done.returncode == 2, done.stdout
-    assert "llm_provider is 'lamacpp'; Did you mean llamacpp?" in message(done)
+    assert "llm_provider is invalid: 'lamacpp'. Did you mean llamacpp?" in message(done)
     assert "changed=0" in done.stdout
     assert (board.containers(), board.history()) == before

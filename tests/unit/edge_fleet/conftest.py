@@ -98,7 +98,7 @@ def change(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def catalogues() -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for name in ("settings", "models", "engines", "boards"):
+    for name in ("models", "engines", "boards"):
         merged |= yaml.safe_load((ROOT / f"{name}.yml").read_text())
     return merged
 

@@ -12,7 +12,6 @@ from edge_fleet.drift import docker_in_place, models_in_place
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.image import through_cache
 from edge_fleet.plan.weights import prunable, unused
-from edge_fleet.settings import check_settings
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2
@@ -550,8 +549,8 @@ def test_the_registry_s_image_is_pinned(pi: dict[str, Any], catalogues: dict[str
     assert deployment_plan(pi, "pi", given, catalogues)["images"]["registry"] == own
     given = SMALL | {"llm_registry_image": "registry:3"}
     assert deployment_plan(pi, "pi", given, catalogues)["problems"] == [
-        "pi: llm_registry_image is registry:3; accepted is an image of a registry, pinned as"
-        " name@sha256:..."
+        "pi: llm_registry_image is invalid: 'registry:3'. Use an image with its digest"
+        " (name@sha256:...)."
     ]
 
 
@@ -594,74 +593,12 @@ def test_docker_is_told_of_the_cache(
 
 # --- sources -------------------------------------------------------------------------------------
 
-SOURCES = ["llm_models_mirror", "llm_models_proxy"]
-
-
-@pytest.mark.parametrize("name", SOURCES)
-@pytest.mark.parametrize(
-    "value",
-    [
-        "https://huggingface.co",
-        "http://hub.lan:8080/models",
-        "https://hub.lan/",
-        "https://[2001:db8::1]:8443/x",
-    ],
-)
-def test_sources(catalogues: dict[str, Any], name: str, value: str) -> None:
-    values, problems = check_settings({name: value}, catalogues["settings"])
-    assert (values[name], problems) == (value, [])
-
-
-@pytest.mark.parametrize("value", ["/media/usb", "/media/usb/", "/a folder/of mine", "/x"])
-def test_a_mirror_may_be_a_folder(catalogues: dict[str, Any], value: str) -> None:
-    values, problems = check_settings({"llm_models_mirror": value}, catalogues["settings"])
-    assert (values["llm_models_mirror"], problems) == (value, [])
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *("huggingface.co", "hub.lan:8080", "ftp://hub.lan", "file:///media/usb", "media/usb"),
-        *("https://", "https://a b", "https://hub.lan\n", "/", "/ x", "~/models", "./models"),
-        *("https://alice@hub.lan", "https://alice:pw@hub.lan", 7, True, ["https://hub.lan"]),
-    ],
-)
-def test_what_is_no_source(catalogues: dict[str, Any], value: Any) -> None:
-    values, problems = check_settings({"llm_models_mirror": value}, catalogues["settings"])
-    # A password is not told.
-    told = "one with a user" if "@" in str(value) else repr(value)
-    assert problems == [
-        f"llm_models_mirror is {told}; accepted is an address (https://HOST/PATH, without a user"
-        " or a password), or a folder of the control machine (/PATH)."
-    ]
-    assert values["llm_models_mirror"] == "https://huggingface.co"
-
-
-@pytest.mark.parametrize("value", ["http://proxy:3128", "http://alice:pw@proxy.lan:3128"])
-def test_a_proxy_may_have_a_user(catalogues: dict[str, Any], value: str) -> None:
-    values, problems = check_settings({"llm_models_proxy": value}, catalogues["settings"])
-    assert (values["llm_models_proxy"], problems) == (value, [])
-
-
-@pytest.mark.parametrize("value", ["/media/usb", "proxy:3128", "socks5://alice:pw@proxy", 7])
-def test_what_is_no_proxy(catalogues: dict[str, Any], value: Any) -> None:
-    assert check_settings({"llm_models_proxy": value}, catalogues["settings"])[1] == [
-        "llm_models_proxy is none that can be used; accepted is http://[USER:PASSWORD@]HOST:PORT."
-    ]
-
 
 def test_a_cache_may_have_an_address_with_colons() -> None:
     image = f"docker.io/ollama/ollama:0.34.0@{DIGEST}"
     assert through_cache(image, "2001:db8::1") == (
         f"[2001:db8::1]:5000/docker.io/ollama/ollama@{DIGEST}"
     )
-
-
-@pytest.mark.parametrize("value", [None, ""])
-def test_no_source_is_the_default(catalogues: dict[str, Any], value: Any) -> None:
-    values, problems = check_settings(dict.fromkeys(SOURCES, value), catalogues["settings"])
-    assert problems == []
-    assert [values[name] for name in SOURCES] == ["https://huggingface.co", None]
 
 
 def test_the_plan_says_where_weights_come_from(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_fleet.settings import VARIABLES
 from edge_fleet.verification import unverified_gpu as of_a_host
 from edge_host.engine_log import GPU_LINES, GPU_REASONS, parse_engine_log
 from edge_host.gpu_offload import _EXPLANATIONS, explain, gpu_problem
@@ -210,11 +211,9 @@ def test_the_reason_among_several(lines: tuple[str, ...], reason: str) -> None:
 
 def test_every_reason_is_explained_and_what_it_says_to_set_exists() -> None:
     assert set(_EXPLANATIONS) == set(GPU_REASONS)
-    root = Path(__file__).parents[3]
-    settings = yaml.safe_load((root / "settings.yml").read_text())["settings"]
     for reason in GPU_REASONS:
         words = explain(reason).replace(",", " ").replace(".", " ").split()
-        assert {word for word in words if word.startswith("llm_")} <= set(settings)
+        assert {word for word in words if word.startswith("llm_")} <= set(VARIABLES)
 
 
 def test_an_engine_that_complains_without_end_is_cut_short() -> None:
