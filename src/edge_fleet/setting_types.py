@@ -113,6 +113,7 @@ Switch = Annotated[
     Literal["auto", "on", "off"], BeforeValidator(_switch), Advice("Use auto, on or off")
 ]
 Text = Annotated[str, Advice("Use text")]
+FilePath = Annotated[str, Advice("Use a path")]
 AbsolutePath = Annotated[str, _matching(re.compile(r"/.*")), Advice("Use an absolute path")]
 PinnedImage = Annotated[
     str, AfterValidator(_pinned), Advice("Use an image with its digest (name@sha256:...)")

@@ -20,6 +20,7 @@ from edge_fleet.setting_types import (
     Batches,
     Boolean,
     DockerOptions,
+    FilePath,
     Image,
     Key,
     Keys,
@@ -147,7 +148,7 @@ class Settings(BaseModel):
         None, "http://proxy.example:3128", "The proxy for downloads from the source.", "none",
         repr=False,
     )  # fmt: skip
-    llm_models_ca: Text | None = _variable(
+    llm_models_ca: FilePath | None = _variable(
         None, "/etc/ssl/our-ca.pem",
         "A file of the control machine with certificate authorities (PEM) for the source, in"
         " addition to the system's.",
@@ -235,22 +236,22 @@ class Settings(BaseModel):
     board_python_install: Boolean = _variable(
         False, True, "Whether python3.8 is installed if the host's python3 is older (JetPack 4)."
     )
-    board_facts_file: Text | None = _variable(
+    board_facts_file: FilePath | None = _variable(
         None, "/srv/facts/pi-01.json",
         "The file of the control machine that keeps the host's facts for `make plan`.",
         ".facts/HOST.json beside the inventory",
     )  # fmt: skip
-    board_catalogue_dir: Text | None = _variable(
+    board_catalogue_dir: FilePath | None = _variable(
         None, "/srv/catalogues",
         "The folder of the control machine with models.yml, engines.yml and boards.yml.",
         "the project's folder",
     )  # fmt: skip
-    board_secrets_dir: Text | None = _variable(
+    board_secrets_dir: FilePath | None = _variable(
         None, "/srv/keys",
         "The folder of the control machine that keeps generated keys and the clients' files.",
         ".secrets/ beside the inventory",
     )  # fmt: skip
-    board_api_key_file: Text | None = _variable(
+    board_api_key_file: FilePath | None = _variable(
         None, "/srv/keys/pi-01.key", "The file of the generated key.",
         "HOST.key in `board_secrets_dir`",
     )  # fmt: skip
