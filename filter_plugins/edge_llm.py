@@ -7,7 +7,16 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from edge_fleet import distribution, drift, host_python, known_issues, rollout, tables, verification
+from edge_fleet import (
+    catalogue,
+    distribution,
+    drift,
+    host_python,
+    known_issues,
+    rollout,
+    tables,
+    verification,
+)
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
 
@@ -26,6 +35,7 @@ class FilterModule:
         return {
             "edge_llm_bring": distribution.bring,
             "edge_llm_cached_images": distribution.cached_images,
+            "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
             "edge_llm_docker_in_place": drift.docker_in_place,
             "edge_llm_gpu_problem": verification.unverified_gpu,

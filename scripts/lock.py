@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
+from edge_fleet.catalogue import read_file
 from edge_fleet.settings import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +172,13 @@ def _yaml() -> YAML:
     return rules
 
 
+def _invalid(path: Path) -> bool:
+    """Whether a catalogue has invalid entries, which are printed."""
+    _, problems = read_file(path)
+    print("".join(f"{each}\n" for each in problems), end="", file=sys.stderr)
+    return bool(problems)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Lock what is asked; exit status 1 where something stays open."""
     parser = argparse.ArgumentParser(prog="make lock", description=__doc__)
@@ -186,6 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
     rules, status = _yaml(), 0
     if asked.model:
         path = asked.folder / "models.yml"
+        if _invalid(path):
+            return 2
         catalogue = rules.load(path)
         if asked.model not in catalogue["models"]:
             print(f"models.yml has no {asked.model}; it has: {', '.join(catalogue['models'])}.")
@@ -203,6 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
                 status = 1
     if asked.images:
         path = asked.folder / "engines.yml"
+        if _invalid(path):
+            return 2
         engines = rules.load(path)
         boards = yaml.safe_load((ROOT / "boards.yml").read_text())
         said = lock_images(engines, boards["architectures"], asked.images)

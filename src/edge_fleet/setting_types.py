@@ -22,6 +22,10 @@ _PROXY = re.compile(r"https?://\S+")
 _BATCH = re.compile(r"([1-9]\d?|100)%|[1-9]\d*")
 
 
+EngineName = Literal["llamacpp", "ollama", "vllm"]
+CacheType = Literal["f16", "q8_0", "q4_0"]
+
+
 class Advice(NamedTuple):
     """The end of a message about an invalid value, and how the value is shown in the message."""
 

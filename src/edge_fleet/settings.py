@@ -19,7 +19,9 @@ from edge_fleet.setting_types import (
     Advice,
     Batches,
     Boolean,
+    CacheType,
     DockerOptions,
+    EngineName,
     FilePath,
     Image,
     Key,
@@ -36,8 +38,7 @@ from edge_fleet.setting_types import (
 )
 from edge_fleet.text import Problem, did_you_mean, join_choices
 
-Provider = Literal["auto", "llamacpp", "ollama", "vllm"]
-CacheType = Literal["f16", "q8_0", "q4_0"]
+Provider = Literal["auto", EngineName]
 PREFIXES = ("llm_", "board_")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_fleet.catalogue import problems_of
 from edge_fleet.l4t import JETPACK_OF_L4T, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
@@ -85,6 +86,8 @@ def deployment_plan(
     traps = traps or NO_TRAPS
     board, docker = state["board"], state["docker"]
     checked, problems = check_settings(given)
+    if wrong := problems_of(catalogues):
+        return {"problems": [f"{host}: {each}" for each in problems + wrong]}
     settings = with_defaults(checked.model_dump(), board)
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])

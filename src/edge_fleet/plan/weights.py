@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 from edge_fleet.text import Problem, did_you_mean, format_mib, join_names
 from edge_host.constants import DISK_RESERVE
 
-# What a file may be called: it becomes a path on the host, and a part of a URL.
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
-
-def _entry_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Problem]:
-    """Why a model's entry in models.yml cannot be used, a sentence."""
+def _lock_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Problem]:
+    """Why the weights of an entry of models.yml cannot be verified."""
     files = weights["files"]
     unlocked = [] if weights["revision"] else ["revision"]
     unlocked += [key for key in ("size", "sha256") if not all(file.get(key) for file in files)]
@@ -25,27 +20,6 @@ def _entry_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Pro
             f" downloaded could not be checked; `make lock MODEL={name}` asks {mirror} and writes"
             " them down."
         ]
-    if not _REPOSITORY.fullmatch(str(weights["repository"])):
-        return [
-            f"llm_model {name} names the repository {weights['repository']!r} in models.yml;"
-            " accepted is OWNER/NAME."
-        ]
-    for file in files:
-        if not _FILE.fullmatch(str(file["file"])):
-            return [
-                f"llm_model {name} names the file {file['file']!r} in models.yml;"
-                " accepted is a plain file name."
-            ]
-        if not re.fullmatch(r"[0-9a-f]{64}", str(file["sha256"])):
-            return [
-                f"llm_model {name} has the sha256 {file['sha256']!r} in models.yml;"
-                " accepted are 64 hexadecimal digits."
-            ]
-        if not isinstance(file["size"], int) or file["size"] < 1:
-            return [
-                f"llm_model {name} has the size {file['size']!r} in models.yml; accepted is a"
-                " number of bytes."
-            ]
     return []
 
 
@@ -120,7 +94,7 @@ def model_plan(
             f" models that have: {join_names(able) or 'none'}."
         ]
     weights = entry[kind]
-    if problems := _entry_problems(name, weights, mirror):
+    if problems := _lock_problems(name, weights, mirror):
         return {}, problems
     base = f"{weights['repository']}/resolve/{weights['revision']}"
     # The weights themselves first, whatever comes with them.

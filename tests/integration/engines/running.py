@@ -250,7 +250,7 @@ def missing() -> str | None:
 def _catalogues(*shaped: str) -> dict[str, Any]:
     """The project's, with the chain models of the tests among the models, and some of SHAPES."""
     merged: dict[str, Any] = {}
-    for name in ("settings", "models", "engines", "boards"):
+    for name in ("models", "engines", "boards"):
         merged |= yaml.safe_load((ROOT / f"{name}.yml").read_text(encoding="utf-8"))
     smoke = merged["models"][smoke_model.SMOKE.name]
     for name in [*(CHAINS.keys() - merged["models"].keys()), *shaped]:

@@ -64,8 +64,8 @@ REFUSED = {
     "no-proxy": f"smollm2-135m was asked, and {HUB}/{_FILE} is not reachable: [Errno 111]",
     "other-shape": f"the entry of {SMOLLM.file} in models.yml does not fit the file: layers is 31"
     " in models.yml and 30 in the file. Correct the entry.",
-    "climbing-name": "llm_model smollm2-135m names the file '../../../etc/passwd' in models.yml;"
-    " accepted is a plain file name.",
+    "climbing-name": "models.smollm2-135m.gguf.files.0.file is invalid: '../../../etc/passwd'."
+    " Use a plain file name.",
     "no-folder": f"nothing/{SMOLLM.file} is missing. Copy the file into the folder of"
     " llm_models_mirror.",
     "other-folder": f"/{SMOLLM.file} does not fit models.yml: it has 4 bytes, and models.yml says"
