@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 
+from edge_fleet.l4t import JETPACKS
+from edge_fleet.text import parse_version
+
 # ansible-core (from) -> the oldest Python that its modules run on; edge_host needs 3.8.
 MINIMUM = {(2, 19): (3, 8), (2, 20): (3, 9)}
 # What board_python_install has installed.
 INSTALLED = (3, 8)
-JETPACK_OF_L4T = {"32": "4", "34": "5", "35": "5"}
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
 def _text(version: tuple[int, ...]) -> str:
@@ -21,7 +19,7 @@ def _text(version: tuple[int, ...]) -> str:
 
 def minimum_python(core: str) -> tuple[int, ...]:
     """The oldest Python on hosts that an ansible-core release runs on."""
-    release = _numbers(core)[:2]
+    release = parse_version(core)[:2]
     return MINIMUM[max((each for each in MINIMUM if each <= release), default=min(MINIMUM))]
 
 
@@ -33,12 +31,12 @@ def python_problem(printed: str, host: str, core: str, install: bool = False) ->
     """
     found = re.search(r"^Python (\d+\.\d+[\d.]*)", printed, re.MULTILINE)
     needed = minimum_python(core)
-    if not found or _numbers(found[1]) >= needed:
+    if not found or parse_version(found[1]) >= needed:
         return ""
     if needed > INSTALLED:
         system = ""
         if l4t := re.search(r"^# R(\d+) \(release\), REVISION: ([\d.]+)", printed, re.MULTILINE):
-            named = JETPACK_OF_L4T.get(l4t[1])
+            named = JETPACKS.get(int(l4t[1]))
             system = f" (JetPack {named}, L4T {l4t[1]}.{l4t[2]})" if named else ""
         return (
             f"{host}: Python on the host is too old: python3 is {found[1]}{system}, and"

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from edge_fleet.text import MIB
+from edge_fleet.text import format_mib, parse_version
 
 OPTIONS: dict[str, Any] = {
     "reboot": False,
@@ -106,7 +106,8 @@ class Found:
     def _raw_table(self) -> None:
         if self.board["kernel"]["ip_nf_raw"] is not False or self.board["kind"] != "jetson":
             return
-        version = _version(self.docker["version"])
+        # Where none is installed, the archive's newest will be.
+        version = parse_version(self.docker["version"] or "999")
         if version in NO_WAY:
             self.problems.append(
                 f"the host has Docker {self.docker['version']}, which cannot publish ports on a"
@@ -187,7 +188,7 @@ class Found:
             self.fixes["zram"] = False
         elif zram and self.board["kind"] == "jetson" and self.options["zram"] is None:
             self.notices.append(
-                f"{zram // MIB:,} MiB of swap are compressed memory (zram), which the GPU cannot"
+                f"{format_mib(zram)} of swap are compressed memory (zram), which the GPU cannot"
                 " use; board_zram: false turns it off."
             )
 
@@ -219,16 +220,6 @@ class Found:
                     "unattended upgrades may restart Docker, and every container with it, at any"
                     f" time; `apt-mark hold {' '.join(sorted(loose))}` keeps them from it."
                 )
-
-
-def _version(text: str | None) -> tuple[int, ...]:
-    """The first three numbers of a version; of none, that of an archive's newest."""
-    if not text:
-        return (999,)
-    numbers = [
-        part for part in text.replace("-", ".").replace("+", ".").split(".") if part.isdigit()
-    ]
-    return tuple(int(part) for part in numbers[:3])
 
 
 def traps(

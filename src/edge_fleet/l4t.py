@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-# Ollama's CUDA libraries for a Jetson, by the major number of L4T.
-JETPACK_OF_L4T = {35: "5", 36: "6"}
+from edge_fleet.text import parse_version
 
-
-def parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+JETPACKS = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7", 39: "7"}
+"""First number of an L4T release -> first number of its JetPack; boards.yml has the releases."""
 
 
 def l4t_within(l4t: dict[str, Any], bounds: list[str]) -> bool:

@@ -37,6 +37,7 @@ from edge_fleet.setting_types import (
     plain,
 )
 from edge_fleet.text import Problem, did_you_mean, join_choices
+from edge_host.constants import ROOT
 
 Provider = Literal["auto", EngineName]
 PREFIXES = ("llm_", "board_")
@@ -185,9 +186,7 @@ class Settings(BaseModel):
         " release.",
     )  # fmt: skip
 
-    board_root: AbsolutePath = _variable(
-        "/opt/edge-llm", "/srv/edge-llm", "The project's folder on the host."
-    )
+    board_root: AbsolutePath = _variable(ROOT, "/srv/edge-llm", "The project's folder on the host.")
     board_address: Text | None = _variable(
         None, "kitchen.example",
         "The host's name or address for clients. Set it if clients cannot use the address of SSH.",

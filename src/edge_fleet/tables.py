@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_fleet.text import MIB
+from edge_fleet.text import format_mib
 from edge_host.image_ref import ImageRef
 
 COLUMNS = (
@@ -169,8 +169,8 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
             str(settings["CACHE_TYPE"]),
             str(settings["THREADS"]),
             str(settings["N_GPU_LAYERS"]),
-            f"{plan['memory']['total'] // MIB:,} MiB",
-            f"{board['memory_total'] // MIB:,} MiB",
+            format_mib(plan["memory"]["total"]),
+            format_mib(board["memory_total"]),
             ImageRef.parse(plan["engine"]["image"]).short,
         ]
         rows.append((cells, "\n".join(trap_lines(plan["traps"]))))

@@ -6,8 +6,9 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
-MIB = 1024**2
-GIB = 1024**3
+from edge_host.constants import MIB
+
+GIB = 1024 * MIB
 Problem = str
 
 

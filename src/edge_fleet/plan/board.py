@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_fleet.l4t import l4t_within, parse_version
+from edge_fleet.l4t import l4t_within
 from edge_fleet.plan.memory import BATCH, UBATCH
-from edge_fleet.text import GIB, Problem, join_names
-from edge_host.constants import API_PORT, ENGINE_PORT
+from edge_fleet.text import GIB, Problem, join_names, parse_version
+from edge_host.constants import API_PORT, ENGINE_PORT, PROJECT
 
 # On boards with less than this, both are smaller: compute buffers are as large as the micro-batch.
 SMALL_MEMORY = 3 * GIB
 SMALL_BATCH, SMALL_UBATCH = 512, 128
 # All containers of this project: the door, and what held the ports before there was one.
-OWN_CONTAINERS = "edge-llm-"
+OWN_CONTAINERS = f"{PROJECT}-"
 MINIMUM_COMPOSE = (2, 18)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
-from edge_fleet.l4t import JETPACK_OF_L4T, l4t_of
+from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
     lock_problems,
@@ -44,6 +44,8 @@ from edge_host.image_ref import is_pinned
 
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
 SPARE_TOKENS = 256
+# Ollama's image has CUDA libraries for these; JetPack 7 uses those of other machines.
+OLLAMA_JETPACKS = ("5", "6")
 NO_TRAPS: dict[str, Any] = {
     "problems": [], "notices": [], "fixes": {}, "reboot": [], "may_reboot": False
 }  # fmt: skip
@@ -190,8 +192,9 @@ def deployment_plan(
         return {"problems": [f"{host}: {each}" for each in problems] + traps["problems"]}
 
     jetpack = {}
-    if provider == "ollama" and board["l4t"] and board["l4t"]["major"] in JETPACK_OF_L4T:
-        jetpack = {"JETSON_JETPACK": JETPACK_OF_L4T[board["l4t"]["major"]]}
+    named = JETPACKS.get(board["l4t"]["major"]) if board["l4t"] else None
+    if provider == "ollama" and named in OLLAMA_JETPACKS:
+        jetpack = {"JETSON_JETPACK": named}
     outside = [image["image"], base_image]
     inside = [through_cache(each, images_cache if cache else None) for each in outside]
     packages = catalogues["systems"][board["os"]["id"]][board["os"]["version_id"]]

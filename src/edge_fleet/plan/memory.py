@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from edge_fleet.plan.repacking import in_memory
-from edge_fleet.text import MIB, Problem, format_mib, join_names
+from edge_fleet.text import Problem, format_mib, join_names
+from edge_host.constants import MIB
 
 # What the operating system, Docker and the chat API need beside the engine.
 SYSTEM_MEMORY = 768 * MIB

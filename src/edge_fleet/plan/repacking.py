@@ -38,12 +38,11 @@ _FALLBACK = {
     "Q6_K": "Q8_0",
 }  # fmt: skip
 # The features by which a backend for x86 (libggml-cpu-*.so) is chosen, as /proc/cpuinfo names them.
+# edge_host.constants.CPU_FEATURES has all that are read on hosts.
 AVX2 = frozenset({"avx", "avx2", "bmi2", "f16c", "fma"})
 AVX512 = AVX2 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
 AMX = AVX512 | {"amx_int8", "amx_tile", "avx512_bf16", "avx512_vnni", "avx512vbmi"}
 DOTPROD = frozenset({"asimddp"})
-FEATURES: frozenset[str] = AMX | DOTPROD | {"i8mm", "sve", "sve2"}
-"""Those that decide how weights are kept, or by which kernels."""
 # Features -> type -> what the number of a tensor's rows must be divisible by to be repacked.
 # i8mm and SVE choose other kernels for the types that dotprod repacks, and no further types.
 _REPACKED: tuple[tuple[frozenset[str], dict[str, int]], ...] = (

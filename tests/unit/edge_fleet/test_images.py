@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.l4t import l4t_of
+from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.image import choose_image, pinned
 from edge_host.image_ref import is_pinned
@@ -219,3 +219,8 @@ def test_jetpack_and_cuda_of_an_l4t_release(
 ) -> None:
     assert l4t_of({"text": text}, catalogues) == {"text": text, "jetpack": jetpack, "cuda": cuda}
     assert l4t_of(None, catalogues) is None
+
+
+def test_the_first_numbers_of_jetpack_are_those_of_the_releases(catalogues: dict[str, Any]) -> None:
+    found = {int(l4t[:2]): jetpack[0] for l4t, jetpack in catalogues["jetpack"].items()}
+    assert found == JETPACKS
