@@ -207,7 +207,7 @@ class Settings(BaseModel):
     )  # fmt: skip
     board_reboot: Boolean = _variable(
         False, True,
-        "Whether a [fix](boards.md#traps) may reboot the host. If not, the run says which fix"
+        "Whether a [fix](boards.md) may reboot the host. If not, the run says which fix"
         " waits for the next start.",
     )  # fmt: skip
     board_reboot_timeout: WholeNumber = _variable(

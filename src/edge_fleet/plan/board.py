@@ -6,7 +6,9 @@ from typing import Any
 
 from edge_fleet.l4t import l4t_within
 from edge_fleet.plan.memory import BATCH, UBATCH
-from edge_fleet.text import GIB, Problem, join_names, parse_version
+from edge_fleet.plan.types import EngineOptions
+from edge_fleet.settings import Settings
+from edge_fleet.text import GIB, Problem, join_choices, parse_version
 from edge_host.constants import API_PORT, ENGINE_PORT, PROJECT
 
 # On boards with less than this, both are smaller: compute buffers are as large as the micro-batch.
@@ -15,6 +17,7 @@ SMALL_BATCH, SMALL_UBATCH = 512, 128
 # All containers of this project: the door, and what held the ports before there was one.
 OWN_CONTAINERS = f"{PROJECT}-"
 MINIMUM_COMPOSE = (2, 18)
+ALL_LAYERS = 99
 
 
 def default_threads(cpus: int) -> int:
@@ -22,97 +25,127 @@ def default_threads(cpus: int) -> int:
     return cpus - 2 if cpus >= 6 else max(1, cpus)
 
 
-def with_defaults(settings: dict[str, Any], board: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with what the board decides filled in; docs/boards.md says why."""
-    layers = 99 if board["kind"] == "jetson" else 0
-    if settings["llm_gpu_layers"] is not None:
-        layers = settings["llm_gpu_layers"]
-    small = board["memory_total"] < SMALL_MEMORY
-    decided = {
-        "llm_gpu_layers": layers,
-        "llm_gpu_required": layers > 0,
-        "llm_threads": default_threads(board["cpus"]),
-        "llm_batch_size": SMALL_BATCH if small else BATCH,
-        "llm_ubatch_size": SMALL_UBATCH if small else UBATCH,
-        "llm_cache_type": "f16",
-        "llm_flash_attention": "auto",
-    }
+def engine_options(settings: Settings, board: dict[str, Any]) -> EngineOptions:
+    """The engine's settings, with those that the board decides; docs/boards.md has the reasons."""
+    provider: str = settings.llm_provider
+    if provider == "auto":
+        provider = "llamacpp" if board["kind"] == "jetson" else "ollama"
+    layers = settings.llm_gpu_layers
+    if layers is None:
+        layers = ALL_LAYERS if board["kind"] == "jetson" else 0
+    required = settings.llm_gpu_required
+    cache_type = settings.llm_cache_type or "f16"
     # Quantized values can be read by flash attention alone.
-    if settings["llm_cache_type"] not in (None, "f16"):
-        decided["llm_flash_attention"] = "on"
-    return settings | {name: value for name, value in decided.items() if settings[name] is None}
+    attention = "auto" if cache_type == "f16" else "on"
+    small = board["memory_total"] < SMALL_MEMORY
+    return EngineOptions(
+        provider=provider,
+        context_size=settings.llm_context_size,
+        parallel=settings.llm_parallel,
+        gpu_layers=layers,
+        gpu_required=layers > 0 if required is None else required,
+        threads=settings.llm_threads or default_threads(board["cpus"]),
+        batch_size=settings.llm_batch_size or (SMALL_BATCH if small else BATCH),
+        ubatch_size=settings.llm_ubatch_size or (SMALL_UBATCH if small else UBATCH),
+        cache_type=cache_type,
+        flash_attention=settings.llm_flash_attention or attention,
+    )
 
 
 def board_problems(
     board: dict[str, Any], docker: dict[str, Any], boards: dict[str, Any]
 ) -> list[Problem]:
+    """Why a board and its system are not supported."""
     problems: list[Problem] = []
     architectures = boards["architectures"]
     if board["arch"] not in architectures or board["userland_bits"] != 64:
         problems.append(
-            f"the host is {board['arch']} with a {board['userland_bits']}-bit userland;"
-            f" supported are 64-bit systems on: {join_names(list(architectures))}."
+            f"the host's architecture does not fit: {board['arch']} with a"
+            f" {board['userland_bits']}-bit userland. Use a 64-bit system on"
+            f" {join_choices(sorted(architectures))}."
         )
-    system, version = board["os"]["id"], board["os"]["version_id"]
-    versions = boards["systems"].get(system, {})
-    if version not in versions:
-        known = [f"{name} {each}" for name, some in boards["systems"].items() for each in some]
-        problems.append(
-            f"the host runs {board['os'].get('pretty_name') or f'{system} {version}'};"
-            f" supported are: {join_names(known)}."
-        )
-    elif not versions[version]["compose"] and not (docker["running"] and docker["compose"]):
-        problems.append(
-            f"Docker with its compose plugin is not running on the host, and the archive of"
-            f" {system} {version} does not have the plugin; install Docker CE"
-            " (docs.docker.com/engine/install) and run this again."
-        )
-    elif docker["ce"] and not (docker["running"] and docker["compose"]):
-        problems.append(
-            "Docker CE is installed on the host, and "
-            + (
-                "its compose plugin is missing; install docker-compose-plugin"
-                if docker["running"]
-                else f"does not answer ({docker['error']}); start it (systemctl start docker)"
-            )
-            + " and run this again."
-        )
+    problems += _system_problems(board["os"], docker, boards["systems"])
     if docker["compose"] and parse_version(docker["compose"])[:2] < MINIMUM_COMPOSE:
         problems.append(
-            f"the host has docker compose {docker['compose']}; accepted is"
+            f"docker compose does not fit: the host has {docker['compose']}. Install"
             f" {'.'.join(map(str, MINIMUM_COMPOSE))} or newer."
         )
     if not board["root"]:
-        problems.append("the host was not read as root; set ansible_become: true for it.")
+        problems.append(
+            "the rights of root are missing: the host was read as another user. Set"
+            " ansible_become: true for the host."
+        )
     if board["init"] != "systemd":
-        problems.append(f"the host's init is {board['init']}; supported is systemd.")
+        problems.append(
+            f"the host's init does not fit: {board['init']}. Use a system with systemd."
+        )
     l4t = board["l4t"]
     if board["kind"] == "jetson" and l4t is None:
-        problems.append("the board is a Jetson, and /etc/nv_tegra_release does not name its L4T.")
+        problems.append(
+            "the L4T release is missing: /etc/nv_tegra_release of the Jetson does not name it."
+            " Correct the file, or install JetPack again."
+        )
     elif board["kind"] == "jetson" and not l4t_within(l4t, boards["l4t"]):
         problems.append(
-            f"the host runs L4T {l4t['text']}; supported are releases from {boards['l4t'][0]}"
-            f" up to, not including, {boards['l4t'][1]}."
+            f"the L4T release does not fit: {l4t['text']}. Use a release from {boards['l4t'][0]}"
+            f" up to, but not including, {boards['l4t'][1]}."
         )
     if docker["daemon_json_error"]:
-        problems.append(f"/etc/docker/daemon.json cannot be read: {docker['daemon_json_error']}")
+        problems.append(
+            f"/etc/docker/daemon.json is invalid: {docker['daemon_json_error']}. Correct the file"
+            " on the host."
+        )
     return problems
 
 
+def _system_problems(
+    system: dict[str, Any], docker: dict[str, Any], systems: dict[str, Any]
+) -> list[Problem]:
+    """Why Docker with its compose plugin is not there and cannot be installed."""
+    name, version = system["id"], system["version_id"]
+    if version not in systems.get(name, {}):
+        known = sorted(
+            f"{each} {version}" for each, versions in systems.items() for version in versions
+        )
+        shown = system.get("pretty_name") or f"{name} {version}"
+        return [f"the host's system does not fit: {shown}. Use {join_choices(known)}."]
+    if docker["running"] and docker["compose"]:
+        return []
+    if not systems[name][version]["compose"]:
+        return [
+            "Docker with its compose plugin is missing: it does not run on the host, and the"
+            f" archive of {name} {version} does not have the plugin. Install Docker CE"
+            " (docs.docker.com/engine/install) and run this again."
+        ]
+    if docker["ce"] and docker["running"]:
+        return [
+            "the compose plugin of Docker CE is missing: docker compose does not run on the host."
+            " Install docker-compose-plugin and run this again."
+        ]
+    if docker["ce"]:
+        return [
+            f"Docker CE does not answer on the host: {docker['error']}. Start Docker"
+            " (systemctl start docker) and run this again."
+        ]
+    return []
+
+
 def lock_problems(lock: dict[str, Any] | None) -> list[Problem]:
+    """Why a host cannot be changed now."""
     if lock is None:
         return []
     return [
-        f"{lock['by']} has been changing the host since {lock['since']}; run this again when that"
-        " has ended."
+        f"the host is locked: {lock['by']} has been changing it since {lock['since']}. Run this"
+        " again when that change has ended."
     ]
 
 
 def port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem]:
+    """Why the project's ports are not free."""
     problems: list[Problem] = []
     # While Docker starts, it holds its containers' ports and cannot say yet whose they are.
     starting = docker["cli"] and not docker["running"]
-    for port, owner in ((API_PORT, "api"), (ENGINE_PORT, "engine")):
+    for port, owner in ((API_PORT, "chat API"), (ENGINE_PORT, "engine")):
         listener = ports.get(str(port))
         if starting and listener and str(listener["process"]).startswith("docker-proxy (pid "):
             continue
@@ -123,7 +156,7 @@ def port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem
                 else listener["process"] or "another process"
             )
             problems.append(
-                f"port {port} is needed for the {'chat API' if owner == 'api' else 'engine'} and"
-                f" is in use by {holder}; stop it, or move it to another port."
+                f"port {port} is in use by {holder}: the {owner} needs this port. Stop the other"
+                " user of the port, or move it to another port."
             )
     return problems

@@ -1,4 +1,4 @@
-"""The plan: board facts, inventory settings and catalogues become one dictionary that describes a
+"""Builds the plan: board facts, inventory settings and catalogues become the description of a
 host's deployment, or the reasons why there can be none.
 
 Pure functions: nothing here reads a file, a clock or a host. Sizes are bytes throughout.
@@ -6,15 +6,17 @@ Pure functions: nothing here reads a file, a clock or a host. Sizes are bytes th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
 from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
+    engine_options,
     lock_problems,
     port_problems,
-    with_defaults,
 )
 from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
 from edge_fleet.plan.image import (
@@ -27,28 +29,55 @@ from edge_fleet.plan.image import (
 from edge_fleet.plan.memory import (
     LIMIT_STEP,
     SYSTEM_MEMORY,
-    Need,
+    MemoryEstimate,
     cache_type_problems,
     context_problems,
     cpu_features,
     gpu_problems,
-    memory_parts,
     memory_problem,
     repacking,
 )
 from edge_fleet.plan.suggestions import other_models, what_fits
-from edge_fleet.plan.weights import disk_problems, missing_files, model_plan
-from edge_fleet.settings import check_settings
-from edge_host.constants import API_PORT, REGISTRY_PORT, ROOT
-from edge_host.image_ref import is_pinned
+from edge_fleet.plan.types import (
+    Docker,
+    Engine,
+    EngineOptions,
+    Gpu,
+    Images,
+    MemoryParts,
+    Model,
+    Plan,
+    Sources,
+    freeze,
+    render,
+)
+from edge_fleet.plan.weights import disk_problems, plan_model
+from edge_fleet.settings import Settings, check_settings
+from edge_fleet.text import Problem
+from edge_host.constants import API_PORT, ROOT
 
-# vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
-SPARE_TOKENS = 256
 # Ollama's image has CUDA libraries for these; JetPack 7 uses those of other machines.
 OLLAMA_JETPACKS = ("5", "6")
 NO_TRAPS: dict[str, Any] = {
     "problems": [], "notices": [], "fixes": {}, "reboot": [], "may_reboot": False
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that a plan is made from."""
+
+    state: dict[str, Any]
+    host: str
+    variables: Mapping[str, Any]
+    catalogues: dict[str, Any]
+    root: str
+    url: str | None
+    images_cache: str | None
+    docker_options: dict[str, Any]
+    traps: dict[str, Any]
+    # Whether a message about memory names changes that would fit.
+    suggest: bool = True
 
 
 def deployment_plan(
@@ -67,227 +96,265 @@ def deployment_plan(
 
     Args:
         state: what the `host_info` module returned for the host.
-        host: its inventory name, for the sentences.
+        host: its inventory name, for the messages.
         given: its llm_* variables as the inventory has them.
-        catalogues: the contents of models.yml, engines.yml and boards.yml in one dictionary (keys
-            models, engines, api, registry, architectures, systems, cpus, l4t, jetpack, cuda).
-        root: where everything lives on the host.
-        url: where clients reach its chat API.
-        docker_options: what /etc/docker/daemon.json must hold besides.
+        catalogues: the content of models.yml, engines.yml and boards.yml in one dictionary (keys
+            models, engines, api, registry, architectures, systems, cpus, l4t, jetpack, cuda), and
+            `problems` where `catalogue.read` has validated it.
+        root: the project's folder on the host.
+        url: the address of its chat API for clients.
+        docker_options: options that are merged into /etc/docker/daemon.json.
         images_cache: the address of the host that llm_images_cache names, None where it is unknown.
         traps: what edge_fleet.known_issues found on the host.
-        suggest: whether to say what would fit where memory does not suffice.
+        suggest: whether a message about memory names changes that would fit.
 
     Returns:
-        {"problems": [sentence, ...]} where nothing can be deployed, else {"problems": [], and
-        host, root, url, rollout, sources, images, provider, hardware, board, l4t, model, engine,
-        gpu, api, memory, docker, traps, environment}.
+        {"problems": [message, ...]} where nothing can be deployed, else the plan as `render` has
+        it, with no problems.
     """
-    asked_options = docker_options
-    docker_options = docker_options or {}
     traps = traps or NO_TRAPS
+    if invalid := problems_of(catalogues):
+        problems = check_settings(given)[1] + invalid
+        return {"problems": [f"{host}: {each}" for each in problems]}
+    plan, problems = build(
+        Request(
+            state,
+            host,
+            given,
+            catalogues,
+            root,
+            url,
+            images_cache,
+            docker_options or {},
+            traps,
+            suggest,
+        )
+    )
+    if plan is None:
+        return {"problems": [f"{host}: {each}" for each in problems] + traps["problems"]}
+    return render(plan)
+
+
+def build(request: Request) -> tuple[Plan | None, list[Problem]]:
+    """The plan, or the reasons why there is none."""
+    state, catalogues = request.state, request.catalogues
     board, docker = state["board"], state["docker"]
-    checked, problems = check_settings(given)
-    if wrong := problems_of(catalogues):
-        return {"problems": [f"{host}: {each}" for each in problems + wrong]}
-    settings = with_defaults(checked.model_dump(), board)
+    settings, problems = check_settings(request.variables)
+    options = engine_options(settings, board)
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
-    problems += daemon_option_problems(docker_options)
-    base_image = settings["llm_api_base_image"] or pinned(catalogues["api"])
-    registry_image = settings["llm_registry_image"] or pinned(catalogues["registry"])
-    for name, reference in (("api", base_image), ("registry", registry_image)):
-        if not is_pinned(reference):
-            problems.append(
-                f"{name} in engines.yml is invalid: {catalogues[name]['image']} has no digest."
-                f" `make lock IMAGES={catalogues[name]['image']}` writes it down."
-            )
-
-    provider = settings["llm_provider"]
-    if provider == "auto":
-        provider = "llamacpp" if board["kind"] == "jetson" else "ollama"
-    engine = catalogues["engines"][provider]
-    context_size, parallel = settings["llm_context_size"], settings["llm_parallel"]
-    gpu_layers, required = settings["llm_gpu_layers"], settings["llm_gpu_required"]
-
-    image, image_problems = engine_image(settings, provider, engine, state, gpu_layers > 0)
-    engine = engine_rules(engine, image)
-    cache = settings["llm_images_cache"]
-    if cache and not images_cache:
-        problems.append(
-            f"llm_images_cache is {cache!r}, which the inventory has not; accepted is the name of a"
-            " host in it."
-        )
-    if cache and images_cache:
-        registry = registry_authority(images_cache)
-        insecure = docker_options.get("insecure-registries", [])
-        # What comes from there is checked by its digest.
-        docker_options = docker_options | {"insecure-registries": [*insecure, registry]}
-    model, model_problems = model_plan(
-        settings["llm_model"],
-        engine,
-        provider,
+    problems += daemon_option_problems(request.docker_options)
+    row, image_problems = engine_image(
+        settings.llm_image,
+        options.provider,
+        catalogues["engines"][options.provider],
+        state,
+        options.gpu_layers > 0,
+    )
+    rules = engine_rules(catalogues["engines"][options.provider], row)
+    images, more = _images(row.get("image", ""), settings, request)
+    model, model_problems = plan_model(
+        settings.llm_model,
+        rules,
+        options.provider,
         catalogues["models"],
-        settings["llm_models_mirror"],
+        settings.llm_models_mirror,
         state["models"],
     )
-    problems += image_problems + model_problems
+    gpu, of_gpu = _gpu(options, model, state)
+    problems += more + image_problems + model_problems + of_gpu
+    problems += cache_type_problems(options, rules)
+    memory = None
+    if model and options.cache_type in rules["cache_types"]:
+        memory, of_memory = _memory(request, settings, options, rules, model, problems)
+        problems += of_memory
+    if model is None or memory is None or problems or request.traps["problems"]:
+        return None, problems
+    l4t = l4t_of(board["l4t"], catalogues)
+    return Plan(
+        host=request.host,
+        root=request.root,
+        url=request.url or f"http://{request.host}:{API_PORT}",
+        rollout=tuple(settings.llm_rollout),
+        kind=board["kind"],
+        board=board["model"] or board["kind"],
+        architecture=catalogues["architectures"][board["arch"]],
+        l4t=freeze(l4t),
+        options=options,
+        aliases=tuple(settings.llm_model_aliases),
+        model=model,
+        sources=_sources(settings),
+        images=images,
+        engine=_engine(row, rules, options, model, request),
+        gpu=gpu,
+        memory=memory,
+        docker=_docker(gpu, images, request),
+        traps=freeze(request.traps),
+    ), []
 
-    runtime = "nvidia" if gpu_layers > 0 and board["kind"] != "pi" else None
-    if gpu_layers > 0 and board["kind"] == "pi":
+
+def _images(engine: str, settings: Settings, request: Request) -> tuple[Images, list[Problem]]:
+    """Where the host pulls its images from: upstream, or the registry of llm_images_cache."""
+    problems: list[Problem] = []
+    chosen = {"api": settings.llm_api_base_image, "registry": settings.llm_registry_image}
+    for name, own in chosen.items():
+        row = request.catalogues[name]
+        if not own and not row.get("digest"):
+            problems.append(
+                f"the {name} image is invalid: engines.yml has no digest for {row['image']}. Run"
+                f" `make lock IMAGES={row['image']}`."
+            )
+        elif not own:
+            chosen[name] = pinned(row)
+    cache, address = settings.llm_images_cache, request.images_cache
+    if cache and not address:
         problems.append(
-            f"llm_gpu_layers is {gpu_layers}, and no engine uses a Pi's GPU; accepted is 0."
+            f"llm_images_cache is invalid: the inventory has no host {cache!r}. Use the name of a"
+            " host of the inventory."
+        )
+    upstream = [engine, str(chosen["api"])]
+    pulled = [through_cache(each, address if cache else None) for each in upstream]
+    mirrored = {
+        reference: original
+        for reference, original in zip(pulled, upstream, strict=True)
+        if reference != original
+    }
+    return Images(
+        engine=pulled[0],
+        api_base=pulled[1],
+        registry=str(chosen["registry"]),
+        cache=cache,
+        upstream=freeze(mirrored),
+    ), problems
+
+
+def _gpu(
+    options: EngineOptions, model: Model | None, state: dict[str, Any]
+) -> tuple[Gpu, list[Problem]]:
+    """How the engine reaches the GPU, and why the requested layers cannot be on it."""
+    board, docker = state["board"], state["docker"]
+    layers = options.gpu_layers
+    all_layers = model.shape["layers"] + 1 if model else 0
+    problems: list[Problem] = []
+    runtime = "nvidia" if layers > 0 and board["kind"] != "pi" else None
+    if layers > 0 and board["kind"] == "pi":
+        problems.append(
+            f"llm_gpu_layers is invalid: {layers}, and no engine uses a Pi's GPU. Use 0."
         )
     if runtime and not board["nvidia_runtime"] and runtime not in docker["runtimes"]:
         problems.append(
-            "llm_gpu_layers asks for the GPU, and the host has no nvidia-container-runtime;"
-            " install nvidia-container-toolkit, or set llm_gpu_layers to 0."
+            "nvidia-container-runtime is missing: llm_gpu_layers requests the GPU, and the host"
+            " does not have the runtime. Install nvidia-container-toolkit, or set llm_gpu_layers"
+            " to 0."
         )
-
-    if model and provider != "llamacpp" and 0 < gpu_layers <= model["shape"]["layers"]:
+    if model and options.provider != "llamacpp" and 0 < layers < all_layers:
         problems.append(
-            f"llm_gpu_layers is {gpu_layers}, and {provider} has all layers of a model on the GPU"
-            f" or decides by itself; accepted are 0 and {model['shape']['layers'] + 1} or more."
+            f"llm_gpu_layers does not fit: {layers}, and {options.provider} does not put a part of"
+            f" a model's layers on the GPU. Use 0, or {all_layers} or more."
         )
-    problems += cache_type_problems(settings, provider, engine)
-    memory: dict[str, int] = {}
-    if model and settings["llm_cache_type"] in engine["cache_types"]:
-        gpu = gpu_layers > 0
-        # A GPU takes weights as they are. Where it is not required, the CPU may have to serve.
-        on_gpu = gpu and required
-        features = [] if on_gpu else cpu_features(board, catalogues["cpus"])
-        more = repacking(catalogues["models"][model["name"]], engine, features)
-        need = Need(model["shape"], model["size"], engine, gpu, more)
-        memory = memory_parts(need, settings)
-        model["present"] = not missing_files(model, state["models"])
-        too_long = context_problems(model, context_size)
-        problems += too_long
-        problems += gpu_problems(model, memory, board, gpu_layers, provider)
-        problems += disk_problems(model, state, settings["llm_models_keep"])
+    # A container's user that is not root reaches the GPU's devices by their groups.
+    groups = tuple(board["gpu_groups"]) if runtime else ()
+    return Gpu(layers_of_model=all_layers, runtime=runtime, groups=groups), problems
 
-        def works(changed: dict[str, object]) -> bool:
-            again = deployment_plan(
-                state,
-                host,
-                given | changed,
-                catalogues,
-                root,
-                url,
-                asked_options,
-                images_cache,
-                traps,
-                suggest=False,
-            )
-            known = {*(f"{host}: {each}" for each in problems), *traps["problems"]}
-            return known.issuperset(again["problems"])
 
-        if memory["total"] > board["memory_total"] and not too_long:
-            problem = memory_problem(model, memory, board, settings)
-            if suggest:
-                others = other_models(catalogues["models"], engine, gpu, features)
-                problem += what_fits(need, board, settings, others, works)
-            problems.append(problem)
-    if problems or traps["problems"]:
-        return {"problems": [f"{host}: {each}" for each in problems] + traps["problems"]}
+def _memory(
+    request: Request,
+    settings: Settings,
+    options: EngineOptions,
+    rules: dict[str, Any],
+    model: Model,
+    found: list[Problem],
+) -> tuple[MemoryParts, list[Problem]]:
+    """The memory that serving the model needs, and why the host does not have it.
 
-    jetpack = {}
-    named = JETPACKS.get(board["l4t"]["major"]) if board["l4t"] else None
-    if provider == "ollama" and named in OLLAMA_JETPACKS:
-        jetpack = {"JETSON_JETPACK": named}
-    outside = [image["image"], base_image]
-    inside = [through_cache(each, images_cache if cache else None) for each in outside]
-    packages = catalogues["systems"][board["os"]["id"]][board["os"]["version_id"]]
-    daemon_json = daemon_json_wanted(
-        docker["daemon_json"],
-        docker_options,
-        None if runtime in docker["runtimes"] else runtime,
-        board["nvidia_runtime"],
+    `found` are the problems of the plan so far.
+    """
+    board, catalogues = request.state["board"], request.catalogues
+    gpu = options.gpu_layers > 0
+    # A GPU takes weights as they are. Where it is not required, the CPU may have to serve.
+    on_gpu = gpu and options.gpu_required
+    features = [] if on_gpu else cpu_features(board, catalogues["cpus"])
+    repacked = repacking(catalogues["models"][model.name], rules, features)
+    estimate = MemoryEstimate(dict(model.shape), model.size, rules, gpu, repacked)
+    memory = estimate.of(options)
+    too_long = context_problems(model, options.context_size)
+    problems = too_long + gpu_problems(model, memory, board, options)
+    problems += disk_problems(model, request.state, settings.llm_models_keep)
+    known = {*found, *problems}
+
+    def works(changed: dict[str, object]) -> bool:
+        variables = {**request.variables, **changed}
+        _, others = build(replace(request, variables=variables, suggest=False))
+        return known.issuperset(others)
+
+    if memory.total > board["memory_total"] and not too_long:
+        problem = memory_problem(model, memory, board, options)
+        if request.suggest:
+            models = other_models(catalogues["models"], rules, gpu, features)
+            problem += what_fits(estimate, board, options, models, works)
+        problems.append(problem)
+    return memory, problems
+
+
+def _sources(settings: Settings) -> Sources:
+    return Sources(
+        mirror=settings.llm_models_mirror.rstrip("/"),
+        cache=settings.llm_models_cache,
+        port=settings.llm_models_port,
+        keep=settings.llm_models_keep,
+        rehash=settings.llm_models_rehash,
     )
-    return {
-        "problems": [],
-        "host": host,
-        "root": root,
-        "url": url or f"http://{host}:{API_PORT}",
-        "rollout": settings["llm_rollout"],
-        "sources": {
-            "mirror": settings["llm_models_mirror"].rstrip("/"),
-            "cache": settings["llm_models_cache"],
-            "port": settings["llm_models_port"],
-            "keep": settings["llm_models_keep"],
-            "rehash": settings["llm_models_rehash"],
-        },
-        "images": {
-            "cache": cache,
-            # Of the registry itself, should this host be one's cache.
-            "registry": registry_image,
-            "port": REGISTRY_PORT,
-            # Those that are pulled from the cache: what each is outside.
-            "outside": {
-                there: here for there, here in zip(inside, outside, strict=True) if there != here
-            },
-        },
-        "provider": provider,
-        "hardware": board["kind"],
-        "board": board["model"] or board["kind"],
-        "l4t": l4t_of(board["l4t"], catalogues),
-        "model": model,
-        "engine": {
-            "image": inside[0],
-            "entrypoint": image["entrypoint"] or engine.get("entrypoint"),
-            "shm_size": engine.get("shm_size"),
-            "command": engine["command"],
-            "environment": engine["environment"]
-            | (engine.get("projector", {}) if model["projector"] else {})
-            | jetpack,
-            "healthcheck": engine["healthcheck"],
-            "key": engine["key"],
-            "context": engine["context"],
-            # One that leaks ends itself, and not the host. A kernel's update changes what it tells
-            # of the memory by a little, and must not change a release.
-            "memory_limit": (board["memory_total"] - SYSTEM_MEMORY // 2) // LIMIT_STEP * LIMIT_STEP,
-            # Without rules in the raw table, what is published for the host itself can be reached
-            # from its network (moby/moby#49621).
-            "published": not (docker["no_raw"] or "no_raw" in traps["fixes"]),
-        },
-        "gpu": {
-            "layers": gpu_layers,
-            # Those of the model, and its output.
-            "of": model["shape"]["layers"] + 1,
-            "required": required,
-            "runtime": runtime,
-            # A container's user that is not root reaches the GPU's devices by their groups.
-            "groups": board["gpu_groups"] if runtime else [],
-        },
-        "api": {
-            "base_image": inside[1],
-            "architecture": catalogues["architectures"][board["arch"]],
-        },
-        "memory": memory,
-        "docker": {
-            "packages": ([] if docker["running"] else packages["docker"])
-            + ([] if docker["running"] and docker["compose"] else packages["compose"]),
-            "daemon_json": daemon_json,
-        },
-        "traps": traps,
-        # The host's .env, in the order in which a person reads it.
-        "environment": {
-            "LLM_PROVIDER": provider,
-            "LLM_MODEL": model["name"],
-            "MODEL_PATH": model["path"],
-            **({"MMPROJ_PATH": model["projector"]} if model["projector"] else {}),
-            "CTX_SIZE": context_size,
-            "N_GPU_LAYERS": gpu_layers,
-            "THREADS": settings["llm_threads"],
-            "PARALLEL": parallel,
-            "CTX_TOTAL": context_size * parallel,
-            "BATCH": settings["llm_batch_size"],
-            "UBATCH": settings["llm_ubatch_size"],
-            "FLASH_ATTENTION": engine["flash_attention"][settings["llm_flash_attention"]],
-            "CACHE_TYPE": settings["llm_cache_type"],
-            "KV_CACHE_BYTES": memory["kv_cache"] // context_size * (context_size + SPARE_TOKENS),
-            "LLM_MODEL_ALIASES": ",".join(settings["llm_model_aliases"]),
-            "HARDWARE": board["kind"],
-            "ENGINE_IMAGE": inside[0],
-        },
-    }
+
+
+def _engine(
+    row: dict[str, Any],
+    rules: dict[str, Any],
+    options: EngineOptions,
+    model: Model,
+    request: Request,
+) -> Engine:
+    """How the engine's container runs, by its rules and the row of its image."""
+    board, docker = request.state["board"], request.state["docker"]
+    variables = dict(rules["environment"])
+    if model.projector:
+        variables |= rules.get("projector", {})
+    jetpack = JETPACKS.get(board["l4t"]["major"]) if board["l4t"] else None
+    if options.provider == "ollama" and jetpack in OLLAMA_JETPACKS:
+        variables["JETSON_JETPACK"] = str(jetpack)
+    limit = board["memory_total"] - SYSTEM_MEMORY // 2
+    return Engine(
+        command=tuple(rules["command"]),
+        entrypoint=freeze(row["entrypoint"] or rules.get("entrypoint")),
+        variables=freeze(variables),
+        healthcheck=tuple(rules["healthcheck"]),
+        shm_size=rules.get("shm_size"),
+        key=rules["key"],
+        flash_attention=rules["flash_attention"][options.flash_attention],
+        # An engine that leaks ends itself, and not the host. A kernel's update changes the memory
+        # that it reports by a little, and must not change a release.
+        memory_limit=limit // LIMIT_STEP * LIMIT_STEP,
+        # Without rules in the raw table, a port that is published for the host itself can be
+        # reached from its network (moby/moby#49621).
+        published=not (docker["no_raw"] or "no_raw" in request.traps["fixes"]),
+    )
+
+
+def _docker(gpu: Gpu, images: Images, request: Request) -> Docker:
+    """What Docker needs on the host."""
+    state, docker = request.state, request.state["docker"]
+    system = state["board"]["os"]
+    packages = request.catalogues["systems"][system["id"]][system["version_id"]]
+    missing = [] if docker["running"] else packages["docker"]
+    missing = missing + ([] if docker["running"] and docker["compose"] else packages["compose"])
+    options = request.docker_options
+    if images.cache and request.images_cache:
+        registry = registry_authority(request.images_cache)
+        # The images from there are verified by their digests.
+        insecure = [*options.get("insecure-registries", []), registry]
+        options = options | {"insecure-registries": insecure}
+    runtime = None if gpu.runtime in docker["runtimes"] else gpu.runtime
+    wanted = daemon_json_wanted(
+        docker["daemon_json"], options, runtime, state["board"]["nvidia_runtime"]
+    )
+    return Docker(packages=tuple(missing), daemon_json=freeze(wanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_fleet.text import Problem, join_names
+from edge_fleet.text import Problem, join_choices
 
 # Options of /etc/docker/daemon.json that a reload takes in: no container stops for them.
 RELOADABLE = (
@@ -20,7 +20,7 @@ RELOADABLE = (
 def daemon_json_wanted(
     current: dict[str, Any] | None, options: dict[str, Any], runtime: str | None, binary: str | None
 ) -> dict[str, Any]:
-    """/etc/docker/daemon.json as it should be: what is there stays, ours is merged in."""
+    """/etc/docker/daemon.json with the options and the runtime merged into its content."""
     wanted: dict[str, Any] = dict(current or {})
     for key, value in options.items():
         if isinstance(value, list):
@@ -36,9 +36,10 @@ def daemon_json_wanted(
 
 
 def daemon_option_problems(options: dict[str, Any]) -> list[Problem]:
+    """Why options cannot be merged into /etc/docker/daemon.json without a restart of Docker."""
     return [
-        f"board_docker_options has {name}, which Docker takes in by a restart only;"
-        f" accepted are: {join_names(list(RELOADABLE))}."
+        f"board_docker_options is invalid: {name} takes effect at a restart of Docker only."
+        f" Use {join_choices(RELOADABLE)}."
         for name in sorted(options)
         if name not in RELOADABLE
     ]

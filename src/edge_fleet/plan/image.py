@@ -55,24 +55,23 @@ def registry_authority(cache: str) -> str:
 
 
 def engine_image(
-    settings: dict[str, Any],
+    own: str | dict[str, str] | None,
     provider: str,
     engine: dict[str, Any],
     state: dict[str, Any],
     gpu: bool,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """{"image", "entrypoint", and what else its row of the table says}: the operator's own image
-    before the table's.
+    (llm_image) before the table's.
     """
     board = state["board"]
-    own = settings["llm_image"]
     if isinstance(own, dict):
         own = own.get(provider)
     if own:
         if not is_pinned(own) and own not in state["deployment"]["images"]:
             return {}, [
-                f"llm_image is {own}, which the host does not have; pin it as"
-                f" {own.partition('@')[0]}@sha256:... so that what is pulled can be checked."
+                f"llm_image is invalid: the host does not have {own}. Use"
+                f" {own.partition('@')[0]}@sha256:..., so that the pulled image can be verified."
             ]
         name = ImageRef.parse(own).name
         known = [row for row in engine["images"] if ImageRef.parse(row["image"]).name == name]
@@ -81,14 +80,14 @@ def engine_image(
     what = board["kind"] + (f" with L4T {board['l4t']['text']}" if board["l4t"] else "")
     if row is None:
         return {}, [
-            f"engines.yml has no {provider} image for a {what} on {board['arch']};"
-            " set llm_image to one (name@sha256:...)."
+            f"the engine's image is missing: engines.yml has no {provider} image for a {what} on"
+            f" {board['arch']}. Set llm_image to an image (name@sha256:...)."
         ]
     if not row.get("digest"):
         return {}, [
-            f"engines.yml has no digest for {row['image']}, the {provider} image for a {what};"
-            f" write it there (docker buildx imagetools inspect {row['image']} names it),"
-            " or set llm_image to an image of your own (name@sha256:...)."
+            f"the engine's image is invalid: engines.yml has no digest for {row['image']}, the"
+            f" {provider} image for a {what}. Run `make lock IMAGES={row['image']}`, or set"
+            " llm_image to an image (name@sha256:...)."
         ]
     return {
         "image": pinned(row),

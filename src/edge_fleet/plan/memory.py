@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from edge_fleet.plan.repacking import in_memory
-from edge_fleet.text import Problem, format_mib, join_names
+from edge_fleet.plan.types import EngineOptions, MemoryParts, Model
+from edge_fleet.text import Problem, format_mib, join_choices
 from edge_host.constants import MIB
 
 # What the operating system, Docker and the chat API need beside the engine.
@@ -21,11 +22,11 @@ F16_BYTES, F32_BYTES = 2, 4
 BATCH, UBATCH = 2048, 512
 
 
-class Need:
-    """What serving a model takes of memory, in bytes, by part.
+class MemoryEstimate:
+    """How much memory serving a model needs.
 
-    Source of the parts: what llama-server and Ollama print when they load models of several shapes
-    (tests/engines/test_memory.py holds it to them), for which they reserve everything at the start.
+    Source of the parts: what llama-server and Ollama print when they load models of several shapes,
+    for which they reserve everything at the start (tests/integration/engines/test_memory.py).
 
     Args:
         shape: layers, embedding, heads, kv_heads, head_size, feed_forward, vocabulary.
@@ -35,7 +36,7 @@ class Need:
             process itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one
             row for each slot).
         gpu: whether layers go onto one.
-        repacking: what the CPU's own form of the weights takes besides (`repacking`).
+        repacking: bytes of the CPU's own form of the weights, in addition (`repacking`).
     """
 
     def __init__(
@@ -59,25 +60,34 @@ class Need:
         cache_type: str = "f16",
         ubatch: int = UBATCH,
         flash_attention: str = "auto",
-    ) -> dict[str, int]:
-        """Each part, and their total."""
+    ) -> MemoryParts:
+        """The bytes of each part."""
         shape, engine = self._shape, self._engine
         ubatch = engine.get("ubatch") or ubatch
         tokens = context_size * (parallel if engine["context"] == "slot" else 1)
         heads = shape["kv_heads"] * shape["head_size"]
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
-        parts = {
-            "weights": self._weights,
-            "repacking": self._repacking,
+        return MemoryParts(
+            weights=self._weights,
+            repacking=self._repacking,
             # Key and value of each layer, head and token.
-            "kv_cache": round(2 * shape["layers"] * heads * tokens * CACHE_TYPES[cache_type]),
-            "compute": self._compute(context_size, ubatch, flash_attention != "off"),
-            "engine": engine["process"]
+            kv_cache=round(2 * shape["layers"] * heads * tokens * CACHE_TYPES[cache_type]),
+            compute=self._compute(context_size, ubatch, flash_attention != "off"),
+            engine=engine["process"]
             + rows * shape["vocabulary"] * F32_BYTES
             + (CUDA_MEMORY if self._gpu else 0),
-            "system": SYSTEM_MEMORY,
-        }
-        return {**parts, "total": sum(parts.values())}
+            system=SYSTEM_MEMORY,
+        )
+
+    def of(self, options: EngineOptions) -> MemoryParts:
+        """The bytes of each part with a host's options."""
+        return self.parts(
+            options.context_size,
+            options.parallel,
+            options.cache_type,
+            options.ubatch_size,
+            options.flash_attention,
+        )
 
     def _compute(self, context_size: int, ubatch: int, flash_attention: bool) -> int:
         """Intermediate results of one micro-batch, and who may look at which token."""
@@ -114,86 +124,70 @@ def repacking(entry: dict[str, Any], engine: dict[str, Any], features: Collectio
     return int(kept.mapped + kept.repacked - size)
 
 
-def memory_parts(need: Need, settings: dict[str, Any]) -> dict[str, int]:
-    """What a model takes with a host's settings."""
-    return need.parts(
-        settings["llm_context_size"],
-        settings["llm_parallel"],
-        settings["llm_cache_type"],
-        settings["llm_ubatch_size"],
-        settings["llm_flash_attention"],
-    )
-
-
 def memory_problem(
-    model: dict[str, Any], parts: dict[str, int], board: dict[str, Any], settings: dict[str, Any]
+    model: Model, parts: MemoryParts, board: dict[str, Any], options: EngineOptions
 ) -> Problem:
     """Why a model does not fit the host's memory."""
-    told = ", ".join(
+    shown = ", ".join(
         f"{name.replace('_', ' ').replace('kv', 'KV')} {format_mib(size)}"
-        for name, size in parts.items()
-        if name != "total" and size
+        for name, size in parts.parts().items()
+        if size
     )
     return (
-        f"{model['name']} with llm_context_size {settings['llm_context_size']} and llm_parallel"
-        f" {settings['llm_parallel']} needs {format_mib(parts['total'])} ({told}), and the host has"
-        f" {format_mib(board['memory_total'])} of memory"
+        f"{model.name} does not fit: with llm_context_size {options.context_size} and llm_parallel"
+        f" {options.parallel} it needs {format_mib(parts.total)} of memory ({shown}), and the host"
+        f" has {format_mib(board['memory_total'])}."
     )
 
 
 def gpu_problems(
-    model: dict[str, Any],
-    parts: dict[str, int],
-    board: dict[str, Any],
-    layers: int,
-    provider: str,
+    model: Model, parts: MemoryParts, board: dict[str, Any], options: EngineOptions
 ) -> list[Problem]:
-    """Why a GPU with memory of its own has no room for the layers that are asked onto it."""
+    """Why a GPU with memory of its own has no room for the requested layers."""
+    layers = options.gpu_layers
     if not layers or not board["gpus"]:
         return []
-    share = min(1.0, layers / (model["shape"]["layers"] + 1))
-    need = round(share * (parts["weights"] + parts["kv_cache"]) + parts["compute"]) + CUDA_MEMORY
-    has = max(gpu["memory_total"] for gpu in board["gpus"])
-    if need <= has:
+    all_layers = model.shape["layers"] + 1
+    needed = round(min(1.0, layers / all_layers) * (parts.weights + parts.kv_cache))
+    needed += parts.compute + CUDA_MEMORY
+    found = max(gpu["memory_total"] for gpu in board["gpus"])
+    if needed <= found:
         return []
     fitting = int(
-        (has - parts["compute"] - CUDA_MEMORY)
-        / (parts["weights"] + parts["kv_cache"])
-        * (model["shape"]["layers"] + 1)
+        (found - parts.compute - CUDA_MEMORY) / (parts.weights + parts.kv_cache) * all_layers
     )
     # Only llama.cpp puts a part of a model's layers there; vLLM has an image for the GPU alone.
-    instead = {
-        "llamacpp": f"accepted are up to {max(0, fitting)}.",
-        "ollama": "accepted is 0, or choose a smaller llm_context_size or llm_model.",
-    }.get(provider, "choose a smaller llm_context_size or llm_model.")
+    advice = {
+        "llamacpp": f"Use at most {max(0, fitting)}.",
+        "ollama": "Use 0, or a smaller llm_context_size or llm_model.",
+    }.get(options.provider, "Use a smaller llm_context_size or llm_model.")
     return [
-        f"llm_gpu_layers asks {layers} layers of {model['name']} onto the GPU, which takes"
-        f" {format_mib(need)} of its memory, and it has {format_mib(has)}; {instead}"
+        f"llm_gpu_layers does not fit: {layers} layers of {model.name} need {format_mib(needed)} of"
+        f" the GPU's memory, and it has {format_mib(found)}. {advice}"
     ]
 
 
-def context_problems(model: dict[str, Any], context_size: int) -> list[Problem]:
-    trained = model["shape"]["context_trained"]
+def context_problems(model: Model, context_size: int) -> list[Problem]:
+    """Why a model cannot have a context of this size."""
+    trained = model.shape["context_trained"]
     if context_size <= trained:
         return []
     return [
-        f"llm_context_size is {context_size}, and {model['name']} was trained for {trained} tokens;"
-        f" accepted is up to {trained}."
+        f"llm_context_size does not fit: {context_size}, and {model.name} was trained for {trained}"
+        f" tokens. Use at most {trained}."
     ]
 
 
-def cache_type_problems(
-    settings: dict[str, Any], provider: str, engine: dict[str, Any]
-) -> list[Problem]:
-    asked = settings["llm_cache_type"]
-    if asked not in engine["cache_types"]:
+def cache_type_problems(options: EngineOptions, engine: dict[str, Any]) -> list[Problem]:
+    """Why the engine cannot have a KV cache of this type."""
+    if options.cache_type not in engine["cache_types"]:
         return [
-            f"llm_cache_type is {asked!r}, and {provider} with its image for this board has it not;"
-            f" accepted are: {join_names(engine['cache_types'])}."
+            f"llm_cache_type does not fit: {options.provider} with its image for this board does"
+            f" not support {options.cache_type}. Use {join_choices(engine['cache_types'])}."
         ]
-    if asked != "f16" and settings["llm_flash_attention"] == "off":
+    if options.cache_type != "f16" and options.flash_attention == "off":
         return [
-            f"llm_cache_type is {asked!r}, which takes flash attention, and llm_flash_attention is"
-            " off; accepted is auto or on."
+            f"llm_cache_type does not fit: {options.cache_type} needs flash attention, and"
+            " llm_flash_attention is off. Use auto or on."
         ]
     return []

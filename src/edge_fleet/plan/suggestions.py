@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from edge_fleet.plan.memory import Need, memory_parts, repacking
+from edge_fleet.plan.memory import MemoryEstimate, repacking
+from edge_fleet.plan.types import EngineOptions
 
 Works = Callable[[dict[str, object]], bool]
 """Whether a plan with these settings changed has no problem that it has not without."""
@@ -13,29 +14,29 @@ SMALLEST_CONTEXT = 256
 
 
 def _fits(
-    need: Need,
+    estimate: MemoryEstimate,
     available: int,
-    settings: dict[str, Any],
-    others: dict[str, Need],
+    options: EngineOptions,
+    others: dict[str, MemoryEstimate],
     works: Works,
 ) -> list[str]:
     """Changes of one setting by which a model would fit, as they would stand in the inventory; only
     those that lead to no other problem.
     """
 
-    def total(of: Need, **changed: object) -> int:
-        return memory_parts(of, settings | changed)["total"]
+    def total(of: MemoryEstimate, **changed: Any) -> int:
+        return of.of(options.with_settings(changed)).total
 
     changes: list[dict[str, object]] = []
-    size = settings["llm_context_size"] // SMALLEST_CONTEXT * SMALLEST_CONTEXT
-    while size >= SMALLEST_CONTEXT and total(need, llm_context_size=size) > available:
+    size = options.context_size // SMALLEST_CONTEXT * SMALLEST_CONTEXT
+    while size >= SMALLEST_CONTEXT and total(estimate, llm_context_size=size) > available:
         size -= SMALLEST_CONTEXT
     if size >= SMALLEST_CONTEXT:
         changes.append({"llm_context_size": size})
-    if settings["llm_cache_type"] == "f16" and total(need, llm_cache_type="q8_0") <= available:
+    if options.cache_type == "f16" and total(estimate, llm_cache_type="q8_0") <= available:
         changes.append({"llm_cache_type": "q8_0"})
     found = [each for each in changes if works(each)]
-    # The largest of those that fit, which is what the operator will have wanted.
+    # The largest of those that fit is nearest to the request.
     totals = {name: total(of) for name, of in others.items()}
     for name in sorted(totals, key=lambda name: totals[name], reverse=True):
         if totals[name] <= available and works({"llm_model": name}):
@@ -45,23 +46,23 @@ def _fits(
 
 
 def what_fits(
-    need: Need,
+    estimate: MemoryEstimate,
     board: dict[str, Any],
-    settings: dict[str, Any],
-    others: dict[str, Need],
+    options: EngineOptions,
+    others: dict[str, MemoryEstimate],
     works: Works,
 ) -> str:
-    """The rest of that sentence: what would fit instead."""
-    fitting = _fits(need, board["memory_total"], settings, others, works)
+    """The rest of the message about memory: what would fit instead."""
+    fitting = _fits(estimate, board["memory_total"], options, others, works)
     if fitting:
-        return f"; one of these would fit: {'; '.join(fitting)}."
-    return "; no model of models.yml would fit with these settings."
+        return f" One of these would fit: {'; '.join(fitting)}."
+    return " No model of models.yml would fit with these settings."
 
 
 def other_models(
     catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool, features: Collection[str]
-) -> dict[str, Need]:
-    """What each locked, public model of the catalogue that the engine could serve would take."""
+) -> dict[str, MemoryEstimate]:
+    """The memory estimate of each locked, public model that the engine could serve."""
     kind = engine["weights"]
     found = {}
     for name, entry in catalogue.items():
@@ -73,5 +74,5 @@ def other_models(
         ):
             size = sum(file["size"] for file in files)
             more = repacking(entry, engine, features)
-            found[name] = Need(entry["shape"], size, engine, gpu, more)
+            found[name] = MemoryEstimate(entry["shape"], size, engine, gpu, more)
     return found

@@ -5,26 +5,26 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from edge_fleet.text import Problem, did_you_mean, format_mib, join_names
+from edge_fleet.plan.types import Model, ModelFile, freeze
+from edge_fleet.text import Problem, did_you_mean, format_mib, join_choices, join_names
 from edge_host.constants import DISK_RESERVE
 
 
 def _lock_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Problem]:
-    """Why the weights of an entry of models.yml cannot be verified."""
+    """Why downloaded weights of an entry of models.yml could not be verified."""
     files = weights["files"]
-    unlocked = [] if weights["revision"] else ["revision"]
-    unlocked += [key for key in ("size", "sha256") if not all(file.get(key) for file in files)]
-    if unlocked:
-        return [
-            f"llm_model {name} has no {' and no '.join(unlocked)} in models.yml, so what is"
-            f" downloaded could not be checked; `make lock MODEL={name}` asks {mirror} and writes"
-            " them down."
-        ]
-    return []
+    missing = [] if weights.get("revision") else ["revision"]
+    missing += [key for key in ("size", "sha256") if not all(file.get(key) for file in files)]
+    if not missing:
+        return []
+    return [
+        f"llm_model {name} is invalid: models.yml has no {' and no '.join(missing)} for its files,"
+        f" so a download could not be verified. Run `make lock MODEL={name}`, which asks {mirror}."
+    ]
 
 
 def _places(
-    files: list[dict[str, Any]], name: str, kind: str, bundle: str, there: dict[str, Any]
+    files: list[dict[str, Any]], name: str, kind: str, bundle: str, installed: dict[str, Any]
 ) -> list[str]:
     """Where a model's files go below the host's models folder: their paths.
 
@@ -36,7 +36,7 @@ def _places(
         # They are used as a folder, so they stay together.
         choices = [f"{name}.hf/", f"{name}.hf-{digest}/", f"{bundle}/"]
         ways = [[f"{folder}{file['file']}" for file in files] for folder in choices]
-        return _first(files, ways, there)
+        return _first(files, ways, installed)
     return [
         _first(
             [file],
@@ -45,17 +45,19 @@ def _places(
                 [f"{file['sha256'][:8]}-{file['file']}"],
                 [f"{bundle}/{file['file']}"],
             ],
-            there,
+            installed,
         )[0]
         for file in files
     ]
 
 
-def _first(files: list[dict[str, Any]], ways: list[list[str]], there: dict[str, Any]) -> list[str]:
-    """The first of several ways to name files by which they are there; else the first free one."""
+def _first(
+    files: list[dict[str, Any]], ways: list[list[str]], installed: dict[str, Any]
+) -> list[str]:
+    """The first of several namings by which the files are installed; else the first free one."""
 
     def recorded(path: str) -> str | None:
-        found: str | None = there.get(path, {}).get("recorded_sha256")
+        found: str | None = installed.get(path, {}).get("recorded_sha256")
         return found
 
     wanted = [file["sha256"] for file in files]
@@ -68,141 +70,147 @@ def _first(files: list[dict[str, Any]], ways: list[list[str]], there: dict[str, 
     return ways[-1]
 
 
-def model_plan(
+def plan_model(
     name: str,
     engine: dict[str, Any],
     provider: str,
     catalogue: dict[str, Any],
     mirror: str,
-    there: dict[str, Any],
-) -> tuple[dict[str, Any], list[Problem]]:
-    """The model's part of the plan: its files, their hashes and addresses, the known answer.
+    installed: dict[str, Any],
+) -> tuple[Model | None, list[Problem]]:
+    """The model's files with their hashes and paths, and its known answer; None with the reasons.
 
-    `there` is what the host's models folder has.
+    `installed` is the content of the host's models folder.
     """
     if name not in catalogue:
-        return {}, [
-            f"llm_model is {name!r};{did_you_mean(name, list(catalogue))}"
-            f" models.yml has: {join_names(list(catalogue))}."
+        hint = did_you_mean(name, catalogue)
+        return None, [
+            f"llm_model is invalid: models.yml has no {name!r}.{hint}"
+            f" Use {join_choices(sorted(catalogue))}."
         ]
     entry = catalogue[name]
     kind = engine["weights"]
-    if kind not in entry:
-        able = [each for each, model in catalogue.items() if kind in model]
-        return {}, [
-            f"llm_model {name} has no {kind} weights in models.yml, which {provider} needs;"
-            f" models that have: {join_names(able) or 'none'}."
+    if not entry.get(kind):
+        able = sorted(each for each, model in catalogue.items() if model.get(kind))
+        advice = f"Use {join_choices(able)}" if able else "Use another llm_provider"
+        return None, [
+            f"llm_model does not fit: {provider} needs {kind} weights, and models.yml has none for"
+            f" {name}. {advice}."
         ]
     weights = entry[kind]
     if problems := _lock_problems(name, weights, mirror):
-        return {}, problems
+        return None, problems
     base = f"{weights['repository']}/resolve/{weights['revision']}"
-    # The weights themselves first, whatever comes with them.
-    entries = sorted(weights["files"], key=lambda file: "part" in file)
+    # The weights themselves first.
+    entries = sorted(weights["files"], key=lambda file: file.get("part", "weights") != "weights")
     content = "\n".join(f"{file['sha256']} {file['file']}" for file in entries)
     digest = hashlib.sha256(content.encode()).hexdigest()
     bundle = f"{name}.{kind}-{digest[:12]}"
-    files = [
-        {
-            "name": file["file"],
-            "path": path,
-            "size": file["size"],
-            "sha256": file["sha256"],
-            "part": file.get("part", "weights"),
-            "place": f"{base}/{file['file']}",
-        }
-        for file, path in zip(entries, _places(entries, name, kind, bundle, there), strict=True)
-    ]
-    parts = {file["part"]: file["path"] for file in reversed(files)}
-    folder = files[0]["path"].rpartition("/")[0] if kind == "hf" else ""
+    paths = _places(entries, name, kind, bundle, installed)
+    files = tuple(
+        ModelFile(
+            name=file["file"],
+            path=path,
+            size=file["size"],
+            sha256=file["sha256"],
+            part=file.get("part", "weights"),
+            place=f"{base}/{file['file']}",
+        )
+        for file, path in zip(entries, paths, strict=True)
+    )
+    parts = {file.part: file.path for file in reversed(files)}
+    folder = files[0].path.rpartition("/")[0] if kind == "hf" else ""
     proof = entry.get("proof") or {}
     header = {"family": weights["family"], "quantization": weights["quantization"]}
-    return {
-        "name": name,
-        "title": entry["title"],
-        "kind": kind,
-        # One name for these very files, wherever they are.
-        "bundle": bundle,
-        "files": files,
-        "size": sum(file["size"] for file in files),
-        "digest": digest,
-        "family": weights["family"],
-        "quantization": weights["quantization"],
-        "gated": bool(weights.get("gated")),
-        "shape": entry["shape"],
-        "header": header | entry["shape"] if kind == "gguf" else {},
-        "path": f"/models/{folder or parts['weights']}",
-        "projector": f"/models/{parts['projector']}" if "projector" in parts else "",
-        "proof": {"prompt": proof.get("prompt"), "answer": proof.get("answer")},
-    }, []
+    return Model(
+        name=name,
+        bundle=bundle,
+        digest=digest,
+        files=files,
+        family=weights["family"],
+        quantization=weights["quantization"],
+        shape=freeze(entry["shape"]),
+        header=freeze(header | entry["shape"] if kind == "gguf" else {}),
+        path=f"/models/{folder or parts['weights']}",
+        projector=f"/models/{parts['projector']}" if "projector" in parts else "",
+        proof=freeze({"prompt": proof.get("prompt"), "answer": proof.get("answer")}),
+        present=not _missing(files, installed),
+    ), []
 
 
-def missing_files(model: dict[str, Any], there: dict[str, Any]) -> list[dict[str, Any]]:
-    """Files of a model that are not on the host, by name and size."""
+def _missing(files: tuple[ModelFile, ...], installed: dict[str, Any]) -> list[ModelFile]:
+    """The files that are not on the host, by path and size."""
     return [
         file
-        for file in model["files"]
-        if file["path"] not in there or there[file["path"]]["size"] != file["size"]
+        for file in files
+        if file.path not in installed or installed[file.path]["size"] != file.size
     ]
 
 
-def disk_problems(model: dict[str, Any], state: dict[str, Any], keep: int | None) -> list[Problem]:
-    missing = sum(file["size"] for file in missing_files(model, state["models"]))
+def disk_problems(model: Model, state: dict[str, Any], keep: int | None) -> list[Problem]:
+    """Why the host's disk has no room for the weights that are to be downloaded."""
+    missing = sum(file.size for file in _missing(model.files, state["models"]))
     if not missing:
         return []
     disk = state["board"]["disk"]
-    # What has come of it already takes no more.
-    come = min(missing, state["unfinished"].get(model["bundle"], 0))
-    need = missing - come + DISK_RESERVE
-    goes = set(_prunable(state, model, keep))
-    if disk["free"] + sum(state["models"][path]["size"] for path in goes) >= need:
+    # A part that is downloaded already needs no more room.
+    downloaded = min(missing, state["unfinished"].get(model.bundle, 0))
+    needed = missing - downloaded + DISK_RESERVE
+    paths = [file.path for file in model.files]
+    removed = set(_prunable(state, paths, keep))
+    if disk["free"] + sum(state["models"][path]["size"] for path in removed) >= needed:
         return []
-    already = f", of which {format_mib(come)} have come" if come else ""
-    others = {path: size for path, size in unused(model, state).items() if path not in goes}
-    hint = ""
+    already = f", {format_mib(downloaded)} of them downloaded," if downloaded else ""
+    others = {path: size for path, size in _unused(paths, state).items() if path not in removed}
+    advice = "Free disk space."
     if others:
-        names = ", ".join(sorted(others))
-        hint = (
-            f"; llm_models_keep: 0 would remove {names} ({format_mib(sum(others.values()))}), which"
-            " neither this release nor the one before uses"
+        advice = (
+            f"llm_models_keep: 0 would remove {join_names(others)}"
+            f" ({format_mib(sum(others.values()))}), which neither the current nor the previous"
+            " release uses."
         )
     return [
-        f"{model['name']} needs {format_mib(need)} of disk ({format_mib(missing)} for its"
-        f" weights{already} and {format_mib(DISK_RESERVE)} in reserve), and {disk['path']} has"
-        f" {format_mib(disk['free'])} free{hint}."
+        f"{model.name} does not fit: it needs {format_mib(needed)} of disk ({format_mib(missing)}"
+        f" of weights{already} and {format_mib(DISK_RESERVE)} in reserve), and {disk['path']} has"
+        f" {format_mib(disk['free'])} free. {advice}"
     ]
 
 
 def unused(model: dict[str, Any], state: dict[str, Any]) -> dict[str, int]:
-    """Verified weights on the host that neither the plan nor a release that it could go back to
-    needs: path -> size. Files that nobody verified are somebody's own, and not told of.
+    """Verified weights on the host that neither the plan's model nor a release of the host needs:
+    path -> size. Files that nobody verified belong to somebody else.
     """
-    needed = {file["path"] for file in model["files"]}
-    for name in ("release", "previous"):
-        release = state["deployment"][name]
-        # One that another version of this project has made tells of one file.
-        model = release["plan"]["model"] if release else {}
-        needed |= {file["path"] for file in model.get("files", [])} | {model.get("file")}
-    return {
-        path: there["size"]
-        for path, there in state["models"].items()
-        if there["recorded_sha256"] and path not in needed
-    }
+    return _unused([file["path"] for file in model["files"]], state)
 
 
 def prunable(state: dict[str, Any], plan: dict[str, Any]) -> list[str]:
-    """Weights on the host that llm_models_keep has go (paths): the models that came last stay."""
-    return _prunable(state, plan["model"], plan["sources"]["keep"])
+    """Paths of the weights that llm_models_keep removes; the latest models stay."""
+    paths = [file["path"] for file in plan["model"]["files"]]
+    return _prunable(state, paths, plan["sources"]["keep"])
 
 
-def _prunable(state: dict[str, Any], model: dict[str, Any], keep: int | None) -> list[str]:
+def _unused(planned: list[str], state: dict[str, Any]) -> dict[str, int]:
+    needed: set[str | None] = set(planned)
+    for name in ("release", "previous"):
+        release = state["deployment"][name]
+        # A release of another version of this project has one file.
+        model = release["plan"]["model"] if release else {}
+        needed |= {file["path"] for file in model.get("files", [])} | {model.get("file")}
+    return {
+        path: file["size"]
+        for path, file in state["models"].items()
+        if file["recorded_sha256"] and path not in needed
+    }
+
+
+def _prunable(state: dict[str, Any], planned: list[str], keep: int | None) -> list[str]:
     if keep is None:
         return []
-    there = state["models"]
+    installed = state["models"]
     bundles: dict[str, list[str]] = {}
-    for path in unused(model, state):
-        bundles.setdefault(there[path]["bundle"] or path, []).append(path)
+    for path in _unused(planned, state):
+        bundles.setdefault(installed[path]["bundle"] or path, []).append(path)
     latest = sorted(
-        bundles.values(), key=lambda paths: max(there[path]["mtime_ns"] for path in paths)
+        bundles.values(), key=lambda paths: max(installed[path]["mtime_ns"] for path in paths)
     )
     return sorted(path for paths in latest[: max(0, len(latest) - keep)] for path in paths)

@@ -9,24 +9,24 @@ from tests.integration.refusals.conftest import BOARDS, Run, changes, failures, 
 SENTENCES = {
     "unknown-provider": "unknown-provider: llm_provider is invalid: 'lamacpp'. Did you mean"
     " llamacpp? Use auto, llamacpp, ollama or vllm.",
-    "unknown-model": "unknown-model: llm_model is 'smollm3'; Did you mean smollm2-135m?"
-    " models.yml has: llama-3.2-1b-instruct, llama-3.2-3b-instruct, qwen2.5-14b-instruct,",
+    "unknown-model": "unknown-model: llm_model is invalid: models.yml has no 'smollm3'. Did you"
+    " mean smollm2-135m? Use llama-3.2-1b-instruct, llama-3.2-3b-instruct, qwen2.5-14b-instruct,",
     "misspelt-variable": "misspelt-variable: llm_modle is invalid: the project has no variable"
     " of this name. Did you mean llm_model? docs/variables.md lists all variables.",
-    "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct has no size and no sha256 in"
-    " models.yml, so what is downloaded could not be checked; `make lock"
-    " MODEL=llama-3.2-3b-instruct` asks http://198.18.41.3 and writes them down.",
+    "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct is invalid: models.yml has"
+    " no size and no sha256 for its files, so a download could not be verified. Run `make lock"
+    " MODEL=llama-3.2-3b-instruct`, which asks http://198.18.41.3.",
     "wrong-sha256": "wrong-sha256: smollm2-135m was asked, and http://198.18.41.3/QuantFactory/",
     "no-hub": "no-hub: llama-3.2-1b-instruct was asked, and http://198.18.41.3:81/",
     "no-such-file": "is missing: the source answered with status 404. Correct the entry in"
     " models.yml",
-    "small-memory": "small-memory: llama-3.2-3b-instruct with llm_context_size 131072 and"
-    " llm_parallel 4 needs",
-    "small-disk": "small-disk: smollm2-135m needs 606 MiB of disk (94 MiB for its weights and"
-    " 512 MiB in reserve), and /opt has",
-    "port-taken": "port-taken: port 8000 is needed for the chat API and is in use by",
+    "small-memory": "small-memory: llama-3.2-3b-instruct does not fit: with llm_context_size"
+    " 131072 and llm_parallel 4 it needs",
+    "small-disk": "small-disk: smollm2-135m does not fit: it needs 606 MiB of disk (94 MiB of"
+    " weights and 512 MiB in reserve), and /opt has",
+    "port-taken": "port-taken: port 8000 is in use by",
     "no-python": "no-python: the host has no python3, which is needed there; install Python 3.8",
-    "other-system": "other-system: the host runs Alpine Linux v3.20; supported are: debian 12,",
+    "other-system": "other-system: the host's system does not fit: Alpine Linux v3.20. Use debian",
 }
 
 

@@ -97,7 +97,7 @@ def test_a_cache_that_is_not_in_the_inventory_is_refused() -> None:
     done = play("site.yml", OTHER, llm_images_cache="nas")
     assert done.returncode == 2
     assert (
-        "pi-01: llm_images_cache is 'nas', which the inventory has not; accepted is the name of a"
+        "pi-01: llm_images_cache is invalid: the inventory has no host 'nas'. Use the name of a"
         " host" in message(done)
     )
 

@@ -102,11 +102,11 @@ def test_no_image_is_for_a_release_between(
     [
         (
             {"kind": "generic", "l4t": None},
-            "engines.yml has no llamacpp image for a generic on aarch64; set llm_image to one",
+            "engines.yml has no llamacpp image for a generic on aarch64. Set llm_image to an image",
         ),
         (
             {"l4t": {"major": 36, "minor": 3, "patch": 0, "text": "36.3.0"}},
-            "engines.yml has no vllm image for a jetson with L4T 36.3.0 on aarch64; set llm_image",
+            "engines.yml has no vllm image for a jetson with L4T 36.3.0 on aarch64. Set llm_image",
         ),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_row_without_a_digest_is_refused(
     without = changed(catalogues, "engines.llamacpp.images", rows)
     (problem,) = deployment_plan(jetson, "orin", {}, without)["problems"]
     assert "engines.yml has no digest for docker.io/some/engine:1, the llamacpp image" in problem
-    assert "docker buildx imagetools inspect docker.io/some/engine:1 names it" in problem
+    assert "Run `make lock IMAGES=docker.io/some/engine:1`, or set llm_image to" in problem
 
 
 @pytest.mark.parametrize("own", [OWN_IMAGE, {"llamacpp": OWN_IMAGE, "ollama": "other:1"}])
@@ -160,12 +160,11 @@ def test_an_old_engine_gets_what_it_knows(
     """Builds before the unified cache divide their context by their slots."""
     jetson["board"]["l4t"] = {"major": 35, "minor": 4, "patch": 1, "text": "35.4.1"}
     plan = deployment_plan(jetson, "orin", {"llm_model": "smollm2-135m"}, catalogues)
-    assert plan["engine"]["context"] == "slot"
-    assert plan["engine"]["environment"]["LLAMA_ARG_CTX_SIZE"] == "${CTX_TOTAL}"
+    assert plan["engine"]["variables"]["LLAMA_ARG_CTX_SIZE"] == "${CTX_TOTAL}"
     assert plan["memory"]["kv_cache"] == 4 * 90 * 1024**2
     given = {"llm_model": "smollm2-135m", "llm_cache_type": "q8_0"}
     (problem,) = deployment_plan(jetson, "orin", given, catalogues)["problems"]
-    assert "llamacpp with its image for this board has it not; accepted are: f16." in problem
+    assert "llamacpp with its image for this board does not support q8_0. Use f16." in problem
 
 
 def every_row(catalogues: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,32 +9,34 @@ import pytest
 import yaml
 
 from edge_fleet.plan.build import deployment_plan
-from edge_fleet.plan.memory import Need, cpu_features, repacking
+from edge_fleet.plan.memory import MemoryEstimate, cpu_features, repacking
 
 MIB = 1024**2
 GIB = 1024**3
 CPUS = Path(__file__).parents[1] / "edge_host/fixtures/boards/cpus.yml"
 
 
-def need(catalogues: dict[str, Any], model: str, provider: str, gpu: bool = False) -> Need:
+def estimate(
+    catalogues: dict[str, Any], model: str, provider: str, gpu: bool = False
+) -> MemoryEstimate:
     entry = catalogues["models"][model]
     size = sum(file["size"] for file in entry["gguf"]["files"])
-    return Need(entry["shape"], size, catalogues["engines"][provider], gpu)
+    return MemoryEstimate(entry["shape"], size, catalogues["engines"][provider], gpu)
 
 
 def test_the_origins_figure(catalogues: dict[str, Any]) -> None:
     """Llama 3.2 3B with a context of 4096 had a KV cache of 448 MiB on a Jetson Orin NX."""
-    found = need(catalogues, "llama-3.2-3b-instruct", "llamacpp", gpu=True).parts(4096, 4)
-    assert found["kv_cache"] == 448 * MIB
-    assert found["total"] == sum(size for name, size in found.items() if name != "total")
+    found = estimate(catalogues, "llama-3.2-3b-instruct", "llamacpp", gpu=True).parts(4096, 4)
+    assert found.kv_cache == 448 * MIB
+    assert found.total == sum(found.parts().values())
 
 
 def test_context_means_the_same_on_both_engines(catalogues: dict[str, Any]) -> None:
     """A slot can have llm_context_size tokens on both; one engine keeps as many for each."""
-    pool = need(catalogues, "smollm2-135m", "llamacpp").parts(4096, 4)
-    slot = need(catalogues, "smollm2-135m", "ollama").parts(4096, 4)
-    assert pool["kv_cache"] == 90 * MIB
-    assert slot["kv_cache"] == 4 * pool["kv_cache"]
+    pool = estimate(catalogues, "smollm2-135m", "llamacpp").parts(4096, 4)
+    slot = estimate(catalogues, "smollm2-135m", "ollama").parts(4096, 4)
+    assert pool.kv_cache == 90 * MIB
+    assert slot.kv_cache == 4 * pool.kv_cache
 
 
 @pytest.mark.parametrize(
@@ -50,17 +52,17 @@ def test_context_means_the_same_on_both_engines(catalogues: dict[str, Any]) -> N
 def test_what_each_setting_changes(
     catalogues: dict[str, Any], change: dict[str, Any], part: str, factor: float
 ) -> None:
-    model = need(catalogues, "smollm2-135m", "llamacpp")
+    model = estimate(catalogues, "smollm2-135m", "llamacpp")
     plain = model.parts(4096, 4)
     changed = model.parts(**({"context_size": 4096, "parallel": 4} | change))
-    assert changed[part] == pytest.approx(plain[part] * factor)
+    assert getattr(changed, part) == pytest.approx(getattr(plain, part) * factor)
 
 
 def test_without_flash_attention_scores_are_kept(catalogues: dict[str, Any]) -> None:
-    model = need(catalogues, "smollm2-135m", "llamacpp")
+    model = estimate(catalogues, "smollm2-135m", "llamacpp")
     plain, without = (model.parts(8192, 1, "f16", 512, how) for how in ("auto", "off"))
     # A score of 4 bytes for each of 9 heads, 512 new tokens and 8192 old ones.
-    assert without["compute"] - plain["compute"] > 9 * 512 * 8192 * 4
+    assert without.compute - plain.compute > 9 * 512 * 8192 * 4
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_changes_that_would_fit(
 ) -> None:
     jetson["board"]["memory_total"] = memory
     (problem,) = deployment_plan(jetson, "orin", given, catalogues)["problems"]
-    told = problem.partition("one of these would fit: ")[2].rstrip(".").split("; ")
+    told = problem.partition(" One of these would fit: ")[2].rstrip(".").split("; ")
     assert told == offers
     # Each of them does what it says.
     for offer in told:
@@ -109,7 +111,7 @@ def test_nothing_fits_a_board_that_is_too_small(
 ) -> None:
     jetson["board"]["memory_total"] = GIB // 2
     (problem,) = deployment_plan(jetson, "orin", {}, catalogues)["problems"]
-    assert problem.endswith("; no model of models.yml would fit with these settings.")
+    assert problem.endswith(" No model of models.yml would fit with these settings.")
 
 
 def gpu_host(jetson: dict[str, Any], memory: int) -> dict[str, Any]:
@@ -131,8 +133,8 @@ def test_a_gpu_with_memory_of_its_own_must_have_room(
     assert deployment_plan(gpu_host(jetson, 4 * GIB), "pc", given, catalogues)["problems"] == []
     small = gpu_host(jetson, 2 * GIB)
     (problem,) = deployment_plan(small, "pc", given, catalogues)["problems"]
-    assert "asks 29 layers of llama-3.2-3b-instruct onto the GPU, which takes 2," in problem
-    assert "and it has 2,048 MiB; accepted are up to 20." in problem
+    assert "29 layers of llama-3.2-3b-instruct need 2," in problem
+    assert "of the GPU's memory, and it has 2,048 MiB. Use at most 20." in problem
     assert (
         deployment_plan(small, "pc", given | {"llm_gpu_layers": 20}, catalogues)["problems"] == []
     )

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[3]
 MIB = 1024**2
 GIB = 1024**3
 BOARDS = Path(__file__).parents[1] / "edge_host/fixtures/boards/hosts.yml"
-OFFER = "; one of these would fit: "
-NONE = "; no model of models.yml would fit with these settings."
+OFFER = " One of these would fit: "
+NONE = " No model of models.yml would fit with these settings."
 SYSTEMS = {"jetson": ("ubuntu", "22.04"), "pi": ("debian", "13"), "generic": ("debian", "13")}
 
 
@@ -130,7 +130,7 @@ def test_a_quantized_cache_is_suggested_where_it_can_be_used_alone(
     board = {"kind": "jetson", "name": "Jetson Orin NX", "l4t": l4t, "arch": "aarch64"}
     given = {"llm_context_size": 16384} | settings
     (problem,) = deployment_plan(state_of(board, memory), "orin", given, catalogues)["problems"]
-    assert "needs " in problem
+    assert " does not fit: " in problem
     assert OFFER in problem
     assert "q8_0" not in problem
 
@@ -179,6 +179,6 @@ def test_a_card_is_given_what_each_engine_can_do(catalogues: dict[str, Any]) -> 
     given = {"llm_gpu_layers": 99, "llm_provider": "ollama"}
     state = state_of(board, 16 * GIB)
     (problem,) = deployment_plan(state, "pc", given, catalogues)["problems"]
-    assert "accepted is 0, or choose a smaller llm_context_size or llm_model." in problem
+    assert "Use 0, or a smaller llm_context_size or llm_model." in problem
     given["llm_gpu_layers"] = 0
     assert deployment_plan(state, "pc", given, catalogues)["problems"] == []

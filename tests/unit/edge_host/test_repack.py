@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_fleet.plan.memory import Need
+from edge_fleet.plan.memory import MemoryEstimate
 from edge_fleet.plan.repacking import (
     AMX,
     AVX2,
@@ -60,10 +60,11 @@ def test_buffers_are_as_measured(row: dict[str, Any]) -> None:
 def test_the_estimate_is_near_the_process(row: dict[str, Any]) -> None:
     """Anonymous memory, the mapped weights that each token needs, and the libraries."""
     found = in_memory(SHAPE, row["quantization"], row["size"], FIXTURE["classes"][row["cpu"]])
-    need = Need(SHAPE, row["size"], ENGINES["llamacpp"], repacking=sum(found) - row["size"])
+    repacking = sum(found) - row["size"]
+    need = MemoryEstimate(SHAPE, row["size"], ENGINES["llamacpp"], repacking=repacking)
     parts = need.parts(1024, 1)
     real = row["anonymous"] + row["buffers"]["CPU_Mapped"] + LIBRARIES
-    assert (parts["total"] - parts["system"]) / MIB == pytest.approx(real, rel=0.1)
+    assert (parts.total - parts.system) / MIB == pytest.approx(real, rel=0.1)
 
 
 def test_libraries_take_what_is_left() -> None:
