@@ -1,4 +1,4 @@
-"""What Ansible's modules need of a host's Python, and why a host's own does not fit."""
+"""The Python that Ansible's modules need on a host, and why the host's own is too old."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_fleet.text import parse_version
 
 # ansible-core (from) -> the oldest Python that its modules run on; edge_host needs 3.8.
 MINIMUM = {(2, 19): (3, 8), (2, 20): (3, 9)}
-# What board_python_install has installed.
+# The version that board_python_install installs.
 INSTALLED = (3, 8)
 
 
@@ -24,10 +24,11 @@ def minimum_python(core: str) -> tuple[int, ...]:
 
 
 def python_problem(printed: str, host: str, core: str, install: bool = False) -> str:
-    """Why a host's python3 is too old, and what to do; empty where it is not, or may be added.
+    """Why a host's python3 is too old, and what to do; empty where it is not, or where another may
+    be installed.
 
-    `printed` is what the host prints of `python3 --version`, and the first line of
-    /etc/nv_tegra_release where there is one.
+    `printed` is the output of `python3 --version` on the host, and the first line of
+    /etc/nv_tegra_release if there is one.
     """
     found = re.search(r"^Python (\d+\.\d+[\d.]*)", printed, re.MULTILINE)
     needed = minimum_python(core)
@@ -47,7 +48,8 @@ def python_problem(printed: str, host: str, core: str, install: bool = False) ->
     if install:
         return ""
     return (
-        f"{host}: the host's python3 is {found[1]}, and {_text(needed)} or newer is needed there;"
-        f" board_python_install: true has python{_text(INSTALLED)} installed from the system's"
-        " archive beside it, or set ansible_python_interpreter to one that is there."
+        f"{host}: Python on the host is too old: python3 is {found[1]}, and {_text(needed)} or"
+        " newer is needed. Set board_python_install: true, which installs"
+        f" python{_text(INSTALLED)} from the system's archive beside it, or set"
+        " ansible_python_interpreter to a Python on the host."
     )

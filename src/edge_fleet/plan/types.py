@@ -48,7 +48,9 @@ class MemoryParts:
 
     @property
     def total(self) -> int:
-        return sum(self.parts().values())
+        return (
+            self.weights + self.repacking + self.kv_cache + self.compute + self.engine + self.system
+        )
 
     def parts(self) -> dict[str, int]:
         return asdict(self)

@@ -159,9 +159,9 @@ def test_an_older_python() -> None:
     done = run("old-python")
     assert done.returncode == 2
     assert (
-        "old-python: the host's python3 is 3.6.9, and 3.8 or newer is needed there;"
-        " board_python_install: true has python3.8 installed from the system's archive beside it,"
-        " or set ansible_python_interpreter to one that is there." in message(done)
+        "old-python: Python on the host is too old: python3 is 3.6.9, and 3.8 or newer is needed."
+        " Set board_python_install: true, which installs python3.8 from the system's archive beside"
+        " it, or set ansible_python_interpreter to a Python on the host." in message(done)
     )
     assert not host.file("/usr/bin/python3.8").exists
     done = run("old-python", "--check", board_python_install=True)

@@ -23,7 +23,7 @@ SENTENCE = (
     "kitchen: Python on the host is too old: python3 is 3.8.10 (JetPack 5, L4T 35.4.1), and"
     f" ansible-core {CORE} on the control machine needs 3.9 or newer on hosts."
     if NEEDS_39
-    else "kitchen: the host's python3 is 3.6.9, and 3.8 or newer is needed there;"
+    else "kitchen: Python on the host is too old: python3 is 3.6.9, and 3.8 or newer is needed."
 )
 
 
