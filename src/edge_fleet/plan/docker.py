@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_fleet.text import Problem, join_choices
 
-# Options of /etc/docker/daemon.json that a reload takes in: no container stops for them.
+# Options of /etc/docker/daemon.json that take effect at a reload: no container stops for them.
 RELOADABLE = (
     "debug",
     "insecure-registries",

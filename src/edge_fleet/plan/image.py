@@ -1,4 +1,4 @@
-"""Which image a host runs, and where it is pulled from."""
+"""The image of a host's engine, and the registry that the host pulls it from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_fleet.text import Problem
 from edge_host.constants import REGISTRY_PORT
 from edge_host.image_ref import ImageRef, authority, is_pinned
 
-# What a row of the image table may say beside the image: rules in place of its engine's, and more.
+# Keys of a row of the image table: rules in place of the engine's, and others.
 _RULES_OF_A_ROW = ("context", "outputs", "cache_types", "repacks")
 _OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "environment")
 
@@ -19,16 +19,13 @@ def choose_image(
 ) -> dict[str, Any] | None:
     """The first row of an engine's image table that fits the board, or None.
 
-    `gpu` is whether layers go onto one.
+    `gpu` is whether layers are on the GPU.
     """
+    host = {"gpu": gpu, "kind": board["kind"], "arch": board["arch"]}
     for row in engine["images"]:
-        if row.get("gpu", gpu) != gpu:
+        if any(row.get(name) not in (None, value) for name, value in host.items()):
             continue
-        if row.get("kind", board["kind"]) != board["kind"]:
-            continue
-        if row.get("arch", board["arch"]) != board["arch"]:
-            continue
-        if "l4t" in row and (l4t is None or not l4t_within(l4t, row["l4t"])):
+        if row.get("l4t") and (l4t is None or not l4t_within(l4t, row["l4t"])):
             continue
         return dict(row)
     return None
@@ -61,8 +58,8 @@ def engine_image(
     state: dict[str, Any],
     gpu: bool,
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """{"image", "entrypoint", and what else its row of the table says}: the operator's own image
-    (llm_image) before the table's.
+    """The image with its entrypoint and the other keys of its row: the operator's own image
+    (llm_image), else that of the table.
     """
     board = state["board"]
     if isinstance(own, dict):
@@ -96,6 +93,6 @@ def engine_image(
 
 
 def engine_rules(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
-    """An engine's rules, with what its image's row has of its own."""
+    """An engine's rules, with those of its image's row in their place."""
     row = {key: image[key] for key in _RULES_OF_A_ROW if image.get(key) is not None}
     return engine | row | {"environment": engine["environment"] | (image.get("environment") or {})}

@@ -161,7 +161,7 @@ def disk_problems(model: Model, state: dict[str, Any], keep: int | None) -> list
     if disk["free"] + sum(state["models"][path]["size"] for path in removed) >= needed:
         return []
     already = f", {format_mib(downloaded)} of them downloaded," if downloaded else ""
-    others = {path: size for path, size in _unused(paths, state).items() if path not in removed}
+    others = {path: size for path, size in unused(paths, state).items() if path not in removed}
     advice = "Free disk space."
     if others:
         advice = (
@@ -176,20 +176,16 @@ def disk_problems(model: Model, state: dict[str, Any], keep: int | None) -> list
     ]
 
 
-def unused(model: dict[str, Any], state: dict[str, Any]) -> dict[str, int]:
-    """Verified weights on the host that neither the plan's model nor a release of the host needs:
-    path -> size. Files that nobody verified belong to somebody else.
-    """
-    return _unused([file["path"] for file in model["files"]], state)
-
-
 def prunable(state: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     """Paths of the weights that llm_models_keep removes; the latest models stay."""
     paths = [file["path"] for file in plan["model"]["files"]]
     return _prunable(state, paths, plan["sources"]["keep"])
 
 
-def _unused(planned: list[str], state: dict[str, Any]) -> dict[str, int]:
+def unused(planned: list[str], state: dict[str, Any]) -> dict[str, int]:
+    """Verified weights on the host that neither the planned files nor a release of the host need:
+    path -> size. Files that nobody verified belong to somebody else.
+    """
     needed: set[str | None] = set(planned)
     for name in ("release", "previous"):
         release = state["deployment"][name]
@@ -208,7 +204,7 @@ def _prunable(state: dict[str, Any], planned: list[str], keep: int | None) -> li
         return []
     installed = state["models"]
     bundles: dict[str, list[str]] = {}
-    for path in _unused(planned, state):
+    for path in unused(planned, state):
         bundles.setdefault(installed[path]["bundle"] or path, []).append(path)
     latest = sorted(
         bundles.values(), key=lambda paths: max(installed[path]["mtime_ns"] for path in paths)

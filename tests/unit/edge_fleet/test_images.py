@@ -76,6 +76,12 @@ def test_images_follow_board_and_l4t(
         assert image in pinned(row)
 
 
+def test_a_key_without_a_value_narrows_nothing_down() -> None:
+    row = {"image": "x", "digest": None, "gpu": None, "kind": None, "arch": None, "l4t": None}
+    board = {"kind": PI, "arch": ARM}
+    assert choose_image({"images": [row]}, board, None, False) == row
+
+
 def test_vllm_on_an_orin_with_jetpack_7(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
     jetson["board"]["l4t"] = {"major": 39, "minor": 2, "patch": 1, "text": "39.2.1"}
     given = {"llm_provider": "vllm", "llm_model": "smollm2-135m"}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_fleet.catalogue import read
 from edge_fleet.plan.build import deployment_plan
 from tests.unit.edge_fleet.conftest import JETSON
 
@@ -20,6 +21,12 @@ BOARDS = Path(__file__).parents[1] / "edge_host/fixtures/boards/hosts.yml"
 OFFER = " One of these would fit: "
 NONE = " No model of models.yml would fit with these settings."
 SYSTEMS = {"jetson": ("ubuntu", "22.04"), "pi": ("debian", "13"), "generic": ("debian", "13")}
+
+
+@pytest.fixture(scope="module")
+def catalogues() -> dict[str, Any]:
+    """As the filter reads them: validated once, and not with each of thousands of plans."""
+    return read(str(ROOT))
 
 
 def boards() -> list[dict[str, Any]]:

@@ -388,7 +388,8 @@ B = ["b.hf/config.json", "b.hf/model.safetensors"]
 
 def test_unused(full: dict[str, Any], catalogues: dict[str, Any]) -> None:
     model = deployment_plan(full, "pi", SMALL, catalogues)["model"]
-    assert unused(model, full) == {
+    paths = [file["path"] for file in model["files"]]
+    assert unused(paths, full) == {
         "oldest.gguf": 1,
         "b.hf/config.json": 2,
         "b.hf/model.safetensors": 3,
