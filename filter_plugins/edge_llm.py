@@ -12,7 +12,6 @@ from edge_fleet import (
     distribution,
     drift,
     host_python,
-    known_issues,
     rollout,
     tables,
     verification,
@@ -50,6 +49,5 @@ class FilterModule:
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,
             "edge_llm_table": tables.fleet_table,
-            "edge_llm_traps": known_issues.traps,
             "edge_llm_weights": distribution.weights,
         }

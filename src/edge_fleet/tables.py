@@ -38,7 +38,7 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     """
     cells, said = _row(host)
     plan = host.get("board_plan") or {"problems": [True]}
-    notices = [] if plan["problems"] else plan["traps"]["notices"]
+    notices = [] if plan["problems"] else plan["known_issues"]["notices"]
     return cells, "\n".join([said, *_notes(notices)])
 
 
@@ -173,7 +173,7 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
             format_mib(board["memory_total"]),
             ImageRef.parse(plan["engine"]["image"]).short,
         ]
-        rows.append((cells, "\n".join(trap_lines(plan["traps"]))))
+        rows.append((cells, "\n".join(trap_lines(plan["known_issues"]))))
     return _layout(rows)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
+from edge_fleet.known_issues import KnownIssues, diagnose
 from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
@@ -58,9 +59,6 @@ from edge_host.constants import API_PORT, ROOT
 
 # Ollama's image has CUDA libraries for these; JetPack 7 uses those of other machines.
 OLLAMA_JETPACKS = ("5", "6")
-NO_TRAPS: dict[str, Any] = {
-    "problems": [], "notices": [], "fixes": {}, "reboot": [], "may_reboot": False
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,6 @@ class Request:
     root: str
     url: str | None
     images_cache: str | None
-    docker_options: dict[str, Any]
-    traps: dict[str, Any]
     # Whether a message about memory names changes that would fit.
     suggest: bool = True
 
@@ -83,13 +79,11 @@ class Request:
 def deployment_plan(
     state: dict[str, Any],
     host: str,
-    given: dict[str, Any],
+    variables: dict[str, Any],
     catalogues: dict[str, Any],
     root: str = ROOT,
     url: str | None = None,
-    docker_options: dict[str, Any] | None = None,
     images_cache: str | None = None,
-    traps: dict[str, Any] | None = None,
     suggest: bool = True,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
@@ -97,41 +91,27 @@ def deployment_plan(
     Args:
         state: what the `host_info` module returned for the host.
         host: its inventory name, for the messages.
-        given: its llm_* variables as the inventory has them.
+        variables: its variables that begin with llm_ or board_, as the inventory has them.
         catalogues: the content of models.yml, engines.yml and boards.yml in one dictionary (keys
             models, engines, api, registry, architectures, systems, cpus, l4t, jetpack, cuda), and
             `problems` where `catalogue.read` has validated it.
         root: the project's folder on the host.
         url: the address of its chat API for clients.
-        docker_options: options that are merged into /etc/docker/daemon.json.
         images_cache: the address of the host that llm_images_cache names, None where it is unknown.
-        traps: what edge_fleet.known_issues found on the host.
         suggest: whether a message about memory names changes that would fit.
 
     Returns:
         {"problems": [message, ...]} where nothing can be deployed, else the plan as `render` has
         it, with no problems.
     """
-    traps = traps or NO_TRAPS
-    if invalid := problems_of(catalogues):
-        problems = check_settings(given)[1] + invalid
-        return {"problems": [f"{host}: {each}" for each in problems]}
-    plan, problems = build(
-        Request(
-            state,
-            host,
-            given,
-            catalogues,
-            root,
-            url,
-            images_cache,
-            docker_options or {},
-            traps,
-            suggest,
-        )
-    )
+    plan, problems = None, problems_of(catalogues)
+    if problems:
+        problems = check_settings(variables)[1] + problems
+    else:
+        request = Request(state, host, variables, catalogues, root, url, images_cache, suggest)
+        plan, problems = build(request)
     if plan is None:
-        return {"problems": [f"{host}: {each}" for each in problems] + traps["problems"]}
+        return {"problems": [f"{host}: {each}" for each in problems]}
     return render(plan)
 
 
@@ -144,7 +124,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
-    problems += daemon_option_problems(request.docker_options)
+    problems += daemon_option_problems(settings.board_docker_options)
     row, image_problems = engine_image(
         settings.llm_image,
         options.provider,
@@ -165,11 +145,14 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     gpu, of_gpu = _gpu(options, model, state)
     problems += more + image_problems + model_problems + of_gpu
     problems += cache_type_problems(options, rules)
+    issues = diagnose(state, settings)
     memory = None
     if model and options.cache_type in rules["cache_types"]:
-        memory, of_memory = _memory(request, settings, options, rules, model, problems)
+        found = [*problems, *issues.problems]
+        memory, of_memory = _memory(request, settings, options, rules, model, found)
         problems += of_memory
-    if model is None or memory is None or problems or request.traps["problems"]:
+    problems += issues.problems
+    if model is None or memory is None or problems:
         return None, problems
     l4t = l4t_of(board["l4t"], catalogues)
     return Plan(
@@ -186,11 +169,11 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         model=model,
         sources=_sources(settings),
         images=images,
-        engine=_engine(row, rules, options, model, request),
+        engine=_engine(row, rules, options, model, issues, state),
         gpu=gpu,
         memory=memory,
-        docker=_docker(gpu, images, request),
-        traps=freeze(request.traps),
+        docker=_docker(gpu, images, settings, request),
+        known_issues=issues,
     ), []
 
 
@@ -312,10 +295,11 @@ def _engine(
     rules: dict[str, Any],
     options: EngineOptions,
     model: Model,
-    request: Request,
+    issues: KnownIssues,
+    state: dict[str, Any],
 ) -> Engine:
     """How the engine's container runs, by its rules and the row of its image."""
-    board, docker = request.state["board"], request.state["docker"]
+    board, docker = state["board"], state["docker"]
     variables = dict(rules["environment"])
     if model.projector:
         variables |= rules.get("projector", {})
@@ -336,18 +320,18 @@ def _engine(
         memory_limit=limit // LIMIT_STEP * LIMIT_STEP,
         # Without rules in the raw table, a port that is published for the host itself can be
         # reached from its network (moby/moby#49621).
-        published=not (docker["no_raw"] or "no_raw" in request.traps["fixes"]),
+        published=not (docker["no_raw"] or "no_raw" in issues.fixes),
     )
 
 
-def _docker(gpu: Gpu, images: Images, request: Request) -> Docker:
+def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> Docker:
     """What Docker needs on the host."""
     state, docker = request.state, request.state["docker"]
     system = state["board"]["os"]
     packages = request.catalogues["systems"][system["id"]][system["version_id"]]
     missing = [] if docker["running"] else packages["docker"]
     missing = missing + ([] if docker["running"] and docker["compose"] else packages["compose"])
-    options = request.docker_options
+    options = settings.board_docker_options
     if images.cache and request.images_cache:
         registry = registry_authority(request.images_cache)
         # The images from there are verified by their digests.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from edge_fleet.known_issues import KnownIssues
 from edge_fleet.setting_types import plain
 from edge_fleet.text import Problem
 from edge_host.constants import REGISTRY_PORT
@@ -172,7 +173,7 @@ class Plan:
     gpu: Gpu
     memory: MemoryParts
     docker: Docker
-    traps: Mapping[str, Any]
+    known_issues: KnownIssues
 
     def dotenv(self) -> dict[str, str | int]:
         """The host's .env, in the order in which a person reads it."""
@@ -262,7 +263,12 @@ def render(plan: Plan) -> dict[str, Any]:
         "api": {"base_image": images.api_base, "architecture": plan.architecture},
         "memory": plan.memory.parts() | {"total": plan.memory.total},
         "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},
-        "traps": plan.traps,
+        "known_issues": {
+            "notices": plan.known_issues.notices,
+            "fixes": plan.known_issues.fixes,
+            "reboot": plan.known_issues.reboot,
+            "may_reboot": plan.known_issues.may_reboot,
+        },
         "environment": plan.dotenv(),
     }
     return dict(plain(rendered))

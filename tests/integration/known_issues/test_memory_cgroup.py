@@ -22,7 +22,9 @@ def test_memory_cgroup(pi: Any) -> None:
     assert pi.file(CMDLINE).content_string == before, "a check run changes nothing"
     table = plan_table("trapped-pi")
     assert "to be mended: the kernel's memory cgroup, in its command line" in table
-    assert "note: containers' memory is limited from the next start on: board_reboot: true" in table
+    assert (
+        "note: containers' memory is limited after the next start only. Set board_reboot" in table
+    )
 
     boot = pi.check_output("cat /proc/sys/kernel/random/boot_id")
     assert changed(run("trapped-pi")) > 0

@@ -61,7 +61,7 @@ def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
     done = run("trapped-jetson", board_power_mode="maxn")
     assert done.returncode == 2
     assert (
-        "trapped-jetson: board_power_mode is 'maxn' (did you mean MAXN?); accepted are: 15W, 25W,"
+        "trapped-jetson: board_power_mode is invalid: 'maxn'. Did you mean MAXN? Use 15W, 25W"
         " MAXN, MAXN_SUPER." in message(done)
     )
 
@@ -127,7 +127,7 @@ def test_docker_that_runs_is_started_anew() -> None:
     """Debian's Docker is older than the trap: the plan is told of one that has it."""
     host = board("jetson-01")
     plan = plans("jetson-01", "site.yml", "--tags", "board")["jetson-01"]
-    plan["traps"]["fixes"] = {"no_raw": True}
+    plan["known_issues"]["fixes"] = {"no_raw": True}
     conf = "/etc/systemd/system/docker.service.d/edge-llm.conf"
     environment = "tr '\\0' '\\n' < /proc/$(pidof dockerd)/environ"
     assert changed(run("jetson-01", "--check", board_plan=plan)) > 0

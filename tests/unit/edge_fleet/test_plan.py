@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from edge_fleet.drift import docker_in_place, models_in_place, release_in_place, stack_in_place
-from edge_fleet.plan.build import NO_TRAPS, Request, build, deployment_plan
+from edge_fleet.plan.build import Request, build, deployment_plan
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2
-IMAGE = {"llm_image": OWN_IMAGE}
+IMAGE: dict[str, Any] = {"llm_image": OWN_IMAGE}
 
 
 def test_an_8_core_orin_nx_gets_the_measured_settings(
@@ -75,7 +75,7 @@ def test_a_pi_gets_ollama_by_the_table_without_a_gpu(
 
 
 def test_a_plan_cannot_be_changed(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
-    request = Request(jetson, "orin", IMAGE, catalogues, "/opt", None, None, {}, NO_TRAPS)
+    request = Request(jetson, "orin", IMAGE, catalogues, "/opt", None, None)
     plan, problems = build(request)
     assert problems == []
     assert plan is not None
@@ -109,7 +109,8 @@ def test_releases_of_other_versions_find_their_keys(
 
 def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
     before = copy.deepcopy((jetson, catalogues))
-    deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options={"registry-mirrors": ["m"]})
+    given = IMAGE | {"board_docker_options": {"registry-mirrors": ["m"]}}
+    deployment_plan(jetson, "orin", given, catalogues)
     assert (jetson, catalogues) == before
 
 
@@ -301,9 +302,39 @@ def test_docker_ce_is_never_replaced(
 def test_docker_options_that_need_a_restart_are_refused(
     jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
-    options = {"data-root": "/mnt"}
-    plan = deployment_plan(jetson, "orin", IMAGE, catalogues, docker_options=options)
+    given = IMAGE | {"board_docker_options": {"data-root": "/mnt"}}
+    plan = deployment_plan(jetson, "orin", given, catalogues)
     assert "board_docker_options is invalid: data-root takes effect at a" in plan["problems"][0]
+
+
+def test_variables_of_the_board_are_part_of_the_plan(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    given = IMAGE | {"board_fan": "cool", "board_reboot": "yes", "board_power_mode": "MAXN"}
+    plan = deployment_plan(jetson, "orin", given, catalogues)
+    assert plan["known_issues"] == {
+        "notices": [],
+        "fixes": {"fan": "cool"},
+        "reboot": [],
+        "may_reboot": True,
+    }
+    plan = deployment_plan(jetson, "orin", given | {"board_power_mode": "MAX"}, catalogues)
+    assert plan["problems"] == [
+        "orin: board_power_mode is invalid: 'MAX'. Did you mean MAXN? Use 15W, 25W or MAXN."
+    ]
+
+
+def test_the_engines_port_is_not_published_without_a_raw_table(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    assert deployment_plan(jetson, "orin", IMAGE, catalogues)["engine"]["published"]
+    told = changed(jetson, "docker.no_raw", True)
+    assert not deployment_plan(told, "orin", IMAGE, catalogues)["engine"]["published"]
+    state = changed(jetson, "board.kernel.ip_nf_raw", False)
+    state["docker"]["version"] = "28.1.1"
+    plan = deployment_plan(state, "orin", IMAGE, catalogues)
+    assert plan["known_issues"]["fixes"] == {"no_raw": True}
+    assert not plan["engine"]["published"]
 
 
 def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
@@ -367,14 +398,14 @@ def test_daemon_json_keeps_what_a_person_wrote(
 ) -> None:
     theirs = {"log-level": "warn", "insecure-registries": ["old:1"], "runtimes": {"x": {}}}
     state = changed(jetson, "docker.daemon_json", theirs)
-    options = {"insecure-registries": ["new:1"]}
-    plan = deployment_plan(state, "orin", IMAGE, catalogues, docker_options=options)
+    given = IMAGE | {"board_docker_options": {"insecure-registries": ["new:1"]}}
+    plan = deployment_plan(state, "orin", given, catalogues)
     merged = plan["docker"]["daemon_json"]
     assert merged["log-level"] == "warn"
     assert merged["insecure-registries"] == ["old:1", "new:1"]
     assert set(merged["runtimes"]) == {"x", "nvidia"}
     again = changed(jetson, "docker.daemon_json", merged)
-    second = deployment_plan(again, "orin", IMAGE, catalogues, docker_options=options)
+    second = deployment_plan(again, "orin", given, catalogues)
     assert second["docker"]["daemon_json"] == merged
 
 

@@ -578,16 +578,15 @@ def test_docker_is_told_of_the_cache(
 ) -> None:
     before = copy.deepcopy(options)
     pi["docker"]["daemon_json"] = theirs
-    given = SMALL | {"llm_images_cache": "cache"}
-    asked: dict[str, Any] = {"docker_options": options, "images_cache": "192.0.2.11"}
-    plan = deployment_plan(pi, "pi", given, catalogues, **asked)
+    given = SMALL | {"llm_images_cache": "cache", "board_docker_options": options}
+    plan = deployment_plan(pi, "pi", given, catalogues, images_cache="192.0.2.11")
     wanted = plan["docker"]["daemon_json"]
     assert wanted == theirs | options | {"insecure-registries": merged}
     assert options == before
     assert not docker_in_place(pi, plan)
     # A run that finds it there changes nothing.
     pi["docker"]["daemon_json"] = wanted
-    again = deployment_plan(pi, "pi", given, catalogues, **asked)
+    again = deployment_plan(pi, "pi", given, catalogues, images_cache="192.0.2.11")
     assert again["docker"]["daemon_json"] == wanted
     assert docker_in_place(pi, again)
 

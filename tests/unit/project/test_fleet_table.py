@@ -17,7 +17,7 @@ HOST: dict[str, Any] = {
         "provider": "llamacpp",
         "model": {"name": "smoke", "shape": {"layers": 1}},
         "environment": {"CTX_SIZE": 4096, "PARALLEL": 4},
-        "traps": {"notices": []},
+        "known_issues": {"notices": []},
     },
     "verify_engine_log": {
         "layers_offloaded": 29,
