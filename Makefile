@@ -24,13 +24,13 @@ KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## two simulated boards on this machine, provisioned and proven
+up: ## two simulated boards on this machine, provisioned and verified
 	@scripts/venv control
 	@python -m sandbox up
 	@ansible-playbook -i inventories/sandbox site.yml
-	@printf '\nTry next:\n  make chat HOST=pi-01 PROMPT="Hello"\n  eval "$$(make env HOST=jetson-01)"   # any OpenAI client then speaks to that board\n'
+	@printf '\nTry next:\n  make chat HOST=pi-01 PROMPT="Hello"\n  eval "$$(make env HOST=jetson-01)"   # any OpenAI client then uses that board\n'
 
-down: ## remove all that make up made (KEEP=cache keeps images, downloads and .venv)
+down: ## remove everything that make up made (KEEP=cache keeps images, downloads and .venv)
 	@if [ -x $(VENV)/python ]; then $(VENV)/python -m sandbox down $(if $(filter cache,$(KEEP)),--keep-cache); fi
 	@$(if $(filter cache,$(KEEP)),true,test -e .sandbox || rm -rf .venv .cache src/*.egg-info)
 
@@ -48,15 +48,15 @@ status: ## what runs in the sandbox
 	@scripts/venv control
 	@python -m sandbox status
 
-verify: ## the proof alone, for every host of INVENTORY
+verify: ## verify every host of INVENTORY; changes nothing
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/verify.yml
 
-plan: ## what every host of INVENTORY would be given, without touching one (FACTS=file: of a board you do not have yet)
+plan: ## the plan of every host of INVENTORY, without a connection (FACTS=file: of a board that you do not have yet)
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/plan.yml $(if $(FACTS),-e board_facts_file=$(abspath $(FACTS)))
 
-lock: ## write down what the hub says of a model (MODEL=..) or a registry of images (IMAGES=all)
+lock: ## write revisions, sizes and hashes of a model (MODEL=..), or digests of images (IMAGES=all)
 	@scripts/venv control
 	@python scripts/lock.py $(if $(MODEL),--model=$(MODEL)) $(if $(REVISION),--revision=$(REVISION)) $(if $(IMAGES),--images=$(IMAGES)) $(if $(HUB),--hub=$(HUB))
 
