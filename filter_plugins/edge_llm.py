@@ -32,13 +32,15 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "edge_llm_bring": distribution.bring,
             "edge_llm_cached_images": distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
+            "edge_llm_distribution_jobs": distribution.distribution_jobs,
             "edge_llm_docker_in_place": drift.docker_in_place,
+            "edge_llm_failure": rollout.failure,
+            "edge_llm_fetch_jobs": distribution.fetch_jobs,
+            "edge_llm_first_failure": rollout.first_failure,
             "edge_llm_gpu_problem": verification.unverified_gpu,
-            "edge_llm_hand_on": distribution.hand_on,
             "edge_llm_history": tables.history_table,
             "edge_llm_models_in_place": drift.models_in_place,
             "edge_llm_plan": deployment_plan,
