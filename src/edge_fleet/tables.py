@@ -74,9 +74,9 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     if first := host.get("rollout_held_back"):
         return _former(host, cells), f"held back, since {first} failed"
     if not report:
-        return cells, "not proven in this run"
+        return cells, "not verified in this run"
     if not report["ok"]:
-        return cells, "the proof failed: see the message above"
+        return cells, "the verification failed: see the message above"
     reply = str(report["answer"]).strip()
     if told := (host.get("stack_change") or {}).get("told"):
         reply += f"\n{change_line(told)}"
@@ -138,8 +138,8 @@ PLAN = (
 
 
 def plan_table(hosts: list[Mapping[str, Any]]) -> str:
-    """Lines of text: a heading, a row for each host's plan, and below it what is to be mended, what
-    is to be known, and why there is none.
+    """Lines of text: a heading, a row for each host's plan, and below it its fixes and notices, or
+    why there is no plan.
 
     `hosts` are hostvars with preflight_state and preflight_plan. `memory` is what serving takes,
     `of` what the board has.
@@ -148,7 +148,7 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
     for host in hosts:
         name, plan = str(host["inventory_hostname"]), host.get("preflight_plan")
         if not plan:
-            rows.append(([name, *["-"] * (len(PLAN) - 1)], "nothing is known of it"))
+            rows.append(([name, *["-"] * (len(PLAN) - 1)], "no facts: run site.yml --check"))
             continue
         board = host["preflight_state"]["board"]
         shown = str(board["model"] or board["kind"])[:BOARD_WIDTH]
@@ -173,21 +173,21 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
             format_mib(board["memory_total"]),
             ImageRef.parse(plan["engine"]["image"]).short,
         ]
-        rows.append((cells, "\n".join(trap_lines(plan["known_issues"]))))
+        rows.append((cells, "\n".join(issue_lines(plan["known_issues"]))))
     return _layout(rows)
 
 
-def trap_lines(traps: Mapping[str, Any]) -> list[str]:
-    """What is to be mended on a host, and what is to be known of it, a line each."""
-    lines = [f"to be mended: {MENDED[name]}" for name in traps["fixes"] if name in MENDED]
-    if traps["reboot"] and traps["may_reboot"]:
-        lines.append(f"to be rebooted for {' and '.join(traps['reboot'])}")
-    return lines + _notes(traps["notices"])
+def issue_lines(issues: Mapping[str, Any]) -> list[str]:
+    """The fixes that a host needs, and the notices about it, a line each."""
+    lines = [f"to be fixed: {FIXES[name]}" for name in issues["fixes"] if name in FIXES]
+    if issues["reboot"] and issues["may_reboot"]:
+        lines.append(f"to be rebooted for {' and '.join(issues['reboot'])}")
+    return lines + _notes(issues["notices"])
 
 
-MENDED = {
+FIXES = {
     "memory_cgroup": "the kernel's memory cgroup, in its command line",
-    "hold": "Docker's version, held",
+    "hold": "Docker's packages, pinned",
     "no_raw": "Docker's way to publish ports",
     "power_mode": "the power mode",
     "clocks": "the clocks",

@@ -25,7 +25,7 @@ def test_power_mode_by_name(jetson: Any) -> None:
     assert changed(done) > 0
     assert "Would set the power mode to MAXN." in message(done)
     assert mode(jetson) == "25W"
-    assert "to be mended: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
+    assert "to be fixed: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
     assert changed(run("trapped-jetson", board_power_mode="MAXN")) > 0
     assert mode(jetson) == "MAXN"
     assert changed(run("trapped-jetson", board_power_mode="MAXN")) == 0

@@ -34,7 +34,7 @@ HOST: dict[str, Any] = {
 }
 
 
-def test_a_proven_host() -> None:
+def test_a_verified_host() -> None:
     heading, row, reply = fleet_table([HOST]).splitlines()
     names = "host board provider model GPU layers context slots start TTFT tokens/s"
     assert " ".join(heading.split()) == names
@@ -61,11 +61,11 @@ def test_a_host_that_was_not_reached() -> None:
     assert "not reached or not read" in fleet_table([{"inventory_hostname": "x"}])
 
 
-def test_a_host_that_was_not_proven() -> None:
+def test_a_host_that_was_not_verified() -> None:
     without = {name: value for name, value in HOST.items() if name != "verify_report"}
-    assert "not proven in this run" in fleet_table([without])
+    assert "not verified in this run" in fleet_table([without])
     failed = HOST | {"verify_report": HOST["verify_report"] | {"ok": False}}
-    assert "the proof failed: see the message above" in fleet_table([failed])
+    assert "the verification failed: see the message above" in fleet_table([failed])
 
 
 TOLD: dict[str, Any] = {
