@@ -18,7 +18,7 @@ CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
 .PHONY: help up down chat env status verify plan lock lint unit molecule bench
-.PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap
+.PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
 .PHONY: test-vllm test-vm test-arm64 test-core
 
 help: ## this list
@@ -91,7 +91,8 @@ test-refusals: ## suite: invalid input, refused before anything changes
 test-known-issues: ## suite: fixes of boards' known issues
 test-rollback: ## suite: failed and interrupted changes
 test-swap: ## suite: changes of engine, model and chat API under load
-test-engines test-weights test-refusals test-known-issues test-rollback test-swap:
+test-uninstall: ## suite: removal of everything that the project put on a host
+test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
 

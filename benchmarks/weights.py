@@ -109,7 +109,9 @@ class Measured:
             "llm_models_cache": cache,
         }
         limits = ",".join(hosts)
-        return self._timed(command("site.yml", limits, "--tags", "models", *INVENTORY, **variables))
+        return self._timed(
+            command("site.yml", limits, "--tags", "weights", *INVENTORY, **variables)
+        )
 
     def plain(self, hosts: list[str], folder: Path) -> tuple[float, int]:
         playbook = folder / "get_url.yml"
@@ -126,7 +128,7 @@ def resumed(subject: Subject) -> int:
         "llm_model": "bench",
         "board_catalogue_dir": str(subject.catalogue),
     }
-    words = command("site.yml", BOARDS[0], "--tags", "models", *INVENTORY, **variables)
+    words = command("site.yml", BOARDS[0], "--tags", "weights", *INVENTORY, **variables)
     run = started(words)
     come = "cat /srv/bench/models/.fetch/*/* 2>/dev/null | wc -c"
     until(
@@ -138,7 +140,7 @@ def resumed(subject: Subject) -> int:
     )
     shell(BOARDS[0], "systemctl kill --signal=KILL 'edge-llm-fetch*'")
     run.communicate()
-    if play("site.yml", BOARDS[0], "--tags", "models", *INVENTORY, **variables).returncode:
+    if play("site.yml", BOARDS[0], "--tags", "weights", *INVENTORY, **variables).returncode:
         raise SystemExit("the second run failed")
     return given(subject.file) - before - SIZE
 
@@ -154,7 +156,7 @@ def main() -> int:
     )  # fmt: skip
     subject = make(folder)
     # What has to be installed once is not what is measured.
-    first = play("site.yml", ",".join(BOARDS), "--tags", "models", *INVENTORY, llm_model="smoke")
+    first = play("site.yml", ",".join(BOARDS), "--tags", "weights", *INVENTORY, llm_model="smoke")
     if first.returncode:
         console.print(first.stdout)
         return 1

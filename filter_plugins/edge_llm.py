@@ -14,6 +14,7 @@ from edge_fleet import (
     host_python,
     rollout,
     tables,
+    uninstall,
     verification,
 )
 from edge_fleet.plan.build import deployment_plan
@@ -32,15 +33,21 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "edge_llm_bring": distribution.bring,
             "edge_llm_cached_images": distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
+            "edge_llm_distribution_jobs": distribution.distribution_jobs,
             "edge_llm_docker_in_place": drift.docker_in_place,
+            "edge_llm_docker_options_left": uninstall.docker_options,
+            "edge_llm_failure": rollout.failure,
+            "edge_llm_fetch_jobs": distribution.fetch_jobs,
+            "edge_llm_first_failure": rollout.first_failure,
             "edge_llm_gpu_problem": verification.unverified_gpu,
-            "edge_llm_hand_on": distribution.hand_on,
             "edge_llm_history": tables.history_table,
             "edge_llm_models_in_place": drift.models_in_place,
+            "edge_llm_oldest_backup": uninstall.oldest_backup,
+            "edge_llm_own_holds": uninstall.own_holds,
+            "edge_llm_own_images": uninstall.own_images,
             "edge_llm_plan": deployment_plan,
             "edge_llm_plan_table": tables.plan_table,
             "edge_llm_prunable": prunable,

@@ -26,8 +26,8 @@ options:
     required: true
   work:
     description:
-      - What is to be done, as the filter C(edge_llm_bring) or C(edge_llm_hand_on) has it; name,
-        files, how, share, peers and port.
+      - What is to be done, as the filter C(edge_llm_fetch_jobs) or C(edge_llm_distribution_jobs)
+        has it; name, files, how, share, peers and port.
     type: dict
     required: true
   folder:

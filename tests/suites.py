@@ -71,6 +71,7 @@ SUITES = (
             Part("swap-fleet", _paths("swap", "fleet"), PAIR),
         ),
     ),
+    Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),
     Suite(
         "known-issues",

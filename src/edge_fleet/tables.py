@@ -33,11 +33,11 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     """A host's cells, in the order of COLUMNS; the reply, or the reason why there is none, and what
     is to be known of the host.
 
-    `host` is its hostvars after the verify role: board_plan, verify_report, verify_engine_log and
-    what a change left: stack_change, or rollout_failure, or rollout_held_back.
+    `host` is its hostvars after the verify role: preflight_plan, verify_report, verify_engine_log
+    and what a change left: stack_change, or rollout_failure, or rollout_held_back.
     """
     cells, said = _row(host)
-    plan = host.get("board_plan") or {"problems": [True]}
+    plan = host.get("preflight_plan") or {"problems": [True]}
     notices = [] if plan["problems"] else plan["known_issues"]["notices"]
     return cells, "\n".join([said, *_notes(notices)])
 
@@ -48,7 +48,7 @@ def _notes(notices: list[str]) -> list[str]:
 
 def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     name = str(host["inventory_hostname"])
-    plan = host.get("board_plan")
+    plan = host.get("preflight_plan")
     if not plan or plan["problems"]:
         reason = "refused: see the message above" if plan else "not reached or not read"
         return [name, *["-"] * (len(COLUMNS) - 1)], reason
@@ -74,9 +74,9 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     if first := host.get("rollout_held_back"):
         return _former(host, cells), f"held back, since {first} failed"
     if not report:
-        return cells, "not proven in this run"
+        return cells, "not verified in this run"
     if not report["ok"]:
-        return cells, "the proof failed: see the message above"
+        return cells, "the verification failed: see the message above"
     reply = str(report["answer"]).strip()
     if told := (host.get("stack_change") or {}).get("told"):
         reply += f"\n{change_line(told)}"
@@ -85,7 +85,7 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
 
 def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:
     """The cells of a host that goes on with the release before, as far as that is known."""
-    release = host["board_state"]["deployment"]["release"]
+    release = host["preflight_state"]["deployment"]["release"]
     provider, model = "-", "-"
     if release:
         provider, model = release["plan"]["provider"], release["plan"]["model"]["name"]
@@ -138,19 +138,19 @@ PLAN = (
 
 
 def plan_table(hosts: list[Mapping[str, Any]]) -> str:
-    """Lines of text: a heading, a row for each host's plan, and below it what is to be mended, what
-    is to be known, and why there is none.
+    """Lines of text: a heading, a row for each host's plan, and below it its fixes and notices, or
+    why there is no plan.
 
-    `hosts` are hostvars with board_state and board_plan. `memory` is what serving takes, `of` what
-    the board has.
+    `hosts` are hostvars with preflight_state and preflight_plan. `memory` is what serving takes,
+    `of` what the board has.
     """
     rows = [(list(PLAN), "")]
     for host in hosts:
-        name, plan = str(host["inventory_hostname"]), host.get("board_plan")
+        name, plan = str(host["inventory_hostname"]), host.get("preflight_plan")
         if not plan:
-            rows.append(([name, *["-"] * (len(PLAN) - 1)], "nothing is known of it"))
+            rows.append(([name, *["-"] * (len(PLAN) - 1)], "no facts: run site.yml --check"))
             continue
-        board = host["board_state"]["board"]
+        board = host["preflight_state"]["board"]
         shown = str(board["model"] or board["kind"])[:BOARD_WIDTH]
         if plan["problems"]:
             reasons = "\n".join(str(each).removeprefix(f"{name}: ") for each in plan["problems"])
@@ -173,21 +173,21 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
             format_mib(board["memory_total"]),
             ImageRef.parse(plan["engine"]["image"]).short,
         ]
-        rows.append((cells, "\n".join(trap_lines(plan["known_issues"]))))
+        rows.append((cells, "\n".join(issue_lines(plan["known_issues"]))))
     return _layout(rows)
 
 
-def trap_lines(traps: Mapping[str, Any]) -> list[str]:
-    """What is to be mended on a host, and what is to be known of it, a line each."""
-    lines = [f"to be mended: {MENDED[name]}" for name in traps["fixes"] if name in MENDED]
-    if traps["reboot"] and traps["may_reboot"]:
-        lines.append(f"to be rebooted for {' and '.join(traps['reboot'])}")
-    return lines + _notes(traps["notices"])
+def issue_lines(issues: Mapping[str, Any]) -> list[str]:
+    """The fixes that a host needs, and the notices about it, a line each."""
+    lines = [f"to be fixed: {FIXES[name]}" for name in issues["fixes"] if name in FIXES]
+    if issues["reboot"] and issues["may_reboot"]:
+        lines.append(f"to be rebooted for {' and '.join(issues['reboot'])}")
+    return lines + _notes(issues["notices"])
 
 
-MENDED = {
+FIXES = {
     "memory_cgroup": "the kernel's memory cgroup, in its command line",
-    "hold": "Docker's version, held",
+    "hold": "Docker's packages, pinned",
     "no_raw": "Docker's way to publish ports",
     "power_mode": "the power mode",
     "clocks": "the clocks",

@@ -15,7 +15,7 @@ HOSTS = ("-i", "tests/integration/known_issues/hosts.yml")
 
 def run(host: str, *words: str, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run site.yml's mending of the boards, and what always comes before it."""
-    return play("site.yml", host, *HOSTS, "--tags", "board", *words, **variables)
+    return play("site.yml", host, *HOSTS, "--tags", "tuning", *words, **variables)
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> int:

@@ -21,7 +21,7 @@ def test_memory_cgroup(pi: Any) -> None:
     assert f"+{before.strip()} {ON}" in done.stdout
     assert pi.file(CMDLINE).content_string == before, "a check run changes nothing"
     table = plan_table("trapped-pi")
-    assert "to be mended: the kernel's memory cgroup, in its command line" in table
+    assert "to be fixed: the kernel's memory cgroup, in its command line" in table
     assert (
         "note: containers' memory is limited after the next start only. Set board_reboot" in table
     )
@@ -34,7 +34,7 @@ def test_memory_cgroup(pi: Any) -> None:
     assert pi.check_output("cat /proc/sys/kernel/random/boot_id") == boot, "nobody allowed it"
     done = run("trapped-pi")
     assert changed(done) == 0
-    assert "to be mended" not in plan_table("trapped-pi")
+    assert "to be fixed" not in plan_table("trapped-pi")
 
     done = run("trapped-pi", board_reboot=True)
     assert changed(done) > 0

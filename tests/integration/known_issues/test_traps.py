@@ -25,7 +25,7 @@ def test_power_mode_by_name(jetson: Any) -> None:
     assert changed(done) > 0
     assert "Would set the power mode to MAXN." in message(done)
     assert mode(jetson) == "25W"
-    assert "to be mended: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
+    assert "to be fixed: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
     assert changed(run("trapped-jetson", board_power_mode="MAXN")) > 0
     assert mode(jetson) == "MAXN"
     assert changed(run("trapped-jetson", board_power_mode="MAXN")) == 0
@@ -36,8 +36,8 @@ def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
     done = run("trapped-jetson", board_power_mode="15W")
     assert changed(done) == 0
     assert (
-        "trapped-jetson: the power mode 15W takes a reboot: board_reboot: true allows it. The board"
-        " goes on with MAXN." in message(done)
+        "trapped-jetson: the power mode 15W needs a reboot, which board_reboot: true allows. The"
+        " board stays at MAXN." in message(done)
     )
     assert mode(jetson) == "MAXN"
     assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") == boot
@@ -52,8 +52,8 @@ def test_a_power_mode_that_does_not_come_into_force(jetson: Any) -> None:
     done = run("trapped-jetson", board_power_mode="MAXN_SUPER")
     assert done.returncode == 2
     assert (
-        "trapped-jetson: board_power_mode is MAXN_SUPER, and nvpmodel tells of"
-        f" {before} after it was set." in message(done)
+        "trapped-jetson: board_power_mode is MAXN_SUPER, but nvpmodel reports"
+        f" {before} after the mode was set." in message(done)
     )
 
 
@@ -126,15 +126,15 @@ def rawless() -> Any:
 def test_docker_that_runs_is_started_anew() -> None:
     """Debian's Docker is older than the trap: the plan is told of one that has it."""
     host = board("jetson-01")
-    plan = plans("jetson-01", "site.yml", "--tags", "board")["jetson-01"]
+    plan = plans("jetson-01", "site.yml", "--tags", "tuning")["jetson-01"]
     plan["known_issues"]["fixes"] = {"no_raw": True}
     conf = "/etc/systemd/system/docker.service.d/edge-llm.conf"
     environment = "tr '\\0' '\\n' < /proc/$(pidof dockerd)/environ"
-    assert changed(run("jetson-01", "--check", board_plan=plan)) > 0
+    assert changed(run("jetson-01", "--check", preflight_plan=plan)) > 0
     assert not host.file(conf).exists
     assert "IPTABLES_RAW" not in host.check_output(environment)
     try:
-        assert changed(run("jetson-01", board_plan=plan)) > 0
+        assert changed(run("jetson-01", preflight_plan=plan)) > 0
         assert "DOCKER_INSECURE_NO_IPTABLES_RAW=1" in host.check_output(environment).split()
     finally:
         host.check_output(f"rm {conf} && systemctl daemon-reload && systemctl restart docker")
@@ -186,8 +186,8 @@ def plans(limit: str, playbook: str, *words: str) -> dict[str, Any]:
     for each in output["plays"]:
         for task in each["tasks"]:
             for host, result in task["hosts"].items():
-                if "board_plan" in result.get("ansible_facts", {}):
-                    found[host] = result["ansible_facts"]["board_plan"]
+                if "preflight_plan" in result.get("ansible_facts", {}):
+                    found[host] = result["ansible_facts"]["preflight_plan"]
     return found
 
 

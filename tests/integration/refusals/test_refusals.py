@@ -16,8 +16,8 @@ SENTENCES = {
     "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct is invalid: models.yml has"
     " no size and no sha256 for its files, so a download could not be verified. Run `make lock"
     " MODEL=llama-3.2-3b-instruct`, which asks http://198.18.41.3.",
-    "wrong-sha256": "wrong-sha256: smollm2-135m was asked, and http://198.18.41.3/QuantFactory/",
-    "no-hub": "no-hub: llama-3.2-1b-instruct was asked, and http://198.18.41.3:81/",
+    "wrong-sha256": "wrong-sha256: smollm2-135m cannot be fetched: http://198.18.41.3/QuantFactory/",
+    "no-hub": "no-hub: llama-3.2-1b-instruct cannot be fetched: http://198.18.41.3:81/",
     "no-such-file": "is missing: the source answered with status 404. Correct the entry in"
     " models.yml",
     "small-memory": "small-memory: llama-3.2-3b-instruct does not fit: with llm_context_size"
@@ -65,6 +65,6 @@ def test_a_tag_alone_is_safe_on_an_unprepared_host() -> None:
     assert status == 2
     assert failures(output)["unprepared"][-1] == (
         "unprepared: Docker is not in place on the host, and the docker role has not run;"
-        " run site.yml without --tags, or with --tags docker,models,stack."
+        " run site.yml without --tags, or with --tags docker,weights,stack."
     )
     assert changes("bare-01") == before

@@ -37,7 +37,7 @@ def test_the_fleet_stays_as_it_is_where_the_canary_fails(board: Board) -> None:
     assert done.returncode == 2, done.stdout
     said = message(done)
     assert "jetson-01: release" in said
-    assert "pi-01: held back as it was, since jetson-01 failed; repair that, and run this" in said
+    assert "pi-01: held back, since jetson-01 failed. Repair jetson-01, and run this again." in said
     assert "held back, since jetson-01 failed" in said
     assert (board.containers(), board.history()) == before
     assert board.asked() == known_answers()["smollm2-135m"]

@@ -105,7 +105,7 @@ def test_rollback_to_the_previous_release_and_to_a_numbered_one(
         assert done.returncode == 0, done.stdout
         assert board.ready()["provider"] == "ollama"
     assert load.wrong == []
-    done = play("playbooks/rollback.yml", HOST, release=4711)
+    done = play("playbooks/rollback.yml", HOST, rollback_release=4711)
     assert done.returncode == 2
     assert "jetson-01: release 4711 is missing on the host: it has the releases" in message(done)
     done = play("playbooks/history.yml", HOST)

@@ -119,12 +119,12 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def download_weights(host: str, **given: Any) -> subprocess.CompletedProcess[str]:
     """Bring weights to boards, and nothing else."""
-    return play("site.yml", host, "--tags", "models", *INVENTORY, **given)
+    return play("site.yml", host, "--tags", "weights", *INVENTORY, **given)
 
 
 def start_download(host: str, **given: Any) -> subprocess.Popen[str]:
     """Begin to."""
-    return started(command("site.yml", host, "--tags", "models", *INVENTORY, **given))
+    return started(command("site.yml", host, "--tags", "weights", *INVENTORY, **given))
 
 
 def ended(run: subprocess.Popen[str]) -> str:

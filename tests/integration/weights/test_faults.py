@@ -29,7 +29,7 @@ _FILE = f"{_URL}/{SMOLLM.file}"
 
 
 def faulty(name: str) -> str:
-    return f"smollm2-135m was asked, and {HUB}/faults/{name}/{_FILE}"
+    return f"smollm2-135m cannot be fetched: {HUB}/faults/{name}/{_FILE}"
 
 
 _ANOTHER_FILE = (
@@ -60,8 +60,9 @@ REFUSED = {
     f" http://198.18.41.3/lfs/{SMOLLM.sha256}, which is not encrypted. Set llm_models_mirror to a"
     " source that stays on https.",
     "untrusted": f"the certificate of https://198.18.41.3/{_FILE} is not trusted by this machine: ",
-    "unreachable": f"smollm2-135m was asked, and {HUB}:81/{_FILE} is not reachable: [Errno 111]",
-    "no-proxy": f"smollm2-135m was asked, and {HUB}/{_FILE} is not reachable: [Errno 111]",
+    "unreachable": f"smollm2-135m cannot be fetched: {HUB}:81/{_FILE} is not reachable:"
+    " [Errno 111]",
+    "no-proxy": f"smollm2-135m cannot be fetched: {HUB}/{_FILE} is not reachable: [Errno 111]",
     "other-shape": f"the entry of {SMOLLM.file} in models.yml does not fit the file: layers is 31"
     " in models.yml and 30 in the file. Correct the entry.",
     "climbing-name": "models.smollm2-135m.gguf.files.0.file is invalid: '../../../etc/passwd'."
@@ -124,7 +125,7 @@ def met(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         f"mkdir -p {mounted} && mount -t tmpfs -o ro,mode=755 none /srv/read-only/models"
         " && mount -t tmpfs -o size=660m none /srv/disk-full",
     )
-    words = command("site.yml", "sources", "--tags", "models", *INVENTORY, **variables)
+    words = command("site.yml", "sources", "--tags", "weights", *INVENTORY, **variables)
     playing = started(words, ENVIRONMENT | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"})
     # The disk fills up while the weights come: something else writes to it.
     until(

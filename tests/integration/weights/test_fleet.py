@@ -197,9 +197,9 @@ def test_a_host_that_is_the_cache_keeps_other_models(root: str) -> None:
     assert SMOKE.sha256 in shell("field-01", f"cat {root}/models/.verified.json")
     assert given(SMOKE) - before == SMOKE.size
     for cache, why in (
-        ("field-03", "which this run does not reach"),
-        ("nas", "which the inventory"),
+        ("field-03", "is not part of this run. Add that host to --limit"),
+        ("nas", "is not in the inventory."),
     ):
         done = download_weights("field-02", board_root=f"{root}-2", llm_models_cache=cache)
         assert done.returncode == 2
-        assert f"field-02: llm_models_cache is {cache}, {why}" in message(done)
+        assert f"field-02: llm_models_cache is invalid: the host {cache} {why}" in message(done)

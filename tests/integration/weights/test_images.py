@@ -105,5 +105,5 @@ def test_a_cache_that_is_not_in_the_inventory_is_refused() -> None:
 def test_a_check_run_reports_images_to_download() -> None:
     done = play("site.yml", ALL, "--check", llm_images_cache=OTHER)
     assert done.returncode == 0, done.stdout
-    assert "Would bring 198.18.41.2:5000/edge-llm/llamacpp@sha256:" in message(done)
+    assert "Would copy 198.18.41.2:5000/edge-llm/llamacpp@sha256:" in message(done)
     assert not shell(OTHER, "ls -d /opt/edge-llm-registry", check=False).strip()

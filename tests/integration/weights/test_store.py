@@ -81,7 +81,7 @@ def test_weights_are_hashed_again_on_request(root: str) -> None:
 
 
 def test_a_check_run_reports_downloads(root: str) -> None:
-    done = play("site.yml", HOST, "--tags", "models", "--check", *INVENTORY, board_root=root)
+    done = play("site.yml", HOST, "--tags", "weights", "--check", *INVENTORY, board_root=root)
     assert done.returncode == 0, done.stdout
-    assert f"Would bring {SMOLLM.bundle} (94 MiB) from http://198.18.41.3." in message(done)
+    assert f"Would download {SMOLLM.bundle} (94 MiB) from http://198.18.41.3." in message(done)
     assert not shell(FAULTY, f"ls -d {root}", check=False).strip()

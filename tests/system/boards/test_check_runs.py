@@ -32,7 +32,7 @@ def host_files(host: Any) -> str:
     ("playbook", "options", "status", "sentence"),
     [
         ("site.yml", ("--check", "--diff"), 0, ".env: OPENAI_API_KEY differs."),
-        ("playbooks/verify.yml", (), 2, ": the proof failed: ready: wanted"),
+        ("playbooks/verify.yml", (), 2, ": the verification failed: ready: expected"),
     ],
 )
 def test_another_key_changes_nothing(

@@ -15,21 +15,21 @@ from tests.playing import client_file, message, play
         (
             "jetson-01",
             {"llm_gpu_required": True},
-            "jetson-01: the proof failed: 31 of 31 layers were asked onto the GPU, and the engine's"
-            " log has none of an unknown number there, with model buffers on no GPU. The engine"
-            " logged: warning: no usable GPU found, --gpu-layers option will be ignored. Likely"
-            " cause: the image's engine was built without a GPU backend, or the container has no"
-            " access to the GPU.",
+            "jetson-01: the verification failed: 31 of 31 layers were asked onto the GPU, and the"
+            " engine's log has none of an unknown number there, with model buffers on no GPU. The"
+            " engine logged: warning: no usable GPU found, --gpu-layers option will be ignored."
+            " Likely cause: the image's engine was built without a GPU backend, or the container"
+            " has no access to the GPU.",
         ),
         (
             "pi-01",
             {"verify_answer": "Nonsense."},
-            "pi-01: the proof failed: chat: wanted",
+            "pi-01: the verification failed: chat: expected",
         ),
         (
             "pi-01",
             {"verify_api_key": "not-the-key-of-this-host"},
-            "pi-01: the proof failed: ready: wanted",
+            "pi-01: the verification failed: ready: expected",
         ),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_check_run_tells_of_a_swap_and_does_nothing() -> None:
     done = play("site.yml", "pi-01", "--check", "--diff", llm_provider="llamacpp")
     assert done.returncode == 0, done.stdout
     assert "-LLM_PROVIDER=ollama +LLM_PROVIDER=llamacpp" in message(done)
-    assert "Would change over to llamacpp with smollm2-135m" in message(done)
+    assert "Would switch to llamacpp with smollm2-135m" in message(done)
     after = play("site.yml", "pi-01")
     assert after.returncode == 0, after.stdout
     assert "changed=0" in after.stdout

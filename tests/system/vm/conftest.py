@@ -159,9 +159,9 @@ def provisioned(board: Board) -> Provisioned:
 
     def hear(line: str) -> None:
         # A task is told of once it has ended.
-        if "TASK [stack : Bring the chat API's build context" in line:
+        if "TASK [stack : Copy the build context to the host" in line:
             cuts["files"] = board.copy(disk, "first-files")
-        if "TASK [stack : Change over]" in line:
+        if "TASK [stack : Switch to the release]" in line:
             until(
                 lambda: board.machine.run(f"docker image inspect {image}", check=False).returncode,
                 f"the image {image}",

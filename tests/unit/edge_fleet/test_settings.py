@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -218,17 +219,29 @@ def test_settings_cannot_be_changed() -> None:
         Settings().llm_model = "other"
 
 
+_READS = re.compile(r"\{\{ (\w+) \| default\((.+), true\)(?: \| bool)? \}\}")
+
+
 def specs() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Role, name and option of each option of a role that is an inventory variable."""
-    for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
-        for entry in yaml.safe_load(path.read_text())["argument_specs"].values():
-            for name, option in entry.get("options", {}).items():
-                role = path.parents[1].name
-                # An option of the role's own has the role's name.
-                if name.startswith(PREFIXES) and (
-                    name in VARIABLES or not name.startswith(f"{role}_")
-                ):
-                    yield role, name, option
+    """Role, inventory variable and option of each option of a role whose default reads a variable
+    and nothing else. The default of the variable is the option's, where it is a literal.
+    """
+    for path in sorted(ROOT.glob("roles/*/defaults/main.yml")):
+        text = (path.parents[1] / "meta/argument_specs.yml").read_text()
+        options: dict[str, Any] = {}
+        for entry in yaml.safe_load(text)["argument_specs"].values():
+            options |= entry["options"]
+        for name, value in yaml.safe_load(path.read_text()).items():
+            if (reads := _READS.fullmatch(str(value))) and reads[1].startswith(PREFIXES):
+                default = yaml.safe_load(reads[2])
+                literal = default != "" and (
+                    not isinstance(default, str) or reads[2].startswith("'")
+                )
+                yield (
+                    path.parents[1].name,
+                    reads[1],
+                    options[name] | ({"default": default} if literal else {}),
+                )
 
 
 KINDS = {
@@ -250,6 +263,8 @@ def mismatch(name: str, option: Mapping[str, Any]) -> str:
 
 
 def test_argument_specs_agree_with_the_schema() -> None:
+    names = {name for _, name, _ in specs()}
+    assert {"board_root", "board_reboot_timeout", "board_python_install"} <= names
     for role, name, option in specs():
         assert mismatch(name, option) == "", f"{role}: {name}"
 
@@ -268,6 +283,14 @@ def test_another_argument_spec_is_found(name: str, option: dict[str, Any]) -> No
     if option["type"] == "str":  # every value is text in Ansible
         option = {**option, "default": "900"}
     assert mismatch(name, option)
+
+
+def test_roles_and_playbooks_name_variables_of_the_schema() -> None:
+    files = [*ROOT.glob("roles/*/*/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+    text = "".join(path.read_text() for path in files)
+    found = set(re.findall(r"\b(?:llm|board)_[a-z_]+\b", text))
+    assert "llm_images_cache" in found
+    assert found <= set(VARIABLES)
 
 
 class LazyDict(dict[str, Any]):

@@ -112,8 +112,8 @@ def test_the_chat_api_bundle_is_not_made(tmp_path: Path) -> None:
 
 def api_key(folder: Path, *options: str) -> str:
     """The key that clients of a host without llm_api_key send."""
-    task = {"debug": {"msg": "{{ board_api_key }} {{ board_api_key }}"}}
-    defaults = str(ROOT / "roles/board/defaults/main.yml")
+    task = {"debug": {"msg": "{{ preflight_api_key }} {{ preflight_api_key }}"}}
+    defaults = str(ROOT / "roles/preflight/defaults/main.yml")
     folder_variables = {"board_secrets_dir": str(folder / "secrets")}
     (folder / "variables.json").write_text(json.dumps(folder_variables))
     load = {"include_vars": {"file": defaults}}

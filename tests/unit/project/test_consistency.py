@@ -17,9 +17,22 @@ def load(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
 
 
+def tasks(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tasks, with those in their blocks."""
+    inner = [each for task in found for each in tasks(task.get("block", []))]
+    return [*found, *inner]
+
+
+def entry_points(role: str) -> dict[str, Any]:
+    """Name of each entry point of a role -> its argument specification."""
+    found: dict[str, Any] = load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
+    return found
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_argument_specs_are_the_defaults(role: str) -> None:
-    options = load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    specs = entry_points(role)
+    options = {name: each for spec in specs.values() for name, each in spec["options"].items()}
     defaults = load(f"roles/{role}/defaults/main.yml")
     assert set(options) == set(defaults)
     for name, option in options.items():
@@ -27,11 +40,34 @@ def test_argument_specs_are_the_defaults(role: str) -> None:
             assert option["default"] == defaults[name], name
 
 
+def uses() -> set[tuple[str, str]]:
+    """Each role that a playbook or a role uses, with the entry point."""
+    found = set()
+    files = [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]
+    for path in files:
+        for play in yaml.safe_load(path.read_text()):
+            found |= {(each["role"], "main") for each in play.get("roles", [])}
+            for task in tasks([*play.get("pre_tasks", []), *play.get("tasks", []), play]):
+                for way in ("import_role", "include_role"):
+                    if used := task.get(f"ansible.builtin.{way}"):
+                        found.add((used["name"], used.get("tasks_from", "main")))
+    return found
+
+
+def test_every_entry_point_that_is_used_has_an_argument_spec() -> None:
+    """Ansible validates arguments where tasks_from is the name of the specification."""
+    used = uses()
+    assert ("weights", "check_source") in used
+    assert used == {(role, name) for role in ROLES for name in entry_points(role)}
+
+
 @pytest.mark.parametrize("role", ROLES)
-def test_every_role_says_what_it_hands_on(role: str) -> None:
+def test_the_readme_of_a_role_names_its_entry_points(role: str) -> None:
     text = (ROOT / f"roles/{role}/README.md").read_text()
     assert text.startswith(f"# {role}\n")
-    assert re.search(r"hands?\s+(\w+\s+)?on", text, re.IGNORECASE)
+    assert "\nTags: " in text
+    for name in entry_points(role):
+        assert f"\n| `{name}` |" in text, name
 
 
 def test_the_readme_has_every_make_target() -> None:
@@ -103,11 +139,6 @@ def test_the_image_document_names_packages_of_the_lock() -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/tasks/*.yml")), ids=str)
 def test_tasks_of_the_control_machine_never_ask_for_sudo_there(path: Path) -> None:
     """A group's ansible_become outranks the keyword, so it must be a variable of the task."""
-
-    def tasks(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        inner = [each for task in found for each in tasks(task.get("block", []))]
-        return [*found, *inner]
-
     for task in tasks(yaml.safe_load(path.read_text())):
         if "delegate_to" in task:
             assert task["vars"]["ansible_become"] is False, task["name"]

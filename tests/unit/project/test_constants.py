@@ -63,7 +63,7 @@ def test_the_folder_of_the_deployment() -> None:
     roots = [
         value
         for path in PROJECT.glob("roles/*/defaults/main.yml")
-        for value in re.findall(r"^\w+_root: (/\S+)$", path.read_text(), re.MULTILINE)
+        for value in re.findall(r"^\w+_root: .*?(/[\w/-]+)", path.read_text(), re.MULTILINE)
     ]
     assert ROOT in roots
     assert all(value.startswith(ROOT) for value in roots)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.rollout import rollout
+from edge_fleet.rollout import failure, first_failure, rollout
 from edge_fleet.tables import fleet_table, history_table
 
 HOST: dict[str, Any] = {
     "inventory_hostname": "jetson-01",
-    "board_plan": {
+    "preflight_plan": {
         "problems": [],
         "board": "NVIDIA Jetson Orin NX Engineering Reference Developer Kit",
         "provider": "llamacpp",
@@ -34,7 +34,7 @@ HOST: dict[str, Any] = {
 }
 
 
-def test_a_proven_host() -> None:
+def test_a_verified_host() -> None:
     heading, row, reply = fleet_table([HOST]).splitlines()
     names = "host board provider model GPU layers context slots start TTFT tokens/s"
     assert " ".join(heading.split()) == names
@@ -53,7 +53,7 @@ def test_layers_without_a_gpu_are_not_counted() -> None:
 
 def test_a_host_that_was_refused() -> None:
     plan = {"problems": ["x: no"]}
-    text = fleet_table([{"inventory_hostname": "x", "board_plan": plan}])
+    text = fleet_table([{"inventory_hostname": "x", "preflight_plan": plan}])
     assert "refused: see the message above" in text
 
 
@@ -61,11 +61,11 @@ def test_a_host_that_was_not_reached() -> None:
     assert "not reached or not read" in fleet_table([{"inventory_hostname": "x"}])
 
 
-def test_a_host_that_was_not_proven() -> None:
+def test_a_host_that_was_not_verified() -> None:
     without = {name: value for name, value in HOST.items() if name != "verify_report"}
-    assert "not proven in this run" in fleet_table([without])
+    assert "not verified in this run" in fleet_table([without])
     failed = HOST | {"verify_report": HOST["verify_report"] | {"ok": False}}
-    assert "the proof failed: see the message above" in fleet_table([failed])
+    assert "the verification failed: see the message above" in fleet_table([failed])
 
 
 TOLD: dict[str, Any] = {
@@ -110,8 +110,11 @@ def serving(provider: str | None) -> dict[str, Any]:
 
 
 def test_hosts_that_stay_as_they_were_are_shown_with_what_they_run() -> None:
-    failed = HOST | {"board_state": serving("ollama"), "rollout_failure": "x: it died.\nIts log"}
-    held = HOST | {"board_state": serving(None), "rollout_held_back": "jetson-01"}
+    failed = HOST | {
+        "preflight_state": serving("ollama"),
+        "rollout_failure": "x: it died.\nIts log",
+    }
+    held = HOST | {"preflight_state": serving(None), "rollout_held_back": "jetson-01"}
     _, *lines = fleet_table([failed, held]).splitlines()
     assert lines[0].split()[-8:] == ["ollama", "former", *["-"] * 6]
     assert lines[1].strip() == "not changed over: x: it died."
@@ -120,11 +123,11 @@ def test_hosts_that_stay_as_they_were_are_shown_with_what_they_run() -> None:
 
 
 def test_the_canary_is_one_that_changes_and_serves() -> None:
-    plan = {"board_plan": {"rollout": [1, "50%"]}}
+    plan = {"preflight_plan": {"rollout": [1, "50%"]}}
     hosts = {
-        "same": {"stack_pending": False, "board_state": serving("ollama")} | plan,
-        "fresh": {"stack_pending": True, "board_state": serving(None)} | plan,
-        "changes": {"stack_pending": True, "board_state": serving("ollama")} | plan,
+        "same": {"stack_pending": False, "preflight_state": serving("ollama")} | plan,
+        "fresh": {"stack_pending": True, "preflight_state": serving(None)} | plan,
+        "changes": {"stack_pending": True, "preflight_state": serving("ollama")} | plan,
         "unreached": {},
     }
     found = rollout(hosts)
@@ -132,9 +135,34 @@ def test_the_canary_is_one_that_changes_and_serves() -> None:
 
 
 def test_a_fleet_that_serves_nothing_yet_needs_no_canary() -> None:
-    hosts = {"fresh": {"stack_pending": True, "board_state": serving(None), "board_plan": {}}}
+    hosts = {
+        "fresh": {"stack_pending": True, "preflight_state": serving(None), "preflight_plan": {}}
+    }
     assert rollout(hosts) == {"hosts": "fresh", "serial": ["100%"]}
     assert rollout({}) == {"hosts": "all", "serial": ["100%"]}
+
+
+def test_a_rollback_reads_its_batches_in_the_inventory() -> None:
+    """It has no plan: what is planned is not what is gone back to."""
+    host = {"stack_pending": True, "preflight_state": serving("ollama")}
+    hosts = {"a": host, "b": host | {"llm_rollout": [2, "100%"]}}
+    assert rollout(hosts) == {"hosts": "a,b", "serial": [1, "100%"]}
+    assert rollout({"b": hosts["b"], "a": host})["serial"] == [2, "100%"]
+
+
+def test_hosts_are_held_back_after_the_first_failure() -> None:
+    hosts: dict[str, dict[str, Any]] = {
+        "a": {"inventory_hostname": "a"},
+        "b": {"inventory_hostname": "b", "rollout_failure": "b: it died."},
+        "c": {"inventory_hostname": "c", "rollout_held_back": "b"},
+    }
+    assert first_failure(hosts) == "b"
+    assert first_failure({"a": hosts["a"]}) == ""
+    assert [failure(host) for host in hosts.values()] == [
+        "",
+        "b: it died.",
+        "c: held back, since b failed. Repair b, and run this again.",
+    ]
 
 
 def test_the_history_of_a_fleet() -> None:

@@ -1,0 +1,152 @@
+"""playbooks/uninstall.yml leaves Docker, packages and, unless asked otherwise, the weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.integration.load import FOLDER, Board, board_named, known_answers
+from tests.playing import client_file, message, play
+from tests.waiting import until
+
+HOST = "jetson-01"
+PLAYBOOK = "playbooks/uninstall.yml"
+YES = {"uninstall_confirmed": True}
+_HOLDER = "/run/edge-llm-test-holder"
+# Paths, containers, networks, images, units and holds; weights are looked at apart.
+_TRACES = f"""
+find {FOLDER} -maxdepth 1 -mindepth 1 ! -name models 2>/dev/null
+ls -d /opt/edge-llm-registry /run/edge-llm-fetch 2>/dev/null
+find /etc/systemd/system -name '*edge-llm*'
+docker ps --all --format '{{{{.Names}}}}' | grep edge-llm
+docker network ls --format '{{{{.Name}}}}' | grep edge-llm
+docker image ls --format '{{{{.Repository}}}}' | grep edge-llm
+systemctl list-units --all --plain --no-legend 'edge-llm*'
+true
+"""
+
+
+def traces(board: Board) -> list[str]:
+    """What the board has of this project, but for its weights."""
+    return board.run("sh", "-c", _TRACES).splitlines()
+
+
+def weights(board: Board) -> str:
+    return board.run("sh", "-c", f"cd {FOLDER} && find models -type f -printf '%p %s %i\\n' | sort")
+
+
+def daemon_json(board: Board) -> dict[str, Any]:
+    text = board.run("sh", "-c", "cat /etc/docker/daemon.json 2>/dev/null || echo '{}'")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def changed(done: subprocess.CompletedProcess[str]) -> int:
+    assert done.returncode == 0, done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if "unreachable=" in line]
+    return int(line.partition("changed=")[2].split()[0])
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[Board]:
+    """A board that serves, with a registry of its own; it serves again at the end."""
+    done = play("site.yml", f"{HOST},pi-01", llm_images_cache=HOST)
+    assert done.returncode == 0, done.stdout
+    yield board_named(HOST)
+    done = play("site.yml", f"{HOST},pi-01")
+    assert done.returncode == 0, done.stdout
+    assert board_named(HOST).asked() == known_answers()["smollm2-135m"]
+
+
+def test_nothing_is_removed_without_a_confirmation(board: Board) -> None:
+    before = traces(board)
+    done = play(PLAYBOOK, HOST)
+    assert done.returncode == 2
+    assert "The confirmation is missing: nothing has been removed." in message(done)
+    assert traces(board) == before
+
+
+@contextmanager
+def locked(board: Board) -> Iterator[None]:
+    """Somebody changes the board."""
+    held = {"by": "alice@laptop", "since": "2026-11-29T10:00:00Z", "pid": 1}
+    script = (
+        f"exec 9<>{FOLDER}/.lock; flock 9; echo '{json.dumps(held)}' > {FOLDER}/.lock;"
+        f" echo $$ > {_HOLDER}; exec sleep 600"
+    )
+    holder = subprocess.Popen(["docker", "exec", f"test-{board.name}", "sh", "-c", script])
+    try:
+        until(lambda: board.run("sh", "-c", f"cat {_HOLDER} 2>/dev/null || true"), "the lock")
+        yield
+    finally:
+        board.run("sh", "-c", f"kill $(cat {_HOLDER}); rm {_HOLDER}")
+        holder.wait(60)
+
+
+def test_a_host_that_is_being_changed_is_refused(board: Board) -> None:
+    before = traces(board)
+    with locked(board):
+        done = play(PLAYBOOK, HOST, **YES)
+    assert done.returncode == 2
+    assert (
+        f"{HOST}: the host is being changed: alice@laptop has held its lock since"
+        " 2026-11-29T10:00:00Z. Run this again when that change has ended." in message(done)
+    )
+    assert traces(board) == before
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_a_check_run_removes_nothing(board: Board) -> None:
+    before = traces(board), weights(board), daemon_json(board), client_file(HOST).read_text()
+    done = play(PLAYBOOK, HOST, "--check", uninstall_weights=True, uninstall_control_files=True)
+    assert changed(done) > 5
+    assert "Would remove 3 containers and 1 networks of edge-llm." in message(done)
+    after = traces(board), weights(board), daemon_json(board), client_file(HOST).read_text()
+    assert after == before
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_all_but_the_weights_is_removed(board: Board) -> None:
+    assert traces(board)
+    assert "insecure-registries" in daemon_json(board)
+    kept = weights(board)
+    somebody = "docker run --detach --name somebody --network none"
+    image = board.run("sh", "-c", "docker inspect -f '{{.Image}}' edge-llm-door").strip()
+    board.run("sh", "-c", f"{somebody} --entrypoint sleep {image} 600")
+    done = play(PLAYBOOK, HOST, **YES)
+    try:
+        assert changed(done) > 5
+        assert "stays, since another container uses it" in message(done)
+        assert [line for line in traces(board) if "chat-api" not in line] == []
+        assert board.run("docker", "inspect", "-f", "{{.State.Running}}", "somebody") == "true\n"
+    finally:
+        board.run("docker", "rm", "--force", "somebody")
+    assert weights(board) == kept
+    assert client_file(HOST).exists()
+    assert board.run("systemctl", "is-active", "docker").strip() == "active"
+    # The image that was in use goes now.
+    assert changed(play(PLAYBOOK, HOST, **YES)) > 0
+    assert traces(board) == []
+
+
+def test_a_second_run_changes_nothing(board: Board) -> None:
+    assert changed(play(PLAYBOOK, HOST, **YES)) == 0
+    assert traces(board) == []
+
+
+def test_docker_options_of_the_project_are_removed(board: Board) -> None:
+    """The board had no daemon.json of its own: what the docker role wrote is known by its form."""
+    assert daemon_json(board) == {}
+
+
+def test_weights_and_files_of_the_control_machine_are_removed_where_asked(board: Board) -> None:
+    asked = {"uninstall_weights": True, "uninstall_control_files": True}
+    assert changed(play(PLAYBOOK, HOST, **YES, **asked)) > 0
+    assert board.run("sh", "-c", f"ls -d {FOLDER} 2>/dev/null || echo none").strip() == "none"
+    assert not client_file(HOST).exists()
+    assert changed(play(PLAYBOOK, HOST, **YES, **asked)) == 0
