@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 ARCHITECTURE = ROOT / "docs/architecture.md"
 DOCUMENTS = (ARCHITECTURE, ROOT / "CONTRIBUTING.md")
 # Where a path may start, besides the folder of a path before it in the same line.
-FOLDERS = ("", "src/edge_fleet", "module_utils/edge_host")
+FOLDERS = ("", "src/edge_fleet", "module_utils/edge_host", "src/llm_provider")
 _PATH = re.compile(r"`([\w./*-]+(?:/|\.(?:py|yml|j2|md|in|txt|json|toml)))(?:: ([\w.]+))?`")
 # On a host or beside an inventory, not in the repository; and names that a reader makes.
 _ELSEWHERE = re.compile(
@@ -74,7 +74,7 @@ def test_a_wrong_name_is_found() -> None:
     assert missing(text) == ["drift.py: nothing", "roles/board/none.yml"]
 
 
-@pytest.mark.parametrize("package", ["src/edge_fleet", "module_utils/edge_host"])
+@pytest.mark.parametrize("package", [each for each in FOLDERS if each])
 def test_every_module_of_a_package_is_described(package: str) -> None:
     text = ARCHITECTURE.read_text()
     for path in (ROOT / package).rglob("*.py"):

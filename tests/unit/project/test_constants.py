@@ -38,6 +38,7 @@ def test_files_with_the_containers_user() -> None:
 def test_ports_of_the_chat_api_and_the_engine() -> None:
     assert (llm_provider.API_PORT, llm_provider.ENGINE_PORT) == (API_PORT, ENGINE_PORT)
     assert found("src/Dockerfile", r"^EXPOSE (.*)$") == [str(API_PORT)]
+    assert found("roles/preflight/defaults/main.yml", r"':(\d+)'") == [str(API_PORT)]
     compose = "templates/docker-compose.yml.j2"
     published = {
         port for line in found(compose, r"^ *ports: (\[.*\])$") for port in yaml.safe_load(line)
