@@ -1,15 +1,14 @@
-"""The files of a release with tokens for slots, and with the slots themselves.
+"""Chooses the slots of a release's parts, and fills them in for the tokens of the templates.
 
-Two containers can exist for each part, in the slots a and b. The templates have a token in a
-slot's place; the slots are chosen on the host.
+Two containers can exist for each part, in the slots a and b.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Optional
 
-from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, Release
+from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, PARTS, Release
 
 SOURCE = "source"
 """The folder in a release that has its files as they were rendered."""
@@ -24,6 +23,18 @@ _SLOTS_WITHOUT_TOKENS = {
     ),
     ENGINE_FILE: (r"(?m)^(LLM_BASE_URL=http://(?P<part>engine)-)[ab](?=:)",),
 }
+
+
+def choose_slots(signatures: Mapping[str, str], current: Optional[Release]) -> Dict[str, str]:
+    """Return each part's slot: the current one where the part is the same, else the free one."""
+    if current is None:
+        return dict.fromkeys(PARTS, "a")
+    slots = {}
+    for part in PARTS:
+        slot = current.slots[part]
+        same = signatures[part] == current.signatures[part]
+        slots[part] = slot if same else {"a": "b", "b": "a"}[slot]
+    return slots
 
 
 def fill_slots(text: str, slots: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from .errors import ReleaseError
 from .host import Host
 from .memory_check import check_memory
 from .request import ReleaseRequest
-from .slots import SOURCE, fill_slots
+from .slots import SOURCE, choose_slots, fill_slots
 from .store import (
     COMPOSE_FILE,
     ENGINE_FILE,
@@ -59,7 +59,7 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
     _check_weights(host, plan)
     key_hash = hash_engine_key(host.root)
     signatures = _compute_signatures(host, folder, plan, key_hash)
-    slots = _choose_slots(signatures, current)
+    slots = choose_slots(signatures, current)
     texts = {
         COMPOSE_FILE: fill_slots(request.files[COMPOSE_FILE], slots),
         ENV_FILE: env,
@@ -89,18 +89,6 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
     folder.rename(final)
     sync_folder(host.releases.folder)
     return Release(final, record)
-
-
-def _choose_slots(signatures: Facts, current: Optional[Release]) -> Dict[str, str]:
-    """Return each part's slot: the current one where the part is the same, else the free one."""
-    if current is None:
-        return dict.fromkeys(PARTS, "a")
-    slots = {}
-    for part in PARTS:
-        slot = current.slots[part]
-        same = signatures[part] == current.signatures[part]
-        slots[part] = slot if same else {"a": "b", "b": "a"}[slot]
-    return slots
 
 
 def _choose_socket_holder_image(host: Host, env: str, current: Optional[Release]) -> str:
