@@ -36,7 +36,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             try:
                 return follow(call, self._display.display, where)
             except DownloadError as error:
-                raise AnsibleActionFail(f"{host}: {error}.") from error
+                # Ansible would print a cause after the message, which has it already.
+                raise AnsibleActionFail(f"{host}: {error}.") from None
         result = call()
         if result.get("failed"):
             result["msg"] = f"{host}: {result.get('msg')}."

@@ -61,7 +61,7 @@ def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
     done = run("trapped-jetson", board_power_mode="maxn")
     assert done.returncode == 2
     assert (
-        "trapped-jetson: board_power_mode is invalid: 'maxn'. Did you mean MAXN? Use 15W, 25W"
+        "trapped-jetson: board_power_mode is invalid: 'maxn'. Did you mean MAXN? Use 15W, 25W,"
         " MAXN, MAXN_SUPER." in message(done)
     )
 
@@ -77,7 +77,7 @@ def test_clocks_fan_and_compressed_swap(jetson: Any) -> None:
     assert not any(jetson.file(mark).exists for mark in marks)
     assert jetson.file(conf).content_string == before
     assert "zram" in jetson.file("/proc/swaps").content_string
-    assert "1,903 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
+    assert "1,904 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
 
     assert changed(run("trapped-jetson", **asked)) > 3
     assert all(jetson.file(mark).exists for mark in marks)
