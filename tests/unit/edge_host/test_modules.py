@@ -182,6 +182,14 @@ def test_control_files(tmp_path: Path) -> None:
     assert ansible("control_files", {"files": asked})["changed"] is False
 
 
+def test_control_files_shows_its_message_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / "file" / "below")
+    result = ansible("control_files", {"files": [{"path": path, "content": "a"}]})
+    assert result["failed"] is True
+    assert result["msg"].count("File exists") == 1
+
+
 def test_chat_api_bundle(tmp_path: Path) -> None:
     arguments = {
         "project": str(PROJECT),

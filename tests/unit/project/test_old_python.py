@@ -27,8 +27,9 @@ SENTENCE = (
 )
 
 
-def test_the_host_is_stopped_by_name(tmp_path: Path) -> None:
-    commands = tmp_path / "bin"
+def run(folder: Path, *words: str, install: bool) -> subprocess.CompletedProcess[str]:
+    """Run site.yml over a host with that Python; `install` is board_python_install."""
+    commands = folder / "bin"
     commands.mkdir()
     refusal = f"ansible-core requires a newer Python. Current version: {VERSION}"
     for name, text in {
@@ -38,27 +39,41 @@ def test_the_host_is_stopped_by_name(tmp_path: Path) -> None:
     }.items():
         (commands / name).write_text(f"#!/bin/sh\n{text}")
         (commands / name).chmod(0o755)
-    inventory = tmp_path / "hosts.yml"
+    inventory = folder / "hosts.yml"
     inventory.write_text(f"""
 all:
   hosts:
     kitchen:
       ansible_connection: local
       ansible_python_interpreter: {commands}/python3
-      board_root: {tmp_path}/root
-      board_python_install: {str(NEEDS_39).lower()}
+      board_root: {folder}/root
+      board_python_install: {str(install).lower()}
 """)
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "site.yml"],
+    return subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, *words, "site.yml"],
         cwd=ROOT, capture_output=True, text=True, check=False,
         env={
             **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "PATH": f"{commands}:{os.environ['PATH']}",
         },
     )  # fmt: skip
+
+
+def test_the_host_is_stopped_by_name(tmp_path: Path) -> None:
+    done = run(tmp_path, install=NEEDS_39)
     said = " ".join(done.stdout.split()).replace("''", "'")
     assert done.returncode == 2, done.stdout + done.stderr
     assert SENTENCE in said
     assert "changed=0" in said
     assert not (tmp_path / "root").exists()
     assert not (tmp_path / ".facts").exists()
+
+
+def test_a_check_run_says_what_would_be_installed(tmp_path: Path) -> None:
+    """Where the Python that can be installed is one that this ansible-core takes."""
+    done = run(tmp_path, "--check", install=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    would = "kitchen: would install python3.8 beside python3 3.6.9"
+    assert (would in said) is not NEEDS_39
+    assert "changed=0" in said
