@@ -42,7 +42,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 bool(self._task.check_mode),
             )
         except OSError as error:
-            # Ansible would print a cause after the message, which has it already.
-            raise AnsibleActionFail(str(error)) from None
+            raise AnsibleActionFail(str(error)) from error
         # The archive is a cache on the control machine: no host has changed.
         return {"changed": False, **made}

@@ -37,5 +37,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             return write_files(asked["files"], bool(self._task.check_mode), write_atomically)
         except OSError as error:
-            # Ansible would print a cause after the message, which has it already.
-            raise AnsibleActionFail(str(error)) from None
+            raise AnsibleActionFail(str(error)) from error

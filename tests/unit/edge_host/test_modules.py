@@ -182,12 +182,12 @@ def test_control_files(tmp_path: Path) -> None:
     assert ansible("control_files", {"files": asked})["changed"] is False
 
 
-def test_control_files_shows_its_message_once(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    path = str(tmp_path / "file" / "below")
-    result = ansible("control_files", {"files": [{"path": path, "content": "a"}]})
+def test_model_fetch_shows_its_message_once(tmp_path: Path) -> None:
+    """Of a download that is gone. Ansible adds the cause of an exception to its message."""
+    work = {"name": "smoke.gguf-000000000000", "files": []}
+    result = ansible("model_fetch", {"action": "wait", "work": work, "folder": str(tmp_path)})
     assert result["failed"] is True
-    assert result["msg"].count("File exists") == 1
+    assert result["msg"].count("the download was killed") == 1
 
 
 def test_chat_api_bundle(tmp_path: Path) -> None:
