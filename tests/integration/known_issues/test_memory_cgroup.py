@@ -76,7 +76,7 @@ def test_a_command_line_of_two_lines_is_not_touched(pi: Any) -> None:
     done = run("trapped-pi")
     assert done.returncode == 2
     assert (
-        f"trapped-pi: {CMDLINE} has 2 lines, and the firmware reads one; make one of them."
-        in message(done)
+        f"trapped-pi: {CMDLINE} is invalid: it has 2 lines, and the firmware reads one. Join them"
+        " in one line." in message(done)
     )
     assert pi.file(CMDLINE).content_string == text

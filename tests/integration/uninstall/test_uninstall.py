@@ -32,8 +32,8 @@ true
 
 
 def traces(board: Board) -> list[str]:
-    """What the board has of this project, but for its weights."""
-    return board.run("sh", "-c", _TRACES).splitlines()
+    """What the board has of this project, but for its weights; Docker lists images in any order."""
+    return sorted(board.run("sh", "-c", _TRACES).splitlines())
 
 
 def weights(board: Board) -> str:
