@@ -62,7 +62,7 @@ def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
     assert done.returncode == 2
     assert (
         "trapped-jetson: board_power_mode is invalid: 'maxn'. Did you mean MAXN? Use 15W, 25W,"
-        " MAXN, MAXN_SUPER." in message(done)
+        " MAXN or MAXN_SUPER." in message(done)
     )
 
 
