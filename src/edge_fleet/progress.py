@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edge_host.constants import MIB
+
 LINE_SECONDS = 10.0
-_MIB = 1024**2
 _ENDED = ("done", "failed", "stopped", "gone")
 _WORDS = {
     "begun": "starting",
@@ -53,7 +54,7 @@ def follow(
 
 def mib(size: float) -> str:
     """Bytes as people read them."""
-    return f"{size / _MIB:,.0f} MiB" if size >= 10 * _MIB else f"{size / _MIB:.1f} MiB"
+    return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:.1f} MiB"
 
 
 def progress(host: str, status: Mapping[str, Any]) -> str:
