@@ -29,6 +29,7 @@ FOLDER = LOGS / "tests"
 PYTEST = [sys.executable, "-m", "pytest", "-v", "-rP", "--durations=10"]
 RERUN = ["--reruns", "1"]
 """Boards share a machine with everything else that runs: a test that fails gets a second try."""
+_REASON_COLUMNS = 200
 _HOSTS_TESTS = ("tests/system/hosts", "tests/system/boards")
 
 
@@ -235,8 +236,10 @@ class Run:
         if tests:
             print(f"\n{len(tests)} failed:")
             for each in tests:
-                print(f"  {each.test}\n{_indented(each.text)}")
-                print(f"    alone: {rerun_command(each.test)}")
+                print(f"  {each.test}")
+                if each.first:
+                    print(f"    the first time:\n{_indented(each.first)}\n    the second time:")
+                print(f"{_indented(each.text)}\n    alone: {rerun_command(each.test)}")
         for name, problem in failed.items():
             step = next(each for each in self._runner.steps if each.name == name)
             print(f"\n{name}: {problem}")
@@ -248,7 +251,11 @@ class Run:
             print("\nAll parts passed.")
         # A part can fail without a test that does, as a linter or a playbook.
         parts = sum(not isinstance(problem, NotRun) for problem in failed.values())
-        print(f"\n{results.passed} passed, {max(len(tests), parts)} failed")
+        # Names come last: what shows a log often shows only its end.
+        print()
+        for each in tests:
+            print(f"FAILED {each.test}: {_reason(each.first or each.text)}")
+        print(f"{results.passed} passed, {max(len(tests), parts)} failed")
 
 
 def _run(step: Step, argv: list[str], environment: dict[str, str]) -> str | None:
@@ -268,6 +275,12 @@ def _quietly(*argv: str) -> None:
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
         raise SystemExit(f"`{' '.join(argv)}` failed with exit status {done.returncode}.")
+
+
+def _reason(text: str) -> str:
+    """The line of a failure that says what was wrong: pytest marks it with E."""
+    marked = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    return (marked or text.splitlines()[-1:] or [""])[0][:_REASON_COLUMNS]
 
 
 def _indented(text: str) -> str:

@@ -7,7 +7,7 @@ TESTS_REPORT names, also where a playbook starts pytest.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 VARIABLE = "TESTS_REPORT"
@@ -23,6 +23,9 @@ class Result:
     outcome: str
     """`passed`, `failed`, or `rerun` where the test failed and was run again."""
     text: str
+    first: str = ""
+    """What a test that failed twice printed the first time, where that differs: the second failure
+    is often only a consequence of the first."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ def read(path: Path) -> Summary:
     for line in lines:
         result = Result(**json.loads(line))
         found[result.outcome][result.test] = result
-    failed = found["failed"]
+    failed, first = found["failed"], found["rerun"]
+    for test in failed.keys() & first.keys():
+        if first[test].text != failed[test].text:
+            failed[test] = replace(failed[test], first=first[test].text)
     return Summary(
         len(found["passed"].keys() - failed.keys()),
         list(failed.values()),

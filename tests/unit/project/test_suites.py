@@ -109,6 +109,7 @@ def test_the_summary_names_failures_reruns_and_their_commands(
     script = (
         "import os; from pathlib import Path; from tests.report import append\n"
         f"path = Path(os.environ[{report.VARIABLE!r}])\n"
+        "append(path, 'tests/a.py::test_x[1-\\'y\\']', 'rerun', 'E  assert 2 == 3')\n"
         "append(path, 'tests/a.py::test_x[1-\\'y\\']', 'failed', 'E  assert 1 == 2')\n"
         "append(path, 'tests/a.py::test_moody', 'rerun', 'E  the first time')\n"
         "raise SystemExit(1)"
@@ -121,12 +122,13 @@ def test_the_summary_names_failures_reruns_and_their_commands(
     assert re.search(r"^bad +0\.\d +5  FAILED$", said, re.MULTILINE)
     assert re.search(r"^good +0\.\d +0  over its budget$", said, re.MULTILINE)
     assert re.search(r"^later +0\.0 +not run$", said, re.MULTILINE)
-    assert "1 failed:\n  tests/a.py::test_x[1-'y']\n    | E  assert 1 == 2\n" in said
+    assert "1 failed:\n  tests/a.py::test_x[1-'y']\n" in said
     assert "    alone: make test-one TEST='tests/a.py::test_x[1-'\"'\"'y'\"'\"']'\n" in said
     assert "1 passed only when run again:\n  tests/a.py::test_moody\n    | E  the first" in said
     assert "bad: `" in said and "  alone: make bad" in said
     assert "All parts passed." not in said
-    assert said.endswith("\n0 passed, 1 failed\n")
+    assert said.endswith("\nFAILED tests/a.py::test_x[1-'y']: assert 2 == 3\n0 passed, 1 failed\n")
+    assert "    the first time:\n    | E  assert 2 == 3\n    the second time:\n    | E  a" in said
 
 
 def test_boards_that_cannot_be_removed_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
