@@ -11,7 +11,7 @@ from ..constants import DISK_RESERVE, WORKSHOP
 from ..json_data import Facts
 from ..weights.request import WeightsFile
 
-LOCK, JOB, STATUS = "lock", "job.json", "status.json"
+LOCK, START_LOCK, JOB, STATUS = "lock", "start.lock", "job.json", "status.json"
 """Files of a download, in its runtime folder."""
 
 

@@ -21,22 +21,20 @@ from typing import Sequence
 from ..files import read_json, write_atomically
 from ..json_data import Facts
 from ..weights.request import StoreError
-from .job import JOB, LOCK, STATUS, DownloadError, parse_job
+from .job import JOB, LOCK, START_LOCK, STATUS, DownloadError, parse_job
 from .runner import run_job
 from .session import DownloadSession, Stopped
 
 UNIT = "edge-llm-fetch"
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
+"""Seconds for an earlier unit to go away, and for the process to begin: a busy board is slow."""
 
 
-def lock_folder(folder: Path) -> int:
-    """Lock a runtime folder; returns the descriptor that holds the lock.
-
-    Raises BlockingIOError where another process holds it.
-    """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+def _lock(path: Path, operation: int) -> int:
+    """Lock a file; returns the descriptor that holds the lock. Raises BlockingIOError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, operation)
     except BlockingIOError:
         os.close(descriptor)
         raise
@@ -58,21 +56,17 @@ def runtime_folder(folder: Path, bundle: str) -> Path:
 def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
     """Start the download; returns False where one with the same mode runs already.
 
-    `unit`: as a unit of systemd. Raises DownloadError where the bundle is being downloaded in
-    another mode.
+    `unit`: as a unit of systemd. Returns once the process has its job. Raises DownloadError where
+    the bundle is being downloaded in another mode, or the process does not begin.
     """
     runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # From the look at what runs until the new process has its own lock: of several that start at
+    # once, the others find the process of the first.
+    descriptor = _lock(runtime / START_LOCK, fcntl.LOCK_EX)
     try:
-        descriptor = lock_folder(runtime)
-    except BlockingIOError:
-        status = read_json(runtime / STATUS) or {}
-        if status.get("how") == job["how"]:
+        if is_running(runtime):
+            _check_mode(job, read_json(runtime / STATUS) or {})
             return False
-        raise DownloadError(
-            f"{job['name']} is in use: {status.get('by', 'somebody')} runs another download of it"
-            f" (mode {status.get('how', 'unknown')}). Run this again when that has ended"
-        ) from None
-    try:
         first = {"state": "begun", "name": job["name"], "how": job["how"], "by": job["by"]}
         for name, content in ((STATUS, first), (JOB, job)):
             write_atomically(
@@ -80,18 +74,28 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
             )
         command = [sys.executable, "-I", str(program), "download", str(runtime)]
         if unit:
-            _start_unit(f"{UNIT}-{runtime.name}", command)
+            _start_unit(f"{UNIT}-{runtime.name}", command, runtime)
         else:
             subprocess.Popen(
                 command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        _wait_for_begin(runtime)
     finally:
         os.close(descriptor)
     return True
 
 
-def _start_unit(unit: str, command: Sequence[str]) -> None:
+def _check_mode(job: Facts, status: Facts) -> None:
+    """Raise DownloadError where the download that runs is another than the job's."""
+    if status.get("how") != job["how"]:
+        raise DownloadError(
+            f"{job['name']} is in use: {status.get('by', 'somebody')} runs another download of it"
+            f" (mode {status.get('how', 'unknown')}). Run this again when that has ended"
+        )
+
+
+def _start_unit(unit: str, command: Sequence[str], runtime: Path) -> None:
     """Start a command as a unit of systemd. Raises DownloadError."""
     end = time.monotonic() + START_TIMEOUT
     while True:
@@ -103,7 +107,8 @@ def _start_unit(unit: str, command: Sequence[str]) -> None:
             ],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if not done.returncode:
+        # A start that was interrupted has left a process that takes this job.
+        if not done.returncode or is_running(runtime):
             return
         # The unit of a process that has just ended, as its lock shows, remains for a moment.
         if "already" not in done.stderr or time.monotonic() > end:
@@ -114,13 +119,28 @@ def _start_unit(unit: str, command: Sequence[str]) -> None:
         time.sleep(0.1)
 
 
+def _wait_for_begin(runtime: Path) -> None:
+    """Wait until the process has its lock and has taken its job. Raises DownloadError."""
+    end = time.monotonic() + START_TIMEOUT
+    while (runtime / JOB).exists():
+        if time.monotonic() > end:
+            (runtime / JOB).unlink()
+            raise DownloadError(
+                f"the download's process did not begin within {START_TIMEOUT:.0f} s. Read its"
+                f" messages on the host (journalctl -u {UNIT}-{runtime.name}), and run site.yml"
+                " again"
+            )
+        time.sleep(0.05)
+
+
 def is_running(runtime: Path) -> bool:
     """Whether the process runs."""
     try:
-        os.close(lock_folder(runtime))
+        # Shared: those who look do not take each other for the process.
+        os.close(_lock(runtime / LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB))
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except FileNotFoundError:  # the folder
         pass
     return False
 
@@ -136,7 +156,7 @@ def wait(runtime: Path, seconds: float) -> Facts:
     end = time.monotonic() + seconds
     while True:
         status = read_json(runtime / STATUS) or {"state": "gone"}
-        alive = is_running(runtime) or _is_starting(runtime)
+        alive = is_running(runtime)
         if status["state"] in FINAL_STATES:
             return status
         if not alive:
@@ -147,23 +167,17 @@ def wait(runtime: Path, seconds: float) -> Facts:
         time.sleep(0.2)
 
 
-def _is_starting(runtime: Path) -> bool:
-    """Whether the process was just started and has no lock yet: its job file is still there."""
-    try:
-        return time.time() - (runtime / JOB).stat().st_mtime < START_TIMEOUT
-    except FileNotFoundError:
-        return False
-
-
 def stop(runtime: Path, seconds: float = 30) -> bool:
     """Stop the process and wait for its end; returns whether it ran."""
     if not is_running(runtime):
         return False
-    pid = (read_json(runtime / STATUS) or {}).get("pid")
-    if isinstance(pid, int):
-        os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + seconds
+    end, signalled = time.monotonic() + seconds, False
     while is_running(runtime) and time.monotonic() < end:
+        # A process that has just begun has not written its number yet.
+        pid = (read_json(runtime / STATUS) or {}).get("pid")
+        if isinstance(pid, int) and not signalled:
+            os.kill(pid, signal.SIGTERM)
+            signalled = True
         time.sleep(0.1)
     return True
 
@@ -176,14 +190,15 @@ def run(runtime: Path) -> int:
     end = time.monotonic() + START_TIMEOUT
     while True:
         try:
-            lock_folder(runtime)
+            _lock(runtime / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except BlockingIOError:  # the starting process holds it for a moment
+        except BlockingIOError:  # somebody looks whether this process runs
             if time.monotonic() > end:
                 return 1
             time.sleep(0.05)
-    job = parse_job(json.loads((runtime / JOB).read_text(encoding="utf-8")))
+    text = (runtime / JOB).read_text(encoding="utf-8")
     (runtime / JOB).unlink()
+    job = parse_job(json.loads(text))
     session = DownloadSession(job, runtime)
     signal.signal(signal.SIGTERM, session.stop)
     try:

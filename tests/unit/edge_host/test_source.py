@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import ssl
 import subprocess
 import threading
@@ -19,7 +18,6 @@ import pytest
 from edge_host import commands
 from edge_host.commands import SEARCH_PATH
 from edge_host.download import job as download_job
-from edge_host.download import process
 from edge_host.download.http_source import (
     CurlResult,
     build_curl_config,
@@ -706,36 +704,3 @@ def test_a_full_disk(
     assert said == (message if full else None)
     # Room changes nothing else.
     assert find_permanent_problem(asked, asked.files[0], CurlResult(18, 200, "")) is None
-
-
-_SYSTEMD_RUN = """#!/bin/sh
-echo "$*" >> {folder}/calls
-[ $(wc -l < {folder}/calls) -gt {busy} ] && exit 0
-echo "Failed to start transient service unit: {words}" >&2
-exit 1
-"""
-_LOADED = "Unit edge-llm-fetch-x.service was already loaded or has a fragment file."
-
-
-def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often systemd-run was called until it could start the program."""
-    script = folder / "systemd-run"
-    script.write_text(_SYSTEMD_RUN.format(folder=folder, busy=busy, words=words))
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    process._start_unit("edge-llm-fetch-x", ["true"])
-    return len((folder / "calls").read_text().splitlines())
-
-
-def test_the_start_waits_for_the_end_of_an_earlier_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert start_unit(tmp_path, 2, _LOADED, monkeypatch) == 3
-
-
-def test_a_refusal_of_systemd_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DownloadError, match=r"systemd-run said: .*Access denied\. Check systemd"):
-        start_unit(tmp_path, 2, "Access denied", monkeypatch)
-    monkeypatch.setattr(process, "START_TIMEOUT", 0.2)
-    with pytest.raises(DownloadError, match="was already loaded"):
-        start_unit(tmp_path, 1000, _LOADED, monkeypatch)

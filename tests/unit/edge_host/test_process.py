@@ -1,0 +1,172 @@
+"""The process that downloads: one at a time, whoever asks for it at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_host.download import process
+from edge_host.download.job import JOB, LOCK, DownloadError
+from tests.playing import ROOT
+from tests.waiting import until
+
+# It begins late, so that others look in the meantime, and works until it is stopped.
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {path!r})
+from edge_host.download import process
+
+def work(session):
+    runtime = Path(sys.argv[2])
+    with (runtime / "begun").open("a") as file:
+        file.write(session.job.operator + "\\n")
+    session.report("fetching")
+    while not (runtime / "end").exists():
+        session.raise_if_stopped()
+        time.sleep(0.02)
+    session.report("done")
+
+process.run_job = work
+time.sleep(0.5)
+sys.exit(process.run(Path(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(_PROGRAM.format(path=str(ROOT / "module_utils")))
+    return path
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "runtime"
+    yield folder
+    if folder.exists():
+        (folder / "end").touch()
+        until(lambda: process.is_running(folder), "the end of the process", lambda runs: not runs)
+
+
+def job(folder: Path, mode: str = "source", operator: str = "alice@laptop") -> dict[str, Any]:
+    file = {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": "a" * 64}
+    return {
+        **{"name": "m.gguf-1", "folder": str(folder), "files": [file]},
+        **{"how": mode, "by": operator},
+    }
+
+
+def test_of_several_that_start_at_once_one_does(
+    tmp_path: Path, program: Path, runtime: Path
+) -> None:
+    def start(operator: str) -> bool:
+        return process.start(job(tmp_path, operator=operator), runtime, program, unit=False)
+
+    with ThreadPoolExecutor() as pool:
+        started = list(pool.map(start, ["alice", "bob", "carol", "dave"]))
+    assert sorted(started) == [False, False, False, True]
+    until(lambda: (runtime / "begun").exists(), "the work")
+    winner = ["alice", "bob", "carol", "dave"][started.index(True)]
+    assert (runtime / "begun").read_text() == f"{winner}\n"
+    assert process.wait(runtime, 0)["by"] == winner
+    (runtime / "end").touch()
+    assert process.wait(runtime, 60)["state"] == "done"
+
+
+def test_those_who_look_are_not_taken_for_the_process(
+    tmp_path: Path, program: Path, runtime: Path
+) -> None:
+    runtime.mkdir()
+    with (runtime / LOCK).open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not process.is_running(runtime)
+        (runtime / "end").touch()
+        with ThreadPoolExecutor() as pool:
+            started = pool.submit(process.start, job(tmp_path), runtime, program, unit=False)
+            until((runtime / JOB).exists, "the job")
+            fcntl.flock(looking, fcntl.LOCK_UN)
+            assert started.result() is True
+
+
+def test_a_download_in_another_mode_is_refused(
+    tmp_path: Path, program: Path, runtime: Path
+) -> None:
+    assert process.start(job(tmp_path), runtime, program, unit=False)
+    with pytest.raises(DownloadError) as caught:
+        process.start(job(tmp_path, "share"), runtime, program, unit=False)
+    assert str(caught.value) == (
+        "m.gguf-1 is in use: alice@laptop runs another download of it (mode source). Run this again"
+        " when that has ended"
+    )
+
+
+def test_a_process_that_does_not_begin_is_reported(
+    tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "START_TIMEOUT", 0.5)
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_this_name\n")
+    with pytest.raises(
+        DownloadError, match=r"did not begin within \d s\. .*journalctl -u edge-llm"
+    ):
+        process.start(job(tmp_path), runtime, broken, unit=False)
+    # It may hold a token.
+    assert not (runtime / JOB).exists()
+
+
+def test_a_process_that_has_just_begun_is_stopped(
+    tmp_path: Path, program: Path, runtime: Path
+) -> None:
+    assert process.start(job(tmp_path), runtime, program, unit=False)
+    assert process.stop(runtime) is True
+    assert process.wait(runtime, 0)["state"] == "stopped"
+    assert process.stop(runtime) is False
+
+
+_SYSTEMD_RUN = """#!/bin/sh
+echo "$*" >> {folder}/calls
+[ $(wc -l < {folder}/calls) -gt {busy} ] && exit 0
+echo "Failed to start transient service unit: {words}" >&2
+exit 1
+"""
+_LOADED = "Unit edge-llm-fetch-x.service was already loaded or has a fragment file."
+
+
+def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often systemd-run was called until it could start the program."""
+    script = folder / "systemd-run"
+    script.write_text(_SYSTEMD_RUN.format(folder=folder, busy=busy, words=words))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    process._start_unit("edge-llm-fetch-x", ["true"], folder)
+    return len((folder / "calls").read_text().splitlines())
+
+
+def test_the_start_waits_for_the_end_of_an_earlier_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start_unit(tmp_path, 2, _LOADED, monkeypatch) == 3
+
+
+def test_a_refusal_of_systemd_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DownloadError, match=r"systemd-run said: .*Access denied\. Check systemd"):
+        start_unit(tmp_path, 2, "Access denied", monkeypatch)
+    monkeypatch.setattr(process, "START_TIMEOUT", 0.2)
+    with pytest.raises(DownloadError, match="was already loaded"):
+        start_unit(tmp_path, 1000, _LOADED, monkeypatch)
+
+
+def test_a_unit_that_takes_the_job_is_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator who started it was interrupted before it had its lock."""
+    with (tmp_path / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert start_unit(tmp_path, 1000, _LOADED, monkeypatch) == 1
