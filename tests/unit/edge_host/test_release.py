@@ -23,7 +23,8 @@ from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
 from edge_host.release.request import ReleaseRequest, request_rollback
 from edge_host.release.stage import stage_release
-from edge_host.release.store import Release, hash_text
+from edge_host.release.store import Release
+from edge_host.release_record import hash_text
 
 COMPOSE = """\
 services:
