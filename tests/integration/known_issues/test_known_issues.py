@@ -37,8 +37,8 @@ def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
     done = run("issue-jetson", board_power_mode="15W")
     assert changed(done) == 0
     assert (
-        "issue-jetson: the power mode 15W needs a reboot, which board_reboot: true allows. The"
-        " board stays at MAXN." in message(done)
+        "issue-jetson: the power mode 15W needs a reboot, which is not allowed. The board stays at"
+        " MAXN. Set board_reboot: true, and run site.yml again." in message(done)
     )
     assert mode(jetson) == "MAXN"
     assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") == boot

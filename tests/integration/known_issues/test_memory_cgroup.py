@@ -64,8 +64,8 @@ def test_a_reboot_that_does_not_help_is_told(pi: Any) -> None:
         pi.run_test(f"rm {init}")
     assert done.returncode == 2
     assert (
-        "issue-pi: the kernel's memory cgroup: still not as asked after a reboot; the kernel was"
-        f" started with: {OFF}." in message(done)
+        "issue-pi: the kernel's memory cgroup is still off after a reboot, so containers' memory"
+        f" has no limit: the kernel was started with {OFF}." in message(done)
     )
 
 
