@@ -51,9 +51,9 @@ HOSTS: Mapping[str, Host] = {
     "bare-04": Host(24, "bare", traits=("no-python",)),
     "bare-05": Host(25, "bare", traits=("alpine",)),
     # They come back from a reboot by themselves, as boards do.
-    "trap-01": Host(26, "jetson", ("jetson-traps",), ("--restart=always",)),
-    "trap-02": Host(27, "pi", ("pi-traps",), ("--restart=always",)),
-    "trap-03": Host(28, "bare", traits=("old-python",)),
+    "issue-01": Host(26, "jetson", ("jetson-issues",), ("--restart=always",)),
+    "issue-02": Host(27, "pi", ("pi-issues",), ("--restart=always",)),
+    "issue-03": Host(28, "bare", traits=("old-python",)),
     # A fleet, to measure what comes to many at once.
     **{f"field-{n:02}": Host(30 + n, "bare") for n in range(1, 9)},
 }

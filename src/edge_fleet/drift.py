@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
+from edge_host.release_record import is_requested
 
 
 def models_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
@@ -46,16 +46,13 @@ def release_in_place(
     release, containers = deployment["release"], deployment["containers"]
     if release is None or deployment["change"] is not None:
         return False
-    asked = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
     found = {
         name.rpartition("/")[2]: file and file["sha256"]
         for name, file in deployment["files"].items()
     }
     images = {"engine": plan["engine"]["image"], "api": api_image}
     return (
-        release["rendered"] == asked
-        and release["plan"]["model"].get("digest") == plan["model"]["digest"]
-        and release["written"] == found
+        is_requested(release, files, plan["model"]["digest"], found)
         and api_image in deployment["images"]
         and all(
             containers.get(service) is not None

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.settings import Settings
-from edge_fleet.text import Problem, did_you_mean, format_mib, join_choices, parse_version
+from edge_fleet.text import Problem, did_you_mean, join_choices, parse_version
+from edge_host.sizes import format_mib
 
 CGROUP_WORD = "cgroup_enable=memory"
 # Docker 28.0.0 and 28.0.1 cannot do without a raw table: moby/moby#49557, #49621.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edge_host.constants import MIB
+from edge_host.sizes import format_size
 
 LINE_SECONDS = 10.0
 _ENDED = ("done", "failed", "stopped", "gone")
@@ -52,19 +52,14 @@ def follow(
     return {**result, "changed": bool(status.get("from"))}
 
 
-def mib(size: float) -> str:
-    """Bytes as people read them."""
-    return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:.1f} MiB"
-
-
 def progress(host: str, status: Mapping[str, Any]) -> str:
     """The line of a download in progress: percent, bytes, rate, time left, sources."""
     done, size = status.get("done", 0), status.get("size") or 0
     parts = [f"{host}: {status['name']}: {_WORDS.get(status['state'], status['state'])}"]
     if size:
-        parts.append(f"{100 * done // size} % of {mib(size)}")
+        parts.append(f"{100 * done // size} % of {format_size(size)}")
     if status.get("rate") and status["state"] != "verifying":
-        parts.append(f"{mib(status['rate'])}/s")
+        parts.append(f"{format_size(status['rate'])}/s")
     if status.get("left") is not None and status["state"] != "verifying":
         parts.append(f"{duration(status['left'])} left")
     if status.get("from") and status["state"] in ("fetching", "receiving"):
@@ -75,7 +70,7 @@ def progress(host: str, status: Mapping[str, Any]) -> str:
 def ended(host: str, status: Mapping[str, Any]) -> str:
     """The line of a complete download."""
     size, seconds = status.get("size") or 0, status.get("seconds") or 0
-    line = f"{host}: {status['name']}: downloaded {mib(size)} in {duration(seconds)}"
+    line = f"{host}: {status['name']}: downloaded {format_size(size)} in {duration(seconds)}"
     return line + (f", from {' and '.join(status['from'])}" if status.get("from") else "")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_fleet.text import format_mib
 from edge_host.image_ref import ImageRef
+from edge_host.sizes import format_mib
 
 COLUMNS = (
     "host",

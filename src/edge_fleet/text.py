@@ -1,4 +1,4 @@
-"""Sizes, versions and lists as messages show them."""
+"""Versions and lists as messages show them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the most similar name, with a space before; empty where none is."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {match[0]}?" if match else ""
-
-
-def format_mib(size: float) -> str:
-    return f"{round(size / MIB):,} MiB"
 
 
 def parse_version(text: str) -> tuple[int, ...]:

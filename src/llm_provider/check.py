@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -52,7 +51,8 @@ class Check:
 class Report:
     """What all checks found. `answer` is the chat answer's text, without white space around it.
 
-    `context_size` (tokens of one conversation), `parallel` and `gpu_share` are as /ready tells;
+    `context_size` (tokens of one conversation), `parallel` and `gpu_share` are as /ready tells; no
+    check judges `gpu_share`, since only the host's plan tells how many layers belong on a GPU.
     `ttft_seconds` and `tokens_per_second` are measured here, at the client, on the stream.
     """
 
@@ -81,12 +81,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the caller expects; None accepts whatever the host serves.
-
-    `gpu`: the whole model must be in the GPU's memory. Where the engine's API does not tell,
-    `engine_log` does: what `edge_host state` found in its log on the host
-    (layers_offloaded, layers_total, gpu_buffers, platform, gpu_said).
-    """
+    """What the caller expects; None accepts whatever the host serves."""
 
     provider: str | None = None
     model: str | None = None
@@ -95,8 +90,6 @@ class Wanted:
     max_tokens: int = MAX_TOKENS
     context_size: int | None = None
     parallel: int | None = None
-    gpu: bool = False
-    engine_log: Mapping[str, Any] | None = None
     seconds: float = 120.0
     """How long to wait for readiness, and for each answer."""
 
@@ -164,8 +157,6 @@ class _Checker:
             ("stream", self._stream, f"{text}, in more than one chunk, properly ended"),
             ("identity", self._identity, "answers that name the served model"),
         ]
-        if self.wanted.gpu:
-            steps.append(("gpu", self._gpu, "the whole model in the GPU's memory"))
         try:
             for name, step, wanted in steps:
                 self._watcher.begins(name)
@@ -336,36 +327,3 @@ class _Checker:
             if name not in (served, f"{served}:latest"):
                 raise Failed(f"an answer calls its model {name!r}; served is {served!r}")
         return f"model {' and '.join(sorted({str(name) for name in self._names}))}"
-
-    async def _gpu(self) -> str:
-        self._need(self._ready, "the engine is not ready")
-        share, log = self.report.gpu_share, self.wanted.engine_log
-        if isinstance(share, int | float):
-            if share < 1:
-                raise Failed(f"{min(share, 0.999):.1%} of the model in the GPU's memory")
-            return "all of the model in the GPU's memory"
-        if log is None:
-            raise Failed(
-                f"{self.report.provider} does not tell over its API; "
-                "give --host-state, which has what its log told"
-            )
-        complaint = "".join(f"; it logged: {line}" for line in log.get("gpu_said") or ())
-        platform = log.get("platform")
-        if platform or self.report.provider == "vllm":
-            # vLLM has the whole model where it runs.
-            if platform != "cuda":
-                raise Failed(
-                    f"{self.report.provider} runs on "
-                    f"{platform or 'a device that its log does not name'}{complaint}"
-                )
-            return f"{self.report.provider} runs on {platform}"
-        offloaded, total = log.get("layers_offloaded"), log.get("layers_total")
-        devices = ", ".join(log.get("gpu_buffers") or ())
-        seen = (
-            f"{'none' if offloaded is None else offloaded} of {total or 'an unknown number of'} "
-            f"layers offloaded, with model buffers on {devices or 'no GPU'}"
-        )
-        # A build without a GPU says that it offloaded all layers, too.
-        if not devices or offloaded is None or total is None or offloaded < total:
-            raise Failed(seen + complaint)
-        return seen

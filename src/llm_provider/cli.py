@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -163,15 +162,6 @@ def _add_check(check: argparse.ArgumentParser) -> None:
         help="how many requests must be answered at once",
     )
     check.add_argument(
-        "--gpu", action="store_true", help="the whole model must be in the GPU's memory"
-    )
-    check.add_argument(
-        "--host-state",
-        metavar="FILE",
-        help="for --gpu with llama.cpp and vLLM, whose API does not tell: what "
-        "`edge_host state` printed on the host, - for standard input",
-    )
-    check.add_argument(
         "--timeout",
         type=_seconds,
         default=120.0,
@@ -278,28 +268,6 @@ def _own_key(arguments: argparse.Namespace) -> str | None:
     return _key(arguments.key_file) or os.environ.get("OPENAI_API_KEY")
 
 
-def _engine_log(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
-    """What the host's state says of the engine's log."""
-    name = arguments.host_state
-    if name is None:
-        return None
-    if not arguments.gpu:
-        raise ConfigurationError("--host-state is for --gpu, which is not given.")
-    if name == arguments.key_file == "-":
-        raise ConfigurationError("--key-file and --host-state cannot both be standard input.")
-    text = _text_of(name, "host's state")
-    try:
-        log = json.loads(text)["deployment"]["engine_log"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        log = None
-    if not isinstance(log, dict):
-        raise ConfigurationError(
-            f"The host's state {name} has no deployment.engine_log; "
-            "give what `edge_host state` printed on the host."
-        )
-    return log
-
-
 async def _check(arguments: argparse.Namespace) -> int:
     from llm_provider.check import DEFAULT_PROMPT, Wanted, check
     from llm_provider.display import for_stdout
@@ -312,8 +280,6 @@ async def _check(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
         context_size=arguments.context_size,
         parallel=arguments.parallel,
-        gpu=arguments.gpu,
-        engine_log=_engine_log(arguments),
         seconds=arguments.timeout,
     )
     async with AsyncExitStack() as serving:

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from ..sizes import format_size
 from .http_source import (
     NO_RANGES,
     CurlResult,
@@ -15,7 +16,7 @@ from .http_source import (
 )
 from .installation import reject_file
 from .job import BundleFile, DownloadError
-from .session import DownloadSession, extract_host, format_size
+from .session import DownloadSession, extract_host
 
 MAX_ATTEMPTS = 5
 """Attempts in a row that may end without a further byte."""

@@ -12,10 +12,11 @@ import os
 
 from ..constants import DISK_RESERVE, MIB
 from ..files import allocated
+from ..sizes import format_size
 from .http_download import download_file
 from .installation import install_files
 from .job import DownloadError, free_space
-from .session import DownloadSession, format_size
+from .session import DownloadSession
 from .swarm import complete_from_source, download_from_peers, seed
 
 

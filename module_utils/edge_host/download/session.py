@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
 from ..commands import environment
-from ..constants import MIB
 from ..files import write_atomically
 from ..weights.store import Store
 from .job import STATUS, BundleFile, DownloadJob
@@ -110,11 +109,6 @@ class DownloadSession:
             return path.stat().st_size == file.size
         except OSError:
             return False
-
-
-def format_size(size: float) -> str:
-    """Return bytes as text in MiB."""
-    return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:.1f} MiB"
 
 
 def extract_host(url: str) -> str:

@@ -7,7 +7,8 @@ import secrets
 from pathlib import Path
 
 from ..files import read_text
-from .store import hash_text, replace_file
+from ..release_record import hash_text
+from .store import replace_file
 
 ENGINE_KEY = "secrets/engine_key"
 

@@ -9,6 +9,7 @@ from ..constants import MIB
 from ..files import open_files, read_text
 from ..host_info.hardware import parse_meminfo
 from ..json_data import Facts
+from ..sizes import format_mib
 from .errors import ReleaseError
 from .store import Release
 
@@ -28,8 +29,8 @@ def check_memory(plan: Facts, replaced: Optional[Facts]) -> None:
     holders = find_gpu_processes()
     raise ReleaseError(
         f"{plan['model']['name']} does not fit the host's memory: its engine needs"
-        f" {needed // MIB} MiB, and {free // MIB} MiB are free"
-        + (f", beside {freed // MIB} MiB of the engine that it replaces" if freed else "")
+        f" {format_mib(needed)}, and {format_mib(free)} are free"
+        + (f", beside {format_mib(freed)} of the engine that it replaces" if freed else "")
         + (f"; these processes hold memory of the GPU: {', '.join(holders)}" if holders else "")
         + ". Stop other processes that use memory, or choose a smaller llm_model"
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Dict, List, NamedTuple, Optional
 
 from ..json_data import Facts
+from ..release_record import hash_text, is_requested
 from .errors import ReleaseError
 from .slots import read_source
-from .store import COMPOSE_FILE, ENV_FILE, Release, ReleaseStore, hash_text
+from .store import COMPOSE_FILE, ENV_FILE, Release, ReleaseStore
 
 _METADATA_OF_A_ROLLBACK = ("plan", "start_timeout", "drain_timeout", "swap")
 
@@ -54,17 +55,14 @@ def is_in_place(release: Release, request: ReleaseRequest, key_hash: str) -> boo
 
     `key_hash` is the hash of the engine's key as it is now.
     """
-    record = release.record
-    requested = {name: hash_text(text) for name, text in request.files.items()}
+    digest = request.metadata["plan"]["model"]["digest"]
     found = {
         name: hash_text((release.folder / name).read_text(encoding="utf-8"))
         for name in request.files
     }
     return bool(
-        record["rendered"] == requested
-        and record["written"] == found
-        and record["engine_key"] == key_hash
-        and release.plan["model"].get("digest") == request.metadata["plan"]["model"]["digest"]
+        is_requested(release.record, request.files, digest, found)
+        and release.record["engine_key"] == key_hash
     )
 
 

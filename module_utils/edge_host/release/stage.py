@@ -14,6 +14,7 @@ from ..constants import RELEASE
 from ..files import sync_folder
 from ..host_info.weights import read_models, read_ollama
 from ..json_data import Facts
+from ..release_record import hash_text
 from .engine_key import hash_engine_key
 from .errors import ReleaseError
 from .host import Host
@@ -26,7 +27,6 @@ from .store import (
     ENV_FILE,
     PARTS,
     Release,
-    hash_text,
     read_variable,
     replace_file,
     utc_now,

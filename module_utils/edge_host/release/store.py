@@ -9,7 +9,6 @@ the host runs; changing that link is the commit.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import shutil
@@ -31,11 +30,6 @@ ENGINE_FILE = "engine.env"
 def utc_now() -> str:
     """Return the time in UTC, as RFC 3339."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def hash_text(text: str) -> str:
-    """Return a text's SHA-256, hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_variable(text: str, name: str) -> str:

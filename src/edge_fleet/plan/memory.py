@@ -7,8 +7,9 @@ from typing import Any
 
 from edge_fleet.plan.repacking import in_memory
 from edge_fleet.plan.types import EngineOptions, MemoryParts, Model
-from edge_fleet.text import Problem, format_mib, join_choices
+from edge_fleet.text import Problem, join_choices
 from edge_host.constants import MIB
+from edge_host.sizes import format_mib
 
 # What the operating system, Docker and the chat API need beside the engine.
 SYSTEM_MEMORY = 768 * MIB

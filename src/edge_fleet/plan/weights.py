@@ -6,8 +6,9 @@ import hashlib
 from typing import Any
 
 from edge_fleet.plan.types import Model, ModelFile, freeze
-from edge_fleet.text import Problem, did_you_mean, format_mib, join_choices, join_names
+from edge_fleet.text import Problem, did_you_mean, join_choices, join_names
 from edge_host.constants import DISK_RESERVE
+from edge_host.sizes import format_mib
 
 
 def _lock_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Boards whose hardware is a stand-in, and runs that mend them."""
+"""Boards whose hardware is a stand-in, and runs that fix their known issues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTS = ("-i", "tests/integration/known_issues/hosts.yml")
 
 
 def run(host: str, *words: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run site.yml's mending of the boards, and what always comes before it."""
+    """Run site.yml's fixes and tuning of the boards, and what always comes before them."""
     return play("site.yml", host, *HOSTS, "--tags", "tuning", *words, **variables)
 
 
@@ -40,9 +40,9 @@ def board(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def jetson() -> Any:
-    return board("trap-01")
+    return board("issue-01")
 
 
 @pytest.fixture(scope="module")
 def pi() -> Any:
-    return board("trap-02")
+    return board("issue-02")

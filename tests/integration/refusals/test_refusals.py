@@ -64,7 +64,7 @@ def test_a_tag_alone_is_safe_on_an_unprepared_host() -> None:
     status, output = provision("unprepared", "--tags", "stack")
     assert status == 2
     assert failures(output)["unprepared"][-1] == (
-        "unprepared: Docker is not in place on the host, and the docker role has not run;"
-        " run site.yml without --tags, or with --tags docker,weights,stack."
+        "unprepared: Docker on the host is missing or not as planned, and this run leaves the role"
+        " docker out. Run site.yml without --tags, or with --tags docker,weights,stack."
     )
     assert changes("bare-01") == before

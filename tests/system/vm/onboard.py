@@ -29,8 +29,9 @@ from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
 from edge_host.release.request import request_rollback
 from edge_host.release.stage import stage_release
-from edge_host.release.store import LIVE_ENGINE_FILE, PARTS, hash_text
+from edge_host.release.store import LIVE_ENGINE_FILE, PARTS
 from edge_host.release.switch import switch_release
+from edge_host.release_record import hash_text
 
 Facts = dict[str, Any]
 START_SECONDS = 300

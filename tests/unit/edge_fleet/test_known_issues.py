@@ -51,7 +51,7 @@ def unlimited(pi: dict[str, Any], changed: Change) -> dict[str, Any]:
     return state
 
 
-def test_memory_cgroup_is_mended_and_the_board_started_anew(unlimited: dict[str, Any]) -> None:
+def test_memory_cgroup_is_fixed_and_the_board_restarted(unlimited: dict[str, Any]) -> None:
     found = found_on(unlimited, reboot=True)
     assert found == {
         "problems": [],

@@ -7,26 +7,9 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.progress import DownloadError, duration, ended, follow, mib, progress
+from edge_fleet.progress import DownloadError, duration, ended, follow, progress
 
 MIB = 1024**2
-
-
-@pytest.mark.parametrize(
-    ("size", "said"),
-    [
-        (0, "0.0 MiB"),
-        (1, "0.0 MiB"),
-        (MIB, "1.0 MiB"),
-        (1.55 * MIB, "1.6 MiB"),
-        (9.94 * MIB, "9.9 MiB"),
-        (10 * MIB, "10 MiB"),
-        (93.8 * MIB, "94 MiB"),
-        (8988110976, "8,572 MiB"),
-    ],
-)
-def test_mib(size: float, said: str) -> None:
-    assert mib(size) == said
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
 from edge_host.release.request import ReleaseRequest, request_rollback
 from edge_host.release.stage import stage_release
-from edge_host.release.store import Release, hash_text
+from edge_host.release.store import Release
+from edge_host.release_record import hash_text
 
 COMPOSE = """\
 services:
@@ -222,7 +223,7 @@ def test_links_point_to_the_current_release(host: Host) -> None:
          "the engine's image engine@sha256:2 could not be pulled: no such host. Check the"
          " registry"),
         ({"memory": {"total": 99 * 1024**3, "system": 0}},
-         "smoke does not fit the host's memory: its engine needs 101376 MiB, and 10240 MiB are"
+         "smoke does not fit the host's memory: its engine needs 101,376 MiB, and 10,240 MiB are"
          " free. "),
     ],
 )  # fmt: skip
@@ -246,7 +247,7 @@ def test_memory_of_the_replaced_engine_counts_as_free(host: Host) -> None:
     stage_release(host, requested(more, context=2048))
     too_much = metadata(memory={"total": 10 * 1024**3 + 150 * 1024**2, "system": 0})
     with pytest.raises(
-        ReleaseError, match="10240 MiB are free, beside 100 MiB of the engine that it replaces"
+        ReleaseError, match="10,240 MiB are free, beside 100 MiB of the engine that it replaces"
     ):
         stage_release(host, requested(too_much, context=2048))
 

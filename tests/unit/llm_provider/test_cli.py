@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from edge_host.engine_log import parse_engine_log
 from llm_provider import bench, check
 from llm_provider.cli import FAILED, NOT_REACHABLE, OK, STOPPED, USAGE, _parser, main
 from llm_provider.display import printable
@@ -47,7 +46,6 @@ from .scripted import (
 
 ROOT = Path(__file__).parents[3]
 NAMES = ["health", "key", "ready", "models", "context", "chat", "stream", "identity"]
-LOGS = ROOT / "tests/unit/edge_host/fixtures"
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None\n"
 COMMAND = "import sys; from llm_provider.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -162,41 +160,6 @@ async def test_check_asks_what_it_was_told_to(server: Scripted) -> None:
     for body in bodies:
         assert body["messages"] == [{"role": "user", "content": "Well?"}]
         assert (body["max_tokens"], body["model"]) == (9, MODEL)
-
-
-def state_of(log: str) -> str:
-    """What `edge_host state` prints on a host whose engine has written that log."""
-    facts = parse_engine_log((LOGS / log).read_text().splitlines(), None)
-    return json.dumps({"deployment": {"engine_log": facts}})
-
-
-async def test_check_gpu_by_the_log_that_the_host_read(
-    server: Scripted,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    facts = {"layers_offloaded": 29, "layers_total": 29, "gpu_buffers": ["CUDA0"]}
-    state = tmp_path / "state.json"
-    state.write_text(json.dumps({"deployment": {"engine_log": facts}}))
-    assert await run("check", "--gpu", "--host-state", str(state)) == OK
-    assert "✓ gpu      29 of 29 layers offloaded" in capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO(state_of("engine-log-llamacpp-11669.txt")))
-    assert await run("check", "--gpu", "--host-state", "-") == FAILED
-    assert (
-        "with model buffers on no GPU; it logged: warning: no usable GPU found"
-        in capsys.readouterr().out
-    )
-
-
-async def test_check_gpu_by_what_ollama_says(
-    server: Scripted, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server.reset({"ready": reply(READY | {"provider": "ollama", "gpu_share": 1.0})})
-    assert await run("check", "--gpu") == OK
-    server.reset({"ready": reply(READY | {"provider": "ollama", "gpu_share": 0.5})})
-    assert await run("check", "--gpu") == FAILED
-    assert "✗ gpu      50.0% of the model" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -489,23 +452,6 @@ def test_a_reader_that_has_had_enough(server: Scripted) -> None:
         (("check", "--url", "board:8000"), "The address 'board:8000' is not usable"),
         (("chat", "--url", "http://b", "--key-file", "absent", "Hi"), "key file cannot be read"),
         (("models", "--url", "http://b", "--key-file", "/dev/null"), "/dev/null holds no key"),
-        (
-            ("check", "--url", "http://b", "--host-state", "x"),
-            "--host-state is for --gpu, which is not given.",
-        ),
-        (
-            ("check", "--url", "http://b", "--gpu", "--host-state", "-", "--key-file", "-"),
-            "--key-file and --host-state cannot both be standard input.",
-        ),
-        (
-            ("check", "--url", "http://b", "--gpu", "--host-state", "absent"),
-            "The host's state cannot be read: ",
-        ),
-        (
-            ("check", "--url", "http://b", "--gpu", "--host-state", "/dev/null"),
-            "The host's state /dev/null has no deployment.engine_log; give what "
-            "`edge_host state` printed on the host.",
-        ),
         (
             ("bench", "--url", "http://b", "--compare-key-file", "x"),
             "--compare-key-file is for --compare, which is not given.",

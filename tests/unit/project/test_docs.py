@@ -451,7 +451,7 @@ def test_what_ollama_cannot_do_is_the_codes() -> None:
 
 
 async def test_the_checks_are_the_codes() -> None:
-    report = await check(f"http://127.0.0.1:{free_port()}", None, Wanted(seconds=0.1, gpu=True))
+    report = await check(f"http://127.0.0.1:{free_port()}", None, Wanted(seconds=0.1))
     names = [f"`{one.name}`" for one in report.checks]
     assert [row[0] for row in _rows(LIBRARY, "`check`: is the host as it should be?")] == names
     assert f"`--max-tokens` ({MAX_TOKENS})" in LIBRARY

@@ -13,7 +13,7 @@ from sandbox.instance import HOSTS
 from tests import __main__ as run
 from tests import report
 from tests.playing import ROOT
-from tests.suites import SUITES, Part, Suite, suite_of
+from tests.suites import MINUTES, SUITES, Part, Suite, suite_of
 
 FILES = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "tests/integration").glob("**/test_*.py")
@@ -58,6 +58,8 @@ def test_every_suite_is_documented() -> None:
     text = (ROOT / "docs/testing.md").read_text()
     for suite in SUITES:
         assert f"| `make test-{suite.name}` | {suite.minutes} |" in text
+    for target, name in (("lint", "lint"), ("unit", "unit"), ("molecule", "scenario")):
+        assert f"| `make {target}` | {MINUTES[name]} |" in text
 
 
 def test_a_test_is_found_in_its_suite() -> None:

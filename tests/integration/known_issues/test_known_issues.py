@@ -1,6 +1,7 @@
-"""Boards' traps on boards: mended where that is allowed, named where it is not.
+"""Known issues of boards, on boards: fixed where that is allowed, named where it is not.
 
-tests/unit/edge_fleet/test_traps.py has tables of what is decided; here the decisions reach a host.
+tests/unit/edge_fleet/test_known_issues.py has tables of what is decided; here the decisions reach
+a host.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ def mode(jetson: Any) -> str:
 
 def test_power_mode_by_name(jetson: Any) -> None:
     assert mode(jetson) == "25W"
-    done = run("trapped-jetson", "--check", board_power_mode="MAXN")
+    done = run("issue-jetson", "--check", board_power_mode="MAXN")
     assert changed(done) > 0
     assert "Would set the power mode to MAXN." in message(done)
     assert mode(jetson) == "25W"
-    assert "to be fixed: the power mode" in plan_table("trapped-jetson", board_power_mode="MAXN")
-    assert changed(run("trapped-jetson", board_power_mode="MAXN")) > 0
+    assert "to be fixed: the power mode" in plan_table("issue-jetson", board_power_mode="MAXN")
+    assert changed(run("issue-jetson", board_power_mode="MAXN")) > 0
     assert mode(jetson) == "MAXN"
-    assert changed(run("trapped-jetson", board_power_mode="MAXN")) == 0
+    assert changed(run("issue-jetson", board_power_mode="MAXN")) == 0
 
 
 def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
     boot = jetson.check_output("cat /proc/sys/kernel/random/boot_id")
-    done = run("trapped-jetson", board_power_mode="15W")
+    done = run("issue-jetson", board_power_mode="15W")
     assert changed(done) == 0
     assert (
-        "trapped-jetson: the power mode 15W needs a reboot, which board_reboot: true allows. The"
-        " board stays at MAXN." in message(done)
+        "issue-jetson: the power mode 15W needs a reboot, which is not allowed. The board stays at"
+        " MAXN. Set board_reboot: true, and run site.yml again." in message(done)
     )
     assert mode(jetson) == "MAXN"
     assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") == boot
-    done = run("trapped-jetson", board_power_mode="15W", board_reboot=True)
+    done = run("issue-jetson", board_power_mode="15W", board_reboot=True)
     assert changed(done) > 0
     assert mode(jetson) == "15W"
     assert jetson.check_output("cat /proc/sys/kernel/random/boot_id") != boot
@@ -49,19 +50,19 @@ def test_a_power_mode_that_takes_a_reboot(jetson: Any) -> None:
 
 def test_a_power_mode_that_does_not_come_into_force(jetson: Any) -> None:
     before = mode(jetson)
-    done = run("trapped-jetson", board_power_mode="MAXN_SUPER")
+    done = run("issue-jetson", board_power_mode="MAXN_SUPER")
     assert done.returncode == 2
     assert (
-        "trapped-jetson: board_power_mode is MAXN_SUPER, but nvpmodel reports"
+        "issue-jetson: board_power_mode is MAXN_SUPER, but nvpmodel reports"
         f" {before} after the mode was set." in message(done)
     )
 
 
 def test_a_power_mode_that_is_not_there_is_refused(jetson: Any) -> None:
-    done = run("trapped-jetson", board_power_mode="maxn")
+    done = run("issue-jetson", board_power_mode="maxn")
     assert done.returncode == 2
     assert (
-        "trapped-jetson: board_power_mode is invalid: 'maxn'. Did you mean MAXN? Use 15W, 25W,"
+        "issue-jetson: board_power_mode is invalid: 'maxn'. Did you mean MAXN? Use 15W, 25W,"
         " MAXN or MAXN_SUPER." in message(done)
     )
 
@@ -73,13 +74,13 @@ def test_clocks_fan_and_compressed_swap(jetson: Any) -> None:
     before = jetson.file(conf).content_string
     assert "quiet" in jetson.file(followed).content_string
 
-    assert changed(run("trapped-jetson", "--check", **asked)) > 0
+    assert changed(run("issue-jetson", "--check", **asked)) > 0
     assert not any(jetson.file(mark).exists for mark in marks)
     assert jetson.file(conf).content_string == before
     assert "zram" in jetson.file("/proc/swaps").content_string
-    assert "1,904 MiB of swap are compressed memory (zram)" in plan_table("trapped-jetson")
+    assert "1,904 MiB of swap are compressed memory (zram)" in plan_table("issue-jetson")
 
-    assert changed(run("trapped-jetson", **asked)) > 3
+    assert changed(run("issue-jetson", **asked)) > 3
     assert all(jetson.file(mark).exists for mark in marks)
     assert jetson.service("edge-llm-clocks").is_enabled
     assert jetson.file(conf).content_string == before.replace("quiet", "cool")
@@ -89,10 +90,10 @@ def test_clocks_fan_and_compressed_swap(jetson: Any) -> None:
     assert "zram" not in jetson.file("/proc/swaps").content_string
     assert not jetson.service("nvzramconfig").is_enabled
 
-    assert changed(run("trapped-jetson", **asked)) == 0
-    assert changed(run("trapped-jetson", board_clocks=False)) > 0
+    assert changed(run("issue-jetson", **asked)) == 0
+    assert changed(run("issue-jetson", board_clocks=False)) > 0
     assert not jetson.file(marks[1]).exists
-    assert changed(run("trapped-jetson", board_clocks=False)) == 0
+    assert changed(run("issue-jetson", board_clocks=False)) == 0
 
 
 # Docker on a kernel without a raw table
@@ -124,7 +125,7 @@ def rawless() -> Any:
 
 
 def test_docker_that_runs_is_started_anew() -> None:
-    """Debian's Docker is older than the trap: the plan is told of one that has it."""
+    """Debian's Docker is older than the issue: the plan is given one that has it."""
     host = board("jetson-01")
     plan = plans("jetson-01", "site.yml", "--tags", "tuning")["jetson-01"]
     plan["known_issues"]["fixes"] = {"no_raw": True}
@@ -155,7 +156,7 @@ def test_an_older_docker_is_held(rawless: Any) -> None:
 
 
 def test_an_older_python() -> None:
-    host = board("trap-03")
+    host = board("issue-03")
     done = run("old-python")
     assert done.returncode == 2
     assert (
