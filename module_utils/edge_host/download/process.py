@@ -66,14 +66,19 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
         descriptor = lock_folder(runtime)
     except BlockingIOError:
         status = read_json(runtime / STATUS) or {}
-        if status.get("how") == job["how"]:
+        if status.get("how") == job["mode"]:
             return False
         raise DownloadError(
             f"{job['name']} is in use: {status.get('by', 'somebody')} runs another download of it"
             f" (mode {status.get('how', 'unknown')}). Run this again when that has ended"
         ) from None
     try:
-        first = {"state": "begun", "name": job["name"], "how": job["how"], "by": job["by"]}
+        first = {
+            "state": "begun",
+            "name": job["name"],
+            "how": job["mode"],
+            "by": job["operator"],
+        }
         for name, content in ((STATUS, first), (JOB, job)):
             write_atomically(
                 runtime / name, json.dumps(content).encode(), runtime, 0o600, sync=False
