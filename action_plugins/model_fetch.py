@@ -1,4 +1,4 @@
-"""The model_fetch action: while the module waits for weights, it says how far they are."""
+"""The model_fetch action: while the module waits for a download, it shows the progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_fleet.progress import DownloadError, follow
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Calls the module; for V(wait), again and again until the work has ended."""
+    """Calls the module; for `state: finished` repeatedly, until the download has ended."""
 
     TRANSFERS_FILES = False
 
@@ -23,22 +23,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = task_vars or {}
         host = str(variables.get("inventory_hostname"))
         arguments = dict(self._task.args)
-        work = with_control_peer(arguments["work"], str(variables.get("ansible_host") or host))
+        job = with_control_peer(arguments["job"], str(variables.get("ansible_host") or host))
 
-        def call() -> dict[str, Any]:
+        def call_module() -> dict[str, Any]:
             result: dict[str, Any] = self._execute_module(
-                module_args={**arguments, "work": work}, task_vars=variables
+                module_args={**arguments, "job": job}, task_vars=variables
             )
             return result
 
-        if arguments["action"] == "wait":
-            where = "the control machine" if self._task.delegate_to else host
+        if arguments["state"] == "finished":
+            machine = "the control machine" if self._task.delegate_to else host
             try:
-                return follow(call, self._display.display, where)
+                return follow(call_module, self._display.display, machine)
             except DownloadError as error:
                 # Ansible would print a cause after the message, which has it already.
                 raise AnsibleActionFail(f"{host}: {error}.") from None
-        result = call()
+        result = call_module()
         if result.get("failed"):
             result["msg"] = f"{host}: {result.get('msg')}."
         return result

@@ -44,7 +44,6 @@ class FilterModule:
             "edge_llm_first_failure": rollout.first_failure,
             "edge_llm_gpu_problem": verification.unverified_gpu,
             "edge_llm_history": tables.history_table,
-            "edge_llm_models_in_place": drift.models_in_place,
             "edge_llm_oldest_backup": uninstall.oldest_backup,
             "edge_llm_own_holds": uninstall.own_holds,
             "edge_llm_own_images": uninstall.own_images,
@@ -57,4 +56,5 @@ class FilterModule:
             "edge_llm_stack_in_place": drift.stack_in_place,
             "edge_llm_table": tables.fleet_table,
             "edge_llm_weights": distribution.weights,
+            "edge_llm_weights_in_place": drift.weights_in_place,
         }

@@ -279,7 +279,7 @@ state:
             pid: {type: int, description: "The process, or null."}
         history:
           description: >-
-            The last 20 changes, the newest last, each as C(told) in the result of C(release).
+            The last 20 changes, the newest last, each as C(result) of C(release).
           type: list
           elements: dict
         ollama:

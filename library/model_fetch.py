@@ -1,33 +1,33 @@
 #!/usr/bin/python
-"""The model_fetch module: see `edge_host.download`."""
+"""The model_fetch module: see `edge_host.download.fetch`."""
 
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_host.download.actions import run_action
+from ansible.module_utils.edge_host.download.fetch import fetch_model
 from ansible.module_utils.edge_host.download.job import DownloadError
 
 DOCUMENTATION = r"""
 module: model_fetch
 short_description: Download the files of a model, from their source or from other machines
 description:
-  - Starts a program on the machine, which goes on whatever becomes of the connection. What was
-    downloaded stays, and the next run goes on from there.
+  - Starts a program on the machine, which is independent of the connection. What was downloaded
+    stays, and the next run continues from there.
   - The action plugin of the same name shows the progress.
 options:
-  action:
+  state:
     description:
-      - V(ask) asks the source whether it has the files, and downloads nothing.
-      - V(start) starts the program, or joins the one that runs.
-      - V(wait) waits until the files are there, for O(seconds) at most.
-      - V(stop) ends the program.
+      - V(started) starts the program, or joins the one that runs.
+      - V(finished) waits until the files are there. Each call of the module waits for O(timeout)
+        at most; the action plugin repeats the call until the download has ended.
+      - V(stopped) ends the program. Other machines can then no longer download from this one.
     type: str
-    choices: [ask, start, wait, stop]
+    choices: [started, finished, stopped]
     required: true
-  work:
+  job:
     description:
-      - What is to be done, as the filter C(edge_llm_fetch_jobs) or C(edge_llm_distribution_jobs)
-        has it; name, files, how, share, peers and port.
+      - The download, as the filter C(edge_llm_fetch_jobs) or C(edge_llm_distribution_jobs) returns
+        it; name, files, mode, share, peers and port.
     type: dict
     required: true
   folder:
@@ -36,7 +36,7 @@ options:
     required: true
   program:
     description:
-      - The host program, C(path) in the result of C(host_program). Required with O(action=start).
+      - The host program, C(path) in the result of C(host_program). Required with O(state=started).
     type: path
     default: ""
   user:
@@ -48,8 +48,8 @@ options:
     default: true
   torrent:
     description: >-
-      The torrent of the files, base64, as O(action=wait) has returned it on the machine that has
-      them.
+      The torrent of the files, base64, as O(state=finished) has returned it on the machine that
+      has them.
     type: str
     default: ""
   token:
@@ -60,16 +60,16 @@ options:
     description: The proxy on the way to the source.
     type: str
     default: ""
-  authorities:
-    description: Certificates (PEM) of the authorities that the source's certificate is checked by.
+  ca_certificates:
+    description: Certificates (PEM) of authorities that sign for the source, beside the system's.
     type: str
     default: ""
-  by:
-    description: The operator, whose name others see while the program runs.
+  operator:
+    description: The person who downloads, whose name others see while the program runs.
     type: str
     default: somebody
-  seconds:
-    description: How many seconds O(action=wait) waits.
+  timeout:
+    description: How many seconds a call of the module waits with O(state=finished).
     type: float
     default: 5
 author: edge-llm
@@ -78,21 +78,24 @@ author: edge-llm
 EXAMPLES = r"""
 - name: Start the download
   model_fetch:
-    action: start
+    state: started
+    job: "{{ job }}"
     folder: /opt/edge-llm/models
     program: "{{ host_program.path }}"
     user: 10010
-    work: "{{ work }}"
+    operator: alice@laptop
+
+- name: Wait for the download
+  model_fetch:
+    state: finished
+    job: "{{ job }}"
+    folder: /opt/edge-llm/models
 """
 
 RETURN = r"""
-problem:
-  description: Why the source cannot give the files, a phrase; null where it can.
-  returned: with O(action=ask)
-  type: str
-told:
+download:
   description: The state of the download; empty in check mode.
-  returned: with O(action=wait), and in check mode
+  returned: with O(state=finished), and in check mode
   type: dict
   contains:
     state:
@@ -101,11 +104,12 @@ told:
     name:
       description: The name of the model's files together.
       type: str
-    how:
-      description: source, peers or share.
+    mode:
+      description: >-
+        source (from the source), peers (from other machines) or share (to other machines).
       type: str
-    by:
-      description: The operator who asked for the download.
+    operator:
+      description: The person who started the download.
       type: str
     done:
       description: Bytes that are on the disk.
@@ -119,15 +123,15 @@ told:
       description: Bytes a second, over the last ten seconds.
       returned: once the program runs
       type: int
-    left:
-      description: Seconds until the end, at this rate; null where nothing moves.
+    seconds_left:
+      description: Seconds until the end, at this rate; null where nothing is received.
       returned: once the program runs
       type: int
     seconds:
       description: Seconds since the start.
       returned: once the program runs
       type: float
-    from:
+    sources:
       description: The sources of the bytes, such as the host of a URL or the fleet.
       returned: once the program runs
       type: list
@@ -156,15 +160,15 @@ told:
 
 
 def main() -> None:
-    """Parse the arguments, act and return the result."""
+    """Parse the arguments, start, follow or stop the download, and return the result."""
     module = AnsibleModule(
         argument_spec={
-            "action": {
+            "state": {
                 "type": "str",
-                "choices": ["ask", "start", "wait", "stop"],
+                "choices": ["started", "finished", "stopped"],
                 "required": True,
             },
-            "work": {"type": "dict", "required": True},
+            "job": {"type": "dict", "required": True},
             "folder": {"type": "path", "required": True},
             "program": {"type": "path", "default": ""},
             "user": {"type": "int"},
@@ -172,14 +176,14 @@ def main() -> None:
             "torrent": {"type": "str", "default": ""},
             "token": {"type": "str", "default": "", "no_log": True},
             "proxy": {"type": "str", "default": "", "no_log": True},
-            "authorities": {"type": "str", "default": ""},
-            "by": {"type": "str", "default": "somebody"},
-            "seconds": {"type": "float", "default": 5.0},
+            "ca_certificates": {"type": "str", "default": ""},
+            "operator": {"type": "str", "default": "somebody"},
+            "timeout": {"type": "float", "default": 5.0},
         },
         supports_check_mode=True,
     )
     try:
-        result = run_action(module.params, module.check_mode)
+        result = fetch_model(module.params, module.check_mode)
     except (DownloadError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

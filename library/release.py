@@ -10,22 +10,22 @@ from ansible.module_utils.edge_host.release.errors import ReleaseError
 
 DOCUMENTATION = r"""
 module: release
-short_description: Change a host over to a release, and back where it is not proven
+short_description: Switch a host to a release, and roll back where the verification fails
 description:
-  - Stages a release, changes over to it, proves it, and commits it; or puts the one before back,
-    and fails.
-  - The change itself runs on the host as a unit of systemd's, so that it comes to an end
-    whatever becomes of the connection.
-  - In check mode tells whether anything would change, and what of the files.
+  - Stages a release, switches to it, verifies it, and commits it; or rolls back to the release
+    before, and fails.
+  - The change runs on the host in a unit of systemd, so that it ends even if the connection is
+    lost.
+  - In check mode reports whether anything would change, and how the files would differ.
 options:
   root:
-    description: The deployment's folder.
+    description: The folder of the deployment.
     type: path
     default: /opt/edge-llm
   action:
     description:
-      - V(deploy) changes to what the other options say.
-      - V(rollback) changes to what O(to) was.
+      - V(deploy) switches to a new release, of the files and O(metadata).
+      - V(rollback) repeats the release O(to).
     type: str
     choices: [deploy, rollback]
     default: deploy
@@ -41,52 +41,54 @@ options:
     description: The text of the file by which the chat API finds its engine.
     type: str
     default: ""
-  about:
+  metadata:
     description: >-
-      What else a release says of itself; plan, start_timeout, drain_timeout and swap.
+      What release.json records beside the files; plan, start_timeout, drain_timeout and swap.
     type: dict
     default: {}
   to:
-    description: The number of the release to go back to. The previous one, where this is left out.
+    description: The number of the release to roll back to. By default the previous one.
     type: int
-  expected:
-    description: The number of the release that the host ran when it was looked at; 0 for none.
+  expected_release:
+    description: >-
+      The number of the release that the host ran when its facts were gathered; 0 for none. Fails
+      where the host runs another one now.
     type: int
   host:
-    description: The host's name, for the sentences.
+    description: The name of the host, for messages.
     type: str
     required: true
   owner:
     description: >-
-      User id of the containers' user, who reads the engine's key; the key is made where there is
-      none.
+      The user id of the containers' user, who reads the engine's key. The key is generated where
+      it is missing.
     type: int
     required: true
-  by:
-    description: Who changes the host, for whoever comes meanwhile.
+  operator:
+    description: The person who changes the host; other runs on the same host name this person.
     type: str
     required: true
   program:
-    description: The program that makes the change, as the host_program action has put it there.
+    description: The host program, C(path) in the result of C(host_program).
     type: path
     required: true
 author: edge-llm
 """
 
 EXAMPLES = r"""
-- name: Go back
+- name: Roll back
   release:
     host: jetson-01
     owner: 10010
     action: rollback
-    expected: 7
-    by: alice@laptop
+    expected_release: 7
+    operator: alice@laptop
     program: "{{ host_program.path }}"
 """
 
 RETURN = r"""
-told:
-  description: The result of the change, as in the history of the host.
+result:
+  description: The result of the change, which the history of the host has too.
   returned: success, outside of check mode
   type: dict
   contains:
@@ -96,8 +98,8 @@ told:
     at:
       description: The time of the end, in UTC (RFC 3339).
       type: str
-    by:
-      description: The operator who asked for the change.
+    operator:
+      description: The person who made the change.
       type: str
     from:
       description: The number of the release before; null where there was none.
@@ -105,7 +107,7 @@ told:
     to:
       description: The number of the release that the host runs now.
       type: int
-    as:
+    rolled_back_to:
       description: The number of the release that a rollback returned to.
       returned: after a rollback
       type: int
@@ -115,14 +117,14 @@ told:
     model:
       description: The model of the release.
       type: str
-    parts:
+    changed_parts:
       description: The parts that changed; engine, api.
       type: list
       elements: str
-    beside:
-      description: Whether both engines were loaded at once.
+    side_by_side:
+      description: Whether the new engine was loaded without stopping another one before.
       type: bool
-    pause:
+    pause_seconds:
       description: For how many seconds clients waited.
       type: float
     seconds:
@@ -138,7 +140,7 @@ told:
 
 
 def main() -> None:
-    """Change over, and tell Ansible."""
+    """Parse the arguments, switch the host and return the result."""
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "default": ROOT},
@@ -146,12 +148,12 @@ def main() -> None:
             "compose": {"type": "str", "default": ""},
             "env": {"type": "str", "default": ""},
             "engine": {"type": "str", "default": ""},
-            "about": {"type": "dict", "default": {}},
+            "metadata": {"type": "dict", "default": {}},
             "to": {"type": "int"},
-            "expected": {"type": "int"},
+            "expected_release": {"type": "int"},
             "host": {"type": "str", "required": True},
             "owner": {"type": "int", "required": True},
-            "by": {"type": "str", "required": True},
+            "operator": {"type": "str", "required": True},
             "program": {"type": "path", "required": True},
         },
         supports_check_mode=True,

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def with_control_peer(work: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """A work whose peers have the control machine too, by its address on the way to the host.
+def with_control_peer(job: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """The download job with the control machine among its peers, by its address on the way to the
+    host.
 
-    `control_port` of the work is the port at which the control machine serves the files; a work
-    without one is for other hosts alone.
+    `control_port` of the job is the port at which the control machine seeds the files; a job
+    without one stays as it is.
     """
-    found = dict(work)
+    found = dict(job)
     if port := found.pop("control_port", None):
         address = own_address(host)
-        found["peers"] = [*work["peers"], *([f"{address}:{port}"] if address else [])]
+        found["peers"] = [*job["peers"], *([f"{address}:{port}"] if address else [])]
     return found
 
 

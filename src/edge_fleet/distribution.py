@@ -134,10 +134,10 @@ def _fetched(hosts: Hosts, name: str) -> dict[str, str]:
     return found
 
 
-def _job(group: Group, name: str, how: str, local: bool) -> dict[str, Any]:
+def _job(group: Group, name: str, mode: str, local: bool) -> dict[str, Any]:
     return {
         "name": group.bundle,
-        "how": how,
+        "mode": mode,
         "local": local,
         "share": not group.alone,
         "files": group.files(name, local=local),

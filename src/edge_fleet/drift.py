@@ -8,7 +8,7 @@ from edge_fleet.plan.weights import prunable
 from edge_host.release_record import is_requested
 
 
-def models_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
+def weights_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
     """Whether the plan's weights are on the host, hashed there, and known to its engine."""
     model, there = plan["model"], state["models"]
     if plan["sources"]["rehash"] or prunable(state, plan):

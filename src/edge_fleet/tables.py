@@ -1,4 +1,4 @@
-"""The tables that a person reads: what every host serves, its plan, and its last changes."""
+"""The tables of the playbooks: what every host serves, its plan, and its last changes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def _seconds(value: float | None) -> str:
 
 
 def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
-    """A host's cells, in the order of COLUMNS; the reply, or the reason why there is none, and what
-    is to be known of the host.
+    """A host's cells, in the order of COLUMNS; the reply, or the reason why there is none, and the
+    notices about the host.
 
     `host` is its hostvars after the verify role: preflight_plan, verify_report, verify_engine_log
-    and what a change left: stack_change, or rollout_failure, or rollout_held_back.
+    and the outcome of a change: stack_change, or rollout_failure, or rollout_held_back.
     """
-    cells, said = _row(host)
+    cells, reply = _row(host)
     plan = host.get("preflight_plan") or {"problems": [True]}
     notices = [] if plan["problems"] else plan["known_issues"]["notices"]
-    return cells, "\n".join([said, *_notes(notices)])
+    return cells, "\n".join([reply, *_notes(notices)])
 
 
 def _notes(notices: list[str]) -> list[str]:
@@ -78,8 +78,8 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     if not report["ok"]:
         return cells, "the verification failed: see the message above"
     reply = str(report["answer"]).strip()
-    if told := (host.get("stack_change") or {}).get("told"):
-        reply += f"\n{change_line(told)}"
+    if result := (host.get("stack_change") or {}).get("result"):
+        reply += f"\n{change_line(result)}"
     return cells, reply
 
 
@@ -92,14 +92,16 @@ def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:
     return [*cells[:2], provider, model, *["-"] * (len(COLUMNS) - 4)]
 
 
-def change_line(told: Mapping[str, Any]) -> str:
-    """What a change took, in a sentence."""
-    what = f" (as release {told['as']})" if told.get("as") else ""
-    took = f"release {told['to']}{what} in {told['seconds']:.1f} s"
-    if told["from"] is None or not told["parts"]:
-        return took
-    how = ", one engine after the other" if "engine" in told["parts"] and not told["beside"] else ""
-    return f"{took}; clients waited {told['pause']:.2f} s{how}"
+def change_line(result: Mapping[str, Any]) -> str:
+    """The release, the duration and the pause of a change, in one line."""
+    repeated = f" (as release {result['rolled_back_to']})" if result.get("rolled_back_to") else ""
+    line = f"release {result['to']}{repeated} in {result['seconds']:.1f} s"
+    if result["from"] is None or not result["changed_parts"]:
+        return line
+    line += f"; clients waited {result['pause_seconds']:.2f} s"
+    if "engine" in result["changed_parts"] and not result["side_by_side"]:
+        line += ", one engine after the other"
+    return line
 
 
 def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
@@ -109,13 +111,13 @@ def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
 
 
 def _layout(rows: list[tuple[list[str], str]]) -> str:
-    """Lines of text: each row's cells in columns, and below the row what is said of it."""
+    """Lines of text: each row's cells in columns, and below the row its remark."""
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     texts = []
-    for cells, said in rows:
+    for cells, remark in rows:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         texts.append("  ".join(padded).rstrip())
-        texts += [f"{' ' * widths[0]}  {line}" for line in said.splitlines()]
+        texts += [f"{' ' * widths[0]}  {line}" for line in remark.splitlines()]
     return "\n".join(texts)
 
 
@@ -211,27 +213,29 @@ HISTORY = (
 def history_table(hosts: list[Mapping[str, Any]]) -> str:
     """Lines of text: a heading, and a row for each of the hosts' last changes, the newest last.
 
-    `hosts` are hostvars with history_read, what host_info returned. `waited` is how long clients
-    did.
+    `hosts` are hostvars with history_read, the result of host_info. The column `waited` is the time
+    for which clients waited.
     """
     rows = [(list(HISTORY), "")]
     for host in hosts:
         name = str(host["inventory_hostname"])
-        told = host["history_read"]["state"]["deployment"]["history"]
-        rows += [] if told else [([name, *["-"] * (len(HISTORY) - 2), "nothing yet"], "")]
-        for each in told:
+        changes = host["history_read"]["state"]["deployment"]["history"]
+        rows += [] if changes else [([name, *["-"] * (len(HISTORY) - 2), "nothing yet"], "")]
+        for each in changes:
             number = "-" if each["to"] is None else str(each["to"])
+            if each.get("rolled_back_to"):
+                number += f" (as release {each['rolled_back_to']})"
             cells = [
                 name,
                 str(each["at"]),
-                f"{number} (as release {each['as']})" if each.get("as") else number,
+                number,
                 str(each.get("provider") or "-"),
                 str(each.get("model") or "-"),
-                ", ".join(each.get("parts") or []) or "-",
+                ", ".join(each.get("changed_parts") or []) or "-",
                 _seconds(each.get("seconds")),
-                _seconds(each.get("pause")),
+                _seconds(each.get("pause_seconds")),
                 str(each["outcome"]),
-                str(each.get("by") or "-"),
+                str(each.get("operator") or "-"),
             ]
             reason = str(each.get("reason") or "").partition("\n")[0]
             rows.append((cells, reason))

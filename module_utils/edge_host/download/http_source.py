@@ -56,17 +56,17 @@ def request_head(job: DownloadJob, file: BundleFile) -> Tuple[int, Mapping[str, 
     """Send a HEAD request for the file: status and headers (names in lower case).
 
     A redirect is not followed. Raises OSError, http.client.HTTPException, ValueError, and
-    DownloadError where the certificates of `authorities` cannot be read.
+    DownloadError where `ca_certificates` cannot be read.
     """
     context = ssl.create_default_context()
     # As curl, which downloads: many a company's authority lacks what newer Pythons require.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
-    if job.authorities:
+    if job.ca_certificates:
         try:
-            if "-----BEGIN" in job.authorities:
-                context.load_verify_locations(cadata=job.authorities)
+            if "-----BEGIN" in job.ca_certificates:
+                context.load_verify_locations(cadata=job.ca_certificates)
             else:
-                context.load_verify_locations(job.authorities)
+                context.load_verify_locations(job.ca_certificates)
         except (OSError, ssl.SSLError) as error:
             raise DownloadError(
                 f"the certificates of llm_models_ca are invalid: {error}. Set llm_models_ca to a"
@@ -181,8 +181,8 @@ def build_curl_config(job: DownloadJob, file: BundleFile, target: Path) -> str:
         settings.append(f"header = {_quote('Authorization: Bearer ' + job.token)}")
     if job.proxy:
         settings.append(f"proxy = {_quote(job.proxy)}")
-    if job.authorities:
-        settings.append(f"cacert = {_quote(job.authorities)}")
+    if job.ca_certificates:
+        settings.append(f"cacert = {_quote(job.ca_certificates)}")
     return "\n".join(settings) + "\n"
 
 

@@ -59,7 +59,7 @@ class DownloadJob(NamedTuple):
     operator: str
     token: str
     proxy: str
-    authorities: str
+    ca_certificates: str
 
     @property
     def size(self) -> int:
@@ -85,10 +85,10 @@ def parse_job(data: Mapping[str, Any]) -> DownloadJob:
     """Parse a job from JSON.
 
     name: of the bundle (letters, digits, `.`, `_` and `-`); folder: the models folder; files: see
-    `BundleFile`; how: the mode, `source`, `peers` or `share` (this machine has the files, others
-    download them); share: whether others wait for the torrent; torrent: base64; peers:
-    `address:port` each; port: to listen at; user: the uid of the downloader, None for this
-    program's own; by: the operator; token, proxy, authorities: for the source. `authorities` is a
+    `BundleFile`; mode: `source`, `peers` or `share` (this machine has the files, others download
+    them); share: whether others wait for the torrent; torrent: base64; peers: `address:port` each;
+    port: to listen at; user: the uid of the downloader, None for this program's own; operator:
+    who started the download; token, proxy, ca_certificates: for the source. `ca_certificates` is a
     file with certificates, or (to check the source only) its text.
     """
     return DownloadJob(
@@ -107,16 +107,16 @@ def parse_job(data: Mapping[str, Any]) -> DownloadJob:
             )
             for each in data["files"]
         ),
-        mode=str(data["how"]),
+        mode=str(data["mode"]),
         share=bool(data.get("share")),
         torrent=base64.b64decode(data.get("torrent") or ""),
         peers=tuple(data.get("peers") or ()),
         port=int(data.get("port") or 0),
         user=data.get("user"),
-        operator=str(data.get("by") or "somebody"),
+        operator=str(data.get("operator") or "somebody"),
         token=str(data.get("token") or ""),
         proxy=str(data.get("proxy") or ""),
-        authorities=str(data.get("authorities") or ""),
+        ca_certificates=str(data.get("ca_certificates") or ""),
     )
 
 

@@ -67,7 +67,12 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
         if is_running(runtime):
             _check_mode(job, read_json(runtime / STATUS) or {})
             return False
-        first = {"state": "begun", "name": job["name"], "how": job["how"], "by": job["by"]}
+        first = {
+            "state": "begun",
+            "name": job["name"],
+            "how": job["mode"],
+            "by": job["operator"],
+        }
         for name, content in ((STATUS, first), (JOB, job)):
             write_atomically(
                 runtime / name, json.dumps(content).encode(), runtime, 0o600, sync=False
@@ -88,7 +93,7 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
 
 def _check_mode(job: Facts, status: Facts) -> None:
     """Raise DownloadError where the download that runs is another than the job's."""
-    if status.get("how") != job["how"]:
+    if status.get("how") != job["mode"]:
         raise DownloadError(
             f"{job['name']} is in use: {status.get('by', 'somebody')} runs another download of it"
             f" (mode {status.get('how', 'unknown')}). Run this again when that has ended"

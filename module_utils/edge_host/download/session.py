@@ -49,6 +49,7 @@ class DownloadSession:
         rate = 0.0
         if now > first_time and done > first_done:
             rate = (done - first_done) / (now - first_time)
+        # These names stay: a module of another version may read them.
         status = {
             "state": state,
             "name": self.job.name,

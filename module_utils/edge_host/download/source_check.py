@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 from ..constants import DOWNLOAD_PACKAGES
 from ..json_data import Facts
 from .http_source import check_file
-from .job import BundleFile, DownloadError, parse_job
+from .job import BundleFile, DownloadError, add_local_path, parse_job
 
 
-def check_source(job: Facts, authorities: str) -> Optional[str]:
+def read_source_info(options: Mapping[str, Any]) -> Facts:
+    """Return the result of the `model_source_info` module, whose options are given."""
+    try:
+        job = {
+            **options["job"],
+            **{name: options[name] for name in ("token", "proxy")},
+            "files": [add_local_path(file) for file in options["job"]["files"]],
+            "folder": "",  # nothing is downloaded
+        }
+        problem = check_source(job, options["ca_certificates"])
+    except OSError as error:
+        problem = (
+            f"the source could not be checked: {error}. Check the folder of llm_models_mirror, and"
+            " run site.yml again"
+        )
+    return {"changed": False, "problem": problem}
+
+
+def check_source(job: Facts, ca_certificates: str) -> Optional[str]:
     """Return why the source cannot provide the files, or None where it can.
 
-    `authorities` are certificates as text. The answer has the form of a DownloadError's text.
+    `ca_certificates` are certificates as text. The answer has the form of a DownloadError's text.
     """
-    parsed = parse_job({**job, "authorities": authorities})
+    parsed = parse_job({**job, "ca_certificates": ca_certificates})
     if job.get("local"):
         packages = DOWNLOAD_PACKAGES.items()
         missing = [package for command, package in packages if not shutil.which(command)]

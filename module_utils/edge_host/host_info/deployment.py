@@ -5,13 +5,21 @@ from __future__ import annotations
 import fcntl
 import hashlib
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from ..constants import HISTORY, JOURNAL, LOCK, RELEASE
 from ..files import check_file_name, read_file, read_json, read_text
 from ..json_data import Facts, parse_json
 
 _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
+# Names in the history -> in results. The history keeps its names: other versions read it.
+_RESULT_NAMES = {
+    "as": "rolled_back_to",
+    "beside": "side_by_side",
+    "by": "operator",
+    "parts": "changed_parts",
+    "pause": "pause_seconds",
+}
 
 
 def read_secrets(
@@ -71,6 +79,11 @@ def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:
     lines = (read_text(root / HISTORY) or "").splitlines()
     # A cut of the power can leave half a line.
     return [each for each in map(_object, lines[-most:] if most else lines) if each]
+
+
+def describe_change(entry: Mapping[str, Any]) -> Facts:
+    """An entry of the history, by the names of the `release` module's result."""
+    return {_RESULT_NAMES.get(name, name): value for name, value in entry.items()}
 
 
 def _object(line: str) -> Optional[Facts]:

@@ -16,7 +16,14 @@ from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, ROOT
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
 from .board import board_commands, read_board
-from .deployment import read_history, read_journal, read_lock, read_release, read_secrets
+from .deployment import (
+    describe_change,
+    read_history,
+    read_journal,
+    read_lock,
+    read_release,
+    read_secrets,
+)
 from .docker import (
     parse_containers,
     parse_daemon_json,
@@ -95,7 +102,7 @@ def read_state(
             "previous": read_release(folder, "previous"),
             "change": read_journal(folder),
             "lock": read_lock(folder),
-            "history": read_history(folder),
+            "history": [describe_change(each) for each in read_history(folder)],
             "ollama": read_ollama(folder / "models"),
             "images": parse_images(answers.get("images", none).out),
             "engine_log": read_engine_log(docker or "", parts["engine"]),

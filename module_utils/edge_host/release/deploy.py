@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
-from ..host_info.deployment import read_history
+from ..host_info.deployment import describe_change, read_history
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
 from .host import Host
@@ -38,7 +38,7 @@ def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
 
 def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], str]:
     """Return the result, and why the change failed; empty where it did not."""
-    releases, operator = host.releases, options["by"]
+    releases, operator = host.releases, options["operator"]
     rollback = options["action"] == "rollback"
     if rollback:
         request = request_rollback(releases, operator, options["to"])
@@ -48,7 +48,7 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
             ENV_FILE: options["env"],
             ENGINE_FILE: options["engine"],
         }
-        request = ReleaseRequest(files, {**options["about"], "by": operator})
+        request = ReleaseRequest(files, {**options["metadata"], "by": operator})
     diff = diff_files(releases.current(), request)
     if check_mode:
         return {"changed": True, "diff": diff}, ""
@@ -58,7 +58,7 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         remove_other_programs(program)
         recover(host)
         before = releases.current()
-        _check_expected_release(options["expected"], before.number if before else 0)
+        _check_expected_release(options["expected_release"], before.number if before else 0)
         ensure_engine_key(host.root, options["owner"])
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
@@ -70,7 +70,7 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     run_change(host, program, to.number, options["action"], operator)
     change = find_result(read_history(host.root, None)[entries_before:], to.number)
     failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
-    return {"changed": True, "told": change, "diff": diff}, failure
+    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

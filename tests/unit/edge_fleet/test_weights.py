@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.drift import docker_in_place, models_in_place
+from edge_fleet.drift import docker_in_place, weights_in_place
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.image import through_cache
 from edge_fleet.plan.weights import prunable, unused
@@ -224,7 +224,7 @@ def test_ollama_takes_a_projector_from_its_own_store(
     pi["models"] = come(plan)
     for known, placed in ((hashes, True), (hashes[:1], False), (hashes[::-1], False)):
         pi["deployment"]["ollama"] = {plan["model"]["name"]: known}
-        assert models_in_place(pi, plan) is placed
+        assert weights_in_place(pi, plan) is placed
 
 
 def test_a_projector_alone_comes_aside(jetson: dict[str, Any], catalogues: dict[str, Any]) -> None:
@@ -451,7 +451,7 @@ def test_nothing_is_in_place_while_something_is_to_go(
     for keep, placed in ((None, True), (0, False), (4, True)):
         plan = deployment_plan(full, "pi", SMALL | {"llm_models_keep": keep}, catalogues)
         full["deployment"]["ollama"] = {"smollm2-135m": [plan["model"]["files"][0]["sha256"]]}
-        assert models_in_place(full, plan) is placed
+        assert weights_in_place(full, plan) is placed
 
 
 # --- caches --------------------------------------------------------------------------------------

@@ -87,11 +87,11 @@ def test_model_store(tmp_path: Path) -> None:
     weights = {"file": "m.gguf", "size": str(len(CONTENT)), "sha256": SHA256}
     offered = {**weights, "name": "m", "family": "llama", "quantization": "Q4_1"}
     arguments = {"root": str(tmp_path), "files": [weights], "ollama": [offered]}
-    told = ansible("model_store", arguments, "--check", "--diff")
-    assert told["changed"] is True
+    check = ansible("model_store", arguments, "--check", "--diff")
+    assert check["changed"] is True
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
     done = ansible("model_store", arguments, "--diff")
-    assert done["actions"] == told["actions"]
+    assert done["actions"] == check["actions"]
     assert done["diff"]["after"].splitlines() == done["actions"]
     assert (tmp_path / f"ollama/blobs/sha256-{SHA256}").samefile(tmp_path / "m.gguf")
     again = ansible("model_store", arguments, "--diff")
@@ -111,7 +111,7 @@ def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:
     asked = {
         "root": str(tmp_path),
         "host": "pi",
-        "by": "alice",
+        "operator": "alice",
         "owner": 10010,
         "compose": "a",
         "env": "b",
@@ -127,7 +127,7 @@ def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> No
     asked = {
         "root": str(tmp_path),
         "host": "pi",
-        "by": "alice",
+        "operator": "alice",
         "owner": 10010,
         "action": "rollback",
         "program": "/not/used.pyz",
@@ -184,10 +184,27 @@ def test_control_files(tmp_path: Path) -> None:
 
 def test_model_fetch_shows_its_message_once(tmp_path: Path) -> None:
     """Of a download that is gone. Ansible adds the cause of an exception to its message."""
-    work = {"name": "smoke.gguf-000000000000", "files": []}
-    result = ansible("model_fetch", {"action": "wait", "work": work, "folder": str(tmp_path)})
+    job = {"name": "smoke.gguf-000000000000", "files": []}
+    result = ansible("model_fetch", {"state": "finished", "job": job, "folder": str(tmp_path)})
     assert result["failed"] is True
     assert result["msg"].count("the download was killed") == 1
+
+
+def test_model_source_info(tmp_path: Path) -> None:
+    """Of a folder; a check run reads as well."""
+    file = {"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": SHA256}
+    place = {"folder": str(tmp_path), "place": "owner/name/resolve/1/m.gguf"}
+    job = {"name": "m.gguf-1", "mode": "source", "files": [file | place]}
+    result = ansible("model_source_info", {"job": job}, "--check")
+    assert result["changed"] is False
+    assert result["problem"] == (
+        f"{tmp_path}/m.gguf is missing. Copy the file into the folder of llm_models_mirror"
+    )
+    (tmp_path / "m.gguf").write_bytes(CONTENT)
+    result = ansible("model_source_info", {"job": job, "token": "hf_secret"})
+    assert result["problem"] is None
+    assert "hf_secret" not in json.dumps(result)
+    assert missing("model_source_info", [result]) == []
 
 
 def test_chat_api_bundle(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def job(folder: Path, mode: str = "source", operator: str = "alice@laptop") -> d
     file = {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": "a" * 64}
     return {
         **{"name": "m.gguf-1", "folder": str(folder), "files": [file]},
-        **{"how": mode, "by": operator},
+        **{"mode": mode, "operator": operator},
     }
 
 

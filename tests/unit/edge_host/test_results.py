@@ -10,10 +10,11 @@ import pytest
 
 from edge_host.constants import DOOR as SOCKET_HOLDER
 from edge_host.constants import RECORD, RELEASE
-from edge_host.download import actions
+from edge_host.download import fetch
 from edge_host.download.job import parse_job
 from edge_host.download.session import DownloadSession
-from edge_host.host_info.deployment import read_history
+from edge_host.download.source_check import read_source_info
+from edge_host.host_info.deployment import describe_change, read_history
 from edge_host.host_info.state import read_state
 from edge_host.release import switch
 from edge_host.release.host import Host
@@ -78,7 +79,15 @@ def full_host(fake_host: FakeHost) -> FakeHost:
     (fake.root / ".env").write_text("A=1\n")
     begun = {"from": 1, "to": 2, "by": "alice", "since": "2026-11-22T17:43:10Z"}
     (fake.root / "change.json").write_text(f"{json.dumps(begun)}\nhold\n")
-    (fake.root / "releases/history.jsonl").write_text('{"to": 1}\n')
+    entry: dict[str, Any] = {
+        "to": 1,
+        "as": None,
+        "by": "alice",
+        "parts": [],
+        "beside": True,
+        "pause": 0.1,
+    }
+    (fake.root / "releases/history.jsonl").write_text(f"{json.dumps(entry)}\n")
     return fake
 
 
@@ -91,6 +100,12 @@ def test_host_info(full_host: FakeHost) -> None:
     with lock_host(full_host.root, "bob"):
         full = facts(full_host, secrets={"api_keys": ""})
     assert full["state"]["deployment"]["lock"]["by"] == "bob"
+    assert full["state"]["deployment"]["history"] == [
+        {
+            **{"to": 1, "rolled_back_to": None, "operator": "alice", "changed_parts": []},
+            **{"side_by_side": True, "pause_seconds": 0.1},
+        }
+    ]
     assert differences("host_info", full) == []
     assert missing("host_info", [full]) == []
 
@@ -101,34 +116,30 @@ def test_host_info_of_a_host_that_has_nothing(fake_host: FakeHost) -> None:
     assert differences("host_info", facts(fake_host)) == []
 
 
-def options(folder: Path, action: str) -> dict[str, Any]:
+def options(folder: Path, state: str) -> dict[str, Any]:
     """Options of model_fetch, with the defaults of the module."""
     file = {"name": "m.gguf", "path": "m.gguf", "size": 5, "sha256": "0" * 64, "place": "a/b/c/d"}
     return {
-        "action": action,
-        "work": {"name": "m", "how": "source", "files": [{**file, "folder": str(folder)}]},
+        "state": state,
+        "job": {"name": "m", "mode": "source", "files": [{**file, "folder": str(folder)}]},
         "folder": str(folder),
         "program": "",
         "user": None,
         "unit": False,
-        "seconds": 0.0,
-        **dict.fromkeys(("torrent", "token", "proxy", "authorities"), ""),
-        "by": "alice",
+        "timeout": 0.0,
+        **dict.fromkeys(("torrent", "token", "proxy", "ca_certificates"), ""),
+        "operator": "alice",
     }
 
 
 def test_model_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The states of a download as the program tells them, and the question to the source."""
+    """The states of a download as the program writes them, and a check run."""
     runtime = tmp_path / "run"
     runtime.mkdir()
-    monkeypatch.setattr(actions, "runtime_folder", lambda *_: runtime)
-    asked = options(tmp_path, "ask")
-    job = parse_job({**asked["work"], "folder": str(tmp_path)})
-    results = [
-        actions.run_action(asked, False),
-        actions.run_action(options(tmp_path, "stop"), False),
-    ]
-    assert "problem" in results[0]
+    monkeypatch.setattr(fetch, "runtime_folder", lambda *_: runtime)
+    finished = options(tmp_path, "finished")
+    job = parse_job({**finished["job"], "folder": str(tmp_path)})
+    results = [fetch.fetch_model(options(tmp_path, "stopped"), False)]
     session = DownloadSession(job, runtime)
     for state, more in (
         ("fetching", {"file": "m.gguf"}),
@@ -137,11 +148,39 @@ def test_model_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("done", {"torrent": ""}),
     ):
         session.report(state, 5, **more)
-        results.append(actions.run_action(options(tmp_path, "wait"), False))
-    results.append(actions.run_action(options(tmp_path, "start"), True))
+        results.append(fetch.fetch_model(finished, False))
+    results.append(fetch.fetch_model(options(tmp_path, "started"), True))
     for each in results:
         assert differences("model_fetch", each) == []
     assert missing("model_fetch", results) == []
+
+
+def test_model_source_info(tmp_path: Path) -> None:
+    """Of a folder without the file, with it, and of a folder that cannot be read."""
+    asked = options(tmp_path, "started")
+    results = [read_source_info(asked)]
+    assert results[-1]["problem"].startswith(f"{tmp_path}/d is missing")
+    (tmp_path / "d").write_bytes(b"12345")
+    results.append(read_source_info(asked))
+    assert results[-1] == {"changed": False, "problem": None}
+    asked["job"]["files"][0]["folder"] = f"/{'long' * 100}"
+    results.append(read_source_info(asked))
+    assert results[-1]["problem"].startswith("the source could not be checked: [Errno ")
+    for each in results:
+        assert differences("model_source_info", each) == []
+    assert missing("model_source_info", results) == []
+
+
+def test_a_download_of_another_version_is_described() -> None:
+    """Its program writes the status with these names."""
+    written = {"state": "fetching", "how": "source", "by": "alice", "left": 3, "from": ["hub"]}
+    assert fetch.describe_download(written) == {
+        "state": "fetching",
+        "mode": "source",
+        "operator": "alice",
+        "seconds_left": 3,
+        "sources": ["hub"],
+    }
 
 
 def test_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +192,7 @@ def test_release(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     switch.Change(host, to).run("rollback")
     change = find_result(read_history(host.root), to.number)
     # What the module returns, once it has not failed.
-    answer = {"changed": True, "told": change, "diff": []}
+    answer = {"changed": True, "result": describe_change(change), "diff": []}
     assert change["outcome"] == "committed"
     assert differences("release", answer) == []
     assert missing("release", [answer]) == []

@@ -49,7 +49,7 @@ CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def job(folder: str | Path = "/models", url: str = URL, **changes: Any) -> DownloadJob:
     """A job of one file, m.gguf, of 100 bytes."""
     file = {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": SHA256, "url": url}
-    asked = {"name": "m.gguf-1", "folder": str(folder), "files": [file], "how": "source"}
+    asked = {"name": "m.gguf-1", "folder": str(folder), "files": [file], "mode": "source"}
     return parse_job(asked | changes)
 
 
@@ -80,7 +80,7 @@ def test_a_job_with_required_fields_only() -> None:
         operator="somebody",
         token="",
         proxy="",
-        authorities="",
+        ca_certificates="",
     )
 
 
@@ -100,16 +100,16 @@ def test_a_job_with_all_fields_from_json() -> None:
         "name": "m.hf-1",
         "folder": "/opt/models",
         "files": [file, file | {"name": "b", "size": 30}],
-        "how": "peers",
+        "mode": "peers",
         "share": True,
         "torrent": base64.b64encode(b"d4:infoe").decode(),
         "peers": ["192.0.2.11:6881"],
         "port": "6882",
         "user": 10010,
-        "by": "alice@laptop",
+        "operator": "alice@laptop",
         "token": TOKEN,
         "proxy": "http://proxy.example:3128",
-        "authorities": "/run/x.pem",
+        "ca_certificates": "/run/x.pem",
     }
     parsed = parse_job(json.loads(json.dumps(asked)))
     assert parsed.files[0] == BundleFile(
@@ -128,7 +128,7 @@ def test_a_job_with_all_fields_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["torrent", "peers", "port", "by", "token", "proxy", "authorities"]
+    "name", ["torrent", "peers", "port", "operator", "token", "proxy", "ca_certificates"]
 )
 def test_null_is_the_default(name: str) -> None:
     nothing: dict[str, Any] = {name: None}
@@ -310,7 +310,7 @@ def test_http_may_redirect_to_https() -> None:
     [
         ({"token": TOKEN}, f'header = "Authorization: Bearer {TOKEN}"'),
         ({"proxy": "http://proxy:3128"}, 'proxy = "http://proxy:3128"'),
-        ({"authorities": "/run/a.pem"}, 'cacert = "/run/a.pem"'),
+        ({"ca_certificates": "/run/a.pem"}, 'cacert = "/run/a.pem"'),
     ],
 )
 def test_optional_options_of_curl(changes: dict[str, str], line: str) -> None:
@@ -330,7 +330,7 @@ def test_optional_options_of_curl(changes: dict[str, str], line: str) -> None:
     ],
 )
 def test_values_for_curl_are_quoted(value: str, quoted: str) -> None:
-    asked = job(token=value, proxy=value, authorities=value, url=value)
+    asked = job(token=value, proxy=value, ca_certificates=value, url=value)
     lines = build_curl_config(asked, asked.files[0], Path(value)).splitlines()
     assert [lines[0], lines[1], *lines[-3:]] == [
         f"url = {quoted}",
@@ -462,17 +462,18 @@ def test_a_source_with_an_authority_of_its_own(tmp_path: Path) -> None:
     assert str(caught.value).startswith(sentence)
     ended = curl(asked, target)
     assert (find_permanent_problem(asked, asked.files[0], ended) or "").startswith(sentence)
-    for authorities in (str(pem), certificate.read_text()):
-        check_file(job(url=url, authorities=authorities), asked.files[0])
-    assert curl(job(url=url, authorities=str(pem)), target).exit_status == 0
+    for ca_certificates in (str(pem), certificate.read_text()):
+        check_file(job(url=url, ca_certificates=ca_certificates), asked.files[0])
+    assert curl(job(url=url, ca_certificates=str(pem)), target).exit_status == 0
     source.stop()
 
 
 @pytest.mark.parametrize(
-    "authorities", ["/no/such.pem", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"]
+    "ca_certificates",
+    ["/no/such.pem", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"],
 )
-def test_invalid_certificates_of_an_authority(authorities: str) -> None:
-    asked = job(authorities=authorities)
+def test_invalid_certificates_of_an_authority(ca_certificates: str) -> None:
+    asked = job(ca_certificates=ca_certificates)
     with pytest.raises(
         DownloadError, match=r"^the certificates of llm_models_ca are invalid: .* PEM format$"
     ):
@@ -562,7 +563,7 @@ def test_only_curl_gets_the_token(
 def test_files_of_a_folder_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     asked = {
-        **{"name": "m.gguf-1", "folder": str(tmp_path), "how": "source"},
+        **{"name": "m.gguf-1", "folder": str(tmp_path), "mode": "source"},
         "files": [
             {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": SHA256, "local": str(file)}
         ],

@@ -37,7 +37,7 @@ def job(sizes: dict[str, int], **changes: Any) -> DownloadJob:
         }
         for name, size in sizes.items()
     ]
-    asked = {"name": "m.gguf-1", "folder": "/models", "files": files, "how": "peers"}
+    asked = {"name": "m.gguf-1", "folder": "/models", "files": files, "mode": "peers"}
     return parse_job(asked | changes)
 
 

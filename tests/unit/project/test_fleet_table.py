@@ -68,18 +68,18 @@ def test_a_host_that_was_not_verified() -> None:
     assert "the verification failed: see the message above" in fleet_table([failed])
 
 
-TOLD: dict[str, Any] = {
+RESULT: dict[str, Any] = {
     "at": "2026-11-22T10:00:00Z",
     "from": 6,
     "to": 7,
     "provider": "llamacpp",
     "model": "smoke",
-    "parts": ["engine"],
-    "beside": True,
-    "pause": 0.062,
+    "changed_parts": ["engine"],
+    "side_by_side": True,
+    "pause_seconds": 0.062,
     "seconds": 2.04,
     "outcome": "committed",
-    "by": "alice@laptop",
+    "operator": "alice@laptop",
 }
 
 
@@ -88,19 +88,19 @@ TOLD: dict[str, Any] = {
     [
         ({}, "release 7 in 2.0 s; clients waited 0.06 s"),
         (
-            {"beside": False},
+            {"side_by_side": False},
             "release 7 in 2.0 s; clients waited 0.06 s, one engine after the other",
         ),
         (
-            {"beside": False, "parts": ["api"], "as": 3},
+            {"side_by_side": False, "changed_parts": ["api"], "rolled_back_to": 3},
             "release 7 (as release 3) in 2.0 s; clients waited 0.06 s",
         ),
         ({"from": None}, "release 7 in 2.0 s"),
-        ({"parts": []}, "release 7 in 2.0 s"),
+        ({"changed_parts": []}, "release 7 in 2.0 s"),
     ],
 )
 def test_a_host_that_was_changed(change: dict[str, Any], line: str) -> None:
-    text = fleet_table([HOST | {"stack_change": {"told": TOLD | change}}])
+    text = fleet_table([HOST | {"stack_change": {"result": RESULT | change}}])
     assert text.splitlines()[-1].strip() == line
 
 
@@ -166,9 +166,14 @@ def test_hosts_are_held_back_after_the_first_failure() -> None:
 
 
 def test_the_history_of_a_fleet() -> None:
-    failed = TOLD | {"to": 8, "outcome": "restored", "reason": "it died\nof that", "as": 5}
+    failed = RESULT | {
+        "to": 8,
+        "outcome": "restored",
+        "reason": "it died\nof that",
+        "rolled_back_to": 5,
+    }
     recovered = {"at": "later", "to": None, "outcome": "removed", "reason": "cut short"}
-    state = {"state": {"deployment": {"history": [TOLD, failed, recovered]}}}
+    state = {"state": {"deployment": {"history": [RESULT, failed, recovered]}}}
     empty: dict[str, Any] = {"state": {"deployment": {"history": []}}}
     text = history_table(
         [
