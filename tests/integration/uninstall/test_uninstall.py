@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,7 +122,9 @@ def test_all_but_the_weights_is_removed(board: Board) -> None:
     done = play(PLAYBOOK, HOST, **YES)
     try:
         assert changed(done) > 5
-        assert "stays, since another container uses it" in message(done)
+        stays = re.findall(r"the image (\S+) stays, since .*? \((.*?)\)\. Once", message(done))
+        assert [image.partition(":")[0] for image, _ in stays] == ["edge-llm/chat-api"], stays
+        assert "is using its referenced image" in stays[0][1]
         assert [line for line in traces(board) if "chat-api" not in line] == []
         assert board.run("docker", "inspect", "-f", "{{.State.Running}}", "somebody") == "true\n"
     finally:
