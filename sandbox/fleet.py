@@ -123,9 +123,10 @@ def down(instance: Instance, keep_cache: bool) -> None:
         print(f"Sandbox {instance.name} is down; images and downloads stay ({why}).")
         return
     if answers:
+        # A container has the label of its image: those that an interrupted test has left.
+        _remove_all("container", SHARED)
         print(f"{images.remove_all()} images removed.")
-        for volume in docker.labelled("volume", SHARED):
-            docker.docker("volume", "rm", volume)
+        _remove_all("volume", SHARED)
         print(engine.stop())
     packages = " ".join(engine.installed())
     stays = f" These Debian packages were installed and stay: {packages}." if packages else ""
@@ -135,15 +136,17 @@ def down(instance: Instance, keep_cache: bool) -> None:
 
 def _remove(instance: Instance) -> None:
     """Remove an instance's containers, volumes and network from the engine."""
-    for kind, words in (
-        ("container", ["--force", "--volumes"]),
-        ("volume", []),
-        ("network", []),
-    ):
-        found = docker.labelled(kind, instance.name)
-        if found:
-            docker.docker(kind, "rm", *words, *found)
-            print(f"{len(found)} {kind}{'s' if len(found) > 1 else ''} removed.", flush=True)
+    for kind in ("container", "volume", "network"):
+        _remove_all(kind, instance.name)
+
+
+def _remove_all(kind: str, owner: str) -> None:
+    """Remove the objects of a kind that belong to an instance, or to all of them (SHARED)."""
+    found = docker.labelled(kind, owner)
+    if found:
+        options = ["--force", "--volumes"] if kind == "container" else []
+        docker.docker(kind, "rm", *options, *found)
+        print(f"{len(found)} {kind}{'s' if len(found) > 1 else ''} removed.", flush=True)
 
 
 def _is_up(name: str, answers: bool) -> bool:
