@@ -9,13 +9,13 @@ from ansible.errors import AnsibleFilterError
 
 from edge_fleet import (
     catalogue,
-    distribution,
     drift,
     host_python,
     rollout,
     tables,
     uninstall,
     verification,
+    weight_distribution,
 )
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
@@ -33,14 +33,14 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "edge_llm_cached_images": distribution.cached_images,
+            "edge_llm_cached_images": weight_distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
-            "edge_llm_distribution_jobs": distribution.distribution_jobs,
+            "edge_llm_distribution_jobs": weight_distribution.distribution_jobs,
             "edge_llm_docker_in_place": drift.docker_in_place,
             "edge_llm_docker_options_left": uninstall.docker_options,
             "edge_llm_failure": rollout.failure,
-            "edge_llm_fetch_jobs": distribution.fetch_jobs,
+            "edge_llm_fetch_jobs": weight_distribution.fetch_jobs,
             "edge_llm_first_failure": rollout.first_failure,
             "edge_llm_gpu_problem": verification.unverified_gpu,
             "edge_llm_history": tables.history_table,
@@ -55,6 +55,6 @@ class FilterModule:
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,
             "edge_llm_table": tables.fleet_table,
-            "edge_llm_weights": distribution.weights,
+            "edge_llm_weights": weight_distribution.weights,
             "edge_llm_weights_in_place": drift.weights_in_place,
         }

@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Protocol
 
 import yaml
 
-from edge_fleet.distribution import weights
 from edge_fleet.plan.build import deployment_plan
+from edge_fleet.weight_distribution import weights
 from edge_host.weights.store import update_store
 from sandbox import docker, images, models, shapes, smoke_model, source
 from sandbox.images import content_tag

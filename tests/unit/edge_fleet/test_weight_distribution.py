@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.distribution import cached_images, distribution_jobs, fetch_jobs, weights
 from edge_fleet.plan.build import deployment_plan
+from edge_fleet.weight_distribution import cached_images, distribution_jobs, fetch_jobs, weights
 
 HUB = "https://huggingface.co"
 SMALL, SMOKE = "smollm2-135m", "smoke"
