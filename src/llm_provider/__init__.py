@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from llm_provider.engines import VLLM, LlamaCpp, Ollama
     from llm_provider.errors import (
         ConfigurationError,
-        Crowded,
-        Interrupted,
+        ContextFullError,
+        EngineLoadingError,
+        EngineRefusedError,
+        EngineTimeoutError,
+        EngineUnreachableError,
         LLMError,
-        Loading,
         MalformedAnswer,
-        NotReachable,
-        Rejected,
-        TimedOut,
+        StreamInterruptedError,
         Unsupported,
     )
     from llm_provider.selection import choose_provider, get_llm_provider
@@ -43,14 +43,14 @@ _HOME = {
     "Ollama": "engines",
     "VLLM": "engines",
     "ConfigurationError": "errors",
-    "Crowded": "errors",
-    "Interrupted": "errors",
+    "ContextFullError": "errors",
+    "StreamInterruptedError": "errors",
     "LLMError": "errors",
-    "Loading": "errors",
+    "EngineLoadingError": "errors",
     "MalformedAnswer": "errors",
-    "NotReachable": "errors",
-    "Rejected": "errors",
-    "TimedOut": "errors",
+    "EngineUnreachableError": "errors",
+    "EngineRefusedError": "errors",
+    "EngineTimeoutError": "errors",
     "Unsupported": "errors",
     "choose_provider": "selection",
     "get_llm_provider": "selection",
@@ -62,22 +62,28 @@ __all__ = [
     "VLLM",
     "Capacity",
     "ConfigurationError",
-    "Crowded",
-    "Interrupted",
+    "ContextFullError",
+    "EngineLoadingError",
+    "EngineRefusedError",
+    "EngineTimeoutError",
+    "EngineUnreachableError",
     "LLMError",
     "LLMProvider",
     "LlamaCpp",
-    "Loading",
     "MalformedAnswer",
-    "NotReachable",
     "Ollama",
-    "Rejected",
-    "TimedOut",
+    "StreamInterruptedError",
     "Unsupported",
     "__version__",
     "choose_provider",
     "get_llm_provider",
 ]
+
+
+# Names of version 0.1: see `errors.RENAMED`.
+_HOME |= dict.fromkeys(
+    ("Crowded", "Interrupted", "Loading", "NotReachable", "Rejected", "TimedOut"), "errors"
+)
 
 
 def __getattr__(name: str) -> Any:

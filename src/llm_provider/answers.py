@@ -11,11 +11,11 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from llm_provider.errors import (
+    EngineLoadingError,
+    EngineRefusedError,
+    EngineTimeoutError,
+    EngineUnreachableError,
     LLMError,
-    Loading,
-    NotReachable,
-    Rejected,
-    TimedOut,
     Unsupported,
 )
 from llm_provider.gate import QUEUE, QueueFull, Stopping
@@ -73,7 +73,7 @@ class APIError(Exception):
     def _of_engine(cls, error: LLMError) -> APIError:
         """The client's own fault as such, others as 502 to 504."""
         match error:
-            case Loading() | NotReachable():
+            case EngineLoadingError() | EngineUnreachableError():
                 return cls(
                     503, str(error), type="server_error", code="engine_not_ready", headers=_RETRY
                 )
@@ -81,9 +81,9 @@ class APIError(Exception):
                 return cls(501, str(error), code="not_supported_by_engine")
             case Unsupported():
                 return cls(400, str(error), param=error.param, code="not_supported_by_engine")
-            case TimedOut():
+            case EngineTimeoutError():
                 return cls(504, str(error), type="server_error", code="engine_timeout")
-            case Rejected(status=400 | 413 | 422):
+            case EngineRefusedError(status=400 | 413 | 422):
                 param, code = error.error.get("param"), error.error.get("code")
                 return cls(
                     413 if error.status == 413 else 400,
@@ -92,7 +92,7 @@ class APIError(Exception):
                     code=code if isinstance(code, str) else None,
                     outcome="rejected",
                 )
-            case Rejected(status=429 | 503):
+            case EngineRefusedError(status=429 | 503):
                 return cls(503, str(error), type="server_error", code="engine_busy", headers=_RETRY)
         return cls(502, str(error), type="server_error", code="engine_error")
 

@@ -42,7 +42,7 @@ from llm_provider.base import (
     one_message,
 )
 from llm_provider.edge import OPEN, Edge
-from llm_provider.errors import ConfigurationError, Loading
+from llm_provider.errors import ConfigurationError, EngineLoadingError
 from llm_provider.gate import Gate, Need, Stopping
 from llm_provider.keys import KeyFile
 from llm_provider.listeners import Listeners, from_door
@@ -138,7 +138,7 @@ class ChatAPI:
         }
         if gate.open:
             return JSONResponse(report)
-        problem = APIError.of(Stopping() if gate.stopping else Loading(gate.waiting_for))
+        problem = APIError.of(Stopping() if gate.stopping else EngineLoadingError(gate.waiting_for))
         return problem.response(**report)
 
     async def metrics(self) -> Response:

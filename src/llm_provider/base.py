@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 from llm_provider import ENGINE_PORT, __version__
 from llm_provider.errors import (
     ConfigurationError,
-    Interrupted,
+    EngineRefusedError,
+    EngineTimeoutError,
+    EngineUnreachableError,
     LLMError,
     MalformedAnswer,
-    NotReachable,
-    Rejected,
-    TimedOut,
+    StreamInterruptedError,
     Unsupported,
 )
 from llm_provider.sse import Ending, EventParser, json_of
@@ -142,7 +142,8 @@ class LLMProvider(ABC):
     async def ready(self) -> None:
         """Return if the engine would answer a chat request now.
 
-        Raises Loading with what it waits for, or another LLMError where waiting will not help.
+        Raises EngineLoadingError with what it waits for, or another LLMError where waiting does
+        not help.
         """
 
     @abstractmethod
@@ -174,8 +175,8 @@ class LLMProvider(ABC):
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Send an OpenAI chat body and yield the answer's events, each a chat.completion.chunk.
 
-        Closing the generator makes the engine stop its work at once. Raises Interrupted or TimedOut
-        with what had arrived, and what `chat` raises.
+        Closing the generator makes the engine stop its work at once. Raises
+        StreamInterruptedError or EngineTimeoutError with what had arrived, and what `chat` raises.
         """
         parser = EventParser()
         received = bytearray()
@@ -185,7 +186,7 @@ class LLMProvider(ABC):
                     received += chunk
                     for event in parser.objects(chunk):
                         yield event
-        except (Interrupted, TimedOut) as error:
+        except (StreamInterruptedError, EngineTimeoutError) as error:
             error.received = bytes(received)
             raise
 
@@ -222,7 +223,7 @@ class LLMProvider(ABC):
 
         They are server-sent events, cut anywhere; `llm_provider.sse` reads them. Closing the
         generator closes the connection, which makes the engine stop its work. A stream that does
-        not come to its proper end raises Interrupted.
+        not come to its proper end raises StreamInterruptedError.
         """
         data = await self._encode(path, body, stream=True)
         count = 0
@@ -250,7 +251,9 @@ class LLMProvider(ABC):
             if not ending.complete:  # else it is whole, however its connection ends
                 raise self._translated(error, count) from error
         if not ending.complete:
-            raise Interrupted(f"{self._who} ended its stream after {count} bytes, without its end.")
+            raise StreamInterruptedError(
+                f"{self._who} ended its stream after {count} bytes, without its end."
+            )
 
     def _begun(self, path: str, chunk: bytes) -> None:
         """Raise what a stream's first event refuses: some look at a request after their 200."""
@@ -272,7 +275,7 @@ class LLMProvider(ABC):
         if status == 500 and "is not supported" in words:
             # Pictures for a model that only reads: the request's fault, whatever the status says.
             return Unsupported(f"{self.name} refused: {words}", param="messages")
-        return Rejected(
+        return EngineRefusedError(
             f"{self._who} refused with status {status}: {words}",
             status=status,
             words=words,
@@ -280,7 +283,7 @@ class LLMProvider(ABC):
         )
 
     def _unreachable(self, error: Unreachable) -> LLMError:
-        return NotReachable(f"{self._who} is not reachable: {error}.")
+        return EngineUnreachableError(f"{self._who} is not reachable: {error}.")
 
     # Requests.
 
@@ -341,7 +344,9 @@ class LLMProvider(ABC):
     ) -> AsyncGenerator[Exchange, None]:
         """Send a request; its answer's head has come when this is entered. Raises WireError."""
         if self._closed:
-            raise NotReachable(f"{self._who} is not asked any more: this provider is closed.")
+            raise EngineUnreachableError(
+                f"{self._who} is not asked any more: this provider is closed."
+            )
         answer = await self._wire.open(method, path, data)
         try:
             yield answer
@@ -357,13 +362,13 @@ class LLMProvider(ABC):
             case Unreachable():
                 return self._unreachable(error)
             case Silent():
-                return TimedOut(
+                return EngineTimeoutError(
                     f"{self._who} was silent for longer than allowed, "
                     f"after {count} bytes of its answer."
                 )
             case Unreadable():
                 return MalformedAnswer(f"{self._who} gave an unreadable answer: {error}.")
-        return Interrupted(
+        return StreamInterruptedError(
             f"{self._who} broke the connection after {count} bytes of its answer: {error}."
         )
 

@@ -21,10 +21,10 @@ from llm_provider.check import DEFAULT_PROMPT
 from llm_provider.client import Board, Incoming
 from llm_provider.errors import (
     ConfigurationError,
+    EngineRefusedError,
+    EngineTimeoutError,
     LLMError,
     MalformedAnswer,
-    Rejected,
-    TimedOut,
     Unsupported,
 )
 
@@ -175,7 +175,7 @@ class _Server(Board):
             return str((await self.look("/ready"))["model"])
         except (KeyError, MalformedAnswer, Unsupported):
             pass  # not a chat API
-        except Rejected as error:
+        except EngineRefusedError as error:
             if error.status != 404:
                 raise
         names = await self.models()
@@ -235,7 +235,7 @@ async def _warm(server: _Server, load: Load) -> None:
             async for _ in chunks:
                 pass
     except TimeoutError as error:
-        raise TimedOut(_late(server, load)) from error
+        raise EngineTimeoutError(_late(server, load)) from error
 
 
 async def _run(level: Level, servers: list[_Server], load: Load, watcher: Watcher) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 from llm_provider.base import CHAT, choice_of, text_of
 from llm_provider.client import Board, Incoming, reasoning_of
 from llm_provider.errors import (
-    Interrupted,
+    EngineLoadingError,
+    EngineRefusedError,
+    EngineTimeoutError,
+    EngineUnreachableError,
     LLMError,
-    Loading,
-    NotReachable,
-    Rejected,
-    TimedOut,
+    StreamInterruptedError,
 )
 
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence."
@@ -192,7 +192,7 @@ class _Checker:
     async def _health(self) -> str:
         try:
             answer = await self._board.look("/health")
-        except NotReachable:
+        except EngineUnreachableError:
             self.report.reachable = False
             raise
         return f"200, version {answer.get('version')}"
@@ -203,7 +203,7 @@ class _Checker:
             status = 200
             try:
                 await stranger.look("/v1/models")
-            except Rejected as error:
+            except EngineRefusedError as error:
                 status = error.status
             if status != 401:
                 raise Failed(f"a request {whose} was answered {status}, not 401")
@@ -216,7 +216,12 @@ class _Checker:
             try:
                 told = await self._board.look("/ready")
                 break
-            except (Loading, NotReachable, Interrupted, TimedOut) as error:
+            except (
+                EngineLoadingError,
+                EngineUnreachableError,
+                StreamInterruptedError,
+                EngineTimeoutError,
+            ) as error:
                 if time.monotonic() >= deadline:
                     raise Failed(f"not ready after {self.wanted.seconds:g} s: {error}") from error
                 self._watcher.waits(str(error))

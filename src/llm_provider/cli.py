@@ -15,10 +15,10 @@ from typing import Any
 
 from llm_provider.errors import (
     ConfigurationError,
-    Interrupted,
+    EngineTimeoutError,
+    EngineUnreachableError,
     LLMError,
-    NotReachable,
-    TimedOut,
+    StreamInterruptedError,
 )
 
 OK, FAILED, USAGE, NOT_REACHABLE = range(4)
@@ -73,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
             return USAGE
         if arguments.json:
             told = {"error": str(error)}
-            if isinstance(error, Interrupted | TimedOut):
+            if isinstance(error, StreamInterruptedError | EngineTimeoutError):
                 told["answer"] = error.text.strip()
             print(json.dumps(told))
-        return NOT_REACHABLE if isinstance(error, NotReachable) else FAILED
+        return NOT_REACHABLE if isinstance(error, EngineUnreachableError) else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

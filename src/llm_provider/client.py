@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_provider.base import Capacity, LLMProvider, choice_of, text_of
-from llm_provider.errors import LLMError, Loading
+from llm_provider.errors import EngineLoadingError, LLMError
 from llm_provider.sse import EventParser
 
 
@@ -30,7 +30,7 @@ class Board(LLMProvider):
 
     def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
         if error.get("code") in ("engine_not_ready", "stopping"):
-            return Loading(f"{self._who} is not ready: {words}")
+            return EngineLoadingError(f"{self._who} is not ready: {words}")
         return super()._refusal(path, status, words, error)
 
 
@@ -69,7 +69,7 @@ class Incoming:
     def feed(self, chunk: bytes, arrived: float) -> None:
         """Take in raw bytes. What comes in one piece came at one time, whatever it holds.
 
-        Raises MalformedAnswer, and Interrupted where the stream tells of an error.
+        Raises MalformedAnswer, and StreamInterruptedError where the stream tells of an error.
         """
         for event in self._parser.objects(chunk):
             self.take(event, arrived)

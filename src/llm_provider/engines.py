@@ -7,11 +7,11 @@ from typing import Any
 
 from llm_provider.base import CHAT, COMPLETIONS, Answer, Capacity, LLMProvider
 from llm_provider.errors import (
-    Crowded,
-    Interrupted,
+    ContextFullError,
+    EngineLoadingError,
     LLMError,
-    Loading,
     MalformedAnswer,
+    StreamInterruptedError,
     Unsupported,
 )
 from llm_provider.vram import gpu_share
@@ -28,7 +28,7 @@ class LlamaCpp(LLMProvider):
     async def health(self) -> None:
         try:
             await self._get("/health")
-        except Loading:
+        except EngineLoadingError:
             return
 
     async def ready(self) -> None:
@@ -43,10 +43,10 @@ class LlamaCpp(LLMProvider):
     def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
         # 503 is also its answer to some requests it has no place for; only this one has not begun.
         if status == 503 and "loading" in words.lower():
-            return Loading(f"{self._who} is loading its model: {words}")
+            return EngineLoadingError(f"{self._who} is loading its model: {words}")
         if status == 500 and "context size has been exceeded" in words.lower():
             # A prompt that is too long by itself gets 400, and other words.
-            return Crowded(
+            return ContextFullError(
                 f"{self._who} had no room for it beside others: {words}",
                 status=status,
                 words=words,
@@ -88,7 +88,9 @@ class Ollama(LLMProvider):
             isinstance(choice, dict) and choice.get("finish_reason") is None for choice in choices
         ):
             # What it says when its runner has died half-way through, with status 200.
-            raise Interrupted(f"{self._who} gave an answer that breaks off: no finish_reason.")
+            raise StreamInterruptedError(
+                f"{self._who} gave an answer that breaks off: no finish_reason."
+            )
         return answer
 
     async def load(self) -> None:
@@ -122,13 +124,13 @@ class Ollama(LLMProvider):
         if self._context_size is None:
             try:
                 await self._loaded()
-            except Loading:
+            except EngineLoadingError:
                 await self.load()
                 await self._loaded()
         return self._context_size
 
     async def _loaded(self) -> dict[str, Any]:
-        """What /api/ps tells of the model. Raises Loading where it is not among the loaded."""
+        """Return the model's entry of /api/ps. Raises EngineLoadingError where it has none."""
         answer = await self._get("/api/ps")
         try:
             loaded = {_tagged(entry["name"]): dict(entry) for entry in answer["models"] or []}
@@ -137,7 +139,7 @@ class Ollama(LLMProvider):
                 f"{self._who} answered /api/ps without a list of models."
             ) from error
         if _tagged(self.model) not in loaded:
-            raise Loading(
+            raise EngineLoadingError(
                 f"{self._who} has not loaded {self.model} yet; "
                 f"loaded: {', '.join(sorted(loaded)) or 'nothing'}."
             )
@@ -174,7 +176,9 @@ class VLLM(LLMProvider):
 
     def _unreachable(self, error: Unreachable) -> LLMError:
         if error.refused:
-            return Loading(f"{self._who} has not opened its port: it is loading its model.")
+            return EngineLoadingError(
+                f"{self._who} has not opened its port: it is loading its model."
+            )
         return super()._unreachable(error)
 
 

@@ -1,22 +1,23 @@
 """What can go wrong between a caller and an engine, by what the caller can do about it.
 
     LLMError
-    ├── ConfigurationError   a setting cannot work: fix it
-    ├── NotReachable         no connection: nothing ran, send it again
-    ├── Loading              nothing ran yet: send it again, later
-    ├── Unsupported          this engine cannot do what a field asks: leave it out, or swap
-    ├── Rejected             the engine refused, in its own words
-    │   └── Crowded          for lack of room beside others: send it again, alone
-    ├── MalformedAnswer      the engine answered with what is no answer
-    ├── Interrupted          the answer broke off; what had arrived is in it
-    └── TimedOut             the engine fell silent; what had arrived is in it
+    ├── ConfigurationError       a setting cannot work: correct it
+    ├── EngineUnreachableError   no connection: nothing ran, send it again
+    ├── EngineLoadingError       nothing ran yet: send it again, later
+    ├── Unsupported              this engine cannot do what a field asks: leave it out, or swap
+    ├── EngineRefusedError       the engine refused, in its own words
+    │   └── ContextFullError     for lack of room beside others: send it again, alone
+    ├── MalformedAnswer          the engine answered with what is no answer
+    ├── StreamInterruptedError   the answer broke off; what had arrived is in it
+    └── EngineTimeoutError       the engine fell silent; what had arrived is in it
 
 Each error's text is a sentence that names the engine, its address and what was seen.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 
 class LLMError(Exception):
@@ -27,11 +28,11 @@ class ConfigurationError(LLMError, ValueError):
     """What was asked for cannot work, whatever the engine's state: fix the setting it names."""
 
 
-class NotReachable(LLMError):
+class EngineUnreachableError(LLMError):
     """No connection could be made, so the request cannot have run: it is safe to send again."""
 
 
-class Loading(LLMError):
+class EngineLoadingError(LLMError):
     """The engine is on its way but has run nothing yet: it is safe to send again, later."""
 
 
@@ -46,7 +47,7 @@ class Unsupported(LLMError):
         self.param = param
 
 
-class Rejected(LLMError):
+class EngineRefusedError(LLMError):
     """The engine answered, and refused.
 
     `status` is the HTTP status, `words` the engine's own message, and `error` its error object
@@ -60,7 +61,7 @@ class Rejected(LLMError):
         self.error = error
 
 
-class Crowded(Rejected):
+class ContextFullError(EngineRefusedError):
     """The engine gave up on requests that together outgrew its memory: alone it may fit."""
 
 
@@ -87,9 +88,32 @@ class _Partial(LLMError):
         return text_in(self.received)
 
 
-class Interrupted(_Partial):
+class StreamInterruptedError(_Partial):
     """The connection ended before the answer did. The request may have run: do not resend it."""
 
 
-class TimedOut(_Partial):
+class EngineTimeoutError(_Partial):
     """The engine was silent for longer than allowed. The request may have run."""
+
+
+RENAMED = {
+    "Crowded": ContextFullError,
+    "Interrupted": StreamInterruptedError,
+    "Loading": EngineLoadingError,
+    "NotReachable": EngineUnreachableError,
+    "Rejected": EngineRefusedError,
+    "TimedOut": EngineTimeoutError,
+}
+"""Names of version 0.1, which programs may import still."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[LLMError]:
+        if name not in RENAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{name} is deprecated; use {RENAMED[name].__name__}.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return RENAMED[name]

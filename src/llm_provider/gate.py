@@ -19,7 +19,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from llm_provider.base import Capacity, LLMProvider
-from llm_provider.errors import Crowded, Interrupted, LLMError, Loading, NotReachable
+from llm_provider.errors import (
+    ContextFullError,
+    EngineLoadingError,
+    EngineUnreachableError,
+    LLMError,
+    StreamInterruptedError,
+)
 
 Result = TypeVar("Result")
 
@@ -87,20 +93,20 @@ class Turn:
         """Return `question`'s answer, put to the engine whose turn it is.
 
         Put again only after an error that says that the engine has not begun, or has given up for
-        lack of room beside others: then alone. Raises Loading when it was held for too long,
-        Stopping, and whatever else `question` raises.
+        lack of room beside others: then alone. Raises EngineLoadingError when it was held for too
+        long, Stopping, and whatever else `question` raises.
         """
         while True:
             provider = self.provider
             try:
                 return await question(provider)
-            except Interrupted:
+            except StreamInterruptedError:
                 self.broke()
                 raise
-            except (NotReachable, Loading) as error:
+            except (EngineUnreachableError, EngineLoadingError) as error:
                 self._gate.lost(provider, str(error))
                 await self._gate.again(self)
-            except Crowded:
+            except ContextFullError:
                 if self.alone:
                     raise
                 self.alone = True
@@ -189,7 +195,7 @@ class Gate:
 
         `arrived` is when the request came (time.monotonic). Where conversations share one context,
         those run together whose needs it has room for. Raises QueueFull at once where the line
-        has no place, Loading when held for too long, Stopping.
+        has no place, EngineLoadingError when held for too long, Stopping.
         """
         if self.running + len(self._waiting) >= self.parallel + QUEUE:
             raise QueueFull
@@ -307,7 +313,9 @@ class Gate:
     def _expire(self) -> None:
         now = time.monotonic()
         for turn in [turn for turn in self._waiting if turn.held_until <= now]:
-            self._send_away(turn, Loading(f"The engine is not ready: {self.waiting_for}"))
+            self._send_away(
+                turn, EngineLoadingError(f"The engine is not ready: {self.waiting_for}")
+            )
         self._arm()
 
     def _send_away(self, turn: Turn, error: Exception) -> None:
@@ -368,7 +376,7 @@ class Gate:
             await provider.ready()
         except LLMError as error:
             self.lost(provider, str(error))
-            if load and isinstance(error, Loading):
+            if load and isinstance(error, EngineLoadingError):
                 await self._load(provider)
             return False
         if not self._ready:

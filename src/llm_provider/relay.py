@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from llm_provider.answers import APIError
 from llm_provider.base import CHAT, Answer, LLMProvider, choice_of, text_of
-from llm_provider.errors import Interrupted, LLMError, TimedOut
+from llm_provider.errors import EngineTimeoutError, LLMError, StreamInterruptedError
 from llm_provider.gate import Gate, Need, Turn
 from llm_provider.sse import EventParser, WithoutUsage, error_in, tokens_in, tokens_of
 
@@ -240,7 +240,7 @@ class Stream(Relay):
             self._notes["outcome"] = "client_stalled"
             raise ClientDisconnect from None
         except LLMError as error:
-            if isinstance(error, Interrupted):
+            if isinstance(error, StreamInterruptedError):
                 turn.broke()
             await self._end(send, error)
             return
@@ -262,7 +262,9 @@ class Stream(Relay):
         # The status is sent; an error event is how OpenAI's clients learn of it.
         problem = APIError.of(error)
         self._notes["outcome"] = (
-            "interrupted" if isinstance(error, Interrupted | TimedOut) else problem.outcome
+            "interrupted"
+            if isinstance(error, StreamInterruptedError | EngineTimeoutError)
+            else problem.outcome
         )
         event = f"\n\ndata: {json.dumps({'error': problem.error})}\n\n".encode()
         await send({"type": "http.response.body", "body": event})

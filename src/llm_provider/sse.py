@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from llm_provider.errors import Interrupted, MalformedAnswer
+from llm_provider.errors import MalformedAnswer, StreamInterruptedError
 
 DONE = "[DONE]"
 _ENDS_WITH_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
@@ -45,8 +45,8 @@ class EventParser:
     def objects(self, chunk: bytes) -> Iterator[dict[str, Any]]:
         """Yield each event that `chunk` completes as an object, `[DONE]` left out.
 
-        Raises MalformedAnswer for an event that is no JSON object, Interrupted for one that tells
-        of an error.
+        Raises MalformedAnswer for an event that is no JSON object, StreamInterruptedError for one
+        that tells of an error.
         """
         for data in self.feed(chunk):
             if data != DONE:
@@ -62,7 +62,7 @@ def _object(data: str) -> dict[str, Any]:
         raise MalformedAnswer(f"An event of the stream is not an object: {data[:80]!r}.")
     if problem := event.get("error"):
         words = problem.get("message") if isinstance(problem, dict) else problem
-        raise Interrupted(f"The stream broke off with an error: {words}")
+        raise StreamInterruptedError(f"The stream broke off with an error: {words}")
     return event
 
 

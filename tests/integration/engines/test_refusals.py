@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_provider import Rejected, Unsupported
+from llm_provider import EngineRefusedError, Unsupported
 from tests.integration.engines import running
 from tests.integration.engines.serving import CHAT, Served, text_of
 from tests.integration.engines.test_answers import WEATHER
@@ -42,7 +42,7 @@ async def test_the_module_tells_the_engine_s_words(
 ) -> None:
     body, words = refused(smoke)[case]
     async with smoke.provider() as provider:
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(EngineRefusedError) as caught:
             if streamed:
                 async for _ in provider.stream(HELLO | body):
                     raise AssertionError("A refusal has no events.")

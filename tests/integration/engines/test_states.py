@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from llm_provider import Interrupted, LLMError, LLMProvider, Loading
+from llm_provider import EngineLoadingError, LLMError, LLMProvider, StreamInterruptedError
 from tests.integration.engines.conftest import House
 from tests.integration.engines.running import CHAINS, READY_SECONDS, REAL, settings_of
 from tests.integration.engines.serving import (
@@ -49,7 +49,7 @@ async def test_an_engine_that_loads_says_so(house: House, engine: str) -> None:
         answer = await provider.chat(HELLO | {"max_tokens": 4})
         capacity = await provider.capacity()
     made.remove()
-    assert any(isinstance(error, Loading) for error in seen), seen
+    assert any(isinstance(error, EngineLoadingError) for error in seen), seen
     assert answer["usage"]["completion_tokens"] == 4
     assert capacity.context_size == 8192
 
@@ -121,7 +121,7 @@ async def test_a_crash_interrupts_and_says_what_had_arrived(crashing: Served) ->
     engine = crashing.engine
     async with crashing.provider() as provider:
         events = []
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(StreamInterruptedError) as caught:
             async for event in provider.stream(HELLO | {"max_tokens": 30000}):
                 events.append(event)
                 if len(events) == 30:
@@ -173,7 +173,7 @@ async def test_ollama_s_runner_crashes_inside_it(house: House) -> None:
     async with provider_of(made) as provider:
         await loaded(provider)
         events = []
-        with pytest.raises(Interrupted):
+        with pytest.raises(StreamInterruptedError):
             async for event in provider.stream(HELLO | {"max_tokens": 40000}):
                 events.append(event)
                 if len(events) == 30:

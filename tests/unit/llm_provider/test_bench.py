@@ -8,7 +8,13 @@ import pytest
 from fastapi.responses import Response
 
 from llm_provider.bench import Address, Level, Load, Tally, Watcher, bench, quantile
-from llm_provider.errors import ConfigurationError, LLMError, Loading, NotReachable, TimedOut
+from llm_provider.errors import (
+    ConfigurationError,
+    EngineLoadingError,
+    EngineTimeoutError,
+    EngineUnreachableError,
+    LLMError,
+)
 
 from . import fake
 from .fake import FakeEngine, free_port
@@ -182,15 +188,15 @@ async def test_no_round_begins_after_the_levels_time(server: Scripted) -> None:
 
 async def test_what_fails_at_the_start_is_raised(server: Scripted) -> None:
     load = Load(requests=1, levels=(1,), timeout=0.5)
-    with pytest.raises(NotReachable):
+    with pytest.raises(EngineUnreachableError):
         await bench(load, Address(f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(LLMError, match="401"):
         await bench(load, Address(server.url, "another"))
     server.reset({"ready": refusal("Loading.", 503, "engine_not_ready")})
-    with pytest.raises(Loading):
+    with pytest.raises(EngineLoadingError):
         await bench(load, Address(server.url, KEY))
     server.reset({"stream": paced(*words("on and on " * 1000), seconds=0.05)})
-    with pytest.raises(TimedOut, match="gave no complete answer"):
+    with pytest.raises(EngineTimeoutError, match="gave no complete answer"):
         await bench(load, Address(server.url, KEY))
 
 

@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from llm_provider import (
-    Interrupted,
+    EngineRefusedError,
+    EngineTimeoutError,
     LlamaCpp,
     LLMError,
     MalformedAnswer,
-    Rejected,
-    TimedOut,
+    StreamInterruptedError,
 )
 from llm_provider.base import CHAT
 
@@ -65,11 +65,11 @@ class Fault:
 
     @property
     def status(self) -> int:
-        return 504 if self.kind is TimedOut else 502
+        return 504 if self.kind is EngineTimeoutError else 502
 
     @property
     def code(self) -> str:
-        return "engine_timeout" if self.kind is TimedOut else "engine_error"
+        return "engine_timeout" if self.kind is EngineTimeoutError else "engine_error"
 
 
 def sends(*parts: bytes, then: Callable[[Exchange], Awaitable[None]] | None = None) -> Handler:
@@ -117,10 +117,15 @@ GZIP = "Content-Encoding: gzip"
 BROKE = "broke the connection after 0 bytes of its answer: "
 
 ANY = [
-    Fault("closed before the headers", sends(), Interrupted, BROKE),
-    Fault("reset before the headers", sends(then=reset), Interrupted, BROKE),
-    Fault("closed in the status line", sends(b"HTTP/1.1 2"), Interrupted, BROKE),
-    Fault("closed in the headers", sends(b"HTTP/1.1 200 OK\r\nContent-Le"), Interrupted, BROKE),
+    Fault("closed before the headers", sends(), StreamInterruptedError, BROKE),
+    Fault("reset before the headers", sends(then=reset), StreamInterruptedError, BROKE),
+    Fault("closed in the status line", sends(b"HTTP/1.1 2"), StreamInterruptedError, BROKE),
+    Fault(
+        "closed in the headers",
+        sends(b"HTTP/1.1 200 OK\r\nContent-Le"),
+        StreamInterruptedError,
+        BROKE,
+    ),
     Fault("no HTTP", sends(b"SSH-2.0-OpenSSH\r\n\r\n"), MalformedAnswer, "an unreadable answer: "),
     Fault(
         "a head without end",
@@ -128,9 +133,19 @@ ANY = [
         MalformedAnswer,
         "an unreadable answer: ",
     ),
-    Fault("silence", hush, TimedOut, "was silent for longer than allowed, after 0 bytes"),
-    Fault("half a head, then silence", sends(b"HTTP/1.1 200", then=hush), TimedOut, "was silent"),
-    Fault("slow headers", drip, TimedOut, "was silent for longer than allowed, after 0 bytes"),
+    Fault("silence", hush, EngineTimeoutError, "was silent for longer than allowed, after 0 bytes"),
+    Fault(
+        "half a head, then silence",
+        sends(b"HTTP/1.1 200", then=hush),
+        EngineTimeoutError,
+        "was silent",
+    ),
+    Fault(
+        "slow headers",
+        drip,
+        EngineTimeoutError,
+        "was silent for longer than allowed, after 0 bytes",
+    ),
     Fault(
         "HTML",
         sends(headed(HTML, "Content-Type: text/html")),
@@ -141,19 +156,19 @@ ANY = [
     Fault(
         "200 with an error",
         sends(headed(b'{"error": {"message": "out of memory"}}')),
-        Rejected,
+        EngineRefusedError,
         "refused with status 200: out of memory",
     ),
     Fault(
         "a redirect",
         sends(headed(b"", "Location: http://127.0.0.1:1/", status="307 Temporary Redirect")),
-        Rejected,
+        EngineRefusedError,
         "refused with status 307: Temporary Redirect",
     ),
     Fault(
         "a status of its own",
         sends(headed(b"", status="599 Odd")),
-        Rejected,
+        EngineRefusedError,
         "refused with status 599: status 599",
     ),
     Fault("an upgrade", sends(headed(b"", "Upgrade: h2c", status="101 Up")), MalformedAnswer, ""),
@@ -164,25 +179,25 @@ WHOLE = [
     Fault(
         "closed in the body",
         sends(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + JSON[:100]),
-        Interrupted,
+        StreamInterruptedError,
         "broke the connection",
     ),
     Fault(
         "reset in the body",
         sends(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + JSON[:100], then=reset),
-        Interrupted,
+        StreamInterruptedError,
         "broke the connection",
     ),
     Fault(
         "half a chunk",
         sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(JSON)[:-20]),
-        Interrupted,
+        StreamInterruptedError,
         "broke the connection",
     ),
     Fault(
         "silence in the body",
         sends(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + JSON[:100], then=hush),
-        TimedOut,
+        EngineTimeoutError,
         "was silent for longer than allowed",
     ),
     Fault("invalid UTF-8", sends(headed(b'{"a": "\xff\xfe"}')), MalformedAnswer, "not a JSON"),
@@ -212,46 +227,51 @@ STREAMED = [
         MalformedAnswer,
         "answered a streamed request with no content type, not text/event-stream",
     ),
-    Fault("closed after the headers", sends(STREAM_HEAD), Interrupted, BROKE),
-    Fault("silence after the headers", sends(STREAM_HEAD, then=hush), TimedOut, "after 0 bytes"),
+    Fault("closed after the headers", sends(STREAM_HEAD), StreamInterruptedError, BROKE),
+    Fault(
+        "silence after the headers",
+        sends(STREAM_HEAD, then=hush),
+        EngineTimeoutError,
+        "after 0 bytes",
+    ),
     Fault(
         "nothing in the stream",
         sends(STREAM_HEAD + chunk(b"")),
-        Interrupted,
+        StreamInterruptedError,
         "ended its stream after 0 bytes, without its end",
     ),
     Fault(
         "truncated",
         sends(STREAM_HEAD + chunk(event("Hel")) + chunk(b"")),
-        Interrupted,
+        StreamInterruptedError,
         "bytes, without its end",
         begun=True,
     ),
     Fault(
         "truncated in an event",
         sends(STREAM_HEAD + chunk(event("Hel") + event("lo")[:-12]) + chunk(b"")),
-        Interrupted,
+        StreamInterruptedError,
         "bytes, without its end",
         begun=True,
     ),
     Fault(
         "half a chunk",
         sends(STREAM_HEAD + chunk(event("Hel")) + chunk(event("lo"))[:-20]),
-        Interrupted,
+        StreamInterruptedError,
         "broke the connection after",
         begun=True,
     ),
     Fault(
         "reset",
         sends(STREAM_HEAD + chunk(event("Hel")), then=reset),
-        Interrupted,
+        StreamInterruptedError,
         "broke the connection after",
         begun=True,
     ),
     Fault(
         "silence in the stream",
         sends(STREAM_HEAD + chunk(event("Hel")), then=hush),
-        TimedOut,
+        EngineTimeoutError,
         "was silent for longer than allowed, after",
         begun=True,
     ),
@@ -265,14 +285,14 @@ STREAMED = [
     Fault(
         "closed without a length",
         sends(f"HTTP/1.1 200 OK\r\n{EVENTS}\r\n\r\n".encode() + event("Hel")),
-        Interrupted,
+        StreamInterruptedError,
         "bytes, without its end",
         begun=True,
     ),
     Fault(
         "an error event",
         sends(STREAM_HEAD + chunk(event("Hel") + error_event("no more room")) + chunk(b"")),
-        Interrupted,
+        StreamInterruptedError,
         "",
         begun=True,
     ),
@@ -295,7 +315,7 @@ EACH = {
 async def faulty(engine: FakeEngine, request: pytest.FixtureRequest) -> AsyncIterator[LlamaCpp]:
     parameters = getattr(request.node, "callspec", None)
     fault = parameters.params.get("fault") if parameters else None
-    silent = isinstance(fault, Fault) and fault.kind is TimedOut
+    silent = isinstance(fault, Fault) and fault.kind is EngineTimeoutError
     timeout = PATIENCE if silent else LOST / 2
     async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=timeout) as llm:
         yield llm
@@ -330,7 +350,7 @@ async def test_the_module(engine: FakeEngine, faulty: LlamaCpp, fault: Fault, st
     assert fault.words in str(caught.value)
     assert str(caught.value).startswith((f"llamacpp at {engine.url} ", "The stream "))
     assert requests(engine) == engine.connections == 1
-    if fault.begun and isinstance(caught.value, Interrupted | TimedOut):
+    if fault.begun and isinstance(caught.value, StreamInterruptedError | EngineTimeoutError):
         assert caught.value.text == "Hel"
     await until(lambda: engine.running == 0, "the end of the engine's work")
     engine.on(CHAT, engine.chat)
@@ -375,7 +395,7 @@ async def test_a_connection_closed_as_soon_as_it_is_open(
     await until(lambda: "/props" in engine.paths())  # the chat API's own questions
     engine.hangs_up = True
     before = engine.connections
-    with pytest.raises(Interrupted, match="broke the connection after 0 bytes"):
+    with pytest.raises(StreamInterruptedError, match="broke the connection after 0 bytes"):
         await text_of(faulty, stream)
     answer = await one_slot.post(CHAT, json=BODY | {"stream": stream})
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "engine_error")
@@ -419,7 +439,7 @@ async def test_an_error_event_before_a_proper_end(
     """As vLLM ends a stream that it cannot go on with."""
     raw = event("Hel") + error_event("no more room") + DONE
     engine.on(CHAT, lambda x: x.stream(raw))
-    with pytest.raises(Interrupted, match="no more room") as caught:
+    with pytest.raises(StreamInterruptedError, match="no more room") as caught:
         await text_of(faulty, True)
     assert caught.value.text == "Hel"
     answer = await one_slot.post(CHAT, json=BODY | {"stream": True})

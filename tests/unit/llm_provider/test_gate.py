@@ -12,12 +12,12 @@ import pytest
 
 from llm_provider.base import Capacity, LLMProvider
 from llm_provider.errors import (
-    Crowded,
-    Interrupted,
+    ContextFullError,
+    EngineLoadingError,
+    EngineRefusedError,
+    EngineUnreachableError,
     LLMError,
-    Loading,
-    NotReachable,
-    Rejected,
+    StreamInterruptedError,
 )
 from llm_provider.gate import NO_NEED, QUEUE, Gate, Need, QueueFull, Stopping, Turn
 
@@ -211,7 +211,7 @@ async def test_who_is_sent_away_and_cancelled_at_once(stub: Stub) -> None:
 
 
 async def test_requests_are_held_until_the_engine_is_ready(stub: Stub) -> None:
-    stub.problem = Loading("It loads.")
+    stub.problem = EngineLoadingError("It loads.")
     gate = Gate(stub, 2, 5)
     assert gate.waiting_for == "stub has not been asked yet."
     assert not await gate.probe()
@@ -235,7 +235,7 @@ async def test_holding_is_bounded_for_all_in_line(stub: Stub) -> None:
         errors = await gone(line, "b", "c", "d")
         assert time.monotonic() - started > 0.1
         for error in errors:
-            assert isinstance(error, Loading)
+            assert isinstance(error, EngineLoadingError)
             assert str(error) == "The engine is not ready: It fell over."
         assert line.numbers() == (1, 0, 0)  # "a" runs on: it may yet be answered
         await line.come("e")
@@ -246,13 +246,13 @@ async def test_holding_is_bounded_for_all_in_line(stub: Stub) -> None:
 
 async def test_a_body_that_came_slowly_has_been_held_already(stub: Stub) -> None:
     """The time counts from a request's arrival, where the engine was not there then."""
-    stub.problem = Loading("It loads.")
+    stub.problem = EngineLoadingError("It loads.")
     gate = Gate(stub, 1, 60)
     line = Line(gate)
     gate._shut_at -= 60  # the engine has been gone for all of it
     await line.come("a", seconds_ago=60)
     (error,) = await gone(line, "a")
-    assert isinstance(error, Loading)
+    assert isinstance(error, EngineLoadingError)
 
 
 async def test_waiting_for_others_does_not_count(stub: Stub) -> None:
@@ -279,7 +279,7 @@ async def test_waiting_for_others_after_having_been_held_does_not_count(stub: St
         await asyncio.sleep(0.05)
         assert line.numbers() == (1, 0, 1)
         (error,) = await gone(line, "b")  # what is left of its time
-        assert isinstance(error, Loading)
+        assert isinstance(error, EngineLoadingError)
 
 
 async def test_pausing_and_resuming(stub: Stub) -> None:
@@ -349,7 +349,9 @@ async def watched(gate: Gate) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("error", [NotReachable("refused"), Loading("It loads.")])
+@pytest.mark.parametrize(
+    "error", [EngineUnreachableError("refused"), EngineLoadingError("It loads.")]
+)
 async def test_what_has_not_begun_is_asked_again(stub: Stub, error: LLMError) -> None:
     question = Asked(error, error, "an answer")
     async with lined(stub) as line, watched(line.gate):
@@ -361,8 +363,8 @@ async def test_what_has_not_begun_is_asked_again(stub: Stub, error: LLMError) ->
 @pytest.mark.parametrize(
     "error",
     [
-        Interrupted("broken"),
-        Rejected("no", status=503, words="no", error={}),
+        StreamInterruptedError("broken"),
+        EngineRefusedError("no", status=503, words="no", error={}),
         LLMError("any other"),
         RuntimeError(),
     ],
@@ -375,18 +377,18 @@ async def test_what_may_have_begun_is_never_asked_again(stub: Stub, error: Excep
                 await turn.ask(question)
         assert len(question.of) == 1
         # What broke off may have died: it is asked before others are let in.
-        assert line.gate.open is not isinstance(error, Interrupted)
+        assert line.gate.open is not isinstance(error, StreamInterruptedError)
 
 
 async def test_an_engine_that_calls_itself_ready_and_refuses(stub: Stub) -> None:
     class Refusing(Asked):
         async def __call__(self, provider: LLMProvider) -> object:
-            self.answers.append(Loading("It loads."))
+            self.answers.append(EngineLoadingError("It loads."))
             return await super().__call__(provider)
 
     question = Refusing()
     async with lined(stub, hold=0.7) as line, watched(line.gate):
-        with pytest.raises(Loading, match="The engine is not ready: It loads"):
+        with pytest.raises(EngineLoadingError, match="The engine is not ready: It loads"):
             async with line.gate.turn(time.monotonic()) as turn:
                 await asyncio.wait_for(turn.ask(question), 5)
     assert 1 < len(question.of) < 10  # again, and not in a frenzy
@@ -500,7 +502,7 @@ async def test_needs_do_not_count_where_each_has_a_context_of_its_own(stub: Stub
 
 
 async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
-    crowded = Crowded("no room", status=500, words="no room", error={})
+    crowded = ContextFullError("no room", status=500, words="no room", error={})
     async with lined(Sharing(), parallel=3) as line:
         gate = line.gate
         together = 0
@@ -527,10 +529,10 @@ async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
 
 
 async def test_who_has_no_room_even_alone_is_told() -> None:
-    crowded = Crowded("no room", status=500, words="no room", error={})
+    crowded = ContextFullError("no room", status=500, words="no room", error={})
     question = Asked(crowded, crowded)
     async with lined(Sharing()) as line:
-        with pytest.raises(Crowded):
+        with pytest.raises(ContextFullError):
             async with line.gate.turn(time.monotonic()) as turn:
                 await asyncio.wait_for(turn.ask(question), 5)
         await line.come("a")
@@ -548,25 +550,25 @@ async def test_a_former_engine_does_not_matter(stub: Stub) -> None:
 
 async def test_an_engine_that_loads_when_told(stub: Stub) -> None:
     gate = Gate(stub, 1, 5)
-    stub.problem = Loading("Not loaded.")
+    stub.problem = EngineLoadingError("Not loaded.")
     assert not await gate.probe()
     assert stub.loads == 0  # a question changes nothing
     assert not await gate.probe(load=True)
     assert stub.loads == 1
-    stub.load_problem = Rejected("no such model", status=404, words="", error={})
+    stub.load_problem = EngineRefusedError("no such model", status=404, words="", error={})
     await gate.probe(load=True)
     assert gate.waiting_for == "Not loaded. Loading failed: no such model"
     stub.problem = None
     assert await gate.probe()
     lose(gate, "Gone.")
     assert gate.waiting_for == "Gone."
-    stub.problem = NotReachable("Not there.")
+    stub.problem = EngineUnreachableError("Not there.")
     await gate.probe(load=True)
     assert stub.loads == 2  # what is not there is not told anything
 
 
 async def test_a_capacity_that_is_not_told_keeps_nobody_waiting(stub: Stub) -> None:
-    stub.capacity_problem = Rejected("no", status=404, words="no", error={})
+    stub.capacity_problem = EngineRefusedError("no", status=404, words="no", error={})
     gate = Gate(stub, 1, 5)
     assert await gate.probe()
     assert (gate.open, gate.capacity) == (True, Capacity())
@@ -589,7 +591,7 @@ async def test_watching_finds_a_loss_by_itself(stub: Stub, monkeypatch: pytest.M
     gate = Gate(stub, 1, 5)
     async with watched(gate):
         await until(lambda: gate.open)
-        stub.problem = NotReachable("Gone.")
+        stub.problem = EngineUnreachableError("Gone.")
         await until(lambda: not gate.open)
         assert gate.waiting_for == "Gone."
         stub.problem = None
@@ -607,7 +609,7 @@ async def test_what_is_asked_of_a_former_engine_does_not_open_for_the_new(stub: 
     gate = Gate(Slow(), 1, 5)
     asked = asyncio.create_task(gate.probe())
     await asyncio.sleep(0)
-    stub.problem = Loading("It loads.")
+    stub.problem = EngineLoadingError("It loads.")
     gate.point(stub, 3)
     goes_on.set()
     assert not await asked
@@ -615,7 +617,7 @@ async def test_what_is_asked_of_a_former_engine_does_not_open_for_the_new(stub: 
 
 
 async def test_a_loss_is_logged_once(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
-    stub.problem = NotReachable("Gone.")
+    stub.problem = EngineUnreachableError("Gone.")
     gate = Gate(stub, 1, 5)
     for _ in range(3):
         await gate.probe()
@@ -683,7 +685,7 @@ async def test_what_had_not_begun_at_the_former_engine_goes_to_the_new(stub: Stu
                 if provider is new:
                     return "an answer"
                 await asyncio.sleep(0.01)
-            raise NotReachable("closed")
+            raise EngineUnreachableError("closed")
 
         async def request() -> str:
             async with gate.turn(time.monotonic()) as turn:
@@ -763,11 +765,11 @@ async def test_no_place_is_ever_lost(seed: int) -> None:
         for _ in range(chance.randrange(4)):
             await asyncio.sleep(0)
         if chance.random() < 0.2:
-            raise NotReachable("gone")
+            raise EngineUnreachableError("gone")
         if chance.random() < 0.1:
-            raise Interrupted("broken")
+            raise StreamInterruptedError("broken")
         if chance.random() < 0.1:
-            raise Crowded("no room", status=500, words="no room", error={})
+            raise ContextFullError("no room", status=500, words="no room", error={})
 
     async def request() -> None:
         outcome = "cancelled"
@@ -776,7 +778,7 @@ async def test_no_place_is_ever_lost(seed: int) -> None:
             async with gate.turn(time.monotonic(), need) as turn:
                 await turn.ask(ask)
             outcome = "answered"
-        except (QueueFull, Interrupted, Crowded) as error:
+        except (QueueFull, StreamInterruptedError, ContextFullError) as error:
             outcome = type(error).__name__
         finally:
             ended[outcome] = ended.get(outcome, 0) + 1

@@ -80,7 +80,7 @@ async def test_a_line_for_each_request(
     assert (refused["status"], refused["outcome"], refused["error"]) == (
         400,
         "rejected",
-        "Rejected",
+        "EngineRefusedError",
     )
     assert (cut["status"], cut["outcome"]) == (200, "interrupted")
 

@@ -12,16 +12,16 @@ import pytest
 from llm_provider import (
     VLLM,
     ConfigurationError,
-    Interrupted,
+    EngineLoadingError,
+    EngineRefusedError,
+    EngineTimeoutError,
+    EngineUnreachableError,
     LlamaCpp,
     LLMError,
     LLMProvider,
-    Loading,
     MalformedAnswer,
-    NotReachable,
     Ollama,
-    Rejected,
-    TimedOut,
+    StreamInterruptedError,
 )
 from llm_provider.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Capacity
 from llm_provider.engines import PROVIDERS
@@ -197,28 +197,30 @@ async def test_llamacpp_is_alive_while_it_loads(engine: FakeEngine, llm: LlamaCp
     asks: tuple[Callable[[], Awaitable[object]], ...]
     asks = (llm.ready, llm.models, llm.capacity, lambda: llm.chat(BODY), lambda: whole(llm))
     for ask in asks:
-        with pytest.raises(Loading, match="is loading its model: Loading model"):
+        with pytest.raises(EngineLoadingError, match="is loading its model: Loading model"):
             await ask()
     # Not every 503 says that nothing ran.
     engine.loading = False
     engine.on(CHAT, lambda x: x.answer({"error": {"message": "no slot available"}}, 503))
-    with pytest.raises(Rejected, match="no slot available"):
+    with pytest.raises(EngineRefusedError, match="no slot available"):
         await llm.chat(BODY)
 
 
 async def test_ollama_is_ready_once_its_model_is_loaded(ollama: tuple[FakeEngine, Ollama]) -> None:
     engine, llm = ollama
     await llm.health()
-    with pytest.raises(Loading, match="has not loaded smoke yet; loaded: nothing"):
+    with pytest.raises(EngineLoadingError, match="has not loaded smoke yet; loaded: nothing"):
         await llm.ready()
     engine.loaded = ["another:latest"]
-    with pytest.raises(Loading, match="has not loaded smoke yet; loaded: another:latest"):
+    with pytest.raises(
+        EngineLoadingError, match="has not loaded smoke yet; loaded: another:latest"
+    ):
         await llm.ready()
     await llm.load()
     assert engine.requests[-1].body == {"model": MODEL, "keep_alive": -1, "stream": False}
     await llm.ready()
     engine.on("/api/generate", lambda x: x.answer({"error": "model 'smoke' not found"}, 404))
-    with pytest.raises(Rejected, match="model 'smoke' not found") as caught:
+    with pytest.raises(EngineRefusedError, match="model 'smoke' not found") as caught:
         await llm.load()
     assert caught.value.status == 404
 
@@ -250,7 +252,7 @@ async def test_ollamas_names(
         if ready:
             await llm.ready()
         else:
-            with pytest.raises(Loading):
+            with pytest.raises(EngineLoadingError):
                 await llm.ready()
 
 
@@ -259,7 +261,7 @@ async def test_vllm_is_loading_while_its_port_is_closed() -> None:
         asks: tuple[Callable[[], Awaitable[object]], ...]
         asks = (llm.health, llm.ready, lambda: llm.chat(BODY))
         for ask in asks:
-            with pytest.raises(Loading, match="has not opened its port"):
+            with pytest.raises(EngineLoadingError, match="has not opened its port"):
                 await ask()
 
 
@@ -270,7 +272,7 @@ async def test_vllm_is_ready_with_an_empty_body() -> None:
     ):
         await llm.ready()
         engine.on("/health", lambda x: x.answer(b"dead", 500))
-        with pytest.raises(Rejected, match="status 500: dead"):
+        with pytest.raises(EngineRefusedError, match="status 500: dead"):
             await llm.ready()
 
 
@@ -432,7 +434,9 @@ async def test_a_refusal_that_comes_after_the_200(engine: FakeEngine, llm: Llama
     )
     engine.on(CHAT, lambda x: x.stream(first, b"data: [DONE]\n\n"))
     for ask in (anext(llm.stream(BODY)), anext(llm.raw_stream(CHAT, BODY))):
-        with pytest.raises(Rejected, match="refused with status 400: Invalid type") as caught:
+        with pytest.raises(
+            EngineRefusedError, match="refused with status 400: Invalid type"
+        ) as caught:
             await ask
         assert (caught.value.status, caught.value.error) == (400, error)
 
@@ -479,15 +483,15 @@ def test_every_error_is_an_llm_error() -> None:
     assert {kind.__name__ for kind in kinds if issubclass(kind, LLMError)} == {
         "LLMError",
         "ConfigurationError",
-        "NotReachable",
-        "Loading",
+        "EngineUnreachableError",
+        "EngineLoadingError",
         "Unsupported",
-        "Rejected",
-        "Crowded",
+        "EngineRefusedError",
+        "ContextFullError",
         "MalformedAnswer",
         "_Partial",
-        "Interrupted",
-        "TimedOut",
+        "StreamInterruptedError",
+        "EngineTimeoutError",
     }
 
 
@@ -498,7 +502,7 @@ async def test_not_reachable(kind: type[LLMProvider]) -> None:
         asks: tuple[Callable[[], Awaitable[object]], ...]
         asks = (llm.health, llm.ready, llm.models, lambda: llm.chat(BODY), lambda: whole(llm))
         for ask in asks:
-            with pytest.raises(NotReachable) as caught:
+            with pytest.raises(EngineUnreachableError) as caught:
                 await ask()
             assert str(caught.value) == (
                 f"{llm.name} at http://127.0.0.1:{port} is not reachable: "
@@ -508,7 +512,9 @@ async def test_not_reachable(kind: type[LLMProvider]) -> None:
 
 async def test_a_name_that_is_none() -> None:
     async with LlamaCpp(model=MODEL, base_url="http://nothing.invalid") as llm:
-        with pytest.raises(NotReachable, match=r"at http://nothing\.invalid is not reachable: "):
+        with pytest.raises(
+            EngineUnreachableError, match=r"at http://nothing\.invalid is not reachable: "
+        ):
             await llm.chat(BODY)
 
 
@@ -536,7 +542,7 @@ async def test_a_name_with_several_addresses(
         if reached:
             assert await llm.chat(BODY) == completion()
         else:
-            with pytest.raises(NotReachable, match="the connection was refused"):
+            with pytest.raises(EngineUnreachableError, match="the connection was refused"):
                 await llm.chat(BODY)
 
 
@@ -574,7 +580,7 @@ async def test_rejected_with_the_engines_own_words(
 ) -> None:
     engine.on(CHAT, lambda x: x.answer(answer, 400))
     for ask in (llm.chat(BODY), whole(llm)):
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(EngineRefusedError) as caught:
             await ask
         assert caught.value.status == 400
         assert caught.value.words.startswith(words)
@@ -587,7 +593,7 @@ async def test_rejected_with_the_engines_own_words(
 async def test_an_error_with_status_200_is_a_refusal(engine: FakeEngine, llm: LlamaCpp) -> None:
     engine.on(CHAT, lambda x: x.answer({"error": {"message": "out of memory"}}))
     for ask in (llm.chat(BODY), whole(llm)):
-        with pytest.raises(Rejected, match="out of memory"):
+        with pytest.raises(EngineRefusedError, match="out of memory"):
             await ask
 
 
@@ -613,7 +619,7 @@ async def test_a_model_that_is_not_there_is_no_missing_route(
     engine, llm = ollama
     error = {"message": "model 'smoke' not found", "type": "not_found_error"}
     engine.on(CHAT, lambda x: x.answer({"error": error}, 404))
-    with pytest.raises(Rejected, match="model 'smoke' not found"):
+    with pytest.raises(EngineRefusedError, match="model 'smoke' not found"):
         await llm.chat(BODY)
 
 
@@ -661,15 +667,15 @@ async def test_a_broken_stream_holds_what_had_arrived(engine: FakeEngine, llm: L
 
     for handler in (cut, unfinished):
         engine.on(CHAT, handler)
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(StreamInterruptedError) as caught:
             await events(llm)
         assert caught.value.received == event("Hel") + event("lo")[:-9]
         assert caught.value.text == "Hel"
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(StreamInterruptedError) as caught:
             await whole(llm)
         assert (caught.value.received, caught.value.text) == (b"", "")
         pieces = []
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(StreamInterruptedError) as caught:
             async for piece in llm.generate_stream("Hello"):
                 pieces.append(piece)
         assert (pieces, caught.value.text) == (["Hel"], "Hel")
@@ -678,7 +684,7 @@ async def test_a_broken_stream_holds_what_had_arrived(engine: FakeEngine, llm: L
 async def test_an_error_in_the_middle_of_a_stream(engine: FakeEngine, llm: LlamaCpp) -> None:
     raw = event("Hel") + error_event("Context size has been exceeded.")
     engine.on(CHAT, lambda x: x.stream(raw))
-    with pytest.raises(Interrupted, match="Context size has been exceeded") as caught:
+    with pytest.raises(StreamInterruptedError, match="Context size has been exceeded") as caught:
         await events(llm)
     assert (caught.value.received, caught.value.text) == (raw, "Hel")
 
@@ -692,10 +698,10 @@ async def test_silence_holds_what_had_arrived(engine: FakeEngine) -> None:
 
     engine.on(CHAT, silent)
     async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=0.1) as llm:
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(EngineTimeoutError) as caught:
             await llm.chat(BODY)
         assert caught.value.received == b""
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(EngineTimeoutError) as caught:
             await events(llm)
         assert (caught.value.received, caught.value.text) == (event("Hel"), "Hel")
 
@@ -753,10 +759,10 @@ async def test_closing_a_provider_ends_its_streams(engine: FakeEngine, llm: Llam
     stream = llm.stream(BODY)
     await anext(stream)
     await llm.close()
-    with pytest.raises(Interrupted):
+    with pytest.raises(StreamInterruptedError):
         async for _ in stream:
             pass
-    with pytest.raises(NotReachable, match="this provider is closed"):
+    with pytest.raises(EngineUnreachableError, match="this provider is closed"):
         await llm.chat(BODY)
     await llm.close()  # twice is once
 
@@ -773,7 +779,7 @@ async def test_an_answer_cut_on_this_side_is_not_whole(engine: FakeEngine, llm: 
     await until(lambda: engine.running == 1)
     await asyncio.sleep(0.05)
     await llm.close()
-    with pytest.raises(Interrupted):
+    with pytest.raises(StreamInterruptedError):
         await task
 
 
@@ -800,5 +806,7 @@ def test_settings_that_cannot_work(settings: dict[str, Any], sentence: str) -> N
 async def test_ollamas_answer_that_breaks_off(ollama: tuple[FakeEngine, Ollama]) -> None:
     engine, llm = ollama
     engine.on(CHAT, lambda x: x.answer(completion("half of", None)))
-    with pytest.raises(Interrupted, match=r"an answer that breaks off: no finish_reason\.$"):
+    with pytest.raises(
+        StreamInterruptedError, match=r"an answer that breaks off: no finish_reason\.$"
+    ):
         await llm.chat(BODY)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_provider.errors import Interrupted, MalformedAnswer
+from llm_provider.errors import MalformedAnswer, StreamInterruptedError
 from llm_provider.sse import (
     Ending,
     EventParser,
@@ -53,8 +53,12 @@ def test_objects_of_a_stream_cut_anywhere(places: list[int]) -> None:
 @pytest.mark.parametrize(
     ("raw", "kind", "words"),
     [
-        (b'data: {"error": {"message": "out of slots"}}\n\n', Interrupted, "out of slots"),
-        (b'data: {"error": "out of slots"}\n\n', Interrupted, "out of slots"),
+        (
+            b'data: {"error": {"message": "out of slots"}}\n\n',
+            StreamInterruptedError,
+            "out of slots",
+        ),
+        (b'data: {"error": "out of slots"}\n\n', StreamInterruptedError, "out of slots"),
         (b"data: hello\n\n", MalformedAnswer, "not JSON: 'hello'"),
         (b"data: " + b"[" * 100_000 + b"\n\n", MalformedAnswer, "not JSON"),
         (b"data: 1\n\n", MalformedAnswer, "not an object: '1'"),

@@ -210,7 +210,7 @@ def test_there_are_examples_of_both() -> None:
 def test_every_python_example_prints_what_it_says(
     code: str, output: str, engine: Engine, api: str
 ) -> None:
-    engine.loading = 1 if "Loading" in code and "ready()" in code else 0
+    engine.loading = 1 if "EngineLoadingError" in code and "ready()" in code else 0
     engine.left = 0
     code = code.replace(DEFAULT_BASE_URL, engine.url)
     done = subprocess.run(
