@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from llm_provider.bench import Address, Level, Load, Watcher, bench
-from llm_provider.check import DEFAULT_PROMPT
+from llm_provider.cli.bench import Address, Level, Load, Watcher, bench
+from llm_provider.cli.check import DEFAULT_PROMPT
 from tests.integration.engines import running
 from tests.integration.engines.conftest import LOCK, House
 from tests.integration.engines.serving import KEY, Served

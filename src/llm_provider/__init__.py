@@ -15,8 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_provider.base import Capacity, LLMProvider
-    from llm_provider.engines import VLLM, LlamaCpp, Ollama
     from llm_provider.errors import (
         ConfigurationError,
         ContextFullError,
@@ -29,7 +27,11 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         Unsupported,
     )
-    from llm_provider.selection import choose_provider, get_llm_provider
+    from llm_provider.providers.base import Capacity, LLMProvider
+    from llm_provider.providers.llamacpp import LlamaCpp
+    from llm_provider.providers.ollama import Ollama
+    from llm_provider.providers.selection import choose_provider, get_llm_provider
+    from llm_provider.providers.vllm import VLLM
 
 __version__ = "0.1.0"
 API_PORT = 8000
@@ -37,11 +39,11 @@ ENGINE_PORT = 11434
 """Where the host itself, and it alone, finds its engine."""
 
 _HOME = {
-    "Capacity": "base",
-    "LLMProvider": "base",
-    "LlamaCpp": "engines",
-    "Ollama": "engines",
-    "VLLM": "engines",
+    "Capacity": "providers.base",
+    "LLMProvider": "providers.base",
+    "LlamaCpp": "providers.llamacpp",
+    "Ollama": "providers.ollama",
+    "VLLM": "providers.vllm",
     "ConfigurationError": "errors",
     "ContextFullError": "errors",
     "StreamInterruptedError": "errors",
@@ -52,8 +54,8 @@ _HOME = {
     "EngineRefusedError": "errors",
     "EngineTimeoutError": "errors",
     "Unsupported": "errors",
-    "choose_provider": "selection",
-    "get_llm_provider": "selection",
+    "choose_provider": "providers.selection",
+    "get_llm_provider": "providers.selection",
 }
 
 __all__ = [

@@ -19,6 +19,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from llm_provider.http.blocks import read_block, split_blocks
+
 
 class LLMError(Exception):
     """Any failure of this module; catch this to catch all of them."""
@@ -83,8 +85,6 @@ class _Partial(LLMError):
     @property
     def text(self) -> str:
         """The text of the answer that had arrived."""
-        from llm_provider.sse import text_in
-
         return text_in(self.received)
 
 
@@ -94,6 +94,20 @@ class StreamInterruptedError(_Partial):
 
 class EngineTimeoutError(_Partial):
     """The engine was silent for longer than allowed. The request may have run."""
+
+
+def text_in(received: bytes) -> str:
+    """Return the text in the whole events of a streamed chat answer, whatever else it holds."""
+    pieces = []
+    for block in split_blocks(received):
+        data = read_block(block)
+        choices = data.get("choices") if isinstance(data, dict) else None
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+            delta = choices[0].get("delta")
+            content = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(content, str):
+                pieces.append(content)
+    return "".join(pieces)
 
 
 RENAMED = {

@@ -1,7 +1,8 @@
 """The lock that shows that the process which holds requests is alive.
 
-The chat API reads it (`llm_provider.hold`): a hold in its engine file counts only while this lock
-is held, or for a few seconds more. The kernel releases it when the process ends, however it ends.
+The chat API reads it (`llm_provider.server.hold_lock`): a hold in its engine file counts only while
+this lock is held, or for a few seconds more. The kernel releases it when the process ends, however
+it ends.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class ChatApi:
 
     def start(self) -> None:
         """Start it, and return once it listens."""
-        words = ["-m", "llm_provider.api", "--host", "127.0.0.1", "--port", str(self._port)]
+        words = ["-m", "llm_provider.server", "--host", "127.0.0.1", "--port", str(self._port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *words], env=self._environ, stdout=log, stderr=log

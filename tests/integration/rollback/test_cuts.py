@@ -108,9 +108,9 @@ def test_a_kill_at_the_commit_again_and_again(
 
 _LOCKED = """
 import pathlib
-from llm_provider.hold import Holder
-holder = Holder(pathlib.Path("/run/engine/engine.env"))
-print(holder.locked())
+from llm_provider.server.hold_lock import HoldLock
+hold_lock = HoldLock(pathlib.Path("/run/engine/engine.env"))
+print(hold_lock.locked())
 """
 
 

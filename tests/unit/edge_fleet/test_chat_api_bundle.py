@@ -27,7 +27,7 @@ def test_the_version_is_the_same_for_the_same_contents(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["src/llm_provider/api.py", "src/Dockerfile", "requirements/api.txt"]
+    "path", ["src/llm_provider/server/application.py", "src/Dockerfile", "requirements/api.txt"]
 )
 def test_the_version_changes_with_every_part(project: Path, path: str) -> None:
     before = bundle.version_of(project, "base", "arm64")
@@ -48,7 +48,7 @@ def test_the_version_changes_with_base_and_architecture(project: Path) -> None:
 def test_no_bytecode_of_this_machine_travels(project: Path) -> None:
     names = bundle.sources(project)
     assert "Dockerfile" in names
-    assert "app/llm_provider/api.py" in names
+    assert "app/llm_provider/server/application.py" in names
     assert not [name for name in names if "__pycache__" in name]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llm_provider.engines import LlamaCpp
+from llm_provider.providers.llamacpp import LlamaCpp
 
 from .fake import AUTH, KEY, MODEL, FakeEngine, serve_api
 

@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_provider.api import create_app
-from llm_provider.base import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, LLMProvider
-from llm_provider.trial import serving
+from llm_provider.providers.base import LLMProvider
+from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.server.application import create_app
+from llm_provider.server.ephemeral import serving
 
 MODEL = "smoke"
 ANSWER = "The chain holds: café, 東京, 🚲."

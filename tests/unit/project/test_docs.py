@@ -21,15 +21,18 @@ import pytest
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from llm_provider import cli, errors
-from llm_provider.api import create_app
-from llm_provider.base import DEFAULT_BASE_URL, LLMProvider
-from llm_provider.check import MAX_TOKENS, Wanted, check
-from llm_provider.engines import _OLLAMA_DROPS
-from llm_provider.gate import Gate
-from llm_provider.metrics import Metrics
-from llm_provider.relay import STALL_SECONDS
-from llm_provider.target import NAMES
+from llm_provider import errors
+from llm_provider.cli import exit_status
+from llm_provider.cli.check import MAX_TOKENS, Wanted, check
+from llm_provider.providers.base import LLMProvider
+from llm_provider.providers.ollama import DROPPED
+from llm_provider.providers.settings import DEFAULT_BASE_URL
+from llm_provider.server.admission import AdmissionQueue
+from llm_provider.server.application import create_app
+from llm_provider.server.engine_file import NAMES
+from llm_provider.server.engine_state import EngineState
+from llm_provider.server.metrics import Metrics
+from llm_provider.server.stall_timer import STALL_SECONDS
 from tests.unit.llm_provider.fake import free_port
 from tests.unit.llm_provider.scripted import Asked, Scripted, serving
 
@@ -150,7 +153,7 @@ def api(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     keys.write_text(f"{KEY}\n")
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "llm_provider.api", "--host=127.0.0.1", f"--port={port}"],
+        [sys.executable, "-m", "llm_provider.server", "--host=127.0.0.1", f"--port={port}"],
         stdout=subprocess.DEVNULL, env=_environ(LLM_PROVIDER="llamacpp", LLM_MODEL=MODEL,
         LLM_BASE_URL=engine.url, CHAT_API_KEYS_FILE=str(keys), PARALLEL="4"),
     )  # fmt: skip
@@ -356,16 +359,25 @@ def test_the_routes_are_the_codes(tmp_path: Path) -> None:
 
 def test_the_settings_are_the_codes() -> None:
     readers = {
-        path.name
-        for path in SOURCE.glob("*.py")
-        if re.search(r"\benviron\b", path.read_text()) and path.name != "cli.py"
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if re.search(r"\benviron\b", path.read_text()) and path.parent.name != "cli"
     }
-    assert readers == {"api.py", "healthcheck.py", "selection.py", "target.py", "trial.py"}
+    assert readers == {
+        "providers/selection.py", "providers/settings.py", "server/application.py",
+        "server/engine_file.py", "server/ephemeral.py", "server/settings.py",
+        "standalone/healthcheck.py",
+    }  # fmt: skip
     known = (set.union(*(_constants(name) for name in readers)) | NAMES) - {"GET", "POST"}
     assert known >= {"CHAT_API_KEYS_FILE", "LLM_MODEL", "HARDWARE", "PARALLEL"}
     assert _named([row[0] for row in _rows(API, "Settings")]) == known
     library = _named([row[1] for row in _rows(LIBRARY, "Which engine, and where")])
-    assert library >= _constants("selection.py") - {"HARDWARE"}
+    assert library >= _constants("providers/settings.py") - {
+        "HARDWARE",
+        "CTX_SIZE",
+        "PARALLEL",
+        "LLM_HOLD",
+    }
 
 
 def test_the_metrics_are_the_codes() -> None:
@@ -376,7 +388,7 @@ def test_the_metrics_are_the_codes() -> None:
         async def ready(self) -> None: ...
         async def capacity(self) -> Any: ...
 
-    metrics = Metrics(Gate(Silent(model=MODEL), 1, 1))
+    metrics = Metrics(AdmissionQueue(EngineState(Silent(model=MODEL), 1), 1))
     metrics.done("/v1/chat/completions", "complete", 1.0, {"first_bytes_seconds": 0.5})
     lines = [line for line in metrics.text().decode().splitlines() if "_created" not in line]
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
@@ -398,7 +410,7 @@ def test_the_metrics_are_the_codes() -> None:
 def _given(name: str) -> set[str]:
     """The texts that the source gives for a keyword, or sets or notes under that name."""
     found: set[str] = set()
-    for path in SOURCE.glob("*.py"):
+    for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             values: list[ast.expr] = []
             if isinstance(node, ast.keyword) and node.arg == name:
@@ -446,7 +458,7 @@ def test_every_method_of_a_provider_is_told_of() -> None:
 
 def test_what_ollama_cannot_do_is_the_codes() -> None:
     section = LIBRARY.partition("## What an engine cannot do")[2].partition("```python")[0]
-    for path, fields in _OLLAMA_DROPS.items():
+    for path, fields in DROPPED.items():
         assert set(fields) <= _named([section]), path
 
 
@@ -460,7 +472,8 @@ async def test_the_checks_are_the_codes() -> None:
 def test_the_exit_statuses_are_the_codes() -> None:
     rows = _rows(LIBRARY, "The command")
     assert [int(row[0]) for row in rows] == [
-        cli.OK, cli.FAILED, cli.USAGE, cli.NOT_REACHABLE, cli.STOPPED,
+        exit_status.OK, exit_status.FAILED, exit_status.USAGE, exit_status.NOT_REACHABLE,
+        exit_status.STOPPED,
     ]  # fmt: skip
     assert f"takes nothing of its stream for {STALL_SECONDS:.0f} seconds" in API
 

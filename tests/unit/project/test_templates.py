@@ -13,7 +13,7 @@ import yaml
 
 from edge_fleet.plan.build import deployment_plan
 from edge_host.release.slots import TOKENS, fill_slots
-from llm_provider.target import NAMES
+from llm_provider.server.engine_file import NAMES
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
 __all__ = ["catalogues", "jetson"]

@@ -1,0 +1,1 @@
+"""A host's chat API as a client sees it."""

@@ -1,0 +1,1 @@
+"""HTTP to an engine: the client, the errors of a connection, server-sent events."""

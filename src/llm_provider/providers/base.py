@@ -1,0 +1,238 @@
+"""The one interface to an engine, and everything the engines have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from reprlib import repr as shortened
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from llm_provider.errors import (
+    ConfigurationError,
+    EngineTimeoutError,
+    MalformedAnswer,
+    StreamInterruptedError,
+    Unsupported,
+)
+from llm_provider.http.errors import TransportError
+from llm_provider.providers.chat_events import ChatEvents, StreamEnd
+from llm_provider.providers.chat_format import choice_of, one_message, text_of
+from llm_provider.providers.engine_http import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    EngineHTTP,
+    encode,
+)
+from llm_provider.providers.request_fields import first_dropped
+from llm_provider.providers.routes import CHAT
+from llm_provider.providers.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine says of itself; None where it does not tell.
+
+    `context_size`: tokens that one conversation may use. `parallel`: conversations at a time.
+    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1 (see `vram`).
+    """
+
+    context_size: int | None = None
+    parallel: int | None = None
+    gpu_share: float | None = None
+
+
+class LLMProvider(EngineHTTP, ABC):
+    """An engine that answers OpenAI chat requests with one model.
+
+    `model` is the name that the engine serves the model by; it is sent with every request,
+    whatever the body says. `timeout` is in seconds of silence from the engine. Use it as an async
+    context manager, or call `close()`. One provider belongs to one event loop, and carries any
+    number of requests at a time.
+    """
+
+    usage_on_request: ClassVar[bool] = True
+    """Whether streams tell their number of tokens only where the body asks for it."""
+
+    shares_context: ClassVar[bool] = False
+    """Whether all conversations that run share one context, and fail together where it is full."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        if not model:
+            raise ConfigurationError("No model is named; set LLM_MODEL or give model=.")
+        super().__init__(base_url, api_key, timeout)
+        self.model = model
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; streams still open end as interrupted."""
+        self._close()
+
+    @abstractmethod
+    async def health(self) -> None:
+        """Return if the engine's process answers, ready or not; raise LLMError if it does not."""
+
+    @abstractmethod
+    async def ready(self) -> None:
+        """Return if the engine would answer a chat request now.
+
+        Raises EngineLoadingError with what it waits for, or another LLMError where waiting does
+        not help.
+        """
+
+    @abstractmethod
+    async def capacity(self) -> Capacity:
+        """Ask a ready engine for its context size, its slots and its share of the GPU."""
+
+    async def load(self) -> None:
+        """Have the engine load the model, and return when it has.
+
+        Engines that load as they start, most of them, need no telling: this does nothing there.
+        """
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that the engine serves (GET /v1/models)."""
+        return [str(entry["id"]) for entry in await self._listed()]
+
+    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send an OpenAI chat body and return the whole answer, an OpenAI chat.completion.
+
+        Everything in `body` reaches the engine, save `model` and `stream`, which are set here.
+        Raises Unsupported for a field that this engine would drop, and any of LLMError's kinds.
+        """
+        answer = (await self.send(CHAT, body)).data
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise MalformedAnswer(f"{self._who} gave a chat answer without choices.")
+        return answer
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Send an OpenAI chat body and yield the answer's events, each a chat.completion.chunk.
+
+        Closing the generator makes the engine stop its work at once. Raises
+        StreamInterruptedError or EngineTimeoutError with what had arrived, and what `chat` raises.
+        """
+        reader = ChatEvents()
+        received = bytearray()
+        try:
+            async with aclosing(self.raw_stream(CHAT, body)) as chunks:
+                async for chunk in chunks:
+                    received += chunk
+                    for event in reader.feed(chunk):
+                        yield event
+        except (StreamInterruptedError, EngineTimeoutError) as error:
+            error.received = bytes(received)
+            raise
+
+    async def generate(self, prompt: str, *, system: str | None = None, **options: Any) -> str:
+        """Return the answer's text to one message; `options` are further fields of a chat body.
+
+        Raises what `chat` raises.
+        """
+        answer = await self.chat(one_message(prompt, system, options))
+        return text_of(choice_of(answer).get("message"))
+
+    async def generate_stream(
+        self, prompt: str, *, system: str | None = None, **options: Any
+    ) -> AsyncGenerator[str, None]:
+        """Yield the text of the answer to one message, piece by piece, as it comes.
+
+        Raises what `stream` raises.
+        """
+        async with aclosing(self.stream(one_message(prompt, system, options))) as events:
+            async for event in events:
+                if event.get("choices") and (text := text_of(choice_of(event).get("delta"))):
+                    yield text
+
+    async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
+        """POST a body to one of OpenAI's routes (/v1/...) and return the whole answer.
+
+        Raises what `chat` raises; Unsupported too where the engine has no such route.
+        """
+        data = await self._encode(path, body, stream=False)
+        return await self._whole("POST", path, data, seconds=None)
+
+    async def raw_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """POST a body to one of OpenAI's routes and yield the streamed answer's bytes as they come.
+
+        They are server-sent events, cut anywhere; `llm_provider.providers.chat_events` reads
+        them. Closing the generator closes the connection, which makes the engine stop its work. A
+        stream that does not come to its proper end raises StreamInterruptedError.
+        """
+        data = await self._encode(path, body, stream=True)
+        count = 0
+        ending = StreamEnd()
+        try:
+            async with self._request("POST", path, data) as answer:
+                kind = answer.headers.get("content-type", "")
+                if answer.status != 200 or not kind.startswith("text/event-stream"):
+                    self._answer(path, answer.status, await answer.read(MAX_ANSWER_BYTES))
+                    raise MalformedAnswer(
+                        f"{self._who} answered a streamed request with {kind or 'no content type'}"
+                        ", not text/event-stream."
+                    )
+                if packed := answer.headers.get("content-encoding"):
+                    raise MalformedAnswer(
+                        f"{self._who} packed its stream with {packed}, which was not asked for."
+                    )
+                while chunk := await answer.next():
+                    if not count:
+                        self._begun(path, chunk)
+                    count += len(chunk)
+                    ending.feed(chunk)
+                    yield chunk
+        except TransportError as error:
+            if not ending.reached:  # else it is whole, however its connection ends
+                raise self._translated(error, count) from error
+        if not ending.reached:
+            raise StreamInterruptedError(
+                f"{self._who} ended its stream after {count} bytes, without its end."
+            )
+
+    # What an engine may do its own way.
+
+    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body as this engine wants it. Raises Unsupported for what it would drop."""
+        return dict(body)
+
+    # Requests.
+
+    def _refuse(self, body: Mapping[str, Any], dropped: tuple[str, ...]) -> None:
+        """Raise Unsupported for the first of the fields that an engine drops, if it asks for it."""
+        if (param := first_dropped(body, dropped)) is not None:
+            raise self._unsupported(param, f"cannot do {param} {shortened(body[param])}")
+
+    def _unsupported(self, param: str, why: str) -> Unsupported:
+        return Unsupported(f"{self.name} {why}; leave '{param}' out.", param=param)
+
+    async def _listed(self) -> list[dict[str, Any]]:
+        answer = await self._get("/v1/models")
+        try:
+            entries = list(answer["data"] or [])
+            if all("id" in entry for entry in entries):
+                return entries
+        except (KeyError, TypeError):
+            pass
+        raise MalformedAnswer(f"{self._who} answered /v1/models without a list of models.")
+
+    async def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
+        return encode({**await self._body(path, body), "model": self.model, "stream": stream})

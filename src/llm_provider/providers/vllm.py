@@ -1,0 +1,56 @@
+"""vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm_provider.errors import EngineLoadingError, LLMError
+from llm_provider.http.errors import ConnectError
+from llm_provider.providers.base import Capacity, LLMProvider
+from llm_provider.providers.request_fields import join_text_parts, positive
+from llm_provider.providers.routes import CHAT, COMPLETIONS
+
+# As of 0.32: vllm/entrypoints/openai/*/protocol.py.
+DROPPED = {
+    CHAT: (
+        *("functions", "function_call", "modalities", "prediction", "audio"),
+        *("repeat_penalty", "typical_p", "mirostat", "grammar"),
+    ),
+    COMPLETIONS: ("best_of", "repeat_penalty", "typical_p", "mirostat", "grammar"),
+}
+"""Fields that its routes drop without a word."""
+
+
+class VLLM(LLMProvider):
+    """vLLM: it opens its port only once it is ready, so a refused connection means loading."""
+
+    name = "vllm"
+
+    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if path not in (CHAT, COMPLETIONS):
+            return dict(body)
+        self._refuse(body, DROPPED[path])
+        mapped = dict(body)
+        if isinstance(messages := mapped.get("messages"), list):
+            mapped["messages"] = [join_text_parts(message) for message in messages]
+        return mapped
+
+    async def health(self) -> None:
+        await self.ready()
+
+    async def ready(self) -> None:
+        await self._ok("/health")
+
+    async def capacity(self) -> Capacity:
+        for entry in await self._listed():
+            if entry["id"] == self.model:
+                return Capacity(positive(entry.get("max_model_len")))
+        return Capacity()
+
+    def _unreachable(self, error: ConnectError) -> LLMError:
+        if error.refused:
+            return EngineLoadingError(
+                f"{self._who} has not opened its port: it is loading its model."
+            )
+        return super()._unreachable(error)

@@ -1,0 +1,94 @@
+"""Where the chat API listens: on sockets of the socket holder, or on one of its own.
+
+The socket holder keeps them for as long as the host is up, so that connections wait while a chat
+API is replaced, and two of them may serve the same ones while they change over.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_provider.errors import ConfigurationError
+from llm_provider.standalone.socket_holder import GREETING, listen_at
+
+RETRY_SECONDS = 0.25
+_MOST = 16
+
+_log = logging.getLogger("llm_provider.listeners")
+
+
+@dataclass
+class Listeners:
+    """What one process listens on.
+
+    `api`: the chat API's sockets; the last of them is at `own`, where that is set: a Unix socket
+    that leads to this very process, however many share the others. `engine`: for the TCP forward
+    to the engine. `holder`: the connection to the socket holder, where these are its sockets.
+    """
+
+    api: list[socket.socket]
+    engine: socket.socket | None = None
+    holder: socket.socket | None = None
+    own: Path | None = None
+
+    def add_own(self, path: Path) -> None:
+        """Listen on a Unix socket too. Raises ConfigurationError."""
+        try:
+            self.api.append(listen_at(path))
+        except OSError as error:
+            raise ConfigurationError(f"CHAT_API_SOCKET {path} cannot be made: {error}.") from error
+        self.own = path
+
+    def forget_own(self) -> None:
+        """Have nobody look for this process there any more."""
+        if self.own is not None:
+            self.own.unlink(missing_ok=True)
+
+    def close_shared(self) -> None:
+        """Close all but its own Unix socket; the socket holder keeps them open."""
+        for each in (*(self.api[:-1] if self.own else self.api), self.engine, self.holder):
+            if each is not None:
+                each.close()
+
+
+def from_socket_holder(
+    path: Path, port: int, engine_port: int, given_up: Callable[[], bool]
+) -> Listeners | None:
+    """Get the sockets of the socket holder at `path`, waiting for it; None once `given_up`.
+
+    Raises ConfigurationError for a socket holder that does not hold `port`.
+    """
+    logged = False
+    while not given_up():
+        holder = socket.socket(socket.AF_UNIX)
+        # A socket holder speaks at once; what does not is none, or not yet.
+        holder.settimeout(4 * RETRY_SECONDS)
+        try:
+            holder.connect(str(path))
+            _, files, _, _ = socket.recv_fds(holder, len(GREETING), _MOST)
+            problem = "it hung up"
+        except OSError as error:
+            files, problem = [], str(error)
+        if files:
+            return _sorted(holder, files, port, engine_port)
+        holder.close()
+        if not logged:
+            logged = True
+            _log.warning("waiting for the socket holder %s: %s", path, problem)
+        time.sleep(RETRY_SECONDS)
+    return None
+
+
+def _sorted(holder: socket.socket, files: list[int], port: int, engine_port: int) -> Listeners:
+    held = {each.getsockname()[1]: each for each in (socket.socket(fileno=file) for file in files)}
+    if port not in held:
+        raise ConfigurationError(
+            f"The socket holder has no port {port}; it has: {', '.join(map(str, held))}."
+        )
+    holder.setblocking(False)
+    return Listeners([held[port]], held.get(engine_port), holder)

@@ -1,0 +1,109 @@
+"""The chat API's outermost layer: request id, key, one log line a request, no error unanswered."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llm_provider.server.api_errors import APIError
+from llm_provider.server.engine_state import EngineState
+from llm_provider.server.keys import KeyFile
+from llm_provider.server.metrics import Metrics
+from llm_provider.server.routes import OPEN
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_log = logging.getLogger("llm_provider.api")
+
+
+class Middleware:
+    """Wraps the application; see the module."""
+
+    def __init__(self, app: ASGIApp, engine: EngineState, keys: KeyFile, metrics: Metrics) -> None:
+        self._app = app
+        self._engine = engine
+        self._keys = keys
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        given = authorization = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                given = value.decode("latin-1")
+            elif name == b"authorization":
+                authorization = value.decode("latin-1")
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                ]
+                if self._engine.retiring:
+                    # Said with an answer, it costs no client a request, as closing might.
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        notes: dict[str, object] = {}
+        scope.setdefault("state", {})["notes"] = notes
+        try:
+            if scope["path"] != OPEN and not self._keys.accepts(authorization):
+                refusal = APIError(
+                    401,
+                    "A valid API key is needed: send it as 'Authorization: Bearer KEY'.",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+                notes["outcome"] = refusal.outcome
+                await refusal.response()(scope, receive, send_named)
+            else:
+                await self._app(scope, receive, send_named)
+        except ClientDisconnect:
+            notes.setdefault("outcome", "client_left")
+        except Exception:
+            _log.exception("defect", extra={"request_id": request_id})
+            notes["outcome"] = "defect"
+            if status:
+                raise  # the answer has begun: only a broken connection can tell now
+            defect = APIError(
+                500,
+                f"The chat API failed; its log tells why under request id {request_id}.",
+                type="server_error",
+            )
+            await defect.response()(scope, receive, send_named)
+        finally:
+            if scope["path"] != OPEN or status != 200:
+                self._tell(scope, request_id, status, time.monotonic() - started, notes)
+
+    def _tell(
+        self, scope: Scope, request_id: str, status: int, seconds: float, notes: dict[str, object]
+    ) -> None:
+        # The path as we know it: what clients make up may hold anything.
+        path = getattr(scope.get("route"), "path", None)
+        outcome = str(notes.setdefault("outcome", "complete"))
+        self._metrics.done(path or "other", outcome, seconds, notes)
+        _log.info(
+            "request",
+            extra={
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": path,
+                "status": status or None,
+                "seconds": round(seconds, 4),
+                "client": (scope.get("client") or [None])[0],
+                **notes,
+            },
+        )

@@ -1,0 +1,109 @@
+"""What the chat API's bodies look like, for its OpenAPI document.
+
+Only what the chat API itself looks at is described; the rest is the engine's to judge.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_provider.server.routes import Route
+
+_STRING = {"type": "string"}
+_MODEL = {
+    "model": {
+        "type": ["string", "null"],
+        "description": "The model that this host serves, one of its aliases, or `default`; "
+        "may be left out.",
+    }
+}
+_STREAM = {"stream": {"type": ["boolean", "null"], "default": False}}
+
+
+def _body(route: Route) -> dict[str, Any]:
+    """The body of a route, as a JSON schema."""
+    properties = {route.required.name: route.required.schema, **route.further}
+    if route.streams:
+        properties |= _STREAM
+    return {
+        "type": "object",
+        "required": [route.required.name],
+        "properties": {**properties, **_MODEL},
+    }
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": _STRING,
+                "type": _STRING,
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_FAILURES = {
+    400: "The body is not what it must be, or the engine refused it, in its own words.",
+    401: "No valid API key.",
+    404: "A model that is not served here; the message names those that are.",
+    413: "The body is too large.",
+    429: "Too many requests wait already; Retry-After.",
+    501: "The engine has no such route.",
+    502: "The engine failed.",
+    503: "The engine is not ready, or the chat API stops; Retry-After.",
+    504: "The engine was silent for too long.",
+}
+
+
+# How a POST route can fail, whatever its path; and where an engine may not have it.
+_POST_FAILURES = (400, 401, 404, 413, 429, 502, 503, 504)
+_NO_SUCH_ROUTE = 501
+
+
+def describe(*failures: int) -> dict[str, Any]:
+    """Return FastAPI's arguments that describe a route without a body: how it can fail."""
+    return {"responses": _responses(failures), "openapi_extra": {"security": [{"key": []}]}}
+
+
+def describe_route(route: Route) -> dict[str, Any]:
+    """Return FastAPI's arguments that describe a route that the engine answers."""
+    failures = _POST_FAILURES if route.everywhere else (*_POST_FAILURES, _NO_SUCH_ROUTE)
+    described = describe(*failures)
+    if route.streams:
+        described["responses"][200] = {
+            "description": "The answer; as server-sent events where `stream` is true.",
+            "content": {"text/event-stream": {}},
+        }
+    described["openapi_extra"]["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _body(route)}},
+    }
+    return described
+
+
+def _responses(failures: tuple[int, ...]) -> dict[int, dict[str, Any]]:
+    return {
+        status: {
+            "description": _FAILURES[status],
+            "content": {"application/json": {"schema": _ERROR}},
+        }
+        for status in failures
+    }
+
+
+def document(made: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document that FastAPI `made`, with what it cannot know.
+
+    That is the key; and that nothing is answered 422, since the handlers look at bodies themselves.
+    """
+    for path in made["paths"].values():
+        for one in path.values():
+            one["responses"].pop("422", None)
+    made["components"] = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
+    return made

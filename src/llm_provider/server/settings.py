@@ -1,0 +1,55 @@
+"""The settings of the chat API, read from the environment once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_provider.errors import ConfigurationError
+from llm_provider.providers.settings import read_number
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the chat API needs to know besides its engine.
+
+    From the environment: CHAT_API_KEYS_FILE (required), LLM_HOLD_SECONDS (how long a request waits
+    for an engine that is not ready, 60), LLM_DRAIN_SECONDS (how long requests that run may go on
+    when the chat API stops or the engine is changed, 30), LLM_MODEL_ALIASES (other names of the
+    served model, separated by commas), LLM_ENGINE_FILE (see `engine_file`), CHAT_API_DOOR (the
+    socket holder's socket, see `listeners`; none: a port of its own) and CHAT_API_SOCKET (a Unix
+    socket of its own, none). The engine's are in `llm_provider.providers.settings`.
+    """
+
+    keys_file: Path
+    hold_seconds: float
+    drain_seconds: float
+    aliases: tuple[str, ...]
+    engine_file: Path | None
+    socket_holder: Path | None
+    own_socket: Path | None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> ServerSettings:
+        """Read the settings. Raises ConfigurationError, which names what is missing or wrong."""
+        keys = environ.get("CHAT_API_KEYS_FILE")
+        if not keys:
+            raise ConfigurationError(
+                "CHAT_API_KEYS_FILE is not set; it must name a file with one API key per line."
+            )
+        names = (part.strip() for part in environ.get("LLM_MODEL_ALIASES", "").split(","))
+        return cls(
+            keys_file=Path(keys),
+            hold_seconds=read_number(environ, "LLM_HOLD_SECONDS", 60),
+            drain_seconds=read_number(environ, "LLM_DRAIN_SECONDS", 30),
+            aliases=tuple(name for name in names if name),
+            engine_file=_path(environ, "LLM_ENGINE_FILE"),
+            socket_holder=_path(environ, "CHAT_API_DOOR"),
+            own_socket=_path(environ, "CHAT_API_SOCKET"),
+        )
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name)
+    return Path(text) if text else None

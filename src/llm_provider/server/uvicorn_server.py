@@ -1,0 +1,134 @@
+"""Uvicorn as the chat API runs it: stopping, and retiring beside another process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llm_provider.server.admission import AdmissionQueue
+from llm_provider.server.application import Application
+from llm_provider.server.listeners import Listeners
+from llm_provider.standalone.tcp_forward import TCPForward
+
+LINGER_SECONDS = 0.25
+"""How long a retiring process leaves an idle connection open: a request may be on its way."""
+_LOOK_SECONDS = 0.02
+
+_log = logging.getLogger("llm_provider.api")
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which sends away what waits as soon as it is told to stop, and can retire.
+
+    Retiring (SIGUSR1), it takes no more connections and ends everything that came over those there
+    are; then it waits to be stopped, since a process that ended by itself would be started again.
+    """
+
+    def __init__(self, config: uvicorn.Config, queue: AdmissionQueue) -> None:
+        super().__init__(config)
+        self.lost_holder = False
+        self._queue = queue
+        self._forward = TCPForward(lambda: queue.engine.provider.base_url)
+        self._listeners = Listeners([])
+        self._retirement: asyncio.Task[None] | None = None
+
+    def serve_on(self, listeners: Listeners) -> None:
+        """Serve on these until told to stop."""
+        self._listeners = listeners
+        self.run(listeners.api)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        if self._listeners.engine is not None:
+            await self._forward.serve(self._listeners.engine)
+        if self._listeners.holder is not None:
+            loop.add_reader(self._listeners.holder, self._lose_holder)
+        loop.add_signal_handler(signal.SIGUSR1, self._retire)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._queue.stop()
+        if self._retirement is not None:
+            self._retirement.cancel()
+        await self._forward.close()
+        try:
+            await super().shutdown(sockets)
+        finally:
+            self._listeners.forget_own()
+
+    def _lose_holder(self) -> None:
+        """End, and close its sockets: a new socket holder could not open its own beside them."""
+        _log.error(
+            "the socket holder is gone; this process ends, to get the sockets of the next one"
+        )
+        self._leave_holder()
+        self.lost_holder = True
+        # Whoever came through its sockets went with it: there is nobody to wait for.
+        self.config.timeout_graceful_shutdown = 0
+        self.should_exit = True
+
+    def _leave_holder(self) -> None:
+        if self._listeners.holder is not None:
+            asyncio.get_running_loop().remove_reader(self._listeners.holder)
+
+    def _retire(self) -> None:
+        if self._retirement is not None or self.should_exit:
+            return
+        _log.info("retiring", extra={"in_flight": self._queue.running + self._queue.leaving})
+        self._queue.engine.retire()
+        self._leave_holder()
+        for server in self.servers[:-1] if self._listeners.own else self.servers:
+            server.close()
+        self._forward.shut()
+        self._listeners.close_shared()
+        self._retirement = asyncio.create_task(self._finish())
+
+    async def _finish(self) -> None:
+        """Wait until all that was accepted is answered; then be found no more."""
+        idle: dict[HttpToolsProtocol, float] = {}
+        while (clients := self._clients()) or not self._queue.empty:
+            now = time.monotonic()
+            idle = {
+                each: idle.get(each, now)
+                for each in clients
+                if each.cycle is None or each.cycle.response_complete
+            }
+            for each, since in idle.items():
+                if now - since >= LINGER_SECONDS:
+                    each.shutdown()
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._queue.stop()
+        self._listeners.forget_own()
+        for server in self.servers:
+            server.close()
+        _log.info("retired: all that came is answered")
+
+    def _clients(self) -> list[HttpToolsProtocol]:
+        """Connections over the network; over its own socket it is only asked how far it is."""
+        return [
+            each
+            for each in self.server_state.connections
+            if isinstance(each, HttpToolsProtocol) and each.client
+        ]
+
+
+def server_config(app: Application, **more: Any) -> uvicorn.Config:
+    """How uvicorn serves the chat API, wherever it listens."""
+    return uvicorn.Config(
+        app,
+        # Nobody stands between: an address in a header is whatever a client makes up.
+        proxy_headers=False,
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        **more,
+    )
