@@ -1,18 +1,12 @@
-"""An engine that is faulty on the wire, seen by the module and through the chat API.
-
-Whatever it does: an error of the right kind with a sentence, at once or when the time allowed is
-over; nothing sent twice, since it may have run; the slot free, and the next request answered.
-"""
+"""Every way in which a connection can fail, through the module and through the chat API."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -34,63 +28,25 @@ from ..fake import (
     MODEL,
     Exchange,
     FakeEngine,
-    Handler,
-    completion,
     error_event,
     event,
     serve_api,
     stream_of,
     until,
 )
-
-BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
-PATIENCE = 0.6
-"""Seconds of silence allowed where there is silence: enough for what comes, on a busy machine."""
-LOST = 20.0
-"""Seconds after which a request counts as lost in these tests: far more than any may take."""
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+from .faults import (
+    BODY,
+    EVENTS,
+    JSON,
+    LOST,
+    PATIENCE,
+    STREAM_HEAD,
+    Fault,
+    chunk,
+    headed,
+    sends,
+    text_of,
 )
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What the engine does, and what comes of it; `begun`: after a part of the answer."""
-
-    name: str
-    handler: Handler
-    kind: type[LLMError]
-    words: str
-    begun: bool = False
-
-    @property
-    def status(self) -> int:
-        return 504 if self.kind is EngineTimeoutError else 502
-
-    @property
-    def code(self) -> str:
-        return "engine_timeout" if self.kind is EngineTimeoutError else "engine_error"
-
-
-def sends(*parts: bytes, then: Callable[[Exchange], Awaitable[None]] | None = None) -> Handler:
-    """Send these bytes, whatever they are; then close the connection, or do `then`."""
-
-    async def handler(exchange: Exchange) -> None:
-        for part in parts:
-            await exchange.send(part)
-        if then is not None:
-            await then(exchange)
-
-    return handler
-
-
-def headed(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-def chunk(data: bytes) -> bytes:
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
 async def hush(_: Exchange) -> None:
@@ -110,11 +66,14 @@ async def drip(exchange: Exchange) -> None:
         await asyncio.sleep(0.02)
 
 
-JSON = json.dumps(completion()).encode()
 HTML = b"<html><body>502 Bad Gateway</body></html>"
-EVENTS = "Content-Type: text/event-stream"
+
+
 GZIP = "Content-Encoding: gzip"
+
+
 BROKE = "broke the connection after 0 bytes of its answer: "
+
 
 ANY = [
     Fault("closed before the headers", sends(), StreamInterruptedError, BROKE),
@@ -174,6 +133,7 @@ ANY = [
     Fault("an upgrade", sends(headed(b"", "Upgrade: h2c", status="101 Up")), MalformedAnswer, ""),
 ]
 
+
 WHOLE = [
     *ANY,
     Fault(
@@ -212,6 +172,7 @@ WHOLE = [
         "answered 200 with what is not a JSON object: 'data: ",
     ),
 ]
+
 
 STREAMED = [
     *ANY,
@@ -304,6 +265,7 @@ STREAMED = [
     ),
 ]
 
+
 EACH = {
     "argnames": ("fault", "stream"),
     "argvalues": [(one, False) for one in WHOLE] + [(one, True) for one in STREAMED],
@@ -328,13 +290,6 @@ async def one_slot(faulty: LlamaCpp, keys: Path) -> AsyncIterator[httpx.AsyncCli
         httpx.AsyncClient(base_url=url, headers=AUTH, timeout=LOST) as client,
     ):
         yield client
-
-
-async def text_of(llm: LlamaCpp, stream: bool) -> str:
-    async with asyncio.timeout(LOST):
-        if not stream:
-            return await llm.generate("Hello")
-        return "".join([piece async for piece in llm.generate_stream("Hello")])
 
 
 def requests(engine: FakeEngine) -> int:
@@ -447,74 +402,3 @@ async def test_an_error_event_before_a_proper_end(
     assert 'outcome="interrupted"' in (await one_slot.get("/metrics")).text
     answer = await one_slot.post("/api/chat", json={"message": "Hello", "stream": True})
     assert "no more room" in json.loads(answer.text.rpartition("data: ")[2])["error"]["message"]
-
-
-# Odd, and yet an answer.
-
-INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-SECOND = headed(b'{"error": "not mine"}', "Content-Type: application/json")
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        INTERIM + headed(JSON),
-        b"HTTP/1.1 200 OK\r\n\r\n" + JSON,
-        b"HTTP/1.0 200 OK\r\n\r\n" + JSON,
-        b"HTTP/1.1 200 OK\r\ntransfer-ENCODING: Chunked\r\n\r\n"
-        + b"".join(chunk(JSON[at : at + 1]) for at in range(len(JSON)))
-        + b"0\r\nX-Trailer: 1\r\n\r\n",
-        headed(JSON, "X-Long: " + "x" * 20_000),
-        headed(JSON) + SECOND,
-        headed(JSON, "Connection: close") + SECOND,
-    ],
-    ids=["interim", "no length", "HTTP/1.0", "chunks", "long header", "two", "two, closed"],
-)
-async def test_odd_answers(engine: FakeEngine, faulty: LlamaCpp, raw: bytes) -> None:
-    engine.on(CHAT, sends(raw))
-    assert (await faulty.send(CHAT, BODY)).raw == JSON
-    # In any pieces.
-    engine.on(CHAT, sends(*(raw[at : at + 50] for at in range(0, len(raw), 50))))
-    assert (await faulty.send(CHAT, BODY)).raw == JSON
-
-
-async def test_odd_streams(engine: FakeEngine, faulty: LlamaCpp) -> None:
-    whole = stream_of()
-    for raw in (
-        INTERIM + headed(whole, "content-type: text/event-stream;charset=UTF-8"),
-        f"HTTP/1.0 200 OK\r\n{EVENTS}\r\n\r\n".encode() + whole,
-        STREAM_HEAD + b"".join(chunk(whole[at : at + 1]) for at in range(len(whole))) + chunk(b""),
-        STREAM_HEAD + chunk(whole) + chunk(b"") + SECOND,
-        # Closed without the last chunk, behind the answer's own end.
-        STREAM_HEAD + chunk(whole),
-    ):
-        engine.on(CHAT, sends(raw))
-        assert (await text_of(faulty, True)).strip() == ANSWER
-
-
-async def test_ten_megabytes(
-    engine: FakeEngine, faulty: LlamaCpp, one_slot: httpx.AsyncClient
-) -> None:
-    text = "x" * 10_000_000
-    raw = json.dumps(completion(text)).encode()
-    engine.on(CHAT, lambda x: x.answer(raw))
-    assert (await faulty.send(CHAT, BODY)).raw == raw
-    assert (await one_slot.post(CHAT, json=BODY)).content == raw
-    whole = event(text) + stream_of()
-    engine.on(CHAT, lambda x: x.stream(whole))
-    assert await text_of(faulty, True) == text + ANSWER + " "
-    assert (await one_slot.post(CHAT, json=BODY | {"stream": True})).content == whole
-
-
-async def test_an_answer_without_end(engine: FakeEngine, faulty: LlamaCpp) -> None:
-    """Not even memory is at the mercy of an engine."""
-
-    async def flood(exchange: Exchange) -> None:
-        await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while True:
-            await exchange.send(chunk(b" " * 1_000_000))
-
-    engine.on(CHAT, flood)
-    with pytest.raises(MalformedAnswer, match="more than"):
-        await text_of(faulty, False)
-    await until(lambda: engine.running == 0, "the end of the engine's work")

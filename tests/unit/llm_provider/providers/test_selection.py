@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-import llm_provider
 from llm_provider import (
     ConfigurationError,
     EngineTimeoutError,
     LLMProvider,
     choose_provider,
-    errors,
     get_llm_provider,
 )
 
@@ -158,10 +155,3 @@ async def test_the_engines_key_from_a_file(tmp_path: Path, engine: FakeEngine) -
 def test_settings_that_cannot_work(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         get_llm_provider(environ=environ)
-
-
-@pytest.mark.parametrize("module", [llm_provider, errors])
-@pytest.mark.parametrize("name", sorted(errors.RENAMED))
-def test_earlier_names_of_errors_work(module: ModuleType, name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"{name} is deprecated; use "):
-        assert getattr(module, name) is errors.RENAMED[name]

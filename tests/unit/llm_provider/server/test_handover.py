@@ -1,4 +1,4 @@
-"""One chat API takes over from another, and no client notices: the door, the processes, a signal.
+"""One chat API takes over from another, and no client notices.
 
 Everything here is a process of its own and a real socket; the engines alone are doubles.
 """
@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
-import socket
-import stat
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +18,10 @@ import httpx
 import pytest
 
 from llm_provider.providers.routes import CHAT
-from llm_provider.standalone import socket_holder
-from llm_provider.standalone.healthcheck import main as healthcheck
 
 from ..fake import (
     AUTH,
     DONE,
-    MODEL,
     Exchange,
     FakeEngine,
     completion,
@@ -38,204 +30,20 @@ from ..fake import (
     free_port,
     until,
 )
-from .test_process import BODY, served, start
-from .test_queueing import EngineFile
-
-BARE = (sys.executable, "-I", "-S", socket_holder.__file__)
-"""A Python that finds nothing but its own library: the package is not there."""
-
-
-@dataclass
-class Doorway:
-    """A door as a process, and where it is."""
-
-    folder: Path
-    process: asyncio.subprocess.Process
-    ports: tuple[int, int]
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "door.sock"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports[0]}"
-
-
-async def open_door(path: Path, *ports: int) -> asyncio.subprocess.Process:
-    words = [*BARE, "--socket", str(path), *map(str, ports)]
-    return await asyncio.create_subprocess_exec(
-        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-
-
-async def end(process: asyncio.subprocess.Process, number: int = signal.SIGTERM) -> bytes:
-    """Have a process end, cleanly (0: it was told already); what it wrote to standard output."""
-    process.send_signal(number)
-    out, err = await asyncio.wait_for(process.communicate(), 15)
-    assert (process.returncode, err) == (0, b"")
-    return out
+from .crowd import EngineFile
+from .handing_over import HolderProcess, api_behind, end, following, start_holder
+from .processes import BODY
 
 
 @pytest.fixture
-async def doorway(tmp_path: Path) -> AsyncIterator[Doorway]:
+async def holder(tmp_path: Path) -> AsyncIterator[HolderProcess]:
     ports = free_port(), free_port()
-    process = await open_door(tmp_path / "door.sock", *ports)
-    made = Doorway(tmp_path, process, ports)
-    await until(made.path.exists, "the door")
+    process = await start_holder(tmp_path / "door.sock", *ports)
+    made = HolderProcess(tmp_path, process, ports)
+    await until(made.path.exists, "the socket holder")
     yield made
     if process.returncode is None:
         await end(process)
-
-
-# The door
-
-
-async def greeted(path: Path) -> tuple[socket.socket, bytes, list[socket.socket]]:
-    """A connection to the door, what it said, and the sockets that it gave."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
-
-    def ask() -> tuple[bytes, list[int]]:
-        connection.connect(str(path))
-        said, files, *_ = socket.recv_fds(connection, 100, 9)
-        return said, files
-
-    said, files = await asyncio.to_thread(ask)
-    return connection, said, [socket.socket(fileno=file) for file in files]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_door_hands_out_its_sockets(tmp_path: Path, number: int) -> None:
-    ports = [free_port(), free_port()]
-    path = tmp_path / "door.sock"
-    path.write_text("left behind")
-    process = await open_door(path, *ports)
-    await until(path.is_socket, "the door")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    held = []
-    for _ in range(2):  # as often as it is asked
-        connection, said, given = await greeted(path)
-        assert said == b"door\n"
-        assert [each.getsockname() for each in given] == [("0.0.0.0", port) for port in ports]
-        assert all(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for each in given)
-        assert not any(os.get_blocking(each.fileno()) for each in given)
-        for each in given:
-            each.close()
-        held.append(connection)
-    held[0].close()
-    held[1].settimeout(0.3)
-    with pytest.raises(TimeoutError):
-        held[1].recv(1)  # it stays open, whoever else leaves
-    held[1].send(b"what is said to it does not count")
-    with pytest.raises(TimeoutError):
-        held[1].recv(1)
-    assert await end(process, number) == b""
-    assert held[1].recv(1) == b""
-    held[1].close()
-    assert not path.exists()
-
-
-async def test_connections_wait_where_nobody_takes_them(doorway: Doorway) -> None:
-    """They are not refused, and they are for whoever comes next."""
-    with socket.create_connection(("127.0.0.1", doorway.ports[0]), timeout=5) as waiting:
-        waiting.sendall(b"said early")
-        for leaves in (True, False):
-            connection, _, (listener, other) = await greeted(doorway.path)
-            if not leaves:
-                taken, _ = listener.accept()
-                assert taken.recv(100) == b"said early"
-                taken.close()
-            for each in (connection, listener, other):
-                each.close()
-
-
-async def test_a_door_whose_port_is_taken(doorway: Doorway, tmp_path: Path) -> None:
-    path = tmp_path / "other.sock"
-    process = await open_door(path, free_port(), doorway.ports[0])
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (1, b"")
-    assert err.decode() == (
-        f"The port {doorway.ports[0]} cannot be listened on: [Errno 98] Address already in use.\n"
-    )
-    assert not path.exists()
-
-
-async def test_a_door_that_cannot_be_asked(tmp_path: Path) -> None:
-    process = await open_door(tmp_path / "absent" / "door.sock", free_port())
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (1, b"")
-    assert err.startswith(b"The socket ")
-    assert err.endswith(b"cannot be made: [Errno 2] No such file or directory.\n")
-
-
-# The chat API behind the door
-
-
-@dataclass
-class Api:
-    """A chat API as a process, and what it is asked through its own socket."""
-
-    process: asyncio.subprocess.Process
-    path: Path
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def client(self) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.path))
-        return httpx.AsyncClient(
-            base_url="http://api", transport=transport, headers=AUTH, timeout=20
-        )
-
-    async def report(self) -> dict[str, Any]:
-        async with self.client() as client:
-            found: dict[str, Any] = (await client.get("/ready")).json()
-            return found
-
-    async def becomes(self, **wanted: object) -> None:
-        """Wait until /ready says so."""
-        told: dict[str, Any] = {}
-        for _ in range(300):
-            assert self.process.returncode is None
-            if self.path.exists():
-                told = await self.report()
-                if wanted.items() <= told.items():
-                    return
-            await asyncio.sleep(0.02)
-        pytest.fail(f"it did not become {wanted}: {told}")
-
-    def retire(self) -> None:
-        self.process.send_signal(signal.SIGUSR1)
-
-    async def ended(self, number: int = signal.SIGTERM) -> None:
-        out = await end(self.process, number)
-        self.log = [json.loads(line) for line in out.splitlines()]
-        assert not [entry for entry in self.log if "exception" in entry]
-        assert not self.path.exists()
-
-    def outcomes(self) -> list[str]:
-        return [entry["outcome"] for entry in self.log if entry.get("path") == CHAT]
-
-
-@asynccontextmanager
-async def api_behind(doorway: Doorway, keys: Path, name: str, **environ: str) -> AsyncIterator[Api]:
-    path = doorway.folder / f"{name}.sock"
-    path.write_text("left behind")
-    process = await start(
-        "llm_provider.server",
-        f"--port={doorway.ports[0]}",
-        f"--engine-port={doorway.ports[1]}",
-        CHAT_API_DOOR=str(doorway.path),
-        CHAT_API_SOCKET=str(path),
-        CHAT_API_KEYS_FILE=str(keys),
-        **environ,
-    )
-    await until(path.is_socket, "its own socket")
-    try:
-        yield Api(process, path)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 @pytest.fixture
@@ -244,10 +52,6 @@ def file(tmp_path: Path, engine: FakeEngine) -> EngineFile:
     made = EngineFile(tmp_path / "engine.env")
     made.point(engine)
     return made
-
-
-def following(file: EngineFile) -> dict[str, str]:
-    return {"LLM_ENGINE_FILE": str(file.path), "LLM_MODEL": MODEL}
 
 
 def slowly(seconds: float) -> Any:
@@ -316,7 +120,7 @@ class Client:
 
 
 async def test_taking_over_loses_no_request(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
+    engine: FakeEngine, holder: HolderProcess, keys: Path, file: EngineFile
 ) -> None:
     """As a swap does it, of the engine and of the chat API, with clients that never rest."""
     engine.on(CHAT, slowly(0.15))
@@ -326,15 +130,15 @@ async def test_taking_over_loses_no_request(
         other.on(CHAT, slowly(0.05))
         # They come before anyone is there to answer.
         clients = [
-            Client(doorway.url, f"client {number}", kept=bool(number % 4), streamed=number % 2 == 1)
+            Client(holder.url, f"client {number}", kept=bool(number % 4), streamed=number % 2 == 1)
             for number in range(8)
         ]
         await asyncio.sleep(0.3)
         assert not any(client.done for client in clients)
-        first = await stack.enter_async_context(api_behind(doorway, keys, "a", **environ))
+        first = await stack.enter_async_context(api_behind(holder, keys, "a", **environ))
         await until(lambda: all(client.done > 2 for client in clients), "answers of the first")
 
-        second = await stack.enter_async_context(api_behind(doorway, keys, "b", **environ))
+        second = await stack.enter_async_context(api_behind(holder, keys, "b", **environ))
         await second.becomes(ready=True)
         file.point(engine, "LLM_HOLD=1")
         await first.becomes(holding=True, in_flight=0)
@@ -361,7 +165,7 @@ async def test_taking_over_loses_no_request(
 
 
 async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
+    engine: FakeEngine, holder: HolderProcess, keys: Path, file: EngineFile
 ) -> None:
     """Closing them at once, as a stop does, would lose it."""
     data = json.dumps(BODY).encode()
@@ -369,7 +173,7 @@ async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
     request = "\r\n".join([*head, f"Content-Length: {len(data)}", "", ""]).encode() + data
 
     async def come() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", doorway.ports[0])
+        return await asyncio.open_connection("127.0.0.1", holder.ports[0])
 
     async def answered(reader: asyncio.StreamReader) -> str:
         found = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().lower()
@@ -377,7 +181,7 @@ async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
         await reader.readexactly(int(length.split()[1]))
         return found
 
-    async with api_behind(doorway, keys, "a", **following(file)) as api:
+    async with api_behind(holder, keys, "a", **following(file)) as api:
         await api.becomes(ready=True)
         (fresh, to_fresh), (used, to_used), (idle, to_idle) = [await come() for _ in range(3)]
         for reader, writer in ((used, to_used), (idle, to_idle)):
@@ -396,13 +200,13 @@ async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
         await until(lambda: not api.path.exists(), "the end of its retirement")
         for writer in (to_fresh, to_used, to_idle):
             writer.close()
-        # It takes nobody new, and the door's sockets are as they were.
+        # It takes nobody new, and the socket holder's sockets are as they were.
         reader, writer = await come()
         writer.write(request)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 0.3)
         assert api.process.returncode is None
-        async with api_behind(doorway, keys, "b", **following(file)) as successor:
+        async with api_behind(holder, keys, "b", **following(file)) as successor:
             assert (await answered(reader)).startswith("http/1.1 200 ok")
             writer.close()
             await successor.ended(signal.SIGINT)
@@ -411,15 +215,15 @@ async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
 
 
 async def test_retiring_stays_with_the_engine_and_finishes_in_order(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
+    engine: FakeEngine, holder: HolderProcess, keys: Path, file: EngineFile
 ) -> None:
     """What the file says afterwards is for others; held requests are held no more."""
     file.point(engine, "LLM_HOLD=1")
     goes_on = engine.paused()
     async with (
         FakeEngine().serving() as other,
-        api_behind(doorway, keys, "a", **following(file)) as api,
-        httpx.AsyncClient(base_url=doorway.url, headers=AUTH, timeout=10) as client,
+        api_behind(holder, keys, "a", **following(file)) as api,
+        httpx.AsyncClient(base_url=holder.url, headers=AUTH, timeout=10) as client,
     ):
         await api.becomes(holding=True)
         requests = []
@@ -447,13 +251,13 @@ async def test_retiring_stays_with_the_engine_and_finishes_in_order(
 
 
 async def test_a_stop_bounds_a_retirement(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
+    engine: FakeEngine, holder: HolderProcess, keys: Path, file: EngineFile
 ) -> None:
     engine.paused()
     environ = {**following(file), "LLM_DRAIN_SECONDS": "1"}
     async with (
-        api_behind(doorway, keys, "a", **environ) as api,
-        httpx.AsyncClient(base_url=doorway.url, headers=AUTH, timeout=10) as client,
+        api_behind(holder, keys, "a", **environ) as api,
+        httpx.AsyncClient(base_url=holder.url, headers=AUTH, timeout=10) as client,
     ):
         runs = asyncio.create_task(client.post(CHAT, json=BODY))
         await api.becomes(in_flight=1)
@@ -467,178 +271,3 @@ async def test_a_stop_bounds_a_retirement(
         assert error_of(await waits)["code"] == "stopping"
         assert error_of(await runs)["code"] == "stopped"
         await api.ended(0)
-
-
-async def test_its_own_socket(
-    engine: FakeEngine,
-    doorway: Doorway,
-    keys: Path,
-    file: EngineFile,
-    monkeypatch: Any,
-    capsys: Any,
-) -> None:
-    """Without a door too; it leads to this process, asks for keys, and lasts as long as a drain."""
-    goes_on = engine.paused()
-    environ = following(file)
-    async with api_behind(doorway, keys, "a", **environ) as api, api.client() as client:
-        assert stat.S_IMODE(api.path.stat().st_mode) == 0o600
-        await api.becomes(ready=True, in_flight=0)
-        assert (await client.get("/health", headers={"Authorization": ""})).status_code == 200
-        assert (await client.get("/ready", headers={"Authorization": ""})).status_code == 401
-        monkeypatch.setenv("CHAT_API_SOCKET", str(api.path))
-        assert await asyncio.to_thread(healthcheck, free_port()) == 0
-        request = asyncio.create_task(client.post(CHAT, json=BODY))
-        await api.becomes(in_flight=1)
-        api.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.4)
-        assert api.path.exists()
-        goes_on.set()
-        assert (await request).json() == completion()
-        await api.ended(0)
-        assert await asyncio.to_thread(healthcheck, free_port()) == 1
-        assert f"The chat API at {api.path} does not answer: " in capsys.readouterr().out
-
-
-async def test_its_own_socket_beside_a_port_of_its_own(
-    engine: FakeEngine, keys: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "own.sock"
-    async with served(engine, keys, CHAT_API_SOCKET=str(path)) as api:
-        transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport, headers=AUTH) as client:
-            assert (await client.get("http://api/ready")).json()["ready"]
-        assert (await api.client.post(CHAT, json=BODY)).json() == completion()
-        api.signal(signal.SIGTERM)
-        await api.ended()
-    assert not path.exists()
-
-
-async def test_the_doors_end_is_the_chat_apis(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
-) -> None:
-    """At once: until it has let go, no new door can have the ports."""
-    engine.paused()
-    environ = following(file)
-    async with (
-        api_behind(doorway, keys, "a", **environ) as api,
-        httpx.AsyncClient(base_url=doorway.url, headers=AUTH, timeout=10) as client,
-    ):
-        request = asyncio.create_task(client.post(CHAT, json=BODY))
-        await api.becomes(in_flight=1)
-        doorway.process.kill()
-        await doorway.process.communicate()
-        out, err = await asyncio.wait_for(api.process.communicate(), 3)
-        assert (api.process.returncode, err) == (1, b"")
-        assert b"the socket holder is gone" in out
-        assert error_of(await request)["code"] == "stopped"
-        assert not api.path.exists()
-    # Its socket is left behind, as by a power cut, and the ports are free.
-    again = await open_door(doorway.path, *doorway.ports)
-    await until(lambda: door_answers(doorway.path), "the next door")
-    await end(again)
-
-
-def door_answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(str(path)) == 0
-
-
-async def test_a_retired_process_needs_no_door(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
-) -> None:
-    environ = following(file)
-    async with api_behind(doorway, keys, "a", **environ) as api:
-        await api.becomes(ready=True)
-        api.retire()
-        await until(lambda: not api.path.exists(), "the end of its retirement")
-        await end(doorway.process)
-        again = await open_door(doorway.path, *doorway.ports)
-        await until(doorway.path.is_socket, "the next door")
-        assert api.process.returncode is None
-        await api.ended()
-        await end(again)
-
-
-async def test_it_waits_for_the_door(
-    engine: FakeEngine, keys: Path, tmp_path: Path, file: EngineFile
-) -> None:
-    """Which may start after it; what it is not, is told once."""
-    ports = free_port(), free_port()
-    path, own = tmp_path / "door.sock", tmp_path / "own.sock"
-    environ = {
-        "CHAT_API_DOOR": str(path),
-        "CHAT_API_SOCKET": str(own),
-        "CHAT_API_KEYS_FILE": str(keys),
-        **following(file),
-    }
-    words = ("llm_provider.server", f"--port={ports[0]}")
-    process = await start(*words, **environ)
-    with socket.socket(socket.AF_UNIX) as rude:
-        rude.bind(str(path))
-        rude.listen()
-        for _ in range(2):
-            connection, _ = await asyncio.to_thread(rude.accept)
-            connection.close()
-    door_process = await open_door(path, *ports)
-    await until(own.is_socket, "its own socket")
-    log = [json.loads(line) for line in (await end(process)).splitlines()]
-    (warning,) = [entry for entry in log if entry["logger"] == "llm_provider.listeners"]
-    assert warning["message"] == f"waiting for the socket holder {path}: it hung up"
-    await end(door_process)
-
-    process = await start(*words, **environ)
-    assert process.stdout
-    out = await asyncio.wait_for(process.stdout.readuntil(b"waiting for the socket holder"), 60)
-    out += await end(process)  # while it waits, a stop is one
-    assert b"Started" not in out
-
-
-async def test_settings_that_cannot_work_behind_a_door(
-    engine: FakeEngine, doorway: Doorway, keys: Path, tmp_path: Path, file: EngineFile
-) -> None:
-    environ = {
-        "CHAT_API_DOOR": str(doorway.path),
-        "CHAT_API_KEYS_FILE": str(keys),
-        **following(file),
-    }
-    process = await start("llm_provider.server", "--port=1", **environ)
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (2, b"")
-    ports = ", ".join(map(str, doorway.ports))
-    assert err.decode() == f"The socket holder has no port 1; it has: {ports}.\n"
-    absent = tmp_path / "absent" / "own.sock"
-    words = ("llm_provider.server", f"--port={doorway.ports[0]}")
-    process = await start(*words, CHAT_API_SOCKET=str(absent), **environ)
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (2, b"")
-    assert err.decode().startswith(f"CHAT_API_SOCKET {absent} cannot be made: [Errno 2]")
-
-
-async def test_the_engine_itself_through_the_door(
-    engine: FakeEngine, doorway: Doorway, keys: Path, file: EngineFile
-) -> None:
-    """Under uvloop, as it is on a host: whichever engine is there now, until a stop."""
-    large = b"x" * 8_000_000
-    engine.on("/large", lambda x: x.answer(large))
-    url = f"http://127.0.0.1:{doorway.ports[1]}"
-    async with (
-        FakeEngine().serving() as other,
-        api_behind(doorway, keys, "a", **following(file)) as api,
-        # The double serves one request a connection.
-        httpx.AsyncClient(
-            base_url=url, timeout=10, limits=httpx.Limits(max_keepalive_connections=0)
-        ) as client,
-    ):
-        assert (await client.get("/large")).content == large
-        assert other.connections == 0
-        file.point(other)
-        await until(lambda: other.connections > 0, "the other engine's first question")
-        other.on("/who", lambda x: x.answer({"who": "other"}))
-        assert (await client.get("/who")).json() == {"who": "other"}
-        endless = other.paused("/who")
-        cut = asyncio.create_task(client.get("/who"))
-        await until(lambda: other.paths().count("/who") == 2)
-        await api.ended()
-        with pytest.raises(httpx.RemoteProtocolError):
-            await cut
-        endless.set()

@@ -16,7 +16,7 @@ from llm_provider.providers.routes import CHAT
 from llm_provider.server import hold_lock
 
 from ..fake import FakeEngine, error_of, free_port
-from .test_queueing import (
+from .crowd import (
     BODY,
     Crowd,
     EngineFile,

@@ -1,4 +1,4 @@
-"""What runs as a process of its own: the chat API's server, and its health probe."""
+"""The chat API as a process of its own."""
 
 from __future__ import annotations
 
@@ -6,25 +6,17 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-import llm_provider
 from llm_provider.providers.routes import CHAT
-from llm_provider.standalone.healthcheck import main as healthcheck
 
 from ..fake import (
     ANSWER,
-    AUTH,
     DONE,
-    KEY,
     MODEL,
     Exchange,
     FakeEngine,
@@ -35,77 +27,9 @@ from ..fake import (
     stream_of,
     until,
 )
+from .processes import BODY, CANARY, served, start
 
-SOURCE = Path(llm_provider.__file__).parents[1]
-CANARY = "canary-8d1f"
-BODY: dict[str, Any] = {"messages": [{"role": "user", "content": CANARY}]}
 STREAM = BODY | {"stream": True}
-
-
-async def start(*arguments: str, **environ: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), **environ},
-    )
-
-
-@dataclass
-class Served:
-    """The chat API as a process."""
-
-    process: asyncio.subprocess.Process
-    client: httpx.AsyncClient
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    async def ended(self) -> list[dict[str, Any]]:
-        """Wait for its end, a clean one; return the requests' log lines."""
-        out, err = await asyncio.wait_for(self.process.communicate(), 15)
-        assert err == b""
-        assert self.process.returncode == 0
-        for secret in (CANARY, KEY):
-            assert secret.encode() not in out
-        entries = [json.loads(line) for line in out.splitlines()]
-        assert not [entry for entry in entries if "exception" in entry]
-        return [entry for entry in entries if entry["message"] == "request"]
-
-
-@asynccontextmanager
-async def served(engine: FakeEngine, keys: Path, **environ: str) -> AsyncIterator[Served]:
-    port = free_port()
-    process = await start(
-        "llm_provider.server",
-        "--host=127.0.0.1",
-        f"--port={port}",
-        CHAT_API_KEYS_FILE=str(keys),
-        LLM_PROVIDER="llamacpp",
-        LLM_BASE_URL=engine.url,
-        LLM_MODEL=MODEL,
-        **environ,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client:
-            for _ in range(300):
-                assert process.returncode is None
-                try:
-                    if (await client.get("/ready")).status_code == 200:
-                        break
-                except httpx.ConnectError:
-                    pass
-                await asyncio.sleep(0.05)
-            else:
-                pytest.fail("the chat API did not become ready")
-            yield Served(process, client)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def read(chunks: AsyncIterator[bytes]) -> bytes:
@@ -289,38 +213,3 @@ async def test_a_terminal_that_cannot_show_all_characters(api: str, keys: Path) 
     assert lines[0].startswith("ok     health ")
     (failed,) = [line for line in lines if line.startswith("FAILED chat ")]
     assert "caf\\xe9" in failed
-
-
-async def test_healthcheck(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
-    assert await asyncio.to_thread(healthcheck, engine.port) == 0
-    assert capsys.readouterr().out == ""
-    engine.on("/health", lambda x: x.answer({}, 503))
-    assert await asyncio.to_thread(healthcheck, engine.port) == 1
-    assert "answered 'HTTP/1.1 503 Service Unavailable'; 200 is needed." in capsys.readouterr().out
-    engine.on("/health", lambda x: x.send(ANSWER.encode()))
-    assert await asyncio.to_thread(healthcheck, engine.port) == 1
-    engine.on("/health", lambda x: asyncio.sleep(5))
-    assert await asyncio.to_thread(healthcheck, engine.port, 0.1) == 1
-    assert await asyncio.to_thread(healthcheck, free_port()) == 1
-    assert "does not answer" in capsys.readouterr().out
-
-
-async def test_the_health_probe_is_light() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "import sys, llm_provider.standalone.healthcheck; print(*sys.modules)",
-        stdout=asyncio.subprocess.PIPE,
-        env={"PYTHONPATH": str(SOURCE)},
-    )
-    out, _ = await process.communicate()
-    loaded = set(out.decode().split())
-    assert "llm_provider.standalone.healthcheck" in loaded
-    assert not loaded & {"httptools", "fastapi", "asyncio", "ssl", "llm_provider.base"}
-
-
-def test_every_public_name_is_there() -> None:
-    for name in llm_provider.__all__:
-        assert getattr(llm_provider, name) is not None
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = llm_provider.nothing

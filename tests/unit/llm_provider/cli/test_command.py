@@ -1,55 +1,36 @@
+"""The `llm-provider` command, as a person or a script runs it."""
+
 from __future__ import annotations
 
-import argparse
 import asyncio
-import fcntl
 import io
 import json
 import logging
-import os
-import pty
 import re
 import signal
-import struct
-import subprocess
-import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from llm_provider.cli import bench, check
-from llm_provider.cli.arguments import build_parser
-from llm_provider.cli.command import main
-from llm_provider.cli.display import printable
-from llm_provider.cli.exit_status import FAILED, NOT_REACHABLE, OK, STOPPED, USAGE
+from llm_provider.cli.exit_status import FAILED, OK
 
 from .. import fake
-from ..fake import FakeEngine, free_port, until
+from ..fake import FakeEngine, until
 from ..scripted import (
     ANSWER,
     DONE,
     KEY,
     MODEL,
-    READY,
     Scripted,
     event,
-    in_turn,
     paced,
     refusal,
-    reply,
     serving,
     sse,
     streamed,
-    words,
 )
-
-ROOT = Path(__file__).parents[3]
-NAMES = ["health", "key", "ready", "models", "context", "chat", "stream", "identity"]
-WITHOUT_RICH = "import sys; sys.modules['rich'] = None\n"
-COMMAND = "import sys; from llm_provider.cli import main; sys.exit(main(sys.argv[1:]))"
+from .running import NAMES, run
 
 
 @pytest.fixture(scope="module")
@@ -65,50 +46,6 @@ def server(serve: Scripted, monkeypatch: pytest.MonkeyPatch) -> Scripted:
     monkeypatch.setenv("OPENAI_BASE_URL", f"{serve.url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return serve
-
-
-async def run(*arguments: str) -> int:
-    """The command as typed; in a thread, since it runs a loop of its own."""
-    return await asyncio.to_thread(main, list(arguments))
-
-
-def plain(screen: str) -> str:
-    """What a terminal was sent, without what steers it."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r\n", "\n")
-
-
-def on_a_terminal(
-    columns: int, *arguments: str, before: str = "", stop_at: str | None = None
-) -> tuple[int, str]:
-    """Run the command on a terminal of its own; returns its exit status and what it was sent.
-
-    `before` is run by the same Python first; Ctrl-C comes once `stop_at` has been sent.
-    """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    deciding = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
-    environ = {name: value for name, value in os.environ.items() if name not in deciding}
-    with subprocess.Popen(
-        [sys.executable, "-c", before + COMMAND, *arguments],
-        stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-        env=environ | {"TERM": "xterm-256color", "PYTHONPATH": "src", "PYTHONIOENCODING": "utf-8"},
-        cwd=ROOT,
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        sent = b""
-        while True:
-            try:
-                data = os.read(ours, 65536)
-            except OSError:  # how a terminal tells that the other side is closed
-                break
-            if not data:
-                break
-            sent += data
-            if stop_at and stop_at.encode() in sent:
-                process.send_signal(signal.SIGINT)
-                stop_at = None
-        os.close(ours)
-        return process.wait(timeout=30), sent.decode()
 
 
 # check
@@ -386,254 +323,3 @@ async def test_bench_with_failures(server: Scripted, capsys: pytest.CaptureFixtu
     server.reset({"stream": refusal("Out of order.", 500)})
     assert await run("bench", "--json") == FAILED
     assert "Out of order." in json.loads(capsys.readouterr().out)["error"]
-
-
-# Exit statuses
-
-
-@pytest.mark.parametrize("command", ["check", "chat", "models", "bench"])
-async def test_not_reachable(command: str, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    arguments = [command, "--url", url, "--key-file", str(keys)]
-    arguments += ["Hello"] if command == "chat" else []
-    assert await run(*arguments, "--json") == NOT_REACHABLE
-    told = json.loads(capsys.readouterr().out)
-    if command == "check":
-        assert told["ok"] is False
-    else:
-        assert "is not reachable: the connection was refused." in told["error"]
-    assert await run(*arguments) == NOT_REACHABLE
-    captured = capsys.readouterr()
-    assert "is not reachable: the connection was refused." in captured.out + captured.err
-
-
-def test_stopped_by_ctrl_c(server: Scripted) -> None:
-    server.reset({"stream": paced(*words("on and on " * 1000), seconds=0.05)})
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "chat", "Hello"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": "src"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.read(3) == "on "
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == STOPPED
-    assert err == ""
-
-
-def test_a_reader_that_has_had_enough(server: Scripted) -> None:
-    server.reset({"stream": paced(*words("on and on " * 1000), seconds=0.01)})
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "chat", "Hello"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": "src"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.read(3) == "on "
-        process.stdout.close()
-        assert process.wait(timeout=30) == FAILED
-        assert process.stderr.read() == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("check",), "No URL is given; use --url, or set OPENAI_BASE_URL."),
-        (
-            ("check", "--engine", "x", "--url", "http://b"),
-            "--engine starts a chat API of its own; leave --url and --key-file out.",
-        ),
-        (
-            ("check", "--engine", "x", "--key-file", "-"),
-            "--engine starts a chat API of its own; leave --url and --key-file out.",
-        ),
-        (("check", "--engine", "absent"), "The engine file absent cannot be read: "),
-        (("check", "--engine", "/dev/null"), "The engine file /dev/null is empty"),
-        (("check", "--url", "board:8000"), "The address 'board:8000' is not usable"),
-        (("chat", "--url", "http://b", "--key-file", "absent", "Hi"), "key file cannot be read"),
-        (("models", "--url", "http://b", "--key-file", "/dev/null"), "/dev/null holds no key"),
-        (
-            ("bench", "--url", "http://b", "--compare-key-file", "x"),
-            "--compare-key-file is for --compare, which is not given.",
-        ),
-        (
-            (
-                *("bench", "--url", "http://b", "--compare", "http://c"),
-                *("--key-file", "-", "--compare-key-file", "-"),
-            ),
-            "--key-file and --compare-key-file cannot both be standard input.",
-        ),
-    ],
-)
-async def test_wrong_usage(
-    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert await run(*arguments, "--json") == USAGE
-    captured = capsys.readouterr()
-    assert sentence in captured.err
-    assert captured.out == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ((), "the following arguments are required: COMMAND"),
-        (("dance",), "invalid choice: 'dance'"),
-        (("chat",), "the following arguments are required: PROMPT"),
-        (("check", "--timeout", "-1"), "'-1' is no number of seconds above 0"),
-        (("check", "--timeout", "soon"), "'soon' is no number of seconds above 0"),
-        (("check", "--parallel", "0"), "'0' is no whole number from 1"),
-        (("bench", "--parallel", "1,,4"), "'' is no whole number from 1 to 256"),
-        (("bench", "--parallel", "1,1000"), "'1000' is no whole number from 1 to 256"),
-        (("bench", "--requests", "1e9"), "'1e9' is no whole number from 1 to 10000"),
-    ],
-)
-def test_wrong_usage_of_the_parser(
-    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    assert caught.value.code == USAGE
-    assert sentence in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", [(), ("check",), ("chat",), ("models",), ("bench",)])
-def test_help_documents_the_exit_status(
-    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([*command, "--help"])
-    assert caught.value.code == 0
-    assert "3    the host is not reachable" in capsys.readouterr().out
-
-
-def test_the_parser_has_the_defaults_of_what_it_starts() -> None:
-    def defaults(*arguments: str) -> dict[str, Any]:
-        return vars(build_parser().parse_args(list(arguments)))
-
-    asked, wanted = defaults("check"), check.Wanted()
-    assert asked["max_tokens"] == wanted.max_tokens
-    assert asked["timeout"] == wanted.seconds
-    asked, load = defaults("bench"), bench.Load()
-    for option, value in (("requests", load.requests), ("parallel", load.levels)):
-        assert asked[option] == value
-    for option in ("max_tokens", "seconds", "timeout"):
-        assert asked[option] == getattr(load, option)
-
-
-def test_every_command_takes_json() -> None:
-    (commands,) = [
-        action
-        for action in build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    ]
-    assert set(commands.choices) == {"check", "chat", "models", "bench"}
-    for parser in commands.choices.values():
-        assert "--json" in parser.format_help()
-
-
-# On a terminal
-
-
-@pytest.mark.parametrize("columns", [60, 120])
-def test_check_on_a_terminal(server: Scripted, columns: int) -> None:
-    status, sent = on_a_terminal(columns, "check", "--answer", "Something else.")
-    assert status == FAILED
-    assert "\x1b[32m✓" in sent
-    assert "\x1b[31m✗" in sent
-    lines = plain(sent).splitlines()
-    shown = [line.split()[1] for line in lines if re.match(r"[✓✗] ", line.split("\r")[-1])]
-    assert shown == NAMES
-    assert max(len(line.split("\r")[-1]) for line in lines) <= columns
-    # Continued below itself, not below its mark.
-    assert ("           not 'Something else.'" in plain(sent)) == (columns == 60)
-    assert lines[-1].endswith(f"{server.url}/v1: failed: chat, stream.")
-
-
-def test_chat_on_a_terminal(server: Scripted) -> None:
-    text = f"The river runs to the sea, and the sea is\x1b[2J never full. {'東京' * 8}"
-    server.reset({"stream": paced(*streamed(text))})
-    status, sent = on_a_terminal(20, "chat", "Hello")
-    assert status == OK
-    assert "waiting for the" in sent
-    assert "\x1b[2J" not in sent
-    *_, shown = plain(sent).split("\r")
-    assert shown.splitlines()[:6] == [
-        "The river runs to",
-        "the sea, and the sea",
-        "is\N{REPLACEMENT CHARACTER}[2J never full.",
-        "東京東京東京東京東京",
-        "東京東京東京 ",
-        "13 tokens, first ",
-    ]
-
-
-def test_bench_on_a_terminal(server: Scripted) -> None:
-    status, sent = on_a_terminal(60, "bench", "--requests", "4")
-    assert status == OK
-    assert "4 at once" in sent
-    assert "━" in sent
-    lines = [line.split("\r")[-1] for line in plain(sent).splitlines()]
-    assert max(map(len, lines)) <= 60
-    assert "at once   failed  TTFT p50       p95  tok/s  in all    time" in lines
-
-
-def test_what_is_waited_for_fits_the_terminal(server: Scripted) -> None:
-    words = f"llamacpp at http://engine:8080 is loading its model: {'and loading ' * 10}"
-    loading = refusal(words, 503, "engine_not_ready")
-    server.reset({"ready": in_turn(loading, loading, reply(READY))})
-    status, sent = on_a_terminal(60, "check")
-    assert status == OK
-    waiting = [line for line in re.split(r"[\r\n]", plain(sent)) if "ready: " in line]
-    assert waiting
-    assert all(re.fullmatch(r". ready: llamacpp at .*… 0:00:0\d", line) for line in waiting)
-    assert max(map(len, waiting)) <= 60
-
-
-def test_a_terminal_is_left_as_it_was(server: Scripted) -> None:
-    server.reset({"ready": refusal("Loading.", 503, "engine_not_ready")})
-    status, sent = on_a_terminal(60, "check", stop_at="ready: Loading.")
-    assert status == STOPPED
-    assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")  # the cursor is back
-    assert "Traceback" not in sent
-
-
-@pytest.mark.parametrize("command", [("check",), ("chat", "Hello"), ("bench", "--requests", "2")])
-def test_a_terminal_without_rich_gets_plain_lines(
-    server: Scripted, command: tuple[str, ...]
-) -> None:
-    server.reset({"stream": paced(*streamed("All\x1b[2J is well."))})
-    status, sent = on_a_terminal(80, *command, before=WITHOUT_RICH)
-    assert status == OK
-    assert "\x1b" not in sent
-    assert "Traceback" not in sent
-    if command[0] == "chat":
-        assert sent.startswith("All\N{REPLACEMENT CHARACTER}[2J is well. \r\n3 tokens, first after")
-
-
-def test_nothing_of_rich_is_needed_in_a_pipe(server: Scripted) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RICH + COMMAND, "check"],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
-        env=os.environ | {"PYTHONPATH": "src"},
-    )  # fmt: skip
-    assert done.returncode == OK, done.stderr
-    assert done.stderr == ""
-
-
-def test_marks_on_an_output_that_has_no_such_characters(server: Scripted) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "check", "--answer", "Other."],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
-        env=os.environ | {"PYTHONPATH": "src", "PYTHONIOENCODING": "ascii"},
-    )  # fmt: skip
-    assert done.returncode == FAILED
-    assert done.stdout.startswith("ok     health   200")
-    assert "FAILED chat     the answer was 'All is well: caf\\xe9" in done.stdout
-
-
-def test_printable() -> None:
-    assert printable("a\tb\nc é 東 🚲") == "a\tb\nc é 東 🚲"
-    assert printable("\x1b]0;x\x07\r\x7f\x9b") == "\ufffd]0;x\ufffd\ufffd\ufffd\ufffd"

@@ -1,0 +1,90 @@
+"""The admission queue by itself: no place is ever lost, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from llm_provider.errors import (
+    ContextFullError,
+    EngineUnreachableError,
+    StreamInterruptedError,
+)
+from llm_provider.providers.base import LLMProvider
+from llm_provider.server.admission import AdmissionQueue, QueueFull
+from llm_provider.server.engine_state import EngineState
+from llm_provider.server.token_estimate import TokenEstimate
+
+from .queue_stub import Sharing, Stub, lose
+
+
+@pytest.fixture
+async def stub() -> Stub:
+    return Stub()
+
+
+# All of it at once.
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_place_is_ever_lost(seed: int) -> None:
+    """Requests come, end, fail, are put back and are cancelled, as the engine comes and goes."""
+    chance = random.Random(seed)  # noqa: S311 - a repeatable mess is wanted
+    queue = AdmissionQueue(EngineState((Stub, Sharing)[seed % 2](), 3), 5)
+    await queue.engine.probe()
+    ended: dict[str, int] = {}
+
+    async def ask(provider: LLMProvider) -> None:
+        assert queue.running <= queue.engine.parallel
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.2:
+            raise EngineUnreachableError("gone")
+        if chance.random() < 0.1:
+            raise StreamInterruptedError("broken")
+        if chance.random() < 0.1:
+            raise ContextFullError("no room", status=500, words="no room", error={})
+
+    async def request() -> None:
+        outcome = "cancelled"
+        try:
+            estimate = TokenEstimate(chance.randrange(5000), chance.choice([None, 1, 2000]))
+            async with queue.admit(time.monotonic(), estimate) as ticket:
+                await ticket.ask(ask)
+            outcome = "answered"
+        except (QueueFull, StreamInterruptedError, ContextFullError) as error:
+            outcome = type(error).__name__
+        finally:
+            ended[outcome] = ended.get(outcome, 0) + 1
+
+    acts: list[Callable[[], object]] = [
+        lambda: lose(queue),
+        lambda: queue.engine.hold("On purpose."),
+        queue.engine.release,
+        lambda: chance.choice(tasks).cancel(),
+        lambda: chance.choice(tasks).cancel(),
+        lambda: queue.engine.switch((Stub, Sharing)[seed % 2](), 3),
+    ]
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(300):
+        tasks.append(asyncio.create_task(request()))
+        chance.choice(acts)()
+        if chance.random() < 0.5:
+            await queue.engine.probe()
+        for _ in range(chance.randrange(3)):
+            await asyncio.sleep(0)
+    queue.engine.release()
+    while not all(task.done() for task in tasks):
+        await queue.engine.probe()
+        await asyncio.sleep(0)
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks)
+    assert sum(ended.values()) <= len(tasks)  # some are cancelled before they begin
+    assert ended["answered"] > 20
+    assert (queue.running, queue.queued, queue.held) == (0, 0, 0)
+    assert queue.empty

@@ -1,0 +1,223 @@
+"""The chat API over real sockets: health, keys, models' names."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llm_provider import LlamaCpp, __version__
+from llm_provider.errors import ConfigurationError
+from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.server.application import create_app
+
+from ..fake import (
+    AUTH,
+    CONTEXT,
+    KEY,
+    MODEL,
+    SLOTS,
+    FakeEngine,
+    error_of,
+    serve_api,
+    until,
+)
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+BODY: dict[str, Any] = {"messages": MESSAGES}
+
+
+MESSAGE = "/api/chat"
+
+
+POSTS = {
+    CHAT: BODY,
+    COMPLETIONS: {"prompt": "Hello"},
+    EMBEDDINGS: {"input": "Hello"},
+    RESPONSES: {"input": "Hello"},
+    MESSAGE: {"message": "Hello"},
+}
+
+
+async def test_health_is_open_and_ready_reports(
+    api: str, engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    async with httpx.AsyncClient(base_url=api) as stranger:
+        answer = await stranger.get("/health")
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"status": "ok", "version": __version__},
+        )
+    answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {
+            "ready": True,
+            "provider": "llamacpp",
+            "model": MODEL,
+            "context_size": CONTEXT,
+            "parallel": SLOTS,
+            "gpu_share": None,
+            "engine": engine.url,
+            "in_flight": 0,
+            "leaving": 0,
+            "queued": 0,
+            "held": 0,
+            "holding": False,
+        },
+    )
+
+
+async def test_ready_tells_what_was_asked_for_where_the_engine_does_not_tell(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    engine.on("/props", lambda x: x.answer({}))
+    report = (await client.get("/ready")).json()
+    assert (report["context_size"], report["parallel"]) == (4096, 2)
+
+
+# Keys.
+
+
+async def test_a_key_is_needed(api: str) -> None:
+    async with httpx.AsyncClient(base_url=api) as stranger:
+        for header in (None, "", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", "Bearer caf\xe9"):
+            headers: dict[bytes, bytes]
+            headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
+            for path in ("/ready", "/metrics", "/v1/models", "/openapi.json", "/nothing", *POSTS):
+                method = "POST" if path in POSTS else "GET"
+                answer = await stranger.request(method, path, headers=headers)
+                assert answer.status_code == 401
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                assert error_of(answer)["code"] == "invalid_api_key"
+
+
+async def test_keys_are_rotated_while_running(client: httpx.AsyncClient, keys: Path) -> None:
+    async def status(key: str) -> int:
+        headers = {"Authorization": f"bearer {key}"}
+        return (await client.get("/v1/models", headers=headers)).status_code
+
+    write, rename, write_bytes = keys.write_text, keys.rename, keys.write_bytes
+    assert [await status("key-two-of-the-tests"), await status("key-three")] == [200, 401]
+    fresh = keys.with_name("fresh")
+    fresh.write_text("key-three\n")
+    fresh.replace(keys)
+    assert [await status("key-two-of-the-tests"), await status("key-three")] == [401, 200]
+    # Half-way through being written, or gone: what was in force stays so, and nothing else does.
+    write("")
+    assert [await status("x"), await status("key-three")] == [401, 200]
+    rename(fresh)
+    assert [await status("x"), await status("key-three")] == [401, 200]
+    write_bytes(b"\xff\xfe\n")
+    assert [await status("x"), await status("key-three")] == [401, 200]
+    write("key-four-four")
+    assert [await status("key-three"), await status("key-four-four")] == [401, 200]
+
+
+async def test_rotating_keys_drops_nobody(
+    engine: FakeEngine, client: httpx.AsyncClient, keys: Path
+) -> None:
+    """Neither who was let in before, running or in line, nor who comes with a key that stays."""
+    goes_on = engine.paused()
+    other = {"Authorization": "Bearer key-two-of-the-tests"}
+    tasks = [
+        asyncio.create_task(client.post(CHAT, json=BODY | {"stream": n % 2 == 0}, headers=other))
+        for n in range(6)
+    ]
+    await until(lambda: engine.running == 2)
+    fresh = keys.with_name("fresh")
+    for n in range(20):
+        fresh.write_text(f"key-{n}\n{KEY}\n")
+        fresh.replace(keys)
+        assert (await client.get("/v1/models")).status_code == 200
+    refused = await client.post(CHAT, json=BODY, headers=other)
+    assert refused.status_code == 401
+    goes_on.set()
+    assert {(await task).status_code for task in tasks} == {200}
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, "CHAT_API_KEYS_FILE is not set; it must name a file"),
+        ({"CHAT_API_KEYS_FILE": "{}/absent"}, "absent cannot be read"),
+        ({"CHAT_API_KEYS_FILE": "{}/empty"}, "empty is empty; wanted: one API key per line."),
+        ({"CHAT_API_KEYS_FILE": "{}/spaced"}, "holds a line that is no key"),
+        ({"CHAT_API_KEYS_FILE": "{}/good"}, "No model is named; set LLM_MODEL"),
+        *(
+            ({"CHAT_API_KEYS_FILE": "{}/good", "LLM_MODEL": "m", **wrong}, sentence)
+            for wrong, sentence in (
+                ({"PARALLEL": "0"}, "PARALLEL is '0'; a whole number"),
+                ({"LLM_HOLD_SECONDS": "-1"}, "LLM_HOLD_SECONDS is '-1'"),
+                ({"LLM_DRAIN_SECONDS": "x"}, "LLM_DRAIN_SECONDS is 'x'"),
+                ({"CTX_SIZE": "4k"}, "CTX_SIZE is '4k'; a whole number"),
+                ({"LLM_ENGINE_FILE": "{}/absent"}, "The engine file"),
+                ({"LLM_ENGINE_FILE": "{}/empty"}, "empty is empty; wanted: LLM_PROVIDER="),
+                ({"LLM_ENGINE_FILE": "{}/spaced"}, "LLM_ENGINE_FILE holds 'two words'; known are:"),
+            )
+        ),
+    ],
+)
+def test_refuses_to_start(tmp_path: Path, environ: dict[str, str], sentence: str) -> None:
+    (tmp_path / "empty").write_text("# none yet\n\n")
+    (tmp_path / "spaced").write_text("two words\n")
+    (tmp_path / "good").write_text("a-key\n")
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        create_app({name: value.format(tmp_path) for name, value in environ.items()})
+
+
+# The model's names.
+
+
+async def test_models(llm: LlamaCpp, keys: Path) -> None:
+    async with (
+        serve_api(llm, keys, LLM_MODEL_ALIASES=f"gpt-4o, meta/llama ,,{MODEL}") as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        answer = (await client.get("/v1/models")).json()
+        assert answer["object"] == "list"
+        assert [entry["id"] for entry in answer["data"]] == [MODEL, "gpt-4o", "meta/llama"]
+        for entry in answer["data"]:
+            assert isinstance(entry["created"], int)
+            assert set(entry) == {"id", "object", "created", "owned_by"}
+            assert (await client.get(f"/v1/models/{entry['id']}")).json() == entry
+        assert (await client.get("/v1/models/default")).json()["id"] == "default"
+        for name in ("gpt-5", "meta", "llama/", "%20", "caf%C3%A9", "%ff"):
+            absent = await client.get(f"/v1/models/{name}")
+            assert absent.status_code == 404
+            assert error_of(absent)["code"] == "model_not_found"
+            assert error_of(absent)["message"].endswith("served: smoke, gpt-4o, meta/llama.")
+        nothing = await client.get("/v1/models/")
+        assert nothing.status_code == 404
+        assert error_of(nothing)["message"] == "GET /v1/models/: Not Found."
+
+
+@pytest.mark.parametrize("model", [None, "", "default", MODEL, "gpt-4o", "house"])
+async def test_the_served_model_by_all_its_names(
+    engine: FakeEngine, llm: LlamaCpp, keys: Path, model: str | None
+) -> None:
+    async with (
+        serve_api(llm, keys, LLM_MODEL_ALIASES="gpt-4o, house") as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        for path, body in POSTS.items():
+            before = len(engine.posts)
+            answer = await client.post(path, json=body | {"model": model, "top_k": 3})
+            assert answer.status_code == (501 if path == EMBEDDINGS else 200)
+            assert engine.posts[before].body["model"] == MODEL
+            assert engine.posts[before].body["top_k"] == 3
+            refused = await client.post(path, json=body | {"model": "gpt-5"})
+            assert refused.status_code == 404
+            assert error_of(refused) == {
+                "message": "The model 'gpt-5' is not served here; served: smoke, gpt-4o, house.",
+                "type": "invalid_request_error",
+                "param": "model",
+                "code": "model_not_found",
+            }
+            assert len(engine.posts) == before + 1

@@ -1,0 +1,118 @@
+"""Token counts of answers, and streams without them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_provider.server.usage import UsageFilter, error_in, tokens_in, tokens_of
+
+from ..fake import DONE, PROMPT_TOKENS, WORDS, error_event, event, stream_of
+
+
+def cut(raw: bytes, places: list[int]) -> list[bytes]:
+    """`raw` in pieces, cut at `places`."""
+    edges = [0, *sorted({place % (len(raw) + 1) for place in places}), len(raw)]
+    return [raw[start:end] for start, end in pairwise(edges)]
+
+
+places = st.lists(st.integers(min_value=0, max_value=10_000), max_size=40)
+
+
+@pytest.mark.parametrize("kind", ["ollama", "vllm"])
+def test_usage_is_taken_out_on_every_cut(kind: str) -> None:
+    raw = stream_of(kind=kind, usage=True)
+    for at in range(len(raw) + 1):
+        without = UsageFilter()
+        out = without.feed(raw[:at]) + without.feed(raw[at:]) + without.rest()
+        assert out == stream_of(kind=kind), at
+
+
+@given(places)
+def test_usage_is_taken_out_of_many_pieces(places: list[int]) -> None:
+    raw = stream_of(kind="vllm", usage=True)
+    without = UsageFilter()
+    out = b"".join(without.feed(piece) for piece in cut(raw, places)) + without.rest()
+    assert out == stream_of(kind="vllm")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        stream_of(),
+        event('he said "usage" and {"choices": [], "usage": 1}') + DONE,
+        b'data: {"choices": [], "usage": null}\n\n' + DONE,
+        b'data: {"choices": [{"delta": {}}], "usage": {"prompt_tokens": 1}}\n\n' + DONE,
+        b'data: {"usage": \n\ndata: [1, "usage"]\n\n' + DONE,
+        b'event: error\ndata: {"error": {"usage": 1}}\n\n',
+        b"\xff\xfe no stream",
+        b'data: {"choices": [], "usage": {"prompt',
+    ],
+)
+def test_nothing_else_is_taken_out(raw: bytes) -> None:
+    for at in range(len(raw) + 1):
+        without = UsageFilter()
+        out = without.feed(raw[:at]) + without.feed(raw[at:]) + without.rest()
+        assert out == raw, at
+
+
+def test_whole_events_are_not_kept_back() -> None:
+    without = UsageFilter()
+    assert without.feed(event("one") + event("two")) == event("one") + event("two")
+    assert without.feed(event("three")[:-1]) == b""
+    assert without.feed(b"\n" + event("four")) == event("three") + event("four")
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens"),
+    [
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": 6}}, (7, 6)),
+        ({"usage": {"prompt_tokens": 7, "total_tokens": 7}}, (7, 0)),  # embeddings
+        ({"usage": {"input_tokens": 7, "output_tokens": 6}}, (7, 6)),
+        ({"response": {"usage": {"input_tokens": 7, "output_tokens": 6}}}, (7, 6)),
+        ({"timings": {"prompt_n": 1, "cache_n": 6, "predicted_n": 6}}, (7, 6)),
+        ({"timings": {"prompt_n": 7, "predicted_n": 6}}, (7, 6)),
+        ({"usage": None, "timings": {"prompt_n": 7, "predicted_n": 6}}, (7, 6)),
+        ({"usage": {"prompt_tokens": "7", "completion_tokens": 6}}, None),
+        ({"usage": 7, "timings": [], "response": "x"}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_tokens_of_an_answer(answer: Any, tokens: tuple[int, int] | None) -> None:
+    assert tokens_of(answer) == tokens
+    assert tokens_in(f"data: {json.dumps(answer)}\n\n".encode() + DONE) == tokens
+
+
+def test_tokens_in_a_streams_tail() -> None:
+    for raw in (
+        stream_of(),
+        stream_of(usage=True),
+        stream_of(kind="ollama", usage=True),
+        stream_of(kind="vllm", usage=True),
+    ):
+        assert tokens_in(raw[-1000:]) == (PROMPT_TOKENS, len(WORDS))
+    assert tokens_in(stream_of(kind="ollama")) is None
+    assert tokens_in(b"usage \xff") is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "tells"),
+    [
+        (error_event("no more room"), True),
+        (event("a") + error_event("no more room") + DONE, True),
+        (b'ken"}\n\n' + error_event("no more room") + DONE, True),
+        (event('he said "error"') + DONE, False),
+        (b'data: {"error": null}\n\n' + DONE, False),
+        (b'data: ["error"]\n\n', False),
+        (b'data: {"error"', False),
+        (b"", False),
+    ],
+)
+def test_errors_in_a_streams_tail(tail: bytes, tells: bool) -> None:
+    assert error_in(tail) is tells
