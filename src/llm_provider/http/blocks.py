@@ -1,7 +1,7 @@
 """Server-sent events as blocks of bytes between blank lines: for what is passed on unchanged.
 
-Nothing is decoded that nobody asks for, which is what a stream costs least with. `sse` reads events
-as they arrive.
+Only a block that is asked for is decoded, so that passing a stream on stays cheap. `sse` reads
+events as they arrive.
 """
 
 from __future__ import annotations

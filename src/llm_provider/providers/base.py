@@ -20,12 +20,7 @@ from llm_provider.errors import (
 from llm_provider.http.errors import TransportError
 from llm_provider.providers.chat_events import ChatEvents, StreamEnd
 from llm_provider.providers.chat_format import choice_of, one_message, text_of
-from llm_provider.providers.engine_http import (
-    MAX_ANSWER_BYTES,
-    Answer,
-    EngineHTTP,
-    encode,
-)
+from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP, encode
 from llm_provider.providers.request_fields import first_dropped
 from llm_provider.providers.routes import CHAT
 from llm_provider.providers.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT

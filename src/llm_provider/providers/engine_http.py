@@ -23,12 +23,7 @@ from llm_provider.errors import (
 )
 from llm_provider.http.blocks import END, read_block
 from llm_provider.http.client import Exchange, HTTPClient
-from llm_provider.http.errors import (
-    ConnectError,
-    InvalidResponse,
-    ReadTimeout,
-    TransportError,
-)
+from llm_provider.http.errors import ConnectError, InvalidResponse, ReadTimeout, TransportError
 from llm_provider.providers.error_body import decode, error_of, read_error
 from llm_provider.providers.settings import DEFAULT_BASE_URL
 

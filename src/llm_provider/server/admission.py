@@ -122,7 +122,7 @@ class AdmissionQueue:
         self._expiry: asyncio.TimerHandle | None = None
         engine.observe(self)
 
-    # What is told of it.
+    # State.
 
     @property
     def open(self) -> bool:
@@ -283,7 +283,7 @@ class AdmissionQueue:
         if ticket.future is not None and not ticket.future.done():
             ticket.future.set_exception(error)
 
-    # What the engine's state tells (`engine_state.Observer`).
+    # `engine_state.Observer`.
 
     def engine_changed(self) -> None:
         """Begin or end the holding of all that wait, and let in who may pass."""

@@ -8,7 +8,7 @@
     any ──switch──> NOT_READY         another engine takes its place, not asked yet
 
 Beside it, requests can be held on purpose, whatever the state: `hold` and `release`. Who waits for
-the engine, and in which order, is `admission`'s subject: an observer hears of every change.
+the engine, and in which order, is the subject of `admission`, which observes this state.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class State(enum.Enum):
 
 
 class Observer(Protocol):
-    """Hears of an engine's changes."""
+    """Is notified of an engine's changes."""
 
     def engine_changed(self) -> None:
         """Whether it may be asked, or for how long requests are held, may be another."""
@@ -66,10 +66,10 @@ class EngineState:
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> None:
-        """Have `observer` hear of every change."""
+        """Notify `observer` of every change."""
         self._observers.append(observer)
 
-    # What is told of it.
+    # State.
 
     @property
     def ready(self) -> bool:
@@ -113,7 +113,7 @@ class EngineState:
         if self.ready:
             self.state = State.NOT_READY
         self._lost.set()
-        self._tell()
+        self._notify()
 
     async def watch(self) -> None:
         """Ask until a stop: often, and loading what is not loaded, until ready; then seldom."""
@@ -153,7 +153,7 @@ class EngineState:
             self._lost.clear()
             self._load_failure = None
             self.state = State.READY
-            self._tell()
+            self._notify()
         return self.ready
 
     async def _ask_capacity(self, provider: LLMProvider) -> Capacity:
@@ -190,12 +190,12 @@ class EngineState:
         self.hold_seconds = seconds
         if self.abandoned:
             self.state = State.NOT_READY
-        self._tell()
+        self._notify()
 
     def release(self) -> None:
         """Let requests pass again, as far as the engine is ready."""
         self._held_for = None
-        self._tell()
+        self._notify()
 
     def abandon(self) -> None:
         """End a hold that nobody will end: let requests pass where the engine is ready.
@@ -231,6 +231,6 @@ class EngineState:
         """Ask no more whether it is ready."""
         self.stopping = True
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for observer in self._observers:
             observer.engine_changed()

@@ -18,17 +18,7 @@ import pytest
 from llm_provider.cli.display import printable
 from llm_provider.cli.exit_status import FAILED, OK, STOPPED
 
-from ..scripted import (
-    KEY,
-    READY,
-    Scripted,
-    in_turn,
-    paced,
-    refusal,
-    reply,
-    serving,
-    streamed,
-)
+from ..scripted import KEY, READY, Scripted, in_turn, paced, refusal, reply, serving, streamed
 from .running import COMMAND, NAMES, ROOT
 
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None\n"

@@ -20,13 +20,7 @@ from llm_provider.cli.command import main
 from llm_provider.cli.exit_status import FAILED, NOT_REACHABLE, STOPPED, USAGE
 
 from ..fake import free_port
-from ..scripted import (
-    KEY,
-    Scripted,
-    paced,
-    serving,
-    words,
-)
+from ..scripted import KEY, Scripted, paced, serving, words
 from .running import COMMAND, ROOT, run
 
 

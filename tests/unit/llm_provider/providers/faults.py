@@ -8,17 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llm_provider import (
-    EngineTimeoutError,
-    LlamaCpp,
-    LLMError,
-)
+from llm_provider import EngineTimeoutError, LlamaCpp, LLMError
 
-from ..fake import (
-    Exchange,
-    Handler,
-    completion,
-)
+from ..fake import Exchange, Handler, completion
 
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 

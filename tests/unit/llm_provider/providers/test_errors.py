@@ -23,16 +23,7 @@ from llm_provider.errors import Unsupported
 from llm_provider.providers.routes import CHAT, EMBEDDINGS
 from llm_provider.providers.selection import PROVIDERS
 
-from ..fake import (
-    MODEL,
-    Exchange,
-    FakeEngine,
-    completion,
-    error_event,
-    event,
-    free_port,
-    stream_of,
-)
+from ..fake import MODEL, Exchange, FakeEngine, completion, error_event, event, free_port, stream_of
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

@@ -19,15 +19,7 @@ from llm_provider import (
 )
 from llm_provider.providers.routes import CHAT
 
-from ..fake import (
-    MODEL,
-    Exchange,
-    FakeEngine,
-    completion,
-    event,
-    stream_of,
-    until,
-)
+from ..fake import MODEL, Exchange, FakeEngine, completion, event, stream_of, until
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

@@ -9,11 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llm_provider import (
-    EngineTimeoutError,
-    LlamaCpp,
-    MalformedAnswer,
-)
+from llm_provider import EngineTimeoutError, LlamaCpp, MalformedAnswer
 from llm_provider.providers.routes import CHAT
 
 from ..fake import (

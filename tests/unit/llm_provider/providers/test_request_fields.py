@@ -8,20 +8,11 @@ from typing import Any
 
 import pytest
 
-from llm_provider import (
-    VLLM,
-    EngineRefusedError,
-    LlamaCpp,
-    Ollama,
-)
+from llm_provider import VLLM, EngineRefusedError, LlamaCpp, Ollama
 from llm_provider.errors import Unsupported
 from llm_provider.providers.routes import CHAT, COMPLETIONS
 
-from ..fake import (
-    CONTEXT,
-    MODEL,
-    FakeEngine,
-)
+from ..fake import CONTEXT, MODEL, FakeEngine
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

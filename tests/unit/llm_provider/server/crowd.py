@@ -14,13 +14,7 @@ import pytest
 from llm_provider import LLMProvider
 from llm_provider.providers.routes import CHAT
 
-from ..fake import (
-    AUTH,
-    MODEL,
-    FakeEngine,
-    completion,
-    serve_api,
-)
+from ..fake import AUTH, MODEL, FakeEngine, completion, serve_api
 
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 

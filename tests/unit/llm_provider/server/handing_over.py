@@ -18,11 +18,7 @@ import pytest
 from llm_provider.providers.routes import CHAT
 from llm_provider.standalone import socket_holder
 
-from ..fake import (
-    AUTH,
-    MODEL,
-    until,
-)
+from ..fake import AUTH, MODEL, until
 from .crowd import EngineFile
 from .processes import start
 

@@ -17,13 +17,7 @@ import pytest
 
 import llm_provider
 
-from ..fake import (
-    AUTH,
-    KEY,
-    MODEL,
-    FakeEngine,
-    free_port,
-)
+from ..fake import AUTH, KEY, MODEL, FakeEngine, free_port
 
 SOURCE = Path(llm_provider.__file__).parents[1]
 

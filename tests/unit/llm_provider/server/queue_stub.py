@@ -9,9 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llm_provider.errors import (
-    LLMError,
-)
+from llm_provider.errors import LLMError
 from llm_provider.providers.base import Capacity, LLMProvider
 from llm_provider.server.admission import AdmissionQueue, Ticket
 from llm_provider.server.engine_state import EngineState

@@ -7,9 +7,7 @@ import time
 
 import pytest
 
-from llm_provider.errors import (
-    EngineLoadingError,
-)
+from llm_provider.errors import EngineLoadingError
 from llm_provider.providers.base import Capacity
 from llm_provider.server.admission import QUEUE, AdmissionQueue, QueueFull
 from llm_provider.server.engine_state import EngineState

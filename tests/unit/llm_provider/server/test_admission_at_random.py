@@ -10,11 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from llm_provider.errors import (
-    ContextFullError,
-    EngineUnreachableError,
-    StreamInterruptedError,
-)
+from llm_provider.errors import ContextFullError, EngineUnreachableError, StreamInterruptedError
 from llm_provider.providers.base import LLMProvider
 from llm_provider.server.admission import AdmissionQueue, QueueFull
 from llm_provider.server.engine_state import EngineState

@@ -10,13 +10,7 @@ import pytest
 
 from llm_provider.providers.routes import CHAT
 
-from ..fake import (
-    DONE,
-    Exchange,
-    FakeEngine,
-    error_of,
-    event,
-)
+from ..fake import DONE, Exchange, FakeEngine, error_of, event
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

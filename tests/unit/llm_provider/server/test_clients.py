@@ -12,15 +12,7 @@ import pytest
 from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 
-from ..fake import (
-    DONE,
-    KEY,
-    Exchange,
-    FakeEngine,
-    error_of,
-    event,
-    until,
-)
+from ..fake import DONE, KEY, Exchange, FakeEngine, error_of, event, until
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

@@ -7,11 +7,7 @@ import time
 
 import pytest
 
-from llm_provider.errors import (
-    EngineLoadingError,
-    EngineRefusedError,
-    EngineUnreachableError,
-)
+from llm_provider.errors import EngineLoadingError, EngineRefusedError, EngineUnreachableError
 from llm_provider.providers.base import Capacity, LLMProvider
 from llm_provider.server.admission import AdmissionQueue, Stopping
 from llm_provider.server.engine_state import EngineState

@@ -19,17 +19,7 @@ import pytest
 
 from llm_provider.providers.routes import CHAT
 
-from ..fake import (
-    AUTH,
-    DONE,
-    Exchange,
-    FakeEngine,
-    completion,
-    error_of,
-    event,
-    free_port,
-    until,
-)
+from ..fake import AUTH, DONE, Exchange, FakeEngine, completion, error_of, event, free_port, until
 from .crowd import EngineFile
 from .handing_over import HolderProcess, api_behind, end, following, start_holder
 from .processes import BODY

@@ -17,14 +17,7 @@ import pytest
 from llm_provider.providers.routes import CHAT
 from llm_provider.standalone.healthcheck import main as healthcheck
 
-from ..fake import (
-    AUTH,
-    FakeEngine,
-    completion,
-    error_of,
-    free_port,
-    until,
-)
+from ..fake import AUTH, FakeEngine, completion, error_of, free_port, until
 from .crowd import EngineFile
 from .handing_over import HolderProcess, api_behind, end, following, start_holder
 from .processes import BODY, served, start

@@ -15,17 +15,7 @@ from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.providers.selection import PROVIDERS
 
-from ..fake import (
-    AUTH,
-    MODEL,
-    PROMPT_TOKENS,
-    WORDS,
-    Exchange,
-    FakeEngine,
-    event,
-    serve_api,
-    until,
-)
+from ..fake import AUTH, MODEL, PROMPT_TOKENS, WORDS, Exchange, FakeEngine, event, serve_api, until
 
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 MESSAGE = "/api/chat"

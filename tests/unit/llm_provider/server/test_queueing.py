@@ -12,16 +12,7 @@ import pytest
 from llm_provider import LlamaCpp, Ollama
 from llm_provider.providers.routes import CHAT
 
-from ..fake import (
-    CONTEXT,
-    MODEL,
-    Exchange,
-    FakeEngine,
-    error_of,
-    free_port,
-    stream_of,
-    until,
-)
+from ..fake import CONTEXT, MODEL, Exchange, FakeEngine, error_of, free_port, stream_of, until
 from .crowd import BODY, Crowd, assert_all_answered, clients, numbered, numbers, seeds
 
 

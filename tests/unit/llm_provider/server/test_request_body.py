@@ -11,10 +11,7 @@ import pytest
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.server.request_body import MAX_BODY_BYTES
 
-from ..fake import (
-    FakeEngine,
-    error_of,
-)
+from ..fake import FakeEngine, error_of
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

@@ -15,17 +15,7 @@ from llm_provider.errors import ConfigurationError
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.server.application import create_app
 
-from ..fake import (
-    AUTH,
-    CONTEXT,
-    KEY,
-    MODEL,
-    SLOTS,
-    FakeEngine,
-    error_of,
-    serve_api,
-    until,
-)
+from ..fake import AUTH, CONTEXT, KEY, MODEL, SLOTS, FakeEngine, error_of, serve_api, until
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

@@ -9,11 +9,7 @@ import pytest
 
 from llm_provider.standalone.healthcheck import main as healthcheck
 
-from ..fake import (
-    ANSWER,
-    FakeEngine,
-    free_port,
-)
+from ..fake import ANSWER, FakeEngine, free_port
 from ..server.processes import SOURCE
 
 

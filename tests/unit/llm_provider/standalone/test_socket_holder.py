@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..fake import (
-    free_port,
-    until,
-)
+from ..fake import free_port, until
 from ..server.handing_over import HolderProcess, end, start_holder
 
 
