@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -134,6 +135,19 @@ def test_a_token_stands_wherever_a_slot_belongs(plan: dict[str, Any]) -> None:
     engine = render("engine.env.j2", stack_plan=plan)
     assert "LLM_BASE_URL=http://engine-b:8080\n" in fill_slots(engine, slots)
     assert not [token for token in TOKENS.values() if token in json.dumps(env(plan))]
+
+
+def test_the_programs_in_the_containers_exist(plan: dict[str, Any]) -> None:
+    """The socket holder by the name that earlier images have too: it keeps its image, while later
+    releases bring later compose files."""
+    services = compose(plan)["services"]
+    assert services["door"]["entrypoint"][:3] == ["python", "-m", "llm_provider.door"]
+    command = services["api-a"]["healthcheck"]["test"]
+    dockerfile = (ROOT / "src/Dockerfile").read_text()
+    entrypoint = json.loads(dockerfile.rpartition("ENTRYPOINT ")[2])
+    for words in (services["door"]["entrypoint"], command[1:], entrypoint):
+        assert words[:2] == ["python", "-m"]
+        assert importlib.util.find_spec(words[2]) is not None
 
 
 def test_start_interval_is_left_out_for_an_older_docker(plan: dict[str, Any]) -> None:
