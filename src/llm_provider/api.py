@@ -6,5 +6,7 @@ import sys
 
 from llm_provider.server.__main__ import main
 
+__all__ = ["main"]
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,5 +11,7 @@ import sys
 
 from llm_provider.standalone.socket_holder import main
 
+__all__ = ["main"]
+
 if __name__ == "__main__":
     sys.exit(main())
