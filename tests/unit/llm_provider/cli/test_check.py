@@ -8,7 +8,6 @@ import pytest
 from fastapi.responses import Response
 
 from llm_provider.cli.check import Check, Report, Wanted, Watcher, check
-from llm_provider.client.streamed_answer import rate
 
 from .. import fake
 from ..fake import FakeEngine, free_port
@@ -445,17 +444,3 @@ async def test_reasoning_before_the_answer_counts_for_its_pace(server: Scripted)
     report = await checked(server, {"stream": paced(*thoughts, *streamed())})
     assert report.ok
     assert report.checks[6].seen.startswith("6 chunks, ")
-
-
-@pytest.mark.parametrize(
-    ("tokens", "times", "pace"),
-    [
-        (5, [1.0, 1.5, 2.0, 2.5, 3.0], 2.0),
-        (4, [1.0, 1.0, 2.0, 2.0], 2.0),  # two at first: only the two after them took time
-        (10, [1.0, 2.0], 5.0),  # usage tells of more tokens than there were pieces
-        (3, [1.0, 1.0, 1.0], None),
-        (0, [], None),
-    ],
-)
-def test_rate(tokens: int, times: list[float], pace: float | None) -> None:
-    assert rate(tokens, times) == pace
