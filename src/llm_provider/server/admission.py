@@ -202,6 +202,7 @@ class AdmissionQueue:
                 self._leave(ticket)
             elif ticket in self._waiting:
                 self._waiting.remove(ticket)
+                self._pump()  # those behind it may have room where it had none
             raise
 
     def _fits(self, ticket: Ticket) -> bool:

@@ -11,9 +11,10 @@ from llm_provider.errors import EngineLoadingError
 from llm_provider.providers.base import Capacity
 from llm_provider.server.admission import QUEUE, AdmissionQueue, QueueFull
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.token_estimate import TokenEstimate
 
 from ..fake import until
-from .queue_stub import Line, Stub, gone, lined, lose
+from .queue_stub import Line, Sharing, Stub, gone, lined, lose
 
 
 @pytest.fixture
@@ -68,6 +69,19 @@ async def test_who_leaves_the_line_is_not_waited_for(stub: Stub) -> None:
         assert line.numbers() == (1, 1, 0)
         await line.leave("a", "c")
         assert line.entered == ["a", "c"]
+
+
+async def test_the_head_of_the_queue_leaves_and_the_next_are_let_in() -> None:
+    async with lined(Sharing(), parallel=8) as line:
+        await line.come("a", estimate=TokenEstimate(3000, 1000))
+        # No room for it beside "a"; for those behind it there is.
+        await line.come("large", estimate=TokenEstimate(3000, 3000))
+        await line.come("b", "c", estimate=TokenEstimate(3, 1))
+        assert line.entered == ["a"]
+        await line.cancel("large")
+        await asyncio.sleep(0)
+        assert line.entered == ["a", "b", "c"]
+        await line.leave("a", "b", "c")
 
 
 async def test_a_failure_frees_the_place(stub: Stub) -> None:
