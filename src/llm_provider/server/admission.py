@@ -300,7 +300,8 @@ class AdmissionQueue:
                 self._hold(ticket)
         elif not was_open:
             for ticket in self._waiting:
-                ticket.hold_left = ticket.held_until - now
+                # No more than its own: the time that a change allowed ended with the change.
+                ticket.hold_left = min(ticket.hold_left, ticket.held_until - now)
         self._arm()
         self._pump()
 

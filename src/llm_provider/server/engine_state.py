@@ -58,7 +58,7 @@ class EngineState:
         self.retiring = False
         self.stopping = False
         self.hold_seconds = 0.0
-        """How long the hold of the moment, or the one before, may take."""
+        """How long a change may take that has begun and not ended; 0 without one."""
         self._held_for: str | None = None
         self._reason = f"{provider.name} has not been asked yet."
         self._load_failure: str | None = None
@@ -153,6 +153,7 @@ class EngineState:
             self._lost.clear()
             self._load_failure = None
             self.state = State.READY
+            self._end_change()
             self._notify()
         return self.ready
 
@@ -180,7 +181,8 @@ class EngineState:
         """Hold requests until `release` or `switch`; those that run go on. Not any more, retiring.
 
         `seconds`: how long that may take, where it is longer than the time of any request. It
-        counts for all that wait from then on, also once another engine took over that is not ready.
+        counts for all that wait from then on, also once another engine took over that is not ready,
+        until requests pass again.
         """
         if self.retiring:
             return
@@ -195,6 +197,7 @@ class EngineState:
     def release(self) -> None:
         """Let requests pass again, as far as the engine is ready."""
         self._held_for = None
+        self._end_change()
         self._notify()
 
     def abandon(self) -> None:
@@ -230,6 +233,11 @@ class EngineState:
     def stop(self) -> None:
         """Ask no more whether it is ready."""
         self.stopping = True
+
+    def _end_change(self) -> None:
+        """Forget how long a change may take, once it has ended: a later loss is not part of it."""
+        if self.open:
+            self.hold_seconds = 0.0
 
     def _notify(self) -> None:
         for observer in self._observers:

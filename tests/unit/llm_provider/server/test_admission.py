@@ -225,3 +225,35 @@ async def test_a_pause_may_last_longer_than_a_hold(stub: Stub) -> None:
         line.queue.engine.hold("There is nothing to wait for.", 0.1)
         (error,) = await gone(line, "a")
         assert str(error) == "The engine is not ready: There is nothing to wait for."
+
+
+async def test_a_long_pause_does_not_lengthen_a_later_hold(stub: Stub) -> None:
+    """Neither for who comes later, nor for who waited during the pause."""
+    async with lined(stub, parallel=1, hold=0.1) as line:
+        await line.come("a")
+        line.queue.engine.hold("On purpose.", 30)
+        await line.come("b")
+        line.queue.engine.release()
+        assert line.queue.engine.hold_seconds == 0
+        lose(line.queue, "It fell over.")
+        await line.come("c")
+        errors = await gone(line, "b", "c")
+        assert [str(error) for error in errors] == [
+            "The engine is not ready: It fell over.",
+        ] * 2
+
+
+async def test_a_pause_counts_until_the_next_engine_is_ready(stub: Stub) -> None:
+    async with lined(stub, parallel=1, hold=0.1) as line:
+        line.queue.engine.hold("On purpose.", 30)
+        line.queue.engine.switch(Stub("next"), 1)
+        line.queue.engine.release()
+        await line.come("a")
+        await asyncio.sleep(0.2)
+        assert line.numbers() == (0, 0, 1)
+        assert await line.queue.engine.probe()
+        await line.leave("a")
+        lose(line.queue, "It fell over.")
+        await line.come("b")
+        (error,) = await gone(line, "b")
+        assert str(error) == "The engine is not ready: It fell over."
