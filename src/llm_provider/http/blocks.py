@@ -7,14 +7,28 @@ events as they arrive.
 from __future__ import annotations
 
 import json
+import re
+from itertools import pairwise
 
-END = b"\n\n"
-"""What ends a block, as engines send it."""
+# Lines end with LF, or with CRLF where a server or a proxy writes them so.
+_ENDS = (b"\n\n", b"\n\r\n")
+_END = re.compile(rb"\r?\n\r?\n")
 
 
 def split_blocks(data: bytes) -> list[bytes]:
     """Return the blocks of `data`, without their ends; the last one may be incomplete or empty."""
-    return data.split(END)
+    return _END.split(data)
+
+
+def ends_block(data: bytes) -> bool:
+    """Return whether `data` ends where a block ends."""
+    return data.endswith(_ENDS)
+
+
+def cut_blocks(data: bytes) -> list[bytes]:
+    """Return the blocks of `data` with their ends; the last one may be incomplete or empty."""
+    edges = [0, *(end.end() for end in _END.finditer(data)), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def read_block(block: bytes) -> object:

@@ -10,9 +10,11 @@ from typing import Any
 from llm_provider.errors import MalformedAnswer, StreamInterruptedError
 from llm_provider.http.sse import DONE, EventParser
 
-_ENDS_WITH_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]\s*$")
+_ENDS_WITH_DONE = re.compile(rb"[\r\n]data: ?\[DONE\][ \t]*(?:[\r\n]\s*:?)?\Z")
 # /v1/responses has no [DONE]: an event of one of these types is its last.
-_LAST_RESPONSE = re.compile(rb"(?:^|[\r\n])event: ?response\.(?:completed|incomplete|failed)")
+_LAST_RESPONSE = re.compile(rb"[\r\n]event: ?response\.(?:completed|incomplete|failed)")
+# Servers and proxies send comments to keep a connection open, behind the last event too.
+_COMMENT = re.compile(rb"[\r\n]+:[^\r\n]*(\Z)?")
 _TAIL = 64
 
 
@@ -54,7 +56,7 @@ class StreamEnd:
     """Whether a streamed answer came to its proper end: `[DONE]`, or a response's last event."""
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail = b"\n"  # a line begins
         self._last_response = False
 
     def feed(self, chunk: bytes) -> None:
@@ -62,6 +64,9 @@ class StreamEnd:
         tail = self._tail + chunk
         if b"event:" in tail and _LAST_RESPONSE.search(tail):
             self._last_response = True
+        if b"\n:" in tail or b"\r:" in tail:
+            # Of a comment that goes on in the next chunk, the colon stays.
+            tail = _COMMENT.sub(lambda found: b"\n:" if found[1] is not None else b"", tail)
         self._tail = tail[-_TAIL:]
 
     @property

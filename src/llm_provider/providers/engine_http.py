@@ -21,7 +21,7 @@ from llm_provider.errors import (
     StreamInterruptedError,
     Unsupported,
 )
-from llm_provider.http.blocks import END, read_block
+from llm_provider.http.blocks import read_block, split_blocks
 from llm_provider.http.client import Exchange, HTTPClient
 from llm_provider.http.errors import ConnectError, InvalidResponse, ReadTimeout, TransportError
 from llm_provider.providers.error_body import decode, error_of, read_error
@@ -133,7 +133,7 @@ class EngineHTTP:
 
     def _begun(self, path: str, chunk: bytes) -> None:
         """Raise what a stream's first event refuses: some look at a request after their 200."""
-        event = read_block(chunk.partition(END)[0]) if b'"error"' in chunk else None
+        event = read_block(split_blocks(chunk)[0]) if b'"error"' in chunk else None
         if isinstance(event, dict) and event.get("error"):
             code = error_of(event).get("code")
             status = code if isinstance(code, int) else 500

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_provider.http.blocks import END, read_block, split_blocks
+from llm_provider.http.blocks import cut_blocks, ends_block, read_block, split_blocks
 
 
 class UsageFilter:
@@ -17,11 +17,10 @@ class UsageFilter:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may be passed on now."""
-        if not self._rest and chunk.endswith(END) and b'"usage"' not in chunk:
+        if not self._rest and ends_block(chunk) and b'"usage"' not in chunk:
             return chunk
-        events = split_blocks(self._rest + chunk)
-        self._rest = events.pop()
-        return b"".join(event + END for event in events if not _is_usage(event))
+        *events, self._rest = cut_blocks(self._rest + chunk)
+        return b"".join(event for event in events if not _is_usage(event))
 
     def rest(self) -> bytes:
         """What an incomplete last event left."""

@@ -63,12 +63,20 @@ COMPLETED = b'event: response.completed\ndata: {"type": "response.completed"}\n\
         (b"data:[DONE]\r\n\r\n", True),
         (DONE, True),
         (DONE.rstrip(), True),
+        (DONE + b": bye\n\n", True),
+        (b"data: [DONE]\r\n\r\n: bye\r\n\r\n:\r\n" + b": " + b"x" * 200 + b"\r\n", True),
+        (DONE + b": a comment that is not ended", True),
+        (DONE + b": bye\n\n" * 100, True),
+        (b": a comment first\n\n" + DONE, True),
         (COMPLETED, True),
         (COMPLETED.replace(b"completed", b"incomplete"), True),
         (COMPLETED.replace(b"completed", b"failed"), True),
         (b"", False),
         (stream_of().removesuffix(DONE), False),
         (DONE + event("more"), False),
+        (DONE + b": bye\n\n" + event("more"), False),
+        (b": data: [DONE]", False),
+        (event("x" * 200 + "event: response.completed" + "x" * 38), False),
         (event("data: [DONE]"), False),
         (event("event: response.completed"), False),
         (b'event: response.created\ndata: {"type": "response.created"}\n\n', False),
@@ -80,3 +88,7 @@ def test_a_streams_ending_on_every_cut(raw: bytes, complete: bool) -> None:
         ending.feed(raw[:at])
         ending.feed(raw[at:])
         assert ending.reached is complete, at
+    byte_by_byte = StreamEnd()
+    for at in range(len(raw)):
+        byte_by_byte.feed(raw[at : at + 1])
+    assert byte_by_byte.reached is complete

@@ -111,6 +111,38 @@ async def test_a_stream_comes_as_it_is_made(engine: FakeEngine, client: httpx.As
         assert [chunk async for chunk in chunks] == [DONE]
 
 
+async def test_a_stream_with_crlf_and_comments_comes_as_it_is_made(keys: Path) -> None:
+    """As a proxy before an engine may make it; the usage event is taken out all the same."""
+    seen = asyncio.Event()
+    last = b": bye\r\n\r\n"
+
+    async def stepwise(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        whole = stream_of(kind="vllm", usage=True).replace(b"\n", b"\r\n")
+        await exchange.chunk(whole[:200])
+        await seen.wait()
+        await exchange.chunk(whole[200:])
+        await exchange.chunk(last)
+        await exchange.chunk(b"")
+
+    async with (
+        FakeEngine("vllm").serving() as engine,
+        PROVIDERS["vllm"](model=MODEL, base_url=engine.url) as llm,
+        serve_api(llm, keys) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        engine.on(CHAT, stepwise)
+        async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
+            chunks = answer.aiter_raw()
+            raw = await asyncio.wait_for(anext(chunks), 5)
+            seen.set()
+            raw += b"".join([chunk async for chunk in chunks])
+        assert raw == stream_of(kind="vllm").replace(b"\n", b"\r\n") + last
+        metrics = (await client.get("/metrics")).text
+    assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
+    assert f'{{outcome="complete",route="{CHAT}"}} 1.0' in metrics
+
+
 async def test_other_routes_are_passed_through(
     engine: FakeEngine, client: httpx.AsyncClient
 ) -> None:

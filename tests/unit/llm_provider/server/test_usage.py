@@ -61,6 +61,35 @@ def test_nothing_else_is_taken_out(raw: bytes) -> None:
         assert out == raw, at
 
 
+def crlf(raw: bytes) -> bytes:
+    """A stream with the line ends that some servers and proxies send."""
+    return raw.replace(b"\n", b"\r\n")
+
+
+@pytest.mark.parametrize("kind", ["ollama", "vllm"])
+def test_usage_is_taken_out_of_a_stream_with_crlf_on_every_cut(kind: str) -> None:
+    raw = crlf(stream_of(kind=kind, usage=True))
+    for at in range(len(raw) + 1):
+        without = UsageFilter()
+        out = without.feed(raw[:at]) + without.feed(raw[at:]) + without.rest()
+        assert out == crlf(stream_of(kind=kind)), at
+
+
+def test_whole_events_with_crlf_are_not_kept_back() -> None:
+    one, two, three = (crlf(event(word)) for word in ("one", "two", "three"))
+    without = UsageFilter()
+    assert without.feed(one + two) == one + two
+    assert without.feed(three[:-1]) == b""
+    assert without.feed(three[-1:]) == three
+    assert without.feed(crlf(event('he said "usage"'))) == crlf(event('he said "usage"'))
+
+
+def test_tokens_and_errors_in_a_tail_with_crlf() -> None:
+    tail = crlf(stream_of(kind="vllm", usage=True))[-1000:]
+    assert tokens_in(tail) == (PROMPT_TOKENS, len(WORDS))
+    assert error_in(crlf(event("a") + error_event("no more room") + DONE))
+
+
 def test_whole_events_are_not_kept_back() -> None:
     without = UsageFilter()
     assert without.feed(event("one") + event("two")) == event("one") + event("two")
