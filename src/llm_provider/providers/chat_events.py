@@ -11,8 +11,8 @@ from llm_provider.errors import MalformedAnswer, StreamInterruptedError
 from llm_provider.http.sse import DONE, EventParser
 
 _ENDS_WITH_DONE = re.compile(rb"[\r\n]data: ?\[DONE\][ \t]*(?:[\r\n]\s*:?)?\Z")
-# /v1/responses has no [DONE]: an event of one of these types is its last.
-_LAST_RESPONSE = re.compile(rb"[\r\n]event: ?response\.(?:completed|incomplete|failed)")
+LAST_RESPONSE = re.compile(rb"[\r\n]event: ?response\.(?:completed|incomplete|failed)")
+"""The name of the last event of /v1/responses, which has no [DONE]."""
 # Servers and proxies send comments to keep a connection open, behind the last event too.
 _COMMENT = re.compile(rb"[\r\n]+:[^\r\n]*(\Z)?")
 _TAIL = 64
@@ -62,7 +62,7 @@ class StreamEnd:
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes of the stream."""
         tail = self._tail + chunk
-        if b"event:" in tail and _LAST_RESPONSE.search(tail):
+        if b"event:" in tail and LAST_RESPONSE.search(tail):
             self._last_response = True
         if b"\n:" in tail or b"\r:" in tail:
             # Of a comment that goes on in the next chunk, the colon stays.

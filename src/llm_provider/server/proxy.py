@@ -24,10 +24,8 @@ from llm_provider.server.api_errors import APIError
 from llm_provider.server.routes import Route
 from llm_provider.server.stall_timer import stall_timer
 from llm_provider.server.token_estimate import TokenEstimate
-from llm_provider.server.usage import UsageFilter, error_in, tokens_in, tokens_of
+from llm_provider.server.usage import StreamOutcome, UsageFilter, tokens_of
 
-# Where the last events of a stream are, which tell of its tokens.
-_TAIL = 4096
 _SSE = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -180,7 +178,8 @@ class StreamedResponse(ProxyResponse):
     ) -> None:
         self._begun = True
         await send({"type": "http.response.start", "status": 200, "headers": _SSE})
-        tail = first
+        outcome = StreamOutcome(self._asked.route.engine_path)
+        outcome.feed(first)
         try:
             async with stall_timer() as timer:
 
@@ -192,7 +191,7 @@ class StreamedResponse(ProxyResponse):
 
                 await give(self._shaped(first))
                 async for chunk in chunks:
-                    tail = (tail + chunk)[-_TAIL:]
+                    outcome.feed(chunk)
                     await give(self._shaped(chunk))
                 await give(self._rest())
         except TimeoutError:
@@ -203,8 +202,8 @@ class StreamedResponse(ProxyResponse):
                 ticket.report_broken()
             await self._end(send, error)
             return
-        self._count(tokens_in(tail))
-        if error_in(tail):
+        self._count(outcome.tokens)
+        if outcome.failed:
             self._notes["outcome"] = "interrupted"
         await send({"type": "http.response.body", "body": b""})
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 from llm_provider.http.blocks import cut_blocks, ends_block, read_block, split_blocks
+from llm_provider.providers.chat_events import LAST_RESPONSE
+from llm_provider.providers.routes import RESPONSES
+from llm_provider.server.json_member import JSONMember
+
+# Where the last events of a stream are, which tell of its tokens.
+_TAIL = 4096
+_NAME = 64
 
 
 class UsageFilter:
@@ -32,6 +41,58 @@ def _is_usage(event: bytes) -> bool:
         return False
     data = read_block(event)
     return isinstance(data, dict) and data.get("choices") == [] and bool(data.get("usage"))
+
+
+class StreamOutcome:
+    """What a stream from an engine's route tells of its tokens and of an error; little is kept."""
+
+    def __init__(self, engine_path: str) -> None:
+        self._tail = b""
+        self._response = _ResponseUsage() if engine_path == RESPONSES else None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in the next bytes."""
+        self._tail = (self._tail + chunk)[-_TAIL:]
+        if self._response is not None:
+            self._response.feed(chunk)
+
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        """Tokens read and written; None where the stream does not tell."""
+        return tokens_in(self._tail) if self._response is None else self._response.tokens
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last events tell of an error: some engines end properly behind it."""
+        return error_in(self._tail)
+
+
+class _ResponseUsage:
+    """The usage of a stream of /v1/responses: in its last event, which repeats the whole answer."""
+
+    def __init__(self) -> None:
+        self._before: bytes | None = b"\n"
+        self._usage = JSONMember("response", "usage")
+
+    def feed(self, chunk: bytes) -> None:
+        if self._before is None:
+            self._usage.feed(chunk)
+            return
+        window = self._before + chunk
+        if (name := LAST_RESPONSE.search(window)) is None:
+            self._before = window[-_NAME:]
+        else:
+            self._before = None
+            self._usage.feed(window[name.end() :])
+
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        if self._usage.raw is None:
+            return None
+        try:
+            return tokens_of({"usage": json.loads(self._usage.raw)})
+        except (ValueError, RecursionError):
+            return None
 
 
 def tokens_of(answer: object) -> tuple[int, int] | None:

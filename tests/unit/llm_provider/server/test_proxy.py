@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,33 @@ async def test_other_routes_are_passed_through(
         {"input": "Hello", "model": MODEL, "stream": False},
         {"input": "Hello", "model": MODEL, "stream": True},
     ]
+
+
+async def test_tokens_of_a_long_response_are_counted(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    """Its last event repeats the answer, in front of the usage or behind it."""
+    output = [{"content": "x" * 20_000}]
+    usage = {"input_tokens": 7, "output_tokens": 5}
+    for number, response in enumerate(
+        ({"output": output, "usage": usage}, {"usage": usage, "output": output}), 1
+    ):
+        last = {"type": "response.completed", "response": response}
+        raw = f"event: response.completed\ndata: {json.dumps(last)}\n\n".encode()
+
+        async def in_pieces(exchange: Exchange, raw: bytes = raw) -> None:
+            await exchange.begin_stream()
+            for start in range(0, len(raw), 4000):
+                await exchange.chunk(raw[start : start + 4000])
+                await asyncio.sleep(0.01)
+            await exchange.chunk(b"")
+
+        engine.on(RESPONSES, in_pieces)
+        answer = await client.post(RESPONSES, json={"input": "Hello", "stream": True})
+        assert answer.content == raw
+        metrics = (await client.get("/metrics")).text
+        assert f'edge_llm_tokens_total{{direction="in"}} {7.0 * number}' in metrics
+        assert f'edge_llm_tokens_total{{direction="out"}} {5.0 * number}' in metrics
 
 
 async def test_routes_that_the_engine_has_not(keys: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_provider.server.usage import UsageFilter, error_in, tokens_in, tokens_of
+from llm_provider.providers.routes import CHAT, RESPONSES
+from llm_provider.server.usage import StreamOutcome, UsageFilter, error_in, tokens_in, tokens_of
 
 from ..fake import DONE, PROMPT_TOKENS, WORDS, error_event, event, stream_of
 
@@ -145,3 +146,47 @@ def test_tokens_in_a_streams_tail() -> None:
 )
 def test_errors_in_a_streams_tail(tail: bytes, tells: bool) -> None:
     assert error_in(tail) is tells
+
+
+def responses(text: str, end: bytes = b"\n", last: str = "completed") -> bytes:
+    """A stream of /v1/responses, whose last event repeats the whole text before it tells usage."""
+    usage = {"input_tokens": 7, "output_tokens": 6, "input_tokens_details": {"cached_tokens": 1}}
+    events = [{"type": "response.output_text.delta", "delta": text}]
+    response = {"output": [{"content": text}], "usage": usage, "input_messages": [text]}
+    events.append({"type": f"response.{last}", "response": response})
+    raw = b"".join(
+        f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in events
+    )
+    return raw.replace(b"\n", end)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", ["completed", "incomplete", "failed"])
+def test_tokens_of_a_response_of_any_length(end: bytes, last: str) -> None:
+    for text in ("event: response.completed", '{"usage": {"input_tokens": 1}}' * 200):
+        raw = responses(text, end, last)
+        for size in (1, 7, 5000, len(raw)):
+            outcome = StreamOutcome(RESPONSES)
+            for start in range(0, len(raw), size):
+                outcome.feed(raw[start : start + size])
+            assert outcome.tokens == (7, 6)
+            assert not outcome.failed
+
+
+def test_a_response_that_does_not_tell() -> None:
+    for usage in (b'{"input_tokens": "7"}', b"null", b'{"input_tokens"}', b"[" * 9000):
+        outcome = StreamOutcome(RESPONSES)
+        outcome.feed(
+            b'event: response.completed\ndata: {"response": {"usage": ' + usage + b"}}\n\n"
+        )
+        assert outcome.tokens is None
+
+
+def test_a_chat_streams_outcome() -> None:
+    outcome = StreamOutcome(CHAT)
+    for piece in (event("x" * 9000), stream_of()[:-500], stream_of()[-500:]):
+        outcome.feed(piece)
+        assert len(outcome._tail) <= 4096
+    assert (outcome.tokens, outcome.failed) == ((PROMPT_TOKENS, len(WORDS)), False)
+    outcome.feed(error_event("no more room") + DONE)
+    assert outcome.failed
