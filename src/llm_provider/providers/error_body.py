@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
 _WORDS = 500
+# llama.cpp (which Ollama runs), then vLLM's of several versions.
+_PROMPT = (
+    r"request \((\d+) tokens\) exceeds the available context",
+    r"(\d+) (?:input tokens|in the messages|in the prompt)",
+    r"prompt \((?:total )?length (\d+)\)",
+)
+_CONTEXT = (
+    r"the available context size \((\d+) tokens\)",
+    r"context length is (?:only )?(\d+) tokens",
+    r"maximum model length of (\d+)",
+    r"\(context length (\d+)\)",
+)
+_NO_FIGURES = ("exceeds the available context size", "input length exceeds the context length")
 
 
 def read_error(status: int, raw: bytes, answer: object) -> tuple[str, dict[str, Any]]:
@@ -24,12 +38,35 @@ def read_error(status: int, raw: bytes, answer: object) -> tuple[str, dict[str, 
             break
         if not inner.get("message"):
             break
-        words = inner["message"]
+        words, error = inner["message"], error | inner
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = f"status {status}"
     return str(words)[:_WORDS] or phrase, error
+
+
+def context_overflow(words: str, error: dict[str, Any]) -> dict[str, int] | None:
+    """Return the figures of a refusal because the context is too small for a request.
+
+    They have llama.cpp's names, `n_prompt_tokens` and `n_ctx`, as far as the engine tells them.
+    None for any other refusal.
+    """
+    figures = {"n_prompt_tokens": _number(_PROMPT, words), "n_ctx": _number(_CONTEXT, words)}
+    if (
+        error.get("type") != "exceed_context_size_error"
+        and error.get("code") != "context_length_exceeded"
+        and figures["n_ctx"] is None
+        and not any(phrase in words for phrase in _NO_FIGURES)
+    ):
+        return None
+    figures |= {name: error[name] for name in figures if isinstance(error.get(name), int)}
+    return {name: number for name, number in figures.items() if number is not None}
+
+
+def _number(patterns: tuple[str, ...], words: str) -> int | None:
+    found = next((match for each in patterns if (match := re.search(each, words))), None)
+    return int(found[1]) if found else None
 
 
 def error_of(answer: object) -> dict[str, Any]:

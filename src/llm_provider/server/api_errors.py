@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,14 +19,20 @@ from llm_provider.errors import (
     LLMError,
     Unsupported,
 )
+from llm_provider.providers.error_body import context_overflow
 from llm_provider.server.admission import QUEUE, QueueFull, Stopping
+from llm_provider.server.public_text import engine_address, without_addresses
 from llm_provider.server.routes import ErrorFormat, openai_error
 
 _RETRY = {"Retry-After": "5"}
+_MOST_FIGURES = 16
 
 
 class APIError(Exception):
-    """An answer other than success. `outcome` is what it is counted as."""
+    """An answer other than success.
+
+    `outcome` is what it is counted as; `figures` are further fields of the error.
+    """
 
     def __init__(
         self,
@@ -37,12 +44,16 @@ class APIError(Exception):
         code: str | None = None,
         outcome: str | None = None,
         headers: Mapping[str, str] | None = None,
+        figures: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
         self.outcome = outcome or code or "bad_request"
-        self.error = {"message": message, "type": type, "param": param, "code": code}
+        self.error: dict[str, Any] = {
+            **(figures or {}),
+            **{"message": message, "type": type, "param": param, "code": code},
+        }
 
     @classmethod
     def of(cls, error: Exception) -> APIError:
@@ -73,29 +84,43 @@ class APIError(Exception):
     @classmethod
     def _of_engine(cls, error: LLMError) -> APIError:
         """The client's own fault as such, others as 502 to 504."""
+        text = without_addresses(str(error))
         match error:
             case EngineLoadingError() | EngineUnreachableError():
-                return cls(
-                    503, str(error), type="server_error", code="engine_not_ready", headers=_RETRY
-                )
+                return cls(503, text, type="server_error", code="engine_not_ready", headers=_RETRY)
             case Unsupported(param=None):
-                return cls(501, str(error), code="not_supported_by_engine")
+                return cls(501, text, code="not_supported_by_engine")
             case Unsupported():
-                return cls(400, str(error), param=error.param, code="not_supported_by_engine")
+                return cls(400, text, param=error.param, code="not_supported_by_engine")
             case EngineTimeoutError():
-                return cls(504, str(error), type="server_error", code="engine_timeout")
+                return cls(504, text, type="server_error", code="engine_timeout")
             case EngineRefusedError(status=400 | 413 | 422):
-                param, code = error.error.get("param"), error.error.get("code")
-                return cls(
-                    413 if error.status == 413 else 400,
-                    error.words,
-                    param=param if isinstance(param, str) else None,
-                    code=code if isinstance(code, str) else None,
-                    outcome="rejected",
-                )
+                return cls._of_refusal(error)
+            case EngineRefusedError(
+                error={"type": "exceed_context_size_error"}
+            ):  # of whatever status
+                return cls._of_refusal(error)
             case EngineRefusedError(status=429 | 503):
-                return cls(503, str(error), type="server_error", code="engine_busy", headers=_RETRY)
-        return cls(502, str(error), type="server_error", code="engine_error")
+                return cls(503, text, type="server_error", code="engine_busy", headers=_RETRY)
+        return cls(502, text, type="server_error", code="engine_error")
+
+    @classmethod
+    def _of_refusal(cls, error: EngineRefusedError) -> APIError:
+        """The engine's own words, type, code and figures; one code for a context that is full."""
+        said = error.error
+        overflow = context_overflow(error.words, said)
+        code = said.get("code")
+        kind, param = said.get("type"), said.get("param")
+        return cls(
+            413 if error.status == 413 and overflow is None else 400,
+            without_addresses(error.words),
+            type=kind[:100] if isinstance(kind, str) and kind else "invalid_request_error",
+            param=param if isinstance(param, str) else None,
+            # OpenAI's codes are texts.
+            code=_text(code) if overflow is None else "context_length_exceeded",
+            outcome="rejected",
+            figures=_figures(said) | (overflow or {}),
+        )
 
     def response(self, form: ErrorFormat = openai_error, **beside: Any) -> Response:
         """Return the answer in a format; `beside` are further keys of its body."""
@@ -104,8 +129,33 @@ class APIError(Exception):
         return Response(body, self.status, self.headers, "application/json")
 
 
+def _text(code: object) -> str | None:
+    if isinstance(code, str):
+        return code[:100]
+    return str(code)[:100] if isinstance(code, int) else None
+
+
+def _figures(said: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an engine's error, beside its code."""
+    numbers = {
+        name: value
+        for name, value in said.items()
+        if isinstance(value, int | float) and math.isfinite(value) and name.isidentifier()
+    }
+    return dict(list(numbers.items())[:_MOST_FIGURES])
+
+
 FORESEEN = (APIError, LLMError, QueueFull, Stopping)
 """What `APIError.of` can say."""
+
+
+def note_failure(notes: dict[str, object], error: LLMError) -> None:
+    """Have the log tell of a failure: its kind alone, as an engine's words may quote the request;
+    and the address of the engine, which clients are not told.
+    """
+    notes["error"] = type(error).__name__
+    if address := engine_address(str(error)):
+        notes["engine"] = address
 
 
 async def answer_error(
@@ -123,6 +173,5 @@ async def answer_error(
         problem = APIError.of(error)
     request.state.notes["outcome"] = problem.outcome
     if isinstance(error, LLMError):
-        # Its kind alone: an engine's words may quote the request.
-        request.state.notes["error"] = type(error).__name__
+        note_failure(request.state.notes, error)
     return problem.response(form)

@@ -20,7 +20,7 @@ from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.admission import AdmissionQueue, Ticket
-from llm_provider.server.api_errors import APIError
+from llm_provider.server.api_errors import APIError, note_failure
 from llm_provider.server.routes import Route
 from llm_provider.server.stall_timer import stall_timer
 from llm_provider.server.token_estimate import TokenEstimate
@@ -219,6 +219,8 @@ class StreamedResponse(ProxyResponse):
             return
         # The status is sent; an error event is how OpenAI's clients learn of it.
         problem = APIError.of(error)
+        if isinstance(error, LLMError):
+            note_failure(self._notes, error)
         self._notes["outcome"] = (
             "interrupted"
             if isinstance(error, StreamInterruptedError | EngineTimeoutError)

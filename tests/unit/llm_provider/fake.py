@@ -366,12 +366,12 @@ class FakeEngine:
             raise self._defects[0]
 
 
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error, of which the shape is checked: OpenAI's, and nothing beside it."""
+def error_of(response: httpx.Response, *figures: str) -> dict[str, Any]:
+    """The error, of which the shape is checked: OpenAI's, and beside it only these figures."""
     body = response.json()
     assert set(body) == {"error"}
     error: dict[str, Any] = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", *figures}
     assert error["message"]
     assert error["type"]
     return error

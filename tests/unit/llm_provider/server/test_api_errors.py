@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT
+from llm_provider.server.logs import JsonFormatter
 
-from ..fake import DONE, Exchange, FakeEngine, error_of, event
+from ..fake import AUTH, DONE, Exchange, FakeEngine, error_of, event, serve_api
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -28,7 +32,7 @@ MESSAGE = "/api/chat"
     ("status", "error", "expected", "code", "message"),
     [
         (400, {"message": "too long", "code": "ctx", "param": "n"}, 400, "ctx", "too long"),
-        (400, {"message": "too long", "code": 400, "param": 1}, 400, None, "too long"),
+        (400, {"message": "too long", "code": 400, "param": 1}, 400, "400", "too long"),
         (400, {"message": '{"error": {"message": "inner"}}'}, 400, None, "inner"),
         (422, {"message": "no"}, 400, None, "no"),
         (413, {"message": "no"}, 413, None, "no"),
@@ -60,6 +64,142 @@ async def test_an_engines_refusal(
         assert problem["code"] == code
         assert problem["message"].endswith(message)
         assert problem["param"] in (None, "n", "messages")
+
+
+LLAMACPP = {
+    "code": 400,
+    "message": "request (9000 tokens) exceeds the available context size (4096 tokens), "
+    "try increasing it",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 9000,
+    "n_ctx": 4096,
+}
+SAYS = "exceed_context_size_error"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "type", "figures"),
+    [
+        (400, LLAMACPP, SAYS, (9000, 4096)),
+        (500, LLAMACPP, SAYS, (9000, 4096)),
+        # Ollama passes on what its runner says as JSON in its own message.
+        (400, {"message": json.dumps({"error": LLAMACPP}), "type": "x"}, SAYS, (9000, 4096)),
+        (
+            400,
+            {"message": LLAMACPP["message"], "type": "invalid_request_error"},
+            "invalid_request_error",
+            (9000, 4096),
+        ),
+        (
+            400,
+            {
+                "message": "This model's maximum context length is 2048 tokens. However, you "
+                "requested 2100 tokens (2000 in the messages, 100 in the completion).",
+                "type": "BadRequestError",
+                "code": 400,
+            },
+            "BadRequestError",
+            (2000, 2048),
+        ),
+        (
+            400,
+            {
+                "message": "'max_tokens' or 'max_completion_tokens' is too large: 8000. This "
+                "model's maximum context length is 4096 tokens and your request has 2778 input "
+                "tokens (8000 > 4096 - 2778).",
+                "type": "BadRequestError",
+            },
+            "BadRequestError",
+            (2778, 4096),
+        ),
+        (
+            400,
+            {
+                "message": "You passed 4097 input tokens and requested 0 output tokens. However, "
+                "the model's context length is only 4096 tokens.",
+            },
+            "invalid_request_error",
+            (4097, 4096),
+        ),
+        (413, {"message": "x", "type": SAYS}, SAYS, ()),
+        (400, {"message": "the input length exceeds the context length"}, None, ()),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_beyond_the_context(
+    engine: FakeEngine,
+    client: httpx.AsyncClient,
+    status: int,
+    error: dict[str, Any],
+    type: str | None,
+    figures: tuple[int, ...],
+    stream: bool,
+) -> None:
+    """Agents shorten their history by code and figures, which are the same of every engine."""
+    engine.on(CHAT, lambda x: x.answer({"error": error}, status))
+    answer = await client.post(CHAT, json=BODY | {"stream": stream})
+    assert answer.status_code == 400
+    assert "Retry-After" not in answer.headers
+    names = ("n_prompt_tokens", "n_ctx")[: len(figures)]
+    problem = error_of(answer, *names)
+    assert problem["code"] == "context_length_exceeded"
+    assert problem["type"] == (type or "invalid_request_error")
+    assert tuple(problem[name] for name in names) == figures
+    assert not problem["message"].startswith("{")
+
+
+async def test_an_engines_own_type_code_and_figures(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    said = {"message": "no", "type": "grammar_error", "code": "bad_rule", "line": 3, "at": 0.5}
+    for odd in ({"deep": {"a": 1}}, {"text": "x"}, {"not a name": 1}, {"huge": 1e999}):
+        engine.on(CHAT, lambda x, odd=odd: x.answer({"error": said | odd}, 400))  # type: ignore[misc]
+        assert error_of(await client.post(CHAT, json=BODY), "line", "at") == said | {"param": None}
+    engine.on(CHAT, lambda x: x.answer({"error": {"message": "no", "type": 1, "code": []}}, 400))
+    problem = error_of(await client.post(CHAT, json=BODY))
+    assert (problem["type"], problem["code"]) == ("invalid_request_error", None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_error_tells_an_internal_address(
+    engine: FakeEngine,
+    llm: LlamaCpp,
+    keys: Path,
+    caplog: pytest.LogCaptureFixture,
+    stream: bool,
+) -> None:
+    """Clients learn which engine failed, and the log where that is."""
+    caplog.set_level(logging.INFO, logger="llm_provider")
+    runner = f'Post "{engine.url}/completion": EOF'
+
+    async def cut(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(event("Hel"))
+        raise ConnectionError
+
+    async with (
+        serve_api(llm, keys, LLM_HOLD_SECONDS="0.2") as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+    ):
+        answers = []
+        for status in (400, 500, 501, 503):
+            engine.on(CHAT, lambda x, s=status: x.answer({"error": {"message": runner}}, s))  # type: ignore[misc]
+            answers.append(await client.post(CHAT, json=BODY | {"stream": stream}))
+        engine.on(CHAT, cut)
+        answers.append(await client.post(CHAT, json=BODY | {"stream": stream}))
+        engine.hangs_up = True
+        answers.append(await client.get("/ready"))
+        assert answers[-1].json().pop("engine") == engine.url  # what it reports on is no error
+        answers.append(await client.post(CHAT, json=BODY | {"stream": stream}))
+    for answer in answers:
+        problem = json.loads(answer.text.rpartition("data: ")[2])["error"]
+        assert "127.0.0.1" not in problem["message"]
+        assert str(engine.port) not in problem["message"]
+    assert "llamacpp broke the connection" in answers[-1].text
+    entries = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    failed = [entry for entry in entries if entry.get("outcome") in ("engine_error", "interrupted")]
+    assert failed
+    assert {entry["engine"] for entry in failed} == {engine.url}
 
 
 async def test_an_engines_words_may_be_any_text(

@@ -323,6 +323,23 @@ async def test_silence(engine: FakeEngine, keys: Path) -> None:
     assert (caught.value.status_code, caught.value.code) == (504, "engine_timeout")
 
 
+async def test_a_conversation_beyond_the_context(
+    engine: FakeEngine, sdk: openai.AsyncOpenAI
+) -> None:
+    error = {
+        "code": 400,
+        "message": "request (9000 tokens) exceeds the available context size (4096 tokens)",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 9000,
+        "n_ctx": 4096,
+    }
+    engine.on(CHAT, lambda x: x.answer({"error": error}, 400))
+    with pytest.raises(openai.BadRequestError) as caught:
+        await sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert caught.value.code == "context_length_exceeded"
+    assert caught.value.body == error | {"code": "context_length_exceeded", "param": None}
+
+
 @pytest.mark.parametrize("how", ["cut", "an error event"])
 async def test_a_stream_that_breaks_off(
     engine: FakeEngine, sdk: openai.AsyncOpenAI, how: str
