@@ -25,6 +25,8 @@ from llm_provider.server.public_text import engine_address, without_addresses
 from llm_provider.server.routes import ErrorFormat, openai_error
 
 _RETRY = {"Retry-After": "5"}
+MAY_HAVE_RUN = {"x-should-retry": "false"}
+"""Tells OpenAI's clients, which would send again whatever was answered 500 or more, not to."""
 _MOST_FIGURES = 16
 
 
@@ -93,7 +95,9 @@ class APIError(Exception):
             case Unsupported():
                 return cls(400, text, param=error.param, code="not_supported_by_engine")
             case EngineTimeoutError():
-                return cls(504, text, type="server_error", code="engine_timeout")
+                return cls(
+                    504, text, type="server_error", code="engine_timeout", headers=MAY_HAVE_RUN
+                )
             case EngineRefusedError(status=400 | 413 | 422):
                 return cls._of_refusal(error)
             case EngineRefusedError(
@@ -102,7 +106,7 @@ class APIError(Exception):
                 return cls._of_refusal(error)
             case EngineRefusedError(status=429 | 503):
                 return cls(503, text, type="server_error", code="engine_busy", headers=_RETRY)
-        return cls(502, text, type="server_error", code="engine_error")
+        return cls(502, text, type="server_error", code="engine_error", headers=MAY_HAVE_RUN)
 
     @classmethod
     def _of_refusal(cls, error: EngineRefusedError) -> APIError:

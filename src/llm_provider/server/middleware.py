@@ -10,7 +10,7 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_provider.server.api_errors import APIError
+from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
 from llm_provider.server.engine_state import EngineState
 from llm_provider.server.keys import KeyFile
 from llm_provider.server.metrics import Metrics
@@ -82,6 +82,7 @@ class Middleware:
                 500,
                 f"The chat API failed; its log tells why under request id {request_id}.",
                 type="server_error",
+                headers=MAY_HAVE_RUN,
             )
             await defect.response()(scope, receive, send_named)
         finally:

@@ -20,7 +20,7 @@ from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.admission import AdmissionQueue, Ticket
-from llm_provider.server.api_errors import APIError, note_failure
+from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, note_failure
 from llm_provider.server.routes import Route
 from llm_provider.server.stall_timer import stall_timer
 from llm_provider.server.token_estimate import TokenEstimate
@@ -36,6 +36,7 @@ _CUT_OFF = APIError(
     "The chat API stopped before the answer was complete.",
     type="server_error",
     code="stopped",
+    headers=MAY_HAVE_RUN,
 )
 
 

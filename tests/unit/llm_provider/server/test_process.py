@@ -145,6 +145,7 @@ async def test_what_runs_too_long_is_cut_off_by_a_stop_and_told(
         assert received.startswith(event("on "))
         assert (await whole).status_code == 503
         assert error_of(await whole)["code"] == "stopped"
+        assert (await whole).headers["x-should-retry"] == "false"
         requests = await api.ended()
     assert [entry["outcome"] for entry in requests if entry["path"] != "/ready"] == ["stopped"] * 3
     await until(lambda: engine.running == 0, "the end of the engine's work")

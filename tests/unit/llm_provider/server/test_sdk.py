@@ -411,6 +411,32 @@ async def test_its_retries_are_for_what_has_not_run(
     assert waits == [5.0]
 
 
+@pytest.mark.parametrize("how", ["fails", "breaks off", "is silent"])
+async def test_what_may_have_run_is_not_sent_again(
+    engine: FakeEngine, keys: Path, how: str
+) -> None:
+    """The package sends again what was answered 500 or more, unless told not to."""
+
+    async def answer(exchange: Exchange) -> None:
+        if how == "fails":
+            await exchange.answer({"error": {"message": "out of memory"}}, 500)
+        elif how == "breaks off":
+            raise ConnectionError
+        else:
+            await asyncio.sleep(60)
+
+    engine.on(CHAT, answer)
+    async with (
+        LlamaCpp(model=MODEL, base_url=engine.url, timeout=0.5) as llm,
+        serve_api(llm, keys) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=2) as sdk,
+    ):
+        with pytest.raises(openai.InternalServerError) as caught:
+            await sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert len(engine.asked) == 1
+
+
 async def test_without_await(engine: FakeEngine, api: str) -> None:
     """The same through the package's other half, which blocks; in a thread, beside the API."""
 
