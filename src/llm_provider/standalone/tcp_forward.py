@@ -49,12 +49,11 @@ class TCPForward:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = urlsplit(self._upstream())
+        port = address.port or (443 if address.scheme == "https" else 80)
         with closing(writer):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    answers, engine = await asyncio.open_connection(
-                        address.hostname, address.port or 80
-                    )
+                    answers, engine = await asyncio.open_connection(address.hostname, port)
             except OSError as error:
                 _log.warning("the engine cannot be reached: %s", error)
                 return

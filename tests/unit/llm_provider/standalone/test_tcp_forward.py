@@ -147,6 +147,35 @@ async def test_an_engine_that_is_not_there(caplog: pytest.LogCaptureFixture) -> 
     assert "the engine cannot be reached: " in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("http://engine.test", ("engine.test", 80)),
+        ("https://engine.test", ("engine.test", 443)),
+        ("https://engine.test:8443", ("engine.test", 8443)),
+        ("http://[::1]:8080", ("::1", 8080)),
+    ],
+)
+async def test_the_port_that_an_address_means(
+    monkeypatch: pytest.MonkeyPatch, url: str, where: tuple[str, int]
+) -> None:
+    connect = asyncio.open_connection
+    asked: list[tuple[str, int]] = []
+
+    async def refuse(host: str, port: int) -> None:
+        asked.append((host, port))
+        raise ConnectionRefusedError
+
+    upstream = Upstream(0)
+    upstream.url = url
+    async with forward(upstream) as (_, port):
+        monkeypatch.setattr(asyncio, "open_connection", refuse)
+        reader, writer = await connect("127.0.0.1", port)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    assert asked == [where]
+
+
 @pytest.mark.parametrize("breaks", ["client", "engine"])
 async def test_a_side_that_breaks_off(breaks: str) -> None:
     """The other learns of it, and nothing stays open."""
