@@ -48,11 +48,11 @@ class Observer(Protocol):
 
 
 class EngineState:
-    """The engine now, and its state. `parallel` requests run there at once."""
+    """The engine now, and its state. The settings allow that `allowed` requests run at once."""
 
-    def __init__(self, provider: LLMProvider, parallel: int) -> None:
+    def __init__(self, provider: LLMProvider, allowed: int) -> None:
         self.provider = provider
-        self.parallel = parallel
+        self.allowed = allowed
         self.capacity = Capacity()
         self.state = State.NOT_READY
         self.retiring = False
@@ -90,6 +90,11 @@ class EngineState:
     def open(self) -> bool:
         """Whether the engine may be asked now."""
         return self.ready and not self.on_hold
+
+    @property
+    def parallel(self) -> int:
+        """How many requests run at once: as many as the settings allow and the engine has slots."""
+        return min(self.allowed, self.capacity.parallel or self.allowed)
 
     @property
     def waiting_for(self) -> str:
@@ -212,11 +217,11 @@ class EngineState:
         self.hold_seconds = 0.0
         self.release()
 
-    def switch(self, provider: LLMProvider, parallel: int) -> None:
+    def switch(self, provider: LLMProvider, allowed: int) -> None:
         """Change over to another engine, not asked yet. Retiring, this stays with its engine."""
         if self.retiring:
             return
-        former, self.provider, self.parallel = self.provider, provider, parallel
+        former, self.provider, self.allowed = self.provider, provider, allowed
         self.capacity = Capacity()
         self._load_failure = None
         if self.abandoned:

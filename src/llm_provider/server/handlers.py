@@ -60,7 +60,7 @@ class Handlers:
             "provider": engine.provider.name,
             "model": engine.provider.model,
             "context_size": capacity.context_size or settings.context_size,
-            "parallel": capacity.parallel or engine.parallel,
+            "parallel": engine.parallel,
             "gpu_share": capacity.gpu_share,
             "engine": engine.provider.base_url,
             "in_flight": queue.running + queue.leaving,

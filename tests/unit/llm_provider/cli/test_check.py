@@ -64,7 +64,7 @@ async def test_all_is_well_against_the_chat_api_itself(engine: FakeEngine, api: 
             model=fake.MODEL,
             answer=fake.ANSWER,
             context_size=fake.CONTEXT,
-            parallel=fake.SLOTS,
+            parallel=2,
         ),
         watcher=Listening(),
     )
@@ -77,7 +77,7 @@ async def test_all_is_well_against_the_chat_api_itself(engine: FakeEngine, api: 
         fake.MODEL,
         fake.ANSWER,
     )
-    assert (report.context_size, report.parallel) == (fake.CONTEXT, fake.SLOTS)
+    assert (report.context_size, report.parallel) == (fake.CONTEXT, 2)
     assert report.ttft_seconds is not None
     assert report.ttft_seconds > 0
     assert report.tokens_per_second is not None

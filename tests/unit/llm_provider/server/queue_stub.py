@@ -26,6 +26,7 @@ class Stub(LLMProvider):
         self.problem: Exception | None = None
         self.load_problem: LLMError | None = None
         self.capacity_problem: LLMError | None = None
+        self.slots: int | None = None
         self.loads = 0
         self.closed = False
 
@@ -44,7 +45,7 @@ class Stub(LLMProvider):
     async def capacity(self) -> Capacity:
         if self.capacity_problem is not None:
             raise self.capacity_problem
-        return Capacity(4096, 2)
+        return Capacity(4096, self.slots)
 
     async def close(self) -> None:
         self.closed = True

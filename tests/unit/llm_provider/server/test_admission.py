@@ -36,6 +36,21 @@ async def test_first_come_first_served(stub: Stub) -> None:
         assert line.entered == ["a", "b", "c", "d", "e"]
 
 
+@pytest.mark.parametrize(
+    ("slots", "allowed", "parallel"), [(2, 3, 2), (3, 2, 2), (None, 2, 2), (2, 2, 2)]
+)
+async def test_no_more_run_than_the_engine_has_slots_nor_than_the_settings_allow(
+    stub: Stub, slots: int | None, allowed: int, parallel: int
+) -> None:
+    stub.slots = slots
+    async with lined(stub, parallel=allowed) as line:
+        assert line.queue.engine.parallel == parallel
+        await line.come("a", "b", "c", "d")
+        assert line.entered == ["a", "b", "c", "d"][:parallel]
+        line.queue.engine.switch(Stub("next"), 4)
+        assert line.queue.engine.parallel == 4  # that of the next is not known yet
+
+
 async def test_nobody_is_overtaken_by_who_comes_as_a_slot_frees(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
         await line.come("a", "b")
@@ -129,7 +144,7 @@ async def test_requests_are_held_until_the_engine_is_ready(stub: Stub) -> None:
     assert await queue.engine.probe()
     await line.leave("a", "b", "c")
     assert line.entered == ["a", "b", "c"]
-    assert queue.engine.capacity == Capacity(4096, 2)
+    assert queue.engine.capacity == Capacity(4096)
 
 
 async def test_holding_is_bounded_for_all_in_line(stub: Stub) -> None:

@@ -107,7 +107,7 @@ async def test_those_put_back_keep_their_order_before_those_who_came_later(stub:
             back.append(asyncio.create_task(again(name)))
             await asyncio.sleep(0)
         assert line.numbers() == (0, 0, 5)
-        line.queue.engine.parallel = 1
+        line.queue.engine.allowed = 1
         assert await line.queue.engine.probe()
         for name in ("a", "b", "c"):
             await until(lambda name=name: order[-1:] == [name])  # type: ignore[misc]

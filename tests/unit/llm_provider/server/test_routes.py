@@ -52,7 +52,7 @@ async def test_health_is_open_and_ready_reports(
             "provider": "llamacpp",
             "model": MODEL,
             "context_size": CONTEXT,
-            "parallel": SLOTS,
+            "parallel": 2,  # of the engine's 3
             "gpu_share": None,
             "engine": engine.url,
             "in_flight": 0,
@@ -62,6 +62,25 @@ async def test_health_is_open_and_ready_reports(
             "holding": False,
         },
     )
+
+
+@pytest.mark.parametrize(("allowed", "parallel"), [(2, 2), (SLOTS, SLOTS), (SLOTS + 1, SLOTS)])
+async def test_ready_reports_as_many_slots_as_requests_run(
+    engine: FakeEngine, llm: LlamaCpp, keys: Path, allowed: int, parallel: int
+) -> None:
+    async with (
+        serve_api(llm, keys, PARALLEL=str(allowed)) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        assert (await client.get("/ready")).json()["parallel"] == parallel
+        goes_on = engine.paused()
+        tasks = [asyncio.create_task(client.post(CHAT, json=BODY)) for _ in range(SLOTS + 2)]
+        await until(lambda: engine.running == parallel)
+        await asyncio.sleep(0.05)
+        assert engine.running == parallel
+        assert f"edge_llm_slots {parallel}.0" in (await client.get("/metrics")).text
+        goes_on.set()
+        assert {(await task).status_code for task in tasks} == {200}
 
 
 async def test_ready_tells_what_was_asked_for_where_the_engine_does_not_tell(
