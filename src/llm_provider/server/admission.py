@@ -62,6 +62,7 @@ class Ticket:
         self.leaving = False
         self.provider = queue.engine.provider
         self.taken = 0.0
+        self.slots = 0
         self.hold_left = hold_seconds
         self.held_until = math.inf
         self.future: asyncio.Future[None] | None = None
@@ -97,7 +98,7 @@ class Ticket:
 
 
 class AdmissionQueue:
-    """The one way to the engine. As many requests run at once as `engine` says; others wait.
+    """The one way to the engine. As many requests run at once as it has slots; others wait.
 
     `hold_seconds`: how long a request is held while the engine is not there. Waiting in the queue
     while the engine works does not count.
@@ -113,6 +114,7 @@ class AdmissionQueue:
         self._former: list[LLMProvider] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._taken = 0.0
+        self._slots = 0  # that those which run have taken
         self._hold_seconds = hold_seconds
         self._waiting: deque[Ticket] = deque()  # by their numbers
         self._numbers = itertools.count()
@@ -206,9 +208,15 @@ class AdmissionQueue:
             raise
 
     def _fits(self, ticket: Ticket) -> bool:
-        if self.running >= self.engine.parallel:
+        if self.running == 0:
+            return True
+        if self._slots + self._width(ticket) > self.engine.parallel:
             return False
-        return self.running == 0 or self._taken + self._cost(ticket) <= self._room
+        return self._taken + self._cost(ticket) <= self._room
+
+    def _width(self, ticket: Ticket) -> int:
+        """Slots that a request takes: one for each of its answers, as many as there are."""
+        return min(ticket.estimate.answers, self.engine.parallel)
 
     @property
     def _room(self) -> float:
@@ -230,6 +238,8 @@ class AdmissionQueue:
         self._tickets.add(ticket)
         ticket.taken = self._cost(ticket)
         self._taken += ticket.taken
+        ticket.slots = self._width(ticket)
+        self._slots += ticket.slots
         self.running += 1
 
     def _leave(self, ticket: Ticket) -> None:
@@ -244,6 +254,7 @@ class AdmissionQueue:
             return
         self.running -= 1
         self._taken -= ticket.taken
+        self._slots -= ticket.slots
         if self.running == 0:
             self._taken = 0.0  # infinity less itself is no number
         self._pump()
@@ -314,7 +325,7 @@ class AdmissionQueue:
         for ticket in self._tickets:
             ticket.leaving = True
         self.leaving += self.running
-        self.running, self._taken = 0, 0.0
+        self.running, self._taken, self._slots = 0, 0.0, 0
         self._former.append(former)
         if not self.leaving:
             self._close_former()

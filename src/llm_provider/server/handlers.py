@@ -126,7 +126,7 @@ class Handlers:
             route=route,
             body=body,
             arrived=arrived,
-            estimate=TokenEstimate.of(raw, body),
+            estimate=TokenEstimate.of(raw, body, route),
             notes=request.state.notes,
             check=lambda: self._check_model(name),
         )

@@ -37,8 +37,9 @@ class Route:
     """A route that the engine answers.
 
     `engine_path`: the engine's own route. `everywhere`: whether every engine has that route; else
-    501 is an answer of this one. `streams`: whether the body may ask for a stream. `further`:
-    schemas of other fields that the chat API reads. `error_format`: the body of its errors.
+    501 is an answer of this one. `streams`: whether the body may ask for a stream. `batch`: whether
+    a list in the field that it is about holds several prompts. `further`: schemas of other fields
+    that the chat API reads. `error_format`: the body of its errors.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Route:
     required: Field
     everywhere: bool = False
     streams: bool = True
+    batch: bool = False
     further: Mapping[str, Any] = field(default_factory=dict)
     error_format: ErrorFormat = openai_error
 
@@ -80,8 +82,8 @@ ROUTES = {
     route.path: route
     for route in (
         Route(CHAT, CHAT, _MESSAGES),
-        Route(COMPLETIONS, COMPLETIONS, _text_or_list("prompt")),
-        Route(EMBEDDINGS, EMBEDDINGS, _text_or_list("input"), streams=False),
+        Route(COMPLETIONS, COMPLETIONS, _text_or_list("prompt"), batch=True),
+        Route(EMBEDDINGS, EMBEDDINGS, _text_or_list("input"), streams=False, batch=True),
         Route(RESPONSES, RESPONSES, _text_or_list("input")),
         Route(MESSAGE, CHAT, _MESSAGE, everywhere=True, further={"system": _STRING}),
     )

@@ -51,6 +51,45 @@ async def test_no_more_run_than_the_engine_has_slots_nor_than_the_settings_allow
         assert line.queue.engine.parallel == 4  # that of the next is not known yet
 
 
+async def test_a_request_takes_a_slot_for_each_of_its_answers(stub: Stub) -> None:
+    async with lined(stub, parallel=4) as line:
+        await line.come("a", estimate=TokenEstimate(answers=2))
+        await line.come("b", "c", "d")
+        assert line.entered == ["a", "b", "c"]
+        await line.leave("b")
+        assert line.entered == ["a", "b", "c", "d"]
+        # More than there are slots: by itself, and no longer than that.
+        await line.come("wide", estimate=TokenEstimate(answers=100))
+        await line.come("e")
+        await line.leave("a", "c")
+        assert "wide" not in line.entered
+        await line.leave("d")
+        assert (line.entered[-1], line.numbers()) == ("wide", (1, 1, 0))
+        await line.leave("wide")
+        assert line.entered[-1] == "e"
+        await line.leave("e")
+
+
+async def test_slots_are_freed_however_a_request_leaves(stub: Stub) -> None:
+    async with lined(stub, parallel=2) as line:
+        await line.come("a", estimate=TokenEstimate(answers=2))
+        await line.come("b")
+        await line.cancel("a")
+        await line.come("c", "d")
+        assert line.entered == ["a", "b", "c"]
+        # As many slots as it has taken, whatever their number is by then.
+        line.queue.engine.allowed = 8
+        await line.come("wide", estimate=TokenEstimate(answers=100))
+        await line.leave("b", "c", "d")
+        line.queue.engine.allowed = 1
+        await line.leave("wide")
+        await line.come("e", "f")
+        assert line.numbers() == (1, 1, 0)
+        line.queue.engine.switch(Stub("next"), 2)
+        assert await line.queue.engine.probe()
+        await line.leave("e", "f")
+
+
 async def test_nobody_is_overtaken_by_who_comes_as_a_slot_frees(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
         await line.come("a", "b")

@@ -152,6 +152,8 @@ THOUSAND = TokenEstimate(size=1500, most=500)
             100 + 512,
         ),  # half of its share is kept for an answer that nobody bounds
         (NOTHING, 512),
+        (TokenEstimate(300, 50, answers=3), 250),
+        (TokenEstimate(300, answers=2), 100 + 1024),
     ],
 )
 def test_what_a_request_needs(estimate: TokenEstimate, tokens: float) -> None:

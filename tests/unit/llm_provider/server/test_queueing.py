@@ -106,6 +106,20 @@ async def test_conversations_that_share_a_context_run_together_as_far_as_it_has_
     assert (engine.most_running, seeds(engine)) == (2, [0, 1, 2, 3])
 
 
+async def test_a_request_for_several_answers_takes_several_slots(
+    engine: FakeEngine, llm: LlamaCpp, keys: Path
+) -> None:
+    async with clients(llm, keys, PARALLEL="3") as client:
+        await client.get("/ready")
+        goes_on = engine.paused()
+        crowd = Crowd(client)
+        await crowd.come(4, n=2, max_tokens=10)
+        assert await numbers(client) == (1, 3, 0)
+        goes_on.set()
+        assert_all_answered(await crowd.answers())
+    assert engine.most_running == 1
+
+
 async def test_what_was_given_up_for_lack_of_room_runs_again_alone(
     engine: FakeEngine, llm: LlamaCpp, keys: Path
 ) -> None:
