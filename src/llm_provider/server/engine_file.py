@@ -59,15 +59,25 @@ class EngineFile:
         """Change `engine` to whatever the file says, until it retires."""
         if self._file is None:
             return
+        changed = False
+        failure = ""
         while not engine.retiring:
-            if self._file.changed():
-                self._apply(engine)
-            elif self.settings.hold_seconds:
-                await self._follow_lock(engine)
+            try:
+                changed = self._file.changed() or changed
+                if changed:
+                    self._apply(engine)
+                    changed = False
+                elif self.settings.hold_seconds:
+                    await self._follow_lock(engine)
+                failure = ""
+            except Exception as error:
+                # A defect, but one that must not leave the API with this engine for ever.
+                if repr(error) != failure:
+                    _log.exception("the engine file cannot be followed; it is tried again")
+                failure = repr(error)
             await asyncio.sleep(POLL_SECONDS)
 
     def _apply(self, engine: EngineState) -> None:
-        before = self._engine()
         try:
             environ = self._read()
             provider = get_llm_provider(environ=environ)
@@ -75,10 +85,10 @@ class EngineFile:
             # As it was, for whoever writes it may be half-way through.
             _log.error("the engine before stays: %s", error)
             return
-        self.environ = environ
-        settings = self.settings
-        if self._engine() != before:
+        settings = EngineSettings(environ)
+        if _engine(environ) != _engine(self.environ):
             engine.switch(provider, settings.parallel)
+        self.environ = environ
         if not settings.hold_seconds:
             self._lock.forget()
             engine.release()
@@ -98,9 +108,6 @@ class EngineFile:
             if not self._lock.counts():
                 engine.abandon()
 
-    def _engine(self) -> dict[str, str]:
-        return {name: self.environ.get(name, "") for name in NAMES - {"LLM_HOLD"}}
-
     def _read(self) -> dict[str, str]:
         found = dict(self._environ)
         lines = []
@@ -119,3 +126,8 @@ class EngineFile:
                 found.pop("LLM_API_KEY", None)  # it would win over the file's
         EngineSettings(found).check_numbers()  # says what is wrong now, not when it is needed
         return found
+
+
+def _engine(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings by which one engine differs from another."""
+    return {name: environ.get(name, "") for name in NAMES - {"LLM_HOLD"}}

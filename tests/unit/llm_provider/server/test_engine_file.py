@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from llm_provider.providers.routes import CHAT
+from llm_provider.server.engine_state import EngineState
 
 from ..fake import (
     CONTEXT,
@@ -281,3 +282,33 @@ async def test_names_beside_the_engine_change_nothing(
         goes_on.set()
         assert_all_answered(await crowd.answers())
     assert "engine not ready" not in caplog.text
+
+
+@pytest.mark.parametrize("defect", ["switch", "hold"])
+async def test_a_defect_does_not_end_the_following(
+    engine: FakeEngine,
+    other: FakeEngine,
+    file: EngineFile,
+    keys: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    defect: str,
+) -> None:
+    """It is logged, once, and what the file says is applied as soon as that works."""
+    file.point(engine)
+    async with repointable(file, keys) as client:
+        with monkeypatch.context() as broken:
+
+            def fail(*_: object) -> None:
+                raise RuntimeError("a defect")
+
+            broken.setattr(EngineState, defect, fail)
+            file.point(other, "LLM_MODEL=smoke", *(["LLM_HOLD=1"] if defect == "hold" else []))
+            await until(lambda: "the engine file cannot be followed" in caplog.text)
+            await asyncio.sleep(0.2)
+        assert caplog.text.count("the engine file cannot be followed") == 1
+        await reported(client, "provider", "ollama")
+        await reported(client, "holding", defect == "hold")
+        file.point(engine)
+        await reported(client, "provider", "llamacpp")
+        assert (await client.post(CHAT, json=BODY)).status_code == 200
