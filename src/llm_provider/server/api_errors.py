@@ -162,6 +162,14 @@ def note_failure(notes: dict[str, object], error: LLMError) -> None:
         notes["engine"] = address
 
 
+def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a 405, which tell that HEAD is answered wherever GET is."""
+    return {
+        name: "GET, HEAD" if (name, value) == ("Allow", "GET") else value
+        for name, value in headers.items()
+    }
+
+
 async def answer_error(
     request: Request, error: Exception, form: ErrorFormat = openai_error
 ) -> Response:
@@ -171,7 +179,7 @@ async def answer_error(
             error.status_code,
             f"{request.method} {request.url.path}: {error.detail}.",
             outcome="no_route",
-            headers=error.headers,
+            headers=_with_head(error.headers or {}),
         )
     else:
         problem = APIError.of(error)

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from llm_provider import __version__
 from llm_provider.providers.base import LLMProvider
@@ -60,6 +60,9 @@ class Application(FastAPI):
             await self._middleware(scope, receive, send)
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            await self._head(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._lane:
             await super().__call__(scope, receive, send)
             return
@@ -70,6 +73,18 @@ class Application(FastAPI):
             await response(scope, receive, send)
         except FORESEEN as error:
             await (await answer_error(request, error, route.error_format))(scope, receive, send)
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as GET would be answered, without the body."""
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        asked = {**scope, "method": "GET"}
+        try:
+            await super().__call__(asked, receive, send_head)
+        finally:
+            scope["route"] = asked.get("route")  # for the log
 
 
 def create_app(

@@ -60,7 +60,7 @@ class Middleware:
         notes: dict[str, object] = {}
         scope.setdefault("state", {})["notes"] = notes
         try:
-            if scope["path"] != OPEN and not self._keys.accepts(authorization):
+            if not _is_open(scope) and not self._keys.accepts(authorization):
                 refusal = APIError(
                     401,
                     "A valid API key is needed: send it as 'Authorization: Bearer KEY'.",
@@ -108,3 +108,8 @@ class Middleware:
                 **notes,
             },
         )
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether a request needs no key. Browsers send none with OPTIONS, which does nothing here."""
+    return scope["path"] == OPEN or scope["method"] == "OPTIONS"

@@ -29,6 +29,7 @@ from llm_provider.server.usage import StreamOutcome, UsageFilter, tokens_of
 _SSE = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would keep events back
 ]
 _JSON = b"application/json"
 _CUT_OFF = APIError(

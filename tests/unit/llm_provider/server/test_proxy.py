@@ -62,6 +62,7 @@ async def test_streams_are_passed_on_byte_for_byte(
             assert answer.status_code == 200
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             assert answer.headers["Cache-Control"] == "no-cache"
+            assert answer.headers["X-Accel-Buffering"] == "no"
             raw = b"".join([chunk async for chunk in answer.aiter_raw()])
         assert raw == stream_of(usage=bool(options))
         assert engine.asked[-1] == body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,50 @@ async def test_ready_tells_what_was_asked_for_where_the_engine_does_not_tell(
     engine.on("/props", lambda x: x.answer({}))
     report = (await client.get("/ready")).json()
     assert (report["context_size"], report["parallel"]) == (4096, 2)
+
+
+# Methods.
+
+
+async def test_head_is_get_without_a_body(
+    api: str, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="llm_provider")
+    async with httpx.AsyncClient(base_url=api) as stranger:
+        answer = await stranger.head("/health")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert (await stranger.head("/ready")).status_code == 401
+    for path in ("/health", "/ready", "/metrics", "/v1/models", f"/v1/models/{MODEL}"):
+        wanted, answer = await client.get(path), await client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["Content-Type"] == wanted.headers["Content-Type"]
+        if path != "/metrics":  # which counts the very requests
+            assert answer.headers["Content-Length"] == wanted.headers["Content-Length"]
+        refused = await client.post(path, json={})
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+    assert (await client.head("/v1/models/nothing")).status_code == 404
+    assert (await client.head("/nothing")).status_code == 404
+    assert (await client.head(CHAT)).status_code == 405
+    lines = [record for record in caplog.records if record.getMessage() == "request"]
+    told = [(vars(line)["method"], vars(line)["path"]) for line in lines]
+    assert ("HEAD", "/v1/models/{name:path}") in told
+    assert ("HEAD", "/health") not in told
+
+
+async def test_options_tells_the_methods_and_needs_no_key(
+    engine: FakeEngine, api: str, client: httpx.AsyncClient
+) -> None:
+    """A browser asks so before it may send the key; without CORS it learns that it may not."""
+    async with httpx.AsyncClient(base_url=api) as stranger:
+        for asking in (stranger, client):
+            for path in ("/health", "/ready", "/v1/models", *POSTS):
+                answer = await asking.options(path)
+                allowed = "POST" if path in POSTS else "GET, HEAD"
+                assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+                assert error_of(answer)["message"] == f"OPTIONS {path}: Method Not Allowed."
+                assert not [name for name in answer.headers if name.startswith("access-control")]
+            assert (await asking.options("/nothing")).status_code == 404
+    assert engine.posts == []
 
 
 # Keys.
