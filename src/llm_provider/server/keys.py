@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,14 +25,13 @@ class KeyFile:
         self._file = WatchedFile(path)
         self._digests = self._read()
 
-    def accepts(self, authorization: str | None) -> bool:
-        """Whether a request's Authorization header carries one of the keys as a bearer token."""
+    def accepts(self, offered: Iterable[str]) -> bool:
+        """Whether one of the keys that a request offers is one of these."""
         self._refresh()
-        scheme, _, key = (authorization or "").partition(" ")
-        digest = sha256(key.strip().encode()).digest()
+        digests = [sha256(key.encode()).digest() for key in offered]
         # Every key is compared, each in constant time, so that timing tells nothing.
-        found = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.lower() == "bearer" and any(found)
+        found = [hmac.compare_digest(one, known) for one in digests for known in self._digests]
+        return any(found)
 
     def _refresh(self) -> None:
         if not self._file.changed():

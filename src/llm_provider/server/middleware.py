@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
+from llm_provider.server.credentials import CHALLENGES, offered_keys
 from llm_provider.server.engine_state import EngineState
 from llm_provider.server.keys import KeyFile
 from llm_provider.server.metrics import Metrics
@@ -35,13 +36,10 @@ class Middleware:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        given = authorization = None
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                given = value.decode("latin-1")
-            elif name == b"authorization":
-                authorization = value.decode("latin-1")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        given = next(
+            (value for name, value in scope["headers"] if name == b"x-request-id"), b""
+        ).decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         status = 0
 
         async def send_named(message: Message) -> None:
@@ -60,12 +58,13 @@ class Middleware:
         notes: dict[str, object] = {}
         scope.setdefault("state", {})["notes"] = notes
         try:
-            if not _is_open(scope) and not self._keys.accepts(authorization):
+            if not _is_open(scope) and not self._keys.accepts(offered_keys(scope["headers"])):
                 refusal = APIError(
                     401,
-                    "A valid API key is needed: send it as 'Authorization: Bearer KEY'.",
+                    "A valid API key is needed: send it as 'Authorization: Bearer KEY', as "
+                    "'x-api-key: KEY', or as the password of HTTP Basic authentication.",
                     code="invalid_api_key",
-                    headers={"WWW-Authenticate": "Bearer"},
+                    headers={"WWW-Authenticate": CHALLENGES},
                 )
                 notes["outcome"] = refusal.outcome
                 await refusal.response()(scope, receive, send_named)

@@ -61,6 +61,14 @@ _FAILURES = {
 }
 
 
+# The ways in which a key may come, any one of which is enough.
+_KEYS = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "password": {"type": "http", "scheme": "basic"},
+}
+_ANY_KEY: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
+
 # How a POST route can fail, whatever its path; and where an engine may not have it.
 _POST_FAILURES = (400, 401, 404, 413, 429, 502, 503, 504)
 _NO_SUCH_ROUTE = 501
@@ -68,7 +76,7 @@ _NO_SUCH_ROUTE = 501
 
 def describe(*failures: int) -> dict[str, Any]:
     """Return FastAPI's arguments that describe a route without a body: how it can fail."""
-    return {"responses": _responses(failures), "openapi_extra": {"security": [{"key": []}]}}
+    return {"responses": _responses(failures), "openapi_extra": {"security": _ANY_KEY}}
 
 
 def describe_route(route: Route) -> dict[str, Any]:
@@ -105,5 +113,5 @@ def document(made: dict[str, Any]) -> dict[str, Any]:
     for path in made["paths"].values():
         for one in path.values():
             one["responses"].pop("422", None)
-    made["components"] = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
+    made["components"] = {"securitySchemes": _KEYS}
     return made

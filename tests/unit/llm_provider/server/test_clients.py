@@ -179,4 +179,10 @@ async def test_the_openapi_document(client: httpx.AsyncClient) -> None:
             assert bool(needed) == (path != "/health")
             assert set(needed) <= set(schemes)
             assert "422" not in operation["responses"]
-    assert schemes == {"key": {"type": "http", "scheme": "bearer"}}
+    assert schemes == {
+        "key": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        "password": {"type": "http", "scheme": "basic"},
+    }
+    # Any one of them is enough.
+    assert paths["/ready"]["get"]["security"] == [{"key": []}, {"header": []}, {"password": []}]

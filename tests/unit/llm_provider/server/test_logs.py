@@ -145,6 +145,8 @@ async def test_no_line_holds_a_prompt_an_answer_or_a_key(
             ("POST", {"url": CHAT, "json": BODY, "headers": {"X-Request-Id": f"{CANARY} 1"}}),
             ("POST", {"url": CHAT, "json": BODY, "headers": {"Authorization": f"Bearer {CANARY}"}}),
             ("GET", {"url": "/ready", "headers": {"Authorization": CANARY}}),
+            ("GET", {"url": "/ready", "headers": {"Authorization": "", "x-api-key": CANARY}}),
+            ("GET", {"url": "/ready", "auth": (CANARY, CANARY)}),
         ]
         for method, how in odd:
             await client.request(method, **how)

@@ -148,8 +148,33 @@ async def test_a_key_is_needed(api: str) -> None:
                 method = "POST" if path in POSTS else "GET"
                 answer = await stranger.request(method, path, headers=headers)
                 assert answer.status_code == 401
-                assert answer.headers["WWW-Authenticate"] == "Bearer"
-                assert error_of(answer)["code"] == "invalid_api_key"
+                assert answer.headers["WWW-Authenticate"] == 'Bearer, Basic realm="edge-llm"'
+                assert error_of(answer) == {
+                    "message": "A valid API key is needed: send it as 'Authorization: Bearer KEY', "
+                    "as 'x-api-key: KEY', or as the password of HTTP Basic authentication.",
+                    "type": "invalid_request_error",
+                    "param": None,
+                    "code": "invalid_api_key",
+                }
+        for headers in ({b"x-api-key": b"wrong"}, {b"x-api-key": b""}, {b"x-api-key": b"\xe9"}):
+            assert (await stranger.get("/ready", headers=headers)).status_code == 401
+        assert (await stranger.get("/ready", auth=(KEY, "wrong"))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        {"headers": {"Authorization": f"Bearer {KEY}"}},
+        {"headers": {"x-api-key": KEY}},
+        {"headers": {"X-Api-Key": KEY, "Authorization": "Bearer of-a-proxy"}},
+        {"auth": ("anybody", KEY)},
+        {"auth": ("", KEY)},
+    ],
+)
+async def test_a_key_may_come_in_three_ways(api: str, ask: dict[str, Any]) -> None:
+    async with httpx.AsyncClient(base_url=api) as client:
+        assert (await client.get("/v1/models", **ask)).status_code == 200
+        assert (await client.post(CHAT, json=BODY, **ask)).status_code == 200
 
 
 async def test_keys_are_rotated_while_running(client: httpx.AsyncClient, keys: Path) -> None:
