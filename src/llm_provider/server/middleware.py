@@ -111,4 +111,4 @@ class Middleware:
 
 def _is_open(scope: Scope) -> bool:
     """Whether a request needs no key. Browsers send none with OPTIONS, which does nothing here."""
-    return scope["path"] == OPEN or scope["method"] == "OPTIONS"
+    return bool(scope["path"] == OPEN or scope["method"] == "OPTIONS")

@@ -21,6 +21,7 @@ from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.admission import AdmissionQueue, Ticket
 from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, note_failure
+from llm_provider.server.public_text import without_addresses_in_errors
 from llm_provider.server.routes import Route
 from llm_provider.server.stall_timer import stall_timer
 from llm_provider.server.token_estimate import TokenEstimate
@@ -210,7 +211,8 @@ class StreamedResponse(ProxyResponse):
         await send({"type": "http.response.body", "body": b""})
 
     def _shaped(self, chunk: bytes) -> bytes:
-        return chunk if self._filter is None else self._filter.feed(chunk)
+        events = chunk if self._filter is None else self._filter.feed(chunk)
+        return without_addresses_in_errors(events) if b'"error"' in events else events
 
     def _rest(self) -> bytes:
         return b"" if self._filter is None else self._filter.rest()

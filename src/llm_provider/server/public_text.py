@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from llm_provider.http.blocks import cut_blocks, read_block
 from llm_provider.providers.selection import PROVIDERS
 
 HIDDEN = "[address]"
@@ -25,6 +26,23 @@ def without_addresses(text: str) -> str:
     text = _ENGINE.sub(r"\1", text)
     text = _URL.sub(lambda found: HIDDEN if _is_inner_url(found[0]) else found[0], text)
     return _IP.sub(lambda found: HIDDEN if _is_inner(_host(found[0])) else found[0], text)
+
+
+def without_addresses_in_errors(events: bytes) -> bytes:
+    """Return a stream's events with internal addresses hidden in those that tell of an error."""
+    return b"".join(
+        _public_event(event) if b'"error"' in event else event for event in cut_blocks(events)
+    )
+
+
+def _public_event(event: bytes) -> bytes:
+    data = read_block(event)
+    if not isinstance(data, dict) or not data.get("error"):
+        return event
+    # JSON's escapes end an address as a quotation mark does.
+    return without_addresses(event.decode("utf-8", "surrogateescape")).encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def engine_address(text: str) -> str | None:

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_provider import LlamaCpp
+from llm_provider import LlamaCpp, Ollama
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.logs import JsonFormatter
 
-from ..fake import AUTH, DONE, Exchange, FakeEngine, error_of, event, serve_api
+from ..fake import AUTH, DONE, MODEL, Exchange, FakeEngine, error_event, error_of, event, serve_api
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -202,6 +202,26 @@ async def test_no_error_tells_an_internal_address(
     failed = [entry for entry in entries if entry.get("outcome") in ("engine_error", "interrupted")]
     assert failed
     assert {entry["engine"] for entry in failed} == {engine.url}
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+async def test_no_error_within_a_stream_tells_an_internal_address(
+    keys: Path, include_usage: bool
+) -> None:
+    """As Ollama tells of its runner; all else of the stream stays as it is."""
+    words = 'error reading llm response: Post "http://127.0.0.1:41311/completion": EOF'
+    text = event('see http://127.0.0.1/x, "error"') + event("on", error=None)
+    async with (
+        FakeEngine("ollama").serving() as engine,
+        Ollama(model=MODEL, base_url=engine.url) as llm,
+        serve_api(llm, keys) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+    ):
+        engine.on(CHAT, lambda x: x.stream(text, error_event(words), DONE))
+        options = {"stream_options": {"include_usage": include_usage}}
+        raw = (await client.post(CHAT, json=BODY | options | {"stream": True})).content
+    hidden = 'error reading llm response: Post "[address]": EOF'
+    assert raw == text + error_event(hidden) + DONE
 
 
 async def test_an_engines_words_may_be_any_text(

@@ -28,7 +28,12 @@ from llm_provider.server.token_estimate import TokenEstimate
         (EMBEDDINGS, {"input": [1, 2]}, 1),
         (RESPONSES, {"input": [{"role": "user"}, {"role": "user"}]}, 1),  # messages of one
         (CHAT, {"messages": [{}, {}], "prompt": ["a", "b"]}, 1),
-        *((CHAT, {"n": odd}, 1) for odd in (None, 0, -1, True, "2", 1.5, [])),
+        (CHAT, {"n": None}, 1),
+        (CHAT, {"n": 0}, 1),
+        (CHAT, {"n": -1}, 1),
+        (CHAT, {"n": True}, 1),
+        (CHAT, {"n": "2"}, 1),
+        (CHAT, {"n": [2]}, 1),
     ],
 )
 def test_how_many_answers_a_request_asks_for(path: str, body: dict[str, Any], answers: int) -> None:

@@ -151,7 +151,7 @@ def test_errors_in_a_streams_tail(tail: bytes, tells: bool) -> None:
 def responses(text: str, end: bytes = b"\n", last: str = "completed") -> bytes:
     """A stream of /v1/responses, whose last event repeats the whole text before it tells usage."""
     usage = {"input_tokens": 7, "output_tokens": 6, "input_tokens_details": {"cached_tokens": 1}}
-    events = [{"type": "response.output_text.delta", "delta": text}]
+    events: list[dict[str, Any]] = [{"type": "response.output_text.delta", "delta": text}]
     response = {"output": [{"content": text}], "usage": usage, "input_messages": [text]}
     events.append({"type": f"response.{last}", "response": response})
     raw = b"".join(
