@@ -94,10 +94,18 @@ async def doorway(tmp_path: Path) -> AsyncIterator[Doorway]:
 async def greeted(path: Path) -> tuple[socket.socket, bytes, list[socket.socket]]:
     """A connection to the door, what it said, and the sockets that it gave."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
+    connection.settimeout(20)
+
+    def connected() -> bool:
+        try:
+            connection.connect(str(path))
+        except ConnectionRefusedError:  # it is there, and does not listen yet
+            return False
+        return True
+
+    await until(connected, "the door")
 
     def ask() -> tuple[bytes, list[int]]:
-        connection.connect(str(path))
         said, files, *_ = socket.recv_fds(connection, 100, 9)
         return said, files
 
@@ -112,10 +120,10 @@ async def test_the_door_hands_out_its_sockets(tmp_path: Path, number: int) -> No
     path.write_text("left behind")
     process = await open_door(path, *ports)
     await until(path.is_socket, "the door")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     held = []
     for _ in range(2):  # as often as it is asked
         connection, said, given = await greeted(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert said == b"door\n"
         assert [each.getsockname() for each in given] == [("0.0.0.0", port) for port in ports]
         assert all(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for each in given)
@@ -430,7 +438,7 @@ async def test_retiring_stays_with_the_engine_and_finishes_in_order(
         api.retire()
         await api.becomes(holding=False, in_flight=1, queued=2)
         with pytest.raises(httpx.ReadTimeout):  # who comes now waits, for another
-            await client.get("/health", timeout=0.3)
+            await client.get("/health", timeout=httpx.Timeout(20, read=0.3))
         file.point(other, "LLM_HOLD=1")
         await asyncio.sleep(0.2)
         await api.becomes(holding=False, in_flight=1, queued=2)
