@@ -140,9 +140,20 @@ def _wait_for_begin(runtime: Path) -> None:
 
 def is_running(runtime: Path) -> bool:
     """Whether the process runs."""
+    return _is_locked(runtime / LOCK)
+
+
+def _is_active(runtime: Path) -> bool:
+    """Whether the process runs or is being started."""
+    # In this order: a start ends when its process runs.
+    return _is_locked(runtime / START_LOCK) or is_running(runtime)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process has locked a file for itself alone."""
     try:
         # Shared: those who look do not take each other for the process.
-        os.close(_lock(runtime / LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB))
+        os.close(_lock(path, fcntl.LOCK_SH | fcntl.LOCK_NB))
     except BlockingIOError:
         return True
     except FileNotFoundError:  # the folder
@@ -161,7 +172,7 @@ def wait(runtime: Path, seconds: float) -> Facts:
     end = time.monotonic() + seconds
     while True:
         status = read_json(runtime / STATUS) or {"state": "gone"}
-        alive = is_running(runtime)
+        alive = _is_active(runtime)
         if status["state"] in FINAL_STATES:
             return status
         if not alive:
@@ -174,10 +185,10 @@ def wait(runtime: Path, seconds: float) -> Facts:
 
 def stop(runtime: Path, seconds: float = 30) -> bool:
     """Stop the process and wait for its end; returns whether it ran."""
-    if not is_running(runtime):
+    if not _is_active(runtime):
         return False
     end, signalled = time.monotonic() + seconds, False
-    while is_running(runtime) and time.monotonic() < end:
+    while _is_active(runtime) and time.monotonic() < end:
         # A process that has just begun has not written its number yet.
         pid = (read_json(runtime / STATUS) or {}).get("pid")
         if isinstance(pid, int) and not signalled:

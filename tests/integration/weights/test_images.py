@@ -20,6 +20,15 @@ ADDRESS = "198.18.41.11"
 GIVEN = {"llm_images_cache": CACHE}
 ALL = f"{CACHE},{OTHER}"
 DOWN = "docker compose --project-name edge-llm-registry down; rm -rf /opt/edge-llm-registry"
+PULLED = "docker image ls --digests --format '{{.Repository}}@{{.Digest}}'"
+
+
+def remove_registry() -> None:
+    """Remove the host's registry, its own image, and the images that hosts have pulled from it."""
+    shell(CACHE, DOWN)
+    shell(CACHE, f"{PULLED} | grep /edge-llm/registry@ | xargs -r docker image rm")
+    for board in (CACHE, OTHER):
+        shell(board, f"{PULLED} | grep ^{ADDRESS} | xargs -r docker image rm")
 
 
 def outside(since: str) -> Counter[tuple[str, str]]:
@@ -41,17 +50,14 @@ def alone() -> Iterator[None]:
 def since() -> Iterator[str]:
     """The fleet has changed over to a host's registry, from this time on; and back at the end."""
     assert play("site.yml", ALL).returncode == 0
-    shell(CACHE, DOWN, check=False)
-    for board in (CACHE, OTHER):
-        listed = "docker image ls --digests --format '{{.Repository}}@{{.Digest}}'"
-        shell(board, f"{listed} | grep ^{ADDRESS} | xargs -r docker image rm", check=False)
+    remove_registry()
     begun = datetime.datetime.now(datetime.UTC).isoformat()
     done = play("site.yml", ALL, **GIVEN)
     assert done.returncode == 0, done.stdout
     yield begun
     done = play("site.yml", ALL)
     assert done.returncode == 0, done.stdout
-    shell(CACHE, DOWN)
+    remove_registry()
 
 
 def test_each_layer_is_downloaded_once_by_one_host(since: str) -> None:

@@ -95,6 +95,19 @@ def test_those_who_look_are_not_taken_for_the_process(
             assert started.result() is True
 
 
+def test_a_process_that_another_operator_starts_is_not_gone(
+    tmp_path: Path, program: Path, runtime: Path
+) -> None:
+    """One whose download has ended waits for its end while the next one starts it again."""
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(process.start, job(tmp_path), runtime, program, unit=False)
+        until((runtime / JOB).exists, "the job")
+        assert process.wait(runtime, 0)["state"] == "begun"
+        assert started.result() is True
+    (runtime / "end").touch()
+    assert process.wait(runtime, 60)["state"] == "done"
+
+
 def test_a_download_in_another_mode_is_refused(
     tmp_path: Path, program: Path, runtime: Path
 ) -> None:

@@ -224,7 +224,7 @@ async def test_retiring_stays_with_the_engine_and_finishes_in_order(
         api.retire()
         await api.becomes(holding=False, in_flight=1, queued=2)
         with pytest.raises(httpx.ReadTimeout):  # who comes now waits, for another
-            await client.get("/health", timeout=0.3)
+            await client.get("/health", timeout=httpx.Timeout(20, read=0.3))
         file.point(other, "LLM_HOLD=1")
         await asyncio.sleep(0.2)
         await api.becomes(holding=False, in_flight=1, queued=2)

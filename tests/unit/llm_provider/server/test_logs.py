@@ -152,7 +152,7 @@ async def test_no_line_holds_a_prompt_an_answer_or_a_key(
             await client.request(method, **how)
         with pytest.raises(httpx.ReadTimeout):
             engine.on(CHAT, lambda x: asyncio.sleep(60))
-            await client.post(CHAT, json=BODY, timeout=0.05)
+            await client.post(CHAT, json=BODY, timeout=httpx.Timeout(20, read=0.05))
         await until(lambda: requests(caplog)[-1]["outcome"] == "client_left")
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(f"{CANARY}\r\n\r\n".encode())

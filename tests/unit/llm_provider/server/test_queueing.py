@@ -68,7 +68,7 @@ async def test_a_queued_client_that_leaves_never_reaches_the_engine(
     await crowd.come(3)
     crowd.tasks[2].cancel()
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(CHAT, json=BODY, timeout=0.1)
+        await client.post(CHAT, json=BODY, timeout=httpx.Timeout(20, read=0.1))
     await numbered(client, (2, 0, 0))
     goes_on.set()
     assert [(await task).status_code for task in crowd.tasks[:2]] == [200, 200]
@@ -84,7 +84,7 @@ async def test_a_held_client_that_leaves_never_reaches_the_engine(
     held = asyncio.create_task(client.post(CHAT, json=BODY | {"seed": 0}))
     await numbered(client, (0, 0, 1))
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(CHAT, json=BODY | {"seed": 1}, timeout=0.1)
+        await client.post(CHAT, json=BODY | {"seed": 1}, timeout=httpx.Timeout(20, read=0.1))
     before = len(engine.posts)
     engine.loading = False
     assert (await held).status_code == 200

@@ -30,10 +30,18 @@ async def holder(tmp_path: Path) -> AsyncIterator[HolderProcess]:
 async def greeted(path: Path) -> tuple[socket.socket, bytes, list[socket.socket]]:
     """A connection to the socket holder, what it said, and the sockets that it gave."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
+    connection.settimeout(20)
+
+    def connected() -> bool:
+        try:
+            connection.connect(str(path))
+        except ConnectionRefusedError:  # it is there, and does not listen yet
+            return False
+        return True
+
+    await until(connected, "the door")
 
     def ask() -> tuple[bytes, list[int]]:
-        connection.connect(str(path))
         said, files, *_ = socket.recv_fds(connection, 100, 9)
         return said, files
 
@@ -48,10 +56,10 @@ async def test_the_socket_holder_hands_out_its_sockets(tmp_path: Path, number: i
     path.write_text("left behind")
     process = await start_holder(path, *ports)
     await until(path.is_socket, "the socket holder")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     held = []
     for _ in range(2):  # as often as it is asked
         connection, said, given = await greeted(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert said == b"door\n"
         assert [each.getsockname() for each in given] == [("0.0.0.0", port) for port in ports]
         assert all(each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for each in given)
