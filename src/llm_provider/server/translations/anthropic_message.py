@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_provider.server.translations.openai_format import (
-    ToolCallDelta,
     Usage,
     UsageReader,
     read_delta,
@@ -34,11 +33,11 @@ def completion_to_message(
     content += [
         {
             "type": "tool_use",
-            "id": tool_use_id(call, message_id),
+            "id": tool_use_id(call.id, number, message_id),
             "name": call.name,
             "input": arguments,
         }
-        for call, arguments in whole_calls(answer.tool_calls, answer.finish)
+        for number, (call, arguments) in enumerate(whole_calls(answer.tool_calls, answer.finish))
     ]
     reason, sequence = stop_reason(answer.finish, answer.stop, bool(answer.tool_calls))
     return {
@@ -84,6 +83,6 @@ def stop_reason(finish: str | None, stop: str | None, calls: bool) -> tuple[str,
     return ("stop_sequence", stop) if stop else ("end_turn", None)
 
 
-def tool_use_id(call: ToolCallDelta, message_id: str) -> str:
-    """Return a call's id; an engine that gives none gets one that no other answer has."""
-    return call.id or f"toolu_{message_id.removeprefix('msg_')}_{call.index}"
+def tool_use_id(given: str, number: int, message_id: str) -> str:
+    """Return a call's id; a call to which the engine gave none gets one that no other has."""
+    return given or f"toolu_{message_id.removeprefix('msg_')}_{number}"

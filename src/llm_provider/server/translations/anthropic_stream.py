@@ -14,7 +14,12 @@ from llm_provider.server.translations.anthropic_message import (
     usage_fields,
 )
 from llm_provider.server.translations.errors import TranslationError
-from llm_provider.server.translations.openai_format import ToolCallDelta, UsageReader, read_delta
+from llm_provider.server.translations.openai_format import (
+    ToolCallDelta,
+    ToolCallNumbers,
+    UsageReader,
+    read_delta,
+)
 
 
 def event(kind: str, **data: Any) -> bytes:
@@ -45,6 +50,7 @@ class MessageStream:
         self._open: str | None = None
         self._tool: int | None = None
         self._tools: set[int] = set()
+        self._numbers = ToolCallNumbers()
         self._counts = UsageReader()
         self._finish: str | None = None
         self._stop: str | None = None
@@ -105,19 +111,19 @@ class MessageStream:
 
     def _call(self, piece: ToolCallDelta) -> bytes:
         out = b""
-        if self._open != "tool_use" or self._tool != piece.index:
-            if piece.index in self._tools:
+        number = self._numbers.number(piece)
+        if self._open != "tool_use" or self._tool != number:
+            if number in self._tools:
                 raise TranslationError(
-                    "tool_calls",
-                    f"The engine went back to tool call {piece.index}, which had ended.",
+                    "tool_calls", f"The engine went back to tool call {number}, which had ended."
                 )
-            self._tools.add(piece.index)
-            self._tool = piece.index
+            self._tools.add(number)
+            self._tool = number
             out = self._close() + self._enter(
                 "tool_use",
                 {
                     "type": "tool_use",
-                    "id": tool_use_id(piece, self._id),
+                    "id": tool_use_id(piece.id, number, self._id),
                     "name": piece.name,
                     "input": {},
                 },

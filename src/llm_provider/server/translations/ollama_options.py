@@ -95,5 +95,5 @@ def unread_names(body: Mapping[str, Any], read: tuple[str, ...]) -> list[str]:
         for name, value in body.items()
         if name not in read
         and value not in (None, False, "", [], {})
-        and not (name == "keep_alive" and isinstance(value, int | float) and value < 0)
+        and not (name == "keep_alive" and str(value).startswith("-"))
     ]

@@ -119,17 +119,39 @@ def encode_arguments(arguments: dict[str, Any], name: str) -> str:
         ) from error
 
 
+class ToolCallNumbers:
+    """Says which call a streamed piece belongs to, by its index.
+
+    Another id under a known index is another call: some engines give every call the index 0.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, str]] = {}
+        self._count = 0
+
+    def number(self, piece: ToolCallDelta) -> int:
+        """Return the number of the piece's call, from 0 in the order in which calls began."""
+        number, known = self._known.get(piece.index, (-1, ""))
+        if number < 0 or (piece.id and known and piece.id != known):
+            number, known = self._count, ""
+            self._count += 1
+        self._known[piece.index] = number, known or piece.id
+        return number
+
+
 class ToolCallCollector:
     """Puts the pieces of streamed tool calls together, in the order in which the calls began."""
 
     def __init__(self) -> None:
+        self._numbers = ToolCallNumbers()
         self._calls: dict[int, ToolCallDelta] = {}
 
     def add(self, piece: ToolCallDelta) -> None:
         """Add a piece to its call."""
-        before = self._calls.get(piece.index, ToolCallDelta(piece.index, "", "", ""))
-        self._calls[piece.index] = ToolCallDelta(
-            piece.index,
+        number = self._numbers.number(piece)
+        before = self._calls.get(number, ToolCallDelta(number, "", "", ""))
+        self._calls[number] = ToolCallDelta(
+            number,
             before.id or piece.id,
             before.name or piece.name,
             before.arguments + piece.arguments,
@@ -156,7 +178,7 @@ class Usage:
 
 
 class UsageReader:
-    """Reads token counts from the chunks that carry them: `usage`, else `timings` (llama-server)."""
+    """Reads token counts from chunks: `usage`, or the `timings` of llama-server."""
 
     def __init__(self) -> None:
         self._usage: dict[str, Any] = {}
