@@ -101,6 +101,8 @@ def _joined(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
 
 def _read_blocks(content: object, name: str, role: str) -> _Blocks:
     blocks = _Blocks()
+    if content == [] and role == "user":
+        raise TranslationError(name, f"'{name}' is invalid: it is empty.")
     for place, block in objects_in(content, name):
         match block.get("type"), role:
             case "text", _:

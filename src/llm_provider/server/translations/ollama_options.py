@@ -87,13 +87,15 @@ def logprob_fields(body: Mapping[str, Any]) -> dict[str, Any]:
 def unread_names(body: Mapping[str, Any], read: tuple[str, ...]) -> list[str]:
     """Return the names of parameters that nothing reads and that ask for something.
 
-    `keep_alive` asks for nothing where it is negative: the model stays loaded. The same holds for
-    `truncate` and `shift` where they are false: a prompt that does not fit is refused.
+    `keep_alive` asks for nothing where it is negative: the model stays loaded. `truncate` and
+    `shift` ask for nothing where they are false: a prompt that does not fit is refused.
     """
-    return [
-        name
-        for name, value in body.items()
-        if name not in read
-        and value not in (None, False, "", [], {})
-        and not (name == "keep_alive" and str(value).startswith("-"))
-    ]
+    names = []
+    for name, value in body.items():
+        if name == "keep_alive":
+            asks = value is not None and not str(value).startswith("-")
+        else:
+            asks = value not in (None, False, "", [], {})
+        if asks and name not in read:
+            names.append(name)
+    return names

@@ -1,4 +1,4 @@
-"""The fixtures, and a server for the SDKs that translates to and from the engine's answers in them."""
+"""The fixtures, and answers for the SDKs that are translated from the engines' in them."""
 
 from __future__ import annotations
 

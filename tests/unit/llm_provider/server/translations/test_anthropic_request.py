@@ -15,7 +15,11 @@ from llm_provider.server.translations.thinking import ThinkingStyle
 from .recorded import load
 
 CASES = load("anthropic_requests")
-HELLO = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+HELLO: dict[str, Any] = {
+    "model": "m",
+    "max_tokens": 9,
+    "messages": [{"role": "user", "content": "Hello"}],
+}
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
 
 
@@ -71,6 +75,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": ["Hello"]}, "messages.0", "a string. It must be an object"),
     ({"messages": [{"role": "tool", "content": ""}]}, "messages.0.role", "'tool'"),
     ({"messages": [{"role": "user"}]}, "messages.0.content", "is missing. It must be a list"),
+    ({"messages": [{"role": "user", "content": []}]}, "messages.0.content", "it is empty"),
     ({"n": 2}, "n", "not a parameter that this server knows"),
     ({"container": "c"}, "container", "no container"),
     ({"mcp_servers": [{}]}, "mcp_servers", "calls no tools itself"),
@@ -159,6 +164,12 @@ def test_what_cannot_be_translated_is_refused_by_name(
 
 def test_a_choice_of_no_tool_needs_no_tools() -> None:
     assert "tool_choice" not in messages_to_chat(HELLO | {"tool_choice": {"type": "none"}}).body
+
+
+def test_an_assistant_may_have_said_nothing() -> None:
+    messages = [*HELLO["messages"], {"role": "assistant", "content": []}, *HELLO["messages"]]
+    chat = messages_to_chat(HELLO | {"messages": messages}).body
+    assert chat["messages"][1] == {"role": "assistant", "content": ""}
 
 
 def test_a_request_is_not_changed() -> None:
