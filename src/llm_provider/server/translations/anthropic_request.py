@@ -23,7 +23,7 @@ from llm_provider.server.translations.fields import (
     require,
 )
 from llm_provider.server.translations.openai_format import Translated
-from llm_provider.server.translations.thinking import ThinkingStyle, thinking_fields
+from llm_provider.server.translations.thinking import EFFORTS, ThinkingStyle, thinking_fields
 
 _READ = (
     *("model", "messages", "system", "max_tokens", "temperature", "top_p", "top_k"),
@@ -172,7 +172,12 @@ def _thinking(body: Mapping[str, Any], style: ThinkingStyle) -> tuple[dict[str, 
                 f"output_config.{name}", f"'output_config.{name}' is not supported. Leave it out."
             )
     effort = config.get("effort")
-    level = as_text(effort, "output_config.effort") if effort is not None else None
+    if effort is not None and effort not in EFFORTS:
+        raise TranslationError(
+            "output_config.effort",
+            f"'output_config.effort' is invalid: {effort!r}. It must be {', '.join(EFFORTS)}.",
+        )
+    level = str(effort) if effort else None
     fields: dict[str, Any] = {}
     if body.get("thinking") is not None:
         thinking = as_object(body["thinking"], "thinking")

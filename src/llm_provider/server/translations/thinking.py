@@ -5,7 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-_LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+"""The levels that clients name; engines know the first three."""
+
+_LEVELS = {"xhigh": "high", "max": "high"}
 
 
 class ThinkingStyle(Enum):
@@ -18,7 +21,7 @@ class ThinkingStyle(Enum):
 
 
 def thinking_fields(enabled: bool, level: str | None, style: ThinkingStyle) -> dict[str, Any]:
-    """Return the fields for a body. `level` is low, medium, high, or one beyond these."""
+    """Return the fields for a body. `level` is one of EFFORTS."""
     level = _LEVELS.get(level, level) if level else None
     if style is ThinkingStyle.EFFORT:
         return {"reasoning_effort": (level or "medium") if enabled else "none"}

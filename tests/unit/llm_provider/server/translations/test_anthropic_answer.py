@@ -48,6 +48,46 @@ def test_a_text_becomes_a_message() -> None:
     assert (found.stop_reason, found.stop_sequence) == ("end_turn", None)
 
 
+def test_a_message_has_every_field_of_the_api() -> None:
+    assert completion_to_message(ANSWERS["ollama_thinking"], model="m", message_id="msg_1") == {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [
+            {"type": "thinking", "thinking": "2 and 2 make 4.", "signature": ""},
+            {"type": "text", "text": "4"},
+        ],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 17,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 31,
+        },
+    }
+
+
+def test_a_stream_begins_with_an_empty_message() -> None:
+    first = events(MessageStream(model="m", message_id="msg_1").start())[0]
+    assert first["message"] == {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 0,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 0,
+        },
+    }
+
+
 def test_cached_tokens_are_counted_apart() -> None:
     usage = message("llama_server_text").usage
     assert usage.input_tokens == 16
@@ -189,6 +229,16 @@ def test_an_engines_error_ends_the_stream() -> None:
 def test_an_answer_that_breaks_off_does_not_end_well() -> None:
     found = events(anthropic_stream(STREAMS["broken_off"]))
     assert found[-1]["error"]["message"] == "The engine's answer broke off before its end."
+
+
+def test_nothing_follows_the_end() -> None:
+    stream = MessageStream(model="m", message_id="msg_1")
+    for chunk in STREAMS["llama_server_text"]:
+        stream.feed(chunk)
+    assert events(stream.finish())[-1] == {"type": "message_stop"}
+    assert stream.finish() == b""
+    assert stream.feed(STREAMS["llama_server_text"][1]) == b""
+    assert stream.fail(500, {}) == b""
 
 
 def test_nothing_follows_a_failure() -> None:

@@ -106,6 +106,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"thinking": {"type": "always"}}, "thinking.type", "'always'"),
     ({"output_config": {"task_budget": {}}}, "output_config.task_budget", "not supported"),
+    ({"output_config": {"effort": "some"}}, "output_config.effort", "'some'. It must be low"),
     ({"output_config": {"format": {"type": "regex"}}}, "output_config.format.type", "'regex'"),
     (
         blocks("user", {"type": "document", "source": {}}),

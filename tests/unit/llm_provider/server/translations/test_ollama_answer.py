@@ -21,6 +21,7 @@ from llm_provider.server.translations.ollama_models import (
 )
 from llm_provider.server.translations.ollama_response import (
     Shape,
+    Stopwatch,
     completion_to_answer,
     error_body,
     load_answer,
@@ -98,6 +99,19 @@ def test_durations_of_a_stream_are_measured_from_its_first_piece() -> None:
     assert last["prompt_eval_duration"] == 1_000_000
     assert last["eval_duration"] == last["total_duration"] - 1_000_000
     assert last["total_duration"] == 5_000_000
+
+
+def test_the_first_piece_is_the_first_that_holds_something() -> None:
+    now = [0]
+    stream = OllamaStream(shape=Shape.CHAT, model="m", stopwatch=Stopwatch(0, lambda: now[0]))
+    for time, chunk in zip((5, 40, 70, 80, 90), STREAMS["vllm_stop"], strict=False):
+        now[0] = time
+        stream.feed(chunk)
+    now[0] = 100
+    last = lines(stream.finish())[-1]
+    assert last["prompt_eval_duration"] == 40
+    assert last["eval_duration"] == 60
+    assert last["total_duration"] == 100
 
 
 def test_durations_never_exceed_the_total() -> None:
@@ -200,6 +214,21 @@ def test_an_engines_error_ends_the_stream() -> None:
 def test_an_answer_that_breaks_off_does_not_end_well() -> None:
     found = lines(ollama_stream(STREAMS["broken_off"]))
     assert found[-1] == {"error": "The engine's answer broke off before its end."}
+
+
+def test_an_error_without_words_says_something() -> None:
+    assert lines(ollama_stream([{"error": {"code": 500}}])) == [{"error": "The engine failed."}]
+    assert lines(ollama_stream([{"error": "Broken."}])) == [{"error": "Broken."}]
+
+
+def test_nothing_follows_the_end() -> None:
+    stream = OllamaStream(shape=Shape.CHAT, model="m", stopwatch=stopwatch())
+    for chunk in STREAMS["llama_server_text"]:
+        stream.feed(chunk)
+    assert lines(stream.finish())[-1]["done"] is True
+    assert stream.finish() == b""
+    assert stream.feed(STREAMS["llama_server_text"][1]) == b""
+    assert stream.fail("Late.") == b""
 
 
 def test_nothing_follows_a_failure() -> None:
