@@ -39,7 +39,7 @@ _REFUSED = {
     "steps": "no images are generated",
     "_debug_render_only": "send the messages to /apply-template, where the engine offers it",
 }
-_NOT_RAW = ("system", "template", "context", "images", "format", "think", "logprobs")
+_NOT_RAW = ("system", "template", "images", "format", "think", "logprobs")
 
 
 def is_ollama_chat(body: Mapping[str, Any]) -> bool:

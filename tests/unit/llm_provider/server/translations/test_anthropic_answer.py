@@ -173,6 +173,77 @@ def test_a_text_is_streamed_in_anthropics_order() -> None:
     assert found[-2]["usage"]["output_tokens"] == 8
 
 
+def test_each_event_has_every_field_of_the_api() -> None:
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"delta": delta}]}
+        for delta in (
+            {"reasoning_content": "Hm."},
+            {"content": "Yes."},
+            {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]},
+            {"content": "Done."},
+        )
+    ]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    found = events(anthropic_stream(chunks))
+    assert found[2:-2] == [
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "thinking", "thinking": "", "signature": ""},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "thinking_delta", "thinking": "Hm."},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "signature_delta", "signature": ""},
+        },
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "text", "text": ""},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 1,
+            "delta": {"type": "text_delta", "text": "Yes."},
+        },
+        {"type": "content_block_stop", "index": 1},
+        {
+            "type": "content_block_start",
+            "index": 2,
+            "content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 2,
+            "delta": {"type": "input_json_delta", "partial_json": "{}"},
+        },
+        {"type": "content_block_stop", "index": 2},
+        {
+            "type": "content_block_start",
+            "index": 3,
+            "content_block": {"type": "text", "text": ""},
+        },
+        {
+            "type": "content_block_delta",
+            "index": 3,
+            "delta": {"type": "text_delta", "text": "Done."},
+        },
+        {"type": "content_block_stop", "index": 3},
+    ]
+    assert found[-1] == {"type": "message_stop"}
+
+
+def test_the_stop_sequence_is_told_at_the_end_of_a_stream() -> None:
+    found = events(anthropic_stream(STREAMS["vllm_stop"]))
+    assert found[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "three"}
+
+
 @pytest.mark.parametrize("name", ["llama_server_tools", "ollama_tools"])
 def test_calls_are_streamed_one_after_the_other(name: str) -> None:
     found = events(anthropic_stream(STREAMS[name]))
@@ -231,6 +302,12 @@ def test_an_answer_that_breaks_off_does_not_end_well() -> None:
     assert found[-1]["error"]["message"] == "The engine's answer broke off before its end."
 
 
+def test_half_a_character_can_be_sent() -> None:
+    chunk = {"choices": [{"delta": {"content": "\ud83d"}, "finish_reason": "stop"}]}
+    found = events(anthropic_stream([chunk]))
+    assert found[3]["delta"]["text"] == "\ud83d"
+
+
 def test_nothing_follows_the_end() -> None:
     stream = MessageStream(model="m", message_id="msg_1")
     for chunk in STREAMS["llama_server_text"]:
@@ -263,8 +340,9 @@ def test_going_back_to_an_earlier_call_is_an_error() -> None:
     chunks = STREAMS["llama_server_tools"]
     for chunk in chunks[:8]:
         stream.feed(chunk)
-    with pytest.raises(TranslationError, match="went back to tool call 0"):
+    with pytest.raises(TranslationError, match="went back to tool call 0") as failed:
         stream.feed(chunks[5])
+    assert failed.value.param == "tool_calls"
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,34 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "messages.1.content.0",
         "a block of type 'document' in a message of the user. Send its text as a text block.",
     ),
-    (blocks("user", {"type": "container_upload"}), "messages.1.content.0", "no container"),
-    (blocks("assistant", {"type": "server_tool_use"}), "messages.1.content.0", "'server_tool_use'"),
+    (
+        blocks("user", {"type": "container_upload"}),
+        "messages.1.content.0",
+        "of the user. There is no container to upload to.",
+    ),
+    (
+        blocks("user", {"type": "search_result"}),
+        "messages.1.content.0",
+        "of the user. Send its text as a text block.",
+    ),
+    (
+        blocks("user", {"type": "browser_state"}),
+        "messages.1.content.0",
+        "of the user. Send its text as a text block.",
+    ),
+    (
+        blocks(
+            "user",
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference"}]},
+        ),
+        "messages.1.content.0.content.0",
+        "a block of type 'tool_reference' here. Give all tools in 'tools'.",
+    ),
+    (
+        blocks("assistant", {"type": "server_tool_use"}),
+        "messages.1.content.0",
+        "assistant. Leave it out.",
+    ),
     (blocks("assistant", {"type": "image"}), "messages.1.content.0", "'image'"),
     (blocks("user", {"type": "tool_use"}), "messages.1.content.0", "'tool_use'"),
     (

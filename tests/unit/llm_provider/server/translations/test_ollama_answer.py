@@ -130,6 +130,24 @@ def test_thinking_and_calls_of_a_chat_answer() -> None:
     assert found.done_reason == "stop"
 
 
+def test_calls_have_every_field_of_the_api() -> None:
+    assert answer("llama_server_tools")["message"]["tool_calls"] == [
+        {
+            "id": "Vd0hG5pUeXKMrtn1",
+            "function": {"index": 0, "name": "get_weather", "arguments": {"city": "Paris"}},
+        },
+        {
+            "id": "b7x2QwZsLkfA9pPq",
+            "function": {"index": 1, "name": "get_weather", "arguments": {"city": "Köln"}},
+        },
+    ]
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    choice = {"finish_reason": "tool_calls", "message": {"tool_calls": [call]}}
+    assert answer("llama_server_tools", choices=[choice])["message"]["tool_calls"] == [
+        {"function": {"index": 0, "name": "f", "arguments": {"a": 1}}}
+    ]
+
+
 def test_a_generated_answer() -> None:
     found = ollama.GenerateResponse.model_validate(answer("ollama_thinking", Shape.GENERATE))
     assert found.response == "4"
@@ -219,6 +237,11 @@ def test_an_answer_that_breaks_off_does_not_end_well() -> None:
 def test_an_error_without_words_says_something() -> None:
     assert lines(ollama_stream([{"error": {"code": 500}}])) == [{"error": "The engine failed."}]
     assert lines(ollama_stream([{"error": "Broken."}])) == [{"error": "Broken."}]
+
+
+def test_half_a_character_can_be_sent() -> None:
+    chunk = {"choices": [{"delta": {"content": "\ud83d"}, "finish_reason": "stop"}]}
+    assert lines(ollama_stream([chunk]))[0]["message"]["content"] == "\ud83d"
 
 
 def test_nothing_follows_the_end() -> None:
