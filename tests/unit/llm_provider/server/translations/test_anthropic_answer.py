@@ -391,6 +391,7 @@ def test_a_prompt_that_does_not_fit_is_said_in_anthropics_words() -> None:
     said = error_body(400, error)["error"]
     assert said["message"] == "prompt is too long: 5000 tokens > 4096 maximum. Too long."
     assert said["details"] == {"n_prompt_tokens": 5000, "n_ctx": 4096}
+    assert error_body(400, error | {"n_ctx": None})["error"]["message"] == "Too long."
 
 
 def test_an_error_without_words_says_something() -> None:

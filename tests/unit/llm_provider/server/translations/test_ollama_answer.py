@@ -221,6 +221,8 @@ def test_calls_of_a_stream_come_whole(name: str) -> None:
     calls = with_calls[0].message.tool_calls or []
     assert [call.function.arguments for call in calls] == [{"city": "Paris"}, {"city": "Köln"}]
     assert found[-1].done is True
+    whole = answer("llama_server_tools")["message"]["tool_calls"]
+    assert lines(ollama_stream(STREAMS[name]))[-2]["message"]["tool_calls"] == whole
 
 
 def test_an_engines_error_ends_the_stream() -> None:
@@ -242,6 +244,11 @@ def test_an_error_without_words_says_something() -> None:
 def test_half_a_character_can_be_sent() -> None:
     chunk = {"choices": [{"delta": {"content": "\ud83d"}, "finish_reason": "stop"}]}
     assert lines(ollama_stream([chunk]))[0]["message"]["content"] == "\ud83d"
+
+
+def test_an_empty_reason_is_no_end() -> None:
+    chunk = {"choices": [{"delta": {"content": "a"}, "finish_reason": ""}]}
+    assert "broke off" in lines(ollama_stream([chunk]))[-1]["error"]
 
 
 def test_nothing_follows_the_end() -> None:

@@ -133,6 +133,62 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "messages.0.tool_calls.0.function.arguments",
         "a string. It must be an object",
     ),
+    (
+        "/api/chat",
+        {"messages": [{"role": "assistant", "tool_calls": [{}]}]},
+        "messages.0.tool_calls.0.function",
+        "is missing",
+    ),
+    (
+        "/api/chat",
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1e999}}}],
+                }
+            ]
+        },
+        "messages.0.tool_calls.0.function.arguments",
+        "it cannot be written as JSON",
+    ),
+    (
+        "/api/chat",
+        {"messages": [{"role": "tool", "content": "", "tool_call_id": 3}]},
+        "messages.0.tool_call_id",
+        "must be a string",
+    ),
+    (
+        "/api/chat",
+        {"messages": [{"role": "assistant", "thinking": 3}]},
+        "messages.0.thinking",
+        "must be a string",
+    ),
+    ("/api/chat", {"tools": [{"function": {}}]}, "tools.0.function.name", "is missing"),
+    (
+        "/api/chat",
+        {"tools": [{"function": {"name": "f", "description": 3}}]},
+        "tools.0.function.description",
+        "must be a string",
+    ),
+    (
+        "/api/chat",
+        {"tools": [{"function": {"name": "f", "parameters": "{}"}}]},
+        "tools.0.function.parameters",
+        "must be an object",
+    ),
+    (
+        "/api/chat",
+        {"tools": [{"function": {"name": "f", "parameters": {"properties": ["a"]}}}]},
+        "tools.0.function.parameters.properties",
+        "must be an object",
+    ),
+    (
+        "/api/chat",
+        {"tools": [{"function": {"name": "f", "parameters": {"required": "a"}}}]},
+        "tools.0.function.parameters.required",
+        "must be a list",
+    ),
     ("/api/chat", {"tools": [{"type": "function"}]}, "tools.0.function", "is missing"),
     ("/api/chat", {"format": "yaml"}, "format", "'yaml'. It must be \"json\" or a JSON schema"),
     ("/api/chat", {"think": "deeply"}, "think", "'deeply'. It must be true, false, low"),
