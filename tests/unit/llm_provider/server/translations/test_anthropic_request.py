@@ -141,6 +141,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "messages.1.content.0",
         "assistant. Leave it out.",
     ),
+    (blocks("user", {"type": "image"}), "messages.1.content.0.source", "must be an object"),
     (blocks("assistant", {"type": "image"}), "messages.1.content.0", "'image'"),
     (blocks("user", {"type": "tool_use"}), "messages.1.content.0", "'tool_use'"),
     (
@@ -191,6 +192,13 @@ def test_what_cannot_be_translated_is_refused_by_name(
 
 def test_a_choice_of_no_tool_needs_no_tools() -> None:
     assert "tool_choice" not in messages_to_chat(HELLO | {"tool_choice": {"type": "none"}}).body
+
+
+def test_texts_of_a_user_stay_apart_and_one_is_a_string() -> None:
+    one, two = {"type": "text", "text": "a"}, {"type": "text", "text": "b"}
+    messages = [{"role": "user", "content": [one]}, {"role": "user", "content": [one, two]}]
+    chat = messages_to_chat(HELLO | {"messages": messages}).body
+    assert [message["content"] for message in chat["messages"]] == ["a", [one, two]]
 
 
 def test_an_assistant_may_have_said_nothing() -> None:

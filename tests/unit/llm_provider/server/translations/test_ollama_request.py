@@ -54,6 +54,13 @@ def test_thinking_is_told_to_ollama_by_the_effort(think: bool | str, effort: str
     assert "chat_template_kwargs" not in chat
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(5, 5), (0, 0), (-1, None), (-2, None)])
+def test_how_many_tokens_are_predicted(asked: int, sent: int | None) -> None:
+    chat = chat_to_chat(CHAT | {"options": {"num_predict": asked}})
+    assert chat.body.get("max_tokens") == sent
+    assert chat.dropped == ()
+
+
 def test_without_think_the_model_decides() -> None:
     chat = chat_to_chat(CHAT).body
     assert chat.keys() == {"model", "messages", "stream", "stream_options"}
