@@ -179,6 +179,29 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("block", "field"),
+    [
+        ({"type": "text"}, "text"),
+        ({"type": "image", "source": {"type": "base64"}}, "source.media_type"),
+        ({"type": "image", "source": {"type": "base64", "media_type": "a"}}, "source.data"),
+        ({"type": "image", "source": {"type": "url"}}, "source.url"),
+        ({"type": "thinking"}, "thinking"),
+        ({"type": "tool_use", "input": {}}, "id"),
+        ({"type": "tool_use", "input": {}, "id": "t"}, "name"),
+    ],
+)
+def test_a_block_must_have_its_fields(block: dict[str, Any], field: str) -> None:
+    role = "assistant" if block["type"] in ("thinking", "tool_use") else "user"
+    with pytest.raises(TranslationError, match="is missing") as refused:
+        messages_to_chat(HELLO | blocks(role, block))
+    assert refused.value.param == f"messages.1.content.0.{field}"
+    if block["type"] == "text":
+        with pytest.raises(TranslationError) as refused:
+            messages_to_chat(HELLO | {"system": [block]})
+        assert refused.value.param == "system.0.text"
+
+
 @pytest.mark.parametrize(("change", "param", "words"), REFUSED)
 def test_what_cannot_be_translated_is_refused_by_name(
     change: dict[str, Any], param: str, words: str

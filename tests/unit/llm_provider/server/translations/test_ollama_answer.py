@@ -330,11 +330,56 @@ def test_a_model_that_is_shown() -> None:
     assert found.details.parameter_size == "135M"
 
 
+def test_a_model_has_every_field_of_the_api() -> None:
+    details = {
+        "parent_model": "",
+        "format": "gguf",
+        "family": "llama",
+        "families": ["llama"],
+        "parameter_size": "135M",
+        "quantization_level": "Q4_1",
+    }
+    assert show(MODEL) == {
+        "modelfile": "FROM smollm2-135m:latest\n",
+        "parameters": "num_ctx 8192",
+        "template": "",
+        "details": details,
+        "model_info": {
+            "general.architecture": "llama",
+            "llama.context_length": 8192,
+            "llama.embedding_length": 576,
+        },
+        "capabilities": ["completion", "tools"],
+        "modified_at": "2026-11-30T00:00:00Z",
+    }
+    named = {"name": "smollm2-135m:latest", "model": "smollm2-135m:latest"}
+    weights = {"size": 98_362_432, "digest": MODEL.digest, "details": details}
+    assert tags([MODEL])["models"] == [
+        {
+            **named,
+            **weights,
+            "modified_at": "2026-11-30T00:00:00Z",
+            "capabilities": ["completion", "tools"],
+        }
+    ]
+    assert running([MODEL])["models"] == [
+        {
+            **named,
+            **weights,
+            "expires_at": "9999-12-31T23:59:59Z",
+            "size_vram": 98_362_432,
+            "context_length": 8192,
+        }
+    ]
+
+
 def test_a_model_of_which_little_is_known() -> None:
     model = ModelInfo(name="m")
     assert ollama.ShowResponse.model_validate(show(model)).modelinfo == {
         "general.architecture": "unknown"
     }
+    assert show(model)["parameters"] == ""
+    assert show(model)["details"]["families"] == []
     assert ollama.ListResponse.model_validate(tags([model])).models[0].model == "m:latest"
     assert ollama.ProcessResponse.model_validate(running([model])).models[0].model == "m:latest"
 
