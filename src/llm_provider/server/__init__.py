@@ -1,0 +1,1 @@
+"""The chat API: what receives requests, admits them and answers them."""
