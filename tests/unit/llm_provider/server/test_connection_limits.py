@@ -1,169 +1,31 @@
-"""Attacks on a real uvicorn, small and over loopback."""
+"""HTTP connections of a real uvicorn: headers, times, and how many."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.metadata
 import inspect
-import json
-import os
-import re
-import signal
 import socket
-import sys
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import httptools
 import httpx
 import pytest
-import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llm_provider.server import connection_limits
-from llm_provider.server.connection_guard import ConnectionGuard
-from llm_provider.server.connection_limits import UVICORN, limited_protocol
-from llm_provider.server.limits import Limits
+from llm_provider.server.connection_limits import UVICORN
 
-GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-LIMITS: dict[str, Any] = {
-    "max_request_line_bytes": 1000,
-    "max_header_bytes": 4000,
-    "max_headers": 20,
-    "header_seconds": 0.4,
-    "first_byte_seconds": 0.6,
-    "keep_alive_seconds": 0.8,
-}
-
-
-@dataclass
-class App:
-    """A trivial ASGI application, which records what it was asked."""
-
-    scopes: list[dict[str, Any]] = field(default_factory=list)
-    left: int = 0
-
-    async def __call__(
-        self,
-        scope: Any,
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-    ) -> None:
-        path = scope["path"]
-        if path != "/early":
-            size = 0
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    self.left += 1
-                    return
-                size += len(message["body"])
-                if not message["more_body"]:
-                    break
-        else:
-            size = -1
-        # After the body: what came behind it would be in the headers by now.
-        self.scopes.append({**scope, "headers": list(scope["headers"])})
-        if path == "/slow":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            for _ in range(10):
-                await send({"type": "http.response.body", "body": b"part,", "more_body": True})
-                await asyncio.sleep(0.1)
-            await send({"type": "http.response.body", "body": b"end"})
-            return
-        body = b"x" * 8_000_000 if path == "/large" else str(size).encode()
-        headers = [(b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-@dataclass
-class Served:
-    app: App
-    guard: ConnectionGuard
-    server: uvicorn.Server
-    port: int
-
-    async def connect(self) -> Client:
-        return Client(*await asyncio.open_connection("127.0.0.1", self.port))
-
-    async def sends(self, data: bytes) -> bytes:
-        """What comes back until the server closes, for one write."""
-        client = await self.connect()
-        client.writer.write(data)
-        return await client.rest()
-
-    async def is_well(self) -> bool:
-        client = await self.connect()
-        answer = await client.asks(GET)
-        client.writer.close()
-        return answer.endswith(b"\r\n\r\n0")
-
-
-@dataclass
-class Client:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def asks(self, data: bytes) -> bytes:
-        """An answer with a Content-Length."""
-        self.writer.write(data)
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
-        length = re.search(rb"content-length: (\d+)", head)
-        assert length is not None
-        return head + await self.reader.readexactly(int(length[1]))
-
-    async def rest(self) -> bytes:
-        """All that comes until the end; an empty text where the connection was reset."""
-        try:
-            return await asyncio.wait_for(self.reader.read(), 8)
-        except ConnectionResetError:
-            return b""
-
-
-@asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Served]:
-    app, guard = App(), ConnectionGuard(Limits(**LIMITS | limits))
-    config = uvicorn.Config(
-        app,
-        http=limited_protocol(guard),
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    await server.startup([listener])
-    try:
-        yield Served(app, guard, server, listener.getsockname()[1])
-    finally:
-        for each in server.servers:
-            each.close()
-        for connection in list(server.server_state.connections):
-            if isinstance(connection, HttpToolsProtocol):
-                connection.transport.abort()
-        await asyncio.sleep(0)
-        for task in server.server_state.tasks:
-            task.cancel()
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-
-
-def error_of(answer: bytes, status: int) -> dict[str, Any]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 %d " % status), answer[:300]
-    assert b"\r\nconnection: close" in head
-    assert b"\r\ncontent-type: application/json" in head
-    assert b"content-length: %d" % len(body) in head
-    error: dict[str, Any] = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
+from .serving import GET, error_of, serving
 
 
 def test_uvicorn_is_the_one_that_the_protocol_knows() -> None:
@@ -204,7 +66,7 @@ async def test_requests_are_served_as_ever() -> None:
             assert (await client.post("/", content=pieces())).text == "250000"
             assert (await client.get("/slow")).text == "part," * 10 + "end"
             assert len((await client.get("/large")).content) == 8_000_000
-        assert len(served.server.server_state.connections) <= 1
+        assert served.connections <= 1
         assert served.guard.refused == 0
 
 
@@ -321,9 +183,9 @@ async def test_a_refused_connection_does_not_stay(monkeypatch: pytest.MonkeyPatc
         for _ in range(40):
             await asyncio.sleep(0.05)
             client.writer.write(b"more")
-            if not served.server.server_state.connections:
+            if served.connections == 0:
                 break
-        assert not served.server.server_state.connections
+        assert served.connections == 0
         client.writer.close()
 
 
@@ -482,9 +344,9 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
             client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
             for _ in range(60):
                 await asyncio.sleep(0.05)
-                if not served.server.server_state.connections:
+                if served.connections == 0:
                     break
-            assert not served.server.server_state.connections
+            assert served.connections == 0
             assert len(served.guard) == 0
 
 
@@ -509,106 +371,42 @@ async def test_counts_are_right_after_much_coming_and_going() -> None:
         )  # fmt: skip
 
 
-_SERVER = """
-import socket, sys, uvicorn
-from llm_provider.server.connection_guard import ConnectionGuard
-from llm_provider.server.connection_limits import limited_protocol
-from llm_provider.server.limits import Limits
-
-async def app(scope, receive, send):
-    headers = [(b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-guard = ConnectionGuard(Limits(header_seconds=2, first_byte_seconds=2))
-config = uvicorn.Config(
-    app, http=limited_protocol(guard), lifespan="off", log_config=None, loop="uvloop"
-)
-listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-print(listener.getsockname()[1], flush=True)
-uvicorn.Server(config).run([listener])
-"""
-
-
-@asynccontextmanager
-async def process() -> AsyncIterator[tuple[int, Callable[[], int]]]:
-    """A server of its own, with uvloop: its port, and what gives its memory in bytes."""
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _SERVER, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
-    )
-    assert started.stdout is not None
-    port = int(await asyncio.wait_for(started.stdout.readline(), 20))
-
-    def memory() -> int:
-        status = Path(f"/proc/{started.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) * 1024
-
-    try:
-        yield port, memory
-    finally:
-        started.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(started.wait(), 5)
-        except TimeoutError:
-            started.kill()
-            await started.wait()
-
-
-async def ok(port: int) -> bool:
-    async with httpx.AsyncClient() as client:
-        return (await client.get(f"http://127.0.0.1:{port}/")).text == "ok"
-
-
-@pytest.mark.parametrize(
-    "flood",
-    [
-        b"x: " + b"y" * 65533,
-        b"".join(b"x%d: yyyyyyyy\r\n" % number for number in range(3000)),
-        b"y" * 65536,
-        b"\r\n" * 32768,
-    ],
-    ids=["one line", "small headers", "no end", "blank lines"],
-)
-async def test_a_flood_of_headers_takes_no_memory(flood: bytes) -> None:
-    """16 connections with up to 4 MiB of header each, against a server in a process of its own."""
-    async with process() as (port, memory):
-        assert await ok(port)
-        before = memory()
-
-        async def attack() -> bytes:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(b"GET / HTTP/1.1\r\n" if flood[:1] != b"\r" else b"")
-                for _ in range(64):
-                    writer.write(flood)
-                    await writer.drain()
-                return await asyncio.wait_for(reader.read(), 10)
-            except OSError:
-                return b""
-            finally:
-                writer.close()
-
-        answers = await asyncio.gather(*(attack() for _ in range(16)))
-        assert sum(answer.startswith(b"HTTP/1.1 431 ") for answer in answers) >= 14
-        assert memory() - before < 12 * 1024 * 1024
-        assert await ok(port)
-
-
-async def test_many_silent_and_slow_clients_end_by_themselves() -> None:
-    async with process() as (port, memory):
-        assert await ok(port)
-        before = memory()
-        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
-        for _, writer in connections[::2]:
-            writer.write(b"GET / HTTP/1.1\r\nx: ")
-        started = time.monotonic()
-        assert await ok(port)
-        answers = await asyncio.gather(
-            *(asyncio.wait_for(reader.read(), 10) for reader, _ in connections)
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for 127.0.0.1, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
         )
-        assert 1.5 < time.monotonic() - started < 6
-        assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers[::2])
-        assert answers[1::2] == [b""] * 30
-        assert memory() - before < 8 * 1024 * 1024
-        for _, writer in connections:
-            writer.close()
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + signed.public_bytes(pem))
+    return path
+
+
+async def test_limits_hold_with_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There one side of a connection cannot be closed alone: it ends with the time to linger."""
+    monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.3)
+    trust = ssl.create_default_context(cafile=certificate)
+    async with serving(certificate, trust, max_connections_per_address=3) as served:
+        assert await served.is_well()
+        answer = await served.sends(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
+        assert error_of(answer, 431)["code"] == "header_too_large"
+        answer = await served.sends(b"GET / HTTP/1.1\r\n")
+        assert error_of(answer, 408)["code"] == "header_timeout"
+        assert await (await served.connect()).rest() == b""
+        for _ in range(3):
+            (await served.connect()).writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert error_of(await served.sends(GET), 503)["code"] == "too_many_connections"
