@@ -198,7 +198,6 @@ class FairQueue(Generic[T]):
         if not self._where:
             self._lines.clear()
             self._heap.clear()
-            self._position = 0
 
     def _is_live(self, line: _Line[T], entry: tuple[int, int, T]) -> bool:
         _, serial, ticket = entry

@@ -154,25 +154,50 @@ async def test_a_refused_client_reads_why_although_it_goes_on_sending() -> None:
         assert error_of(await client.rest(), 431)["code"] == "header_too_large"
 
 
-async def test_a_slow_header_is_refused() -> None:
-    async with serving() as served:
+@pytest.mark.parametrize("first", [b"", GET])
+async def test_a_slow_header_is_refused(first: bytes) -> None:
+    """The first one of a connection and a later one, although a byte comes again and again."""
+    async with serving(first_byte_seconds=9, keep_alive_seconds=9) as served:
         client = await served.connect()
+        if first:
+            await client.asks(first)
         started = time.monotonic()
         client.writer.write(b"GET / HTTP/1.1\r\n")
 
         async def drip() -> None:
             for _ in range(40):
-                client.writer.write(b"x: y\r\n"[:2])
+                client.writer.write(b"x")
                 await asyncio.sleep(0.1)
 
         dripping = asyncio.create_task(drip())
-        answer = await client.rest()
-        error = error_of(answer, 408)
+        error = error_of(await client.rest(), 408)
         assert error["message"] == "The header of the request did not end within 0.4 s."
         assert error["code"] == "header_timeout"
         assert 0.3 < time.monotonic() - started < 2
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
+
+
+async def test_a_refusal_is_not_written_into_another_answer() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        client.writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        assert (await client.reader.readuntil(b"part,")).startswith(b"HTTP/1.1 200")
+        client.writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
+        assert b"HTTP" not in await client.rest()
+        assert served.guard.refused == 1
+
+
+async def test_an_upgrade_leaves_the_connection_where_it_is_counted() -> None:
+    def websocket(**_: object) -> object:
+        raise AssertionError("the connection was handed over")
+
+    async with serving() as served:
+        served.server.config.ws_protocol_class = websocket  # type: ignore[assignment]
+        client = await served.connect()
+        upgrade = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        assert (await client.asks(upgrade)).endswith(b"\r\n0")
+        assert len(served.guard) == 1
 
 
 async def test_a_refused_connection_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +373,22 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
                     break
             assert served.connections == 0
             assert len(served.guard) == 0
+
+
+async def test_a_client_that_still_reads_makes_no_room() -> None:
+    async with serving(
+        max_connections=1, max_connections_per_address=1, keep_alive_seconds=9
+    ) as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.3)
+            assert error_of(await served.sends(GET), 503)["code"] == "too_many_connections"
+            client.setblocking(False)
+            size = 0
+            while size < 8_000_000:
+                size += len(await asyncio.get_running_loop().sock_recv(client, 1 << 20))
+            await asyncio.sleep(0.1)
+            assert await served.is_well(), "now it is idle"
 
 
 async def test_counts_are_right_after_much_coming_and_going() -> None:

@@ -72,6 +72,16 @@ def test_a_key_that_comes_late_does_not_catch_up() -> None:
     assert served(queue) in ("ab" * 10, "ba" * 10)
 
 
+def test_a_key_that_was_idle_for_long_does_not_catch_up() -> None:
+    queue = make_queue()
+    fill(queue, "ab" + "a" * 20)
+    for _ in range(12):
+        queue.pop()
+    for number in range(10):
+        queue.push(Waiting(100 + number, "b"), "b")
+    assert served(queue) in ("ab" * 10, "ba" * 10)
+
+
 def test_a_key_that_leaves_and_comes_back_gains_nothing() -> None:
     queue = make_queue()
     fill(queue, "aabbcc")
@@ -104,6 +114,14 @@ def test_a_ticket_that_is_put_back_has_its_place_and_its_key_the_turn() -> None:
     queue.put_back(second, "b")
     queue.put_back(first, "a")
     assert [queue.pop() for _ in range(4)] == [tickets[0], tickets[2], tickets[1], tickets[3]]
+
+
+def test_a_key_does_not_pay_for_a_ticket_that_is_put_back() -> None:
+    queue = make_queue()
+    fill(queue, "aabb")
+    for _ in range(3):
+        queue.put_back(queue.pop(), "a")
+    assert served(queue) == "abab"
 
 
 def test_a_ticket_is_put_back_where_nothing_else_waits() -> None:
@@ -169,6 +187,18 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
     assert len(queue._heap) < 200
     assert len(queue._lines) < 200
     assert served(queue) == "a"
+
+
+def test_tickets_that_left_are_dropped_behind_one_that_waits() -> None:
+    queue = make_queue()
+    (first,) = fill(queue, "a")
+    for number in range(5000):
+        ticket = Waiting(number, "a")
+        queue.push(ticket, "a")
+        queue.remove(ticket)
+        del ticket
+    assert sum(isinstance(each, Waiting) for each in gc.get_objects()) < 200
+    assert queue.pop() is first
 
 
 def test_keys_that_are_served_once_are_forgotten() -> None:
