@@ -127,12 +127,15 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    certificate: Path | None = None, trust: ssl.SSLContext | None = None, **limits: Any
+    other: Any = None,
+    certificate: Path | None = None,
+    trust: ssl.SSLContext | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Served]:
-    """Serve; with `certificate` over TLS, which clients check by `trust`."""
+    """Serve App, or any `other` application; with `certificate` over TLS, which `trust` checks."""
     app, guard = App(), ConnectionGuard(Limits(**LIMITS | limits))
     config = uvicorn.Config(
-        app,
+        other or app,
         http=limited_protocol(guard),
         lifespan="off",
         log_config=None,

@@ -440,7 +440,7 @@ async def test_limits_hold_with_tls(certificate: Path, monkeypatch: pytest.Monke
     """There one side of a connection cannot be closed alone: it ends with the time to linger."""
     monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.3)
     trust = ssl.create_default_context(cafile=certificate)
-    async with serving(certificate, trust, max_connections_per_address=3) as served:
+    async with serving(None, certificate, trust, max_connections_per_address=3) as served:
         assert await served.is_well()
         answer = await served.sends(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
         assert error_of(answer, 431)["code"] == "header_too_large"
