@@ -1,0 +1,196 @@
+"""Counts connections, in total and per client address, and closes those whose time is over.
+
+Knows nothing of HTTP: a connection is whatever has a time limit and can be closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import math
+from collections import Counter
+from enum import Enum
+from typing import Protocol
+
+from llm_provider.server.limits import Limits
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_IPV6_PREFIX = 64
+_LONGEST_TICK = 1.0
+_TICKS_PER_LIMIT = 4
+_LOG_SECONDS = 10.0
+MOST_REFUSED = 64
+"""Refused connections that stay open for a moment, so that the client can read why."""
+
+_log = logging.getLogger("llm_provider.connections")
+
+
+class Admission(Enum):
+    """Whether a new connection is served."""
+
+    ADMITTED = "admitted"
+    TOO_MANY = "too many connections"
+    TOO_MANY_OF_ADDRESS = "too many connections from one address"
+    DROPPED = "too many refused connections"
+    """It is not even answered."""
+
+
+class Connection(Protocol):
+    """What the guard needs to know of a connection."""
+
+    deadline: float
+    """When its time is over, by the loop's clock; infinite while a request is served."""
+
+    @property
+    def idle_rank(self) -> int | None:
+        """None while it does anything; the lower, the sooner it makes room for another one."""
+
+    def expire(self) -> None:
+        """End it: its time is over."""
+
+    def evict(self) -> None:
+        """End it: it is idle, and another one needs its place."""
+
+
+def parse_address(address: str) -> Address | None:
+    """Return a client's address, None for what is none. IPv4 within IPv6 counts as IPv4."""
+    try:
+        # A zone, such as in fe80::1%eth0, is no part of the address.
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    return ip
+
+
+def address_group(address: str) -> str:
+    """Return what an address counts as: itself, or its network of 64 bits with IPv6."""
+    ip = parse_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
+    return address if ip is None else str(ip)
+
+
+class ConnectionGuard:
+    """All connections of one process.
+
+    At a limit, the connection that was idle for longest is closed in favour of the new one, so that
+    idle connections keep nobody out. One timer looks after all of them: a timer for each phase of
+    each connection would cost more than serving it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.refused = 0
+        """How many were refused, since the start."""
+        self.evicted = 0
+        self._open: dict[Connection, str | None] = {}
+        self._lingering: set[Connection] = set()
+        self._per_group: Counter[str] = Counter()
+        self._counted = 0
+        self._logged_at = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick = min(
+            _LONGEST_TICK,
+            min(limits.header_seconds, limits.first_byte_seconds, limits.keep_alive_seconds)
+            / _TICKS_PER_LIMIT,
+        )
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self, connection: Connection, address: str | None) -> Admission:
+        """Count a new connection; None as its address is a Unix socket, which has no limit.
+
+        One that is not admitted is watched too, until `leave`, unless it is to be dropped.
+        """
+        self._start()
+        group = None if address is None else address_group(address)
+        if group is not None and address is not None:
+            admission = self._admission(address, group)
+            if admission is not Admission.ADMITTED:
+                lingers = self.refuse(connection, admission.value, address)
+                return admission if lingers else Admission.DROPPED
+            self._per_group[group] += 1
+            self._counted += 1
+        self._open[connection] = group
+        return Admission.ADMITTED
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection. A second call does nothing."""
+        self._lingering.discard(connection)
+        if connection not in self._open:
+            return
+        group = self._open.pop(connection)
+        if group is not None:
+            self._counted -= 1
+            self._per_group[group] -= 1
+            if not self._per_group[group]:
+                del self._per_group[group]
+
+    def refuse(self, connection: Connection, reason: str, address: str | None) -> bool:
+        """Count a connection as refused, which frees its place; False: it is to be dropped.
+
+        Logs a few of an attack's refusals, with the number of all.
+        """
+        self.leave(connection)
+        self.refused += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = now
+            extra = {"reason": reason, "client": address, "refused": self.refused}
+            _log.warning("connections are refused", extra=extra)
+        if len(self._lingering) >= MOST_REFUSED:
+            return False
+        self._lingering.add(connection)
+        return True
+
+    def _admission(self, address: str, group: str) -> Admission:
+        limits = self.limits
+        if (
+            self._per_group[group] >= limits.max_connections_per_address
+            and not self._is_trusted(address)
+            and not self._evict(group)
+        ):
+            return Admission.TOO_MANY_OF_ADDRESS
+        if self._counted >= limits.max_connections and not self._evict(None):
+            return Admission.TOO_MANY
+        return Admission.ADMITTED
+
+    def _is_trusted(self, address: str) -> bool:
+        ip = parse_address(address)
+        return ip is not None and any(ip in network for network in self.limits.trusted_proxies)
+
+    def _evict(self, group: str | None) -> bool:
+        """Close the connection that is idle for longest, of `group` where given."""
+        found: Connection | None = None
+        best = (math.inf, math.inf)
+        for connection, its_group in self._open.items():
+            if its_group is None or (group is not None and its_group != group):
+                continue
+            rank = connection.idle_rank
+            if rank is not None and (rank, connection.deadline) < best:
+                best = (rank, connection.deadline)
+                found = connection
+        if found is None:
+            return False
+        self.evicted += 1
+        self.leave(found)
+        found.evict()
+        return True
+
+    def _start(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._tick, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in [*self._open, *self._lingering]:
+            if connection.deadline <= now:
+                connection.expire()
+        self._timer = None
+        if self._open or self._lingering:
+            self._start()

@@ -1,0 +1,114 @@
+"""Bodies over HTTP, as an application reads them within the limits of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from llm_provider.server.body import (
+    BodyBudget,
+    BodyRefusedError,
+    content_length,
+    discard_body,
+    read_body,
+)
+
+from .serving import serving
+
+MIB = 1024 * 1024
+
+
+class Reader:
+    """An ASGI application that reads a body of at most 1 MiB, and holds it for a moment."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self.budget = budget
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            with await read_body(
+                receive,
+                self.budget,
+                most=MIB,
+                seconds=0.5,
+                declared=content_length(scope["headers"]),
+            ) as body:
+                await asyncio.sleep(0.1)
+                status, text = 200, json.dumps({"size": len(body.data)})
+        except BodyRefusedError as error:
+            status, text = error.status, json.dumps({"error": str(error)})
+            if (b"connection", b"close") in scope["headers"]:
+                await discard_body(receive, most=16 * MIB, seconds=5)
+        data = text.encode()
+        headers = [(b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+
+@pytest.fixture
+async def base() -> AsyncIterator[tuple[str, BodyBudget]]:
+    budget = BodyBudget(3 * MIB)
+    async with serving(Reader(budget)) as served:
+        yield f"http://127.0.0.1:{served.port}", budget
+    assert budget.used == 0, "every request has given its bytes back"
+
+
+async def pieces(count: int, pause: float = 0.0) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * 65536
+        await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_client_reads_why_its_large_body_is_refused(
+    base: tuple[str, BodyBudget], connection: str, declared: bool
+) -> None:
+    """Also where the client sends all of it before it reads anything."""
+    content = b"x" * (8 * MIB) if declared else pieces(128)
+    async with httpx.AsyncClient(base_url=base[0], headers={"connection": connection}) as client:
+        answer = await client.post("/", content=content)
+        assert answer.status_code == 413
+        assert answer.json() == {
+            "error": f"The body has {8 * MIB} bytes; at most {MIB} are accepted."
+            if declared
+            else f"The body has more than {MIB} bytes, and no more are accepted."
+        }
+        assert (await client.post("/", content=b"x" * MIB)).json() == {"size": MIB}
+
+
+async def test_bodies_beyond_the_budget_are_refused(base: tuple[str, BodyBudget]) -> None:
+    async with httpx.AsyncClient(base_url=base[0]) as client:
+        answers = await asyncio.gather(*(client.post("/", content=b"x" * MIB) for _ in range(10)))
+        found = [answer.status_code for answer in answers]
+        assert set(found) == {200, 503}
+        assert found.count(200) >= 3
+        assert (await client.post("/", content=b"x" * MIB)).status_code == 200
+
+
+async def test_a_slow_body_is_refused(base: tuple[str, BodyBudget]) -> None:
+    async with httpx.AsyncClient(base_url=base[0]) as client:
+        answer = await client.post("/", content=pieces(8, pause=0.1))
+        assert answer.status_code == 408
+        assert answer.json()["error"].startswith("The body did not arrive within 0.5 s: ")
+
+
+async def test_clients_that_leave_give_their_bytes_back(base: tuple[str, BodyBudget]) -> None:
+    url, budget = base
+    host, port = url.removeprefix("http://").split(":")
+    writers = []
+    for _ in range(3):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
+        writers.append(writer)
+    await asyncio.sleep(0.1)
+    assert budget.used == 3_000_000
+    for writer in writers:
+        writer.close()
+    await asyncio.sleep(0.1)
+    assert budget.used == 0

@@ -1,0 +1,453 @@
+"""HTTP connections of a real uvicorn: headers, times, and how many."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import inspect
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import httptools
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from llm_provider.server import connection_limits
+from llm_provider.server.connection_limits import UVICORN
+
+from .serving import GET, error_of, serving
+
+
+def test_uvicorn_is_the_one_that_the_protocol_knows() -> None:
+    """After an update: read connection_limits.py beside the new version, then change UVICORN."""
+    assert importlib.metadata.version("uvicorn") == UVICORN
+    source = inspect.getsource(HttpToolsProtocol)
+    for name in (
+        "timeout_keep_alive", "ws_protocol_class", "transport", "client", "cycle", "pipeline",
+        "headers", "url", "loop",
+    ):  # fmt: skip
+        assert f"self.{name}" in source, name
+    for name in (
+        "connection_made", "connection_lost", "data_received", "on_message_begin", "on_url",
+        "on_header", "on_headers_complete", "on_body", "on_message_complete",
+        "on_response_complete", "send_400_response", "_unset_keepalive_if_required",
+    ):  # fmt: skip
+        assert callable(getattr(HttpToolsProtocol, name)), name
+    assert "except httptools.HttpParserError" in inspect.getsource(HttpToolsProtocol.data_received)
+    assert "self.send_400_response(msg)" in inspect.getsource(HttpToolsProtocol.data_received)
+    assert issubclass(httptools.HttpParserCallbackError, httptools.HttpParserError)
+    cycle = inspect.getsource(RequestResponseCycle)
+    assert "self.response_complete" in cycle
+    assert "if not self.keep_alive:\n                    self.transport.close()" in cycle
+
+
+async def test_requests_are_served_as_ever() -> None:
+    async with serving() as served:
+        base = f"http://127.0.0.1:{served.port}"
+        async with httpx.AsyncClient(base_url=base) as client:
+            for _ in range(3):
+                assert (await client.get("/", headers={"x-some": "y" * 3000})).text == "0"
+            assert (await client.post("/", content=b"x" * 3_000_000)).text == "3000000"
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for _ in range(50):
+                    yield b"y" * 5000
+
+            assert (await client.post("/", content=pieces())).text == "250000"
+            assert (await client.get("/slow")).text == "part," * 10 + "end"
+            assert len((await client.get("/large")).content) == 8_000_000
+        assert served.connections <= 1
+        assert served.guard.refused == 0
+
+
+async def test_a_header_that_is_too_large_is_refused() -> None:
+    async with serving() as served:
+        for data in (
+            b"GET / HTTP/1.1\r\nx: " + b"y" * 5000,
+            b"GET / HTTP/1.1\r\n" + b"x" * 5000,
+            b"GET / HTTP/1.1\r\n" + b"".join(b"x%d: %s\r\n" % (n, b"y" * 400) for n in range(12)),
+            b"\r\n" * 2500,
+        ):
+            error = error_of(await served.sends(data), 431)
+            assert error["message"] == "The header of the request has more than 4000 bytes."
+            assert (error["type"], error["code"]) == ("invalid_request_error", "header_too_large")
+        assert served.app.scopes == []
+        assert await served.is_well()
+        assert served.guard.refused == 4
+
+
+async def test_a_header_in_small_pieces_is_counted_as_one() -> None:
+    async with serving(header_seconds=5) as served:
+        client = await served.connect()
+        client.writer.write(b"GET / HTTP/1.1\r\nx: ")
+        for _ in range(50):
+            client.writer.write(b"y" * 100)
+            await asyncio.sleep(0.002)
+        assert error_of(await client.rest(), 431)["code"] == "header_too_large"
+
+
+async def test_a_header_at_the_limit_is_served() -> None:
+    async with serving() as served:
+        for size, status in ((4000, b"200"), (4001, b"431")):
+            head = b"GET / HTTP/1.1\r\nconnection: close\r\nx: %s\r\n\r\n"
+            answer = await served.sends(head % (b"y" * (size - len(head) + 2)))
+            assert answer.startswith(b"HTTP/1.1 " + status), size
+
+
+async def test_each_request_of_a_connection_has_the_whole_limit() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        for size in (3000, 10, 3500, 3500):
+            answer = await client.asks(b"GET / HTTP/1.1\r\nx: %s\r\n\r\n" % (b"y" * size))
+            assert answer.startswith(b"HTTP/1.1 200")
+        post = b"POST / HTTP/1.1\r\ncontent-length: 50000\r\nx: %s\r\n\r\n%s"
+        for _ in range(3):
+            answer = await client.asks(post % (b"y" * 3500, b"z" * 50000))
+            assert answer.endswith(b"\r\n50000")
+        client.writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * 4500)
+        assert error_of(await client.rest(), 431)["code"] == "header_too_large"
+
+
+async def test_too_many_header_fields_are_refused() -> None:
+    async with serving() as served:
+        data = b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 21 + b"\r\n"
+        error = error_of(await served.sends(data), 431)
+        assert error["message"] == "The request has more than 20 header fields."
+        assert error["code"] == "too_many_headers"
+        client = await served.connect()
+        assert (await client.asks(b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 20 + b"\r\n")).endswith(b"0")
+
+
+async def test_a_url_that_is_too_long_is_refused() -> None:
+    async with serving() as served:
+        error = error_of(await served.sends(b"GET /" + b"y" * 1200 + b" HTTP/1.1\r\n\r\n"), 414)
+        assert error["message"] == "The URL has more than 1000 bytes."
+        assert error["code"] == "url_too_long"
+
+
+async def test_what_is_not_http_is_refused_in_the_same_format() -> None:
+    async with serving() as served:
+        for data in (b"\x16\x03\x01\x02\x00\x01", b"HELLO\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+            error = error_of(await served.sends(data), 400)
+            assert error["message"] == "Invalid HTTP request received."
+        assert await served.is_well()
+
+
+async def test_a_refused_client_reads_why_although_it_goes_on_sending() -> None:
+    """Closing at once would reset the connection, and the answer with it."""
+    async with serving() as served:
+        client = await served.connect()
+        client.writer.write(b"GET / HTTP/1.1\r\nx: ")
+        for _ in range(64):
+            client.writer.write(b"y" * 65536)
+            await client.writer.drain()
+        assert error_of(await client.rest(), 431)["code"] == "header_too_large"
+
+
+@pytest.mark.parametrize("first", [b"", GET])
+async def test_a_slow_header_is_refused(first: bytes) -> None:
+    """The first one of a connection and a later one, although a byte comes again and again."""
+    async with serving(first_byte_seconds=9, keep_alive_seconds=9) as served:
+        client = await served.connect()
+        if first:
+            await client.asks(first)
+        started = time.monotonic()
+        client.writer.write(b"GET / HTTP/1.1\r\n")
+
+        async def drip() -> None:
+            for _ in range(40):
+                client.writer.write(b"x")
+                await asyncio.sleep(0.1)
+
+        dripping = asyncio.create_task(drip())
+        error = error_of(await client.rest(), 408)
+        assert error["message"] == "The header of the request did not end within 0.4 s."
+        assert error["code"] == "header_timeout"
+        assert 0.3 < time.monotonic() - started < 2
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+
+
+async def test_a_refusal_is_not_written_into_another_answer() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        client.writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        assert (await client.reader.readuntil(b"part,")).startswith(b"HTTP/1.1 200")
+        client.writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
+        assert b"HTTP" not in await client.rest()
+        assert served.guard.refused == 1
+
+
+async def test_an_upgrade_leaves_the_connection_where_it_is_counted() -> None:
+    def websocket(**_: object) -> object:
+        raise AssertionError("the connection was handed over")
+
+    async with serving() as served:
+        served.server.config.ws_protocol_class = websocket  # type: ignore[assignment]
+        client = await served.connect()
+        upgrade = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        assert (await client.asks(upgrade)).endswith(b"\r\n0")
+        assert len(served.guard) == 1
+
+
+async def test_a_refused_connection_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.3)
+    async with serving() as served:
+        client = await served.connect()
+        client.writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
+        for _ in range(40):
+            await asyncio.sleep(0.05)
+            client.writer.write(b"more")
+            if served.connections == 0:
+                break
+        assert served.connections == 0
+        client.writer.close()
+
+
+async def test_a_connection_that_never_sends_is_closed() -> None:
+    async with serving() as served:
+        started = time.monotonic()
+        client = await served.connect()
+        assert await client.rest() == b""
+        assert 0.5 < time.monotonic() - started < 2
+        assert len(served.guard) == 0
+
+
+@pytest.mark.parametrize("begin", [b"", GET])
+async def test_blank_lines_keep_no_connection_open(begin: bytes) -> None:
+    """Uvicorn stops its timer for an idle connection with any byte that comes."""
+    async with serving() as served:
+        client = await served.connect()
+        if begin:
+            await client.asks(begin)
+        started = time.monotonic()
+        for _ in range(40):
+            client.writer.write(b"\r\n")
+            await asyncio.sleep(0.05)
+            if client.reader.at_eof():
+                break
+        assert await client.rest() == b""
+        assert time.monotonic() - started < 1.9
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        for _ in range(3):
+            await client.asks(GET)
+            await asyncio.sleep(0.5)
+        started = time.monotonic()
+        assert await client.rest() == b""
+        assert time.monotonic() - started < 1.5
+
+
+async def test_a_long_answer_has_no_limit() -> None:
+    async with serving() as served:
+        answer = await served.sends(b"GET /slow HTTP/1.0\r\n\r\n")
+        assert answer.endswith(b"part,\r\n3\r\nend\r\n0\r\n\r\n")
+
+
+async def test_a_late_request_does_not_break_the_answer_before_it() -> None:
+    async with serving() as served:
+        answer = await served.sends(b"GET /slow HTTP/1.1\r\n\r\nGET / HT")
+        assert answer.endswith(b"part,\r\n3\r\nend\r\n0\r\n\r\n")
+        assert len(served.app.scopes) == 1
+
+
+async def test_a_body_that_nobody_waits_for_keeps_no_connection_open() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        await client.asks(b"POST /early HTTP/1.1\r\ncontent-length: 1000000\r\n\r\nabc")
+        started = time.monotonic()
+        for _ in range(60):
+            client.writer.write(b"x")
+            await asyncio.sleep(0.05)
+            if client.reader.at_eof():
+                break
+        assert time.monotonic() - started < 2.5
+
+
+async def test_the_rest_of_a_body_is_dropped_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "DRAIN_BYTES", 1_000_000)
+    async with serving() as served:
+        client = await served.connect()
+        head = b"POST /early HTTP/1.1\r\ncontent-length: %d\r\n\r\n"
+        assert (await client.asks(head % 800_000 + b"x" * 800_000)).endswith(b"-1")
+        assert (await client.asks(GET)).endswith(b"\r\n0"), "the connection serves the next one"
+        client.writer.write(head % 4_000_000)
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe|lost"):
+            for _ in range(64):
+                client.writer.write(b"x" * 65536)
+                await client.writer.drain()
+                await asyncio.sleep(0.005)
+
+
+async def test_trailers_are_no_headers() -> None:
+    chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    async with serving() as served:
+        client = await served.connect()
+        assert (await client.asks(chunked + b"authorization: Bearer x\r\n\r\n")).endswith(b"\r\n3")
+        assert (await client.asks(GET)).endswith(b"\r\n0")
+        assert [name for name, _ in served.app.scopes[0]["headers"]] == [
+            b"host", b"transfer-encoding",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("flood", [b"x: y\r\n" * 2000, b"x: " + b"y" * 12000])
+async def test_trailers_are_limited(flood: bytes) -> None:
+    chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    async with serving() as served:
+        assert not (await served.sends(chunked + flood)).startswith(b"HTTP/1.1 200")
+        assert served.guard.refused == 1
+        assert await served.is_well()
+
+
+async def test_extensions_of_chunks_are_limited() -> None:
+    chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3;"
+    async with serving() as served:
+        await served.sends(chunked + b"x" * 20000)
+        assert served.guard.refused == 1
+
+
+async def test_many_requests_at_once_are_limited() -> None:
+    async with serving() as served:
+        client = await served.connect()
+        client.writer.write(GET * 5)
+        await asyncio.sleep(0.2)
+        assert len(served.app.scopes) == 5, "a few are answered in turn"
+        await served.sends(b"GET /slow HTTP/1.1\r\n\r\n" + GET * 5000)
+        assert len(served.app.scopes) <= 7
+        assert served.guard.refused == 1
+
+
+async def test_connections_of_one_address_are_limited() -> None:
+    async with serving(max_connections_per_address=3, first_byte_seconds=5) as served:
+        busy = [await served.connect() for _ in range(3)]
+        for client in busy:
+            client.writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.1)
+        error = error_of(await served.sends(GET), 503)
+        assert error["message"] == (
+            "The chat API has too many connections from one address. Try again later."
+        )
+        assert (error["type"], error["code"]) == ("server_error", "too_many_connections")
+        assert all([(await client.reader.read(15)).startswith(b"HTTP/1.1 200") for client in busy])
+        for client in busy:
+            client.writer.close()
+        await asyncio.sleep(0.1)
+        assert await served.is_well()
+
+
+async def test_idle_connections_keep_nobody_out() -> None:
+    """Many idle connections: each new client is served, and none of them by luck."""
+    async with serving(
+        max_connections=20, max_connections_per_address=20, first_byte_seconds=9
+    ) as served:
+        idle = [await served.connect() for _ in range(60)]
+        for _ in range(10):
+            assert await served.is_well()
+        assert len(served.guard) <= 20
+        assert served.guard.refused == 0
+        for client in idle:
+            client.writer.close()
+
+
+async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.2)
+    async with serving(keep_alive_seconds=0.3) as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+            for _ in range(60):
+                await asyncio.sleep(0.05)
+                if served.connections == 0:
+                    break
+            assert served.connections == 0
+            assert len(served.guard) == 0
+
+
+async def test_a_client_that_still_reads_makes_no_room() -> None:
+    async with serving(
+        max_connections=1, max_connections_per_address=1, keep_alive_seconds=9
+    ) as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.3)
+            assert error_of(await served.sends(GET), 503)["code"] == "too_many_connections"
+            client.setblocking(False)
+            size = 0
+            while size < 8_000_000:
+                size += len(await asyncio.get_running_loop().sock_recv(client, 1 << 20))
+            await asyncio.sleep(0.1)
+            assert await served.is_well(), "now it is idle"
+
+
+async def test_counts_are_right_after_much_coming_and_going() -> None:
+    async with serving() as served:
+
+        async def visit(number: int) -> None:
+            client = await served.connect()
+            client.writer.write((GET, b"GET", b"bad\r\n\r\n", b"x" * 5000, b"")[number % 5])
+            await asyncio.sleep(0.01 * (number % 3))
+            if number % 2:
+                client.writer.transport.abort()
+            else:
+                client.writer.close()
+
+        for _ in range(4):
+            await asyncio.gather(*(visit(number) for number in range(30)))
+        await asyncio.sleep(0.2)
+        guard = served.guard
+        assert (len(guard), guard._counted, len(guard._per_group), len(guard._lingering)) == (
+            0, 0, 0, 0,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for 127.0.0.1, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + signed.public_bytes(pem))
+    return path
+
+
+async def test_limits_hold_with_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There one side of a connection cannot be closed alone: it ends with the time to linger."""
+    monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.3)
+    trust = ssl.create_default_context(cafile=certificate)
+    async with serving(None, certificate, trust, max_connections_per_address=3) as served:
+        assert await served.is_well()
+        answer = await served.sends(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
+        assert error_of(answer, 431)["code"] == "header_too_large"
+        answer = await served.sends(b"GET / HTTP/1.1\r\n")
+        assert error_of(answer, 408)["code"] == "header_timeout"
+        assert await (await served.connect()).rest() == b""
+        for _ in range(3):
+            (await served.connect()).writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert error_of(await served.sends(GET), 503)["code"] == "too_many_connections"
