@@ -1,0 +1,1 @@
+"""HTTP to an engine: the client, its transports, and the errors of a connection."""

@@ -1,0 +1,136 @@
+"""The transports of httpx that the client uses: httpx's own, and aiohttp's.
+
+Both open one connection for each request, send nothing twice, follow no redirect, keep no cookie,
+and take nothing from the environment. Both report when a connection has been made, which separates
+"nothing was sent" from "the request may have run".
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from httpx_aiohttp import AiohttpTransport
+
+from llm_provider.http.errors import InvalidSetting
+
+MAX_HEAD_BYTES = 64 * 1024
+"""The size of a response's head, at most."""
+
+_READ_BUFFER = 64 * 1024
+_MAX_LINE = 8 * 1024
+_MAX_FIELDS = 128
+# A name may lead to another address when its container has been replaced.
+_NAME_SECONDS = 2
+
+Verify = bool | str | Path | ssl.SSLContext
+"""Which certificates are accepted: the system's, those of a CA file, a context's; False: any."""
+
+on_connected: ContextVar[Callable[[], bool] | None] = ContextVar("on_connected", default=None)
+"""What aiohttp's transport calls when the current task's request has a connection.
+
+It returns False where that request has been sent before.
+"""
+
+
+def default_transport(verify: Verify, *, tls: bool) -> httpx.AsyncBaseTransport:
+    """Return the transport of a client that is given none (docs/http-client.md has the reason)."""
+    return aiohttp_transport(verify, tls=tls)
+
+
+def httpx_transport(verify: Verify = True, *, tls: bool = True) -> httpx.AsyncHTTPTransport:
+    """Return httpx's own transport. Without `tls`, no certificates are loaded."""
+    return httpx.AsyncHTTPTransport(
+        verify=_context(verify, tls),
+        trust_env=False,
+        http2=False,
+        retries=0,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+    )
+
+
+def aiohttp_transport(verify: Verify = True, *, tls: bool = True) -> AiohttpTransport:
+    """Return aiohttp's transport. Without `tls`, no certificates are loaded."""
+    context = _context(verify, tls)
+    return _AiohttpTransport(verify=context, trust_env=False, client=lambda: _session(context))
+
+
+def reports_connections(transport: httpx.AsyncBaseTransport) -> bool:
+    """Whether the client learns from a transport when a request has a connection."""
+    return isinstance(transport, httpx.AsyncHTTPTransport | _AiohttpTransport)
+
+
+def _context(verify: Verify, tls: bool) -> ssl.SSLContext:
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    if isinstance(verify, str | Path):
+        try:
+            return ssl.create_default_context(cafile=os.fspath(verify))
+        except OSError as error:  # ssl.SSLError is one
+            raise InvalidSetting(
+                f"The CA file {os.fspath(verify)!r} cannot be used: {error.strerror or error}."
+            ) from None
+    if verify and tls:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
+    connector = _Connector(
+        ssl=context,
+        limit=0,
+        force_close=True,
+        ttl_dns_cache=_NAME_SECONDS,
+        resolver=aiohttp.ThreadedResolver(),
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        response_class=_Response,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        read_bufsize=_READ_BUFFER,
+        max_line_size=_MAX_LINE,
+        max_field_size=_MAX_LINE,
+        max_headers=_MAX_FIELDS,
+    )
+
+
+class _AiohttpTransport(AiohttpTransport):
+    """aiohttp's transport with this module's session."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Reports each connection, and gives none to a request that has been sent before."""
+
+    async def connect(self, req: ClientRequest, *args: Any, **options: Any) -> Connection:
+        try:
+            connection = await super().connect(req, *args, **options)
+        except BaseException:
+            self.clear_dns_cache()
+            raise
+        report = on_connected.get()
+        if report is not None and not report():
+            # aiohttp sends a GET again whose connection was lost: it may have run.
+            connection.close()
+            raise aiohttp.ServerConnectionError
+        return connection
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response whose end closes the connection, where aiohttp would wait for its request."""
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
