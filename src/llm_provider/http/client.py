@@ -31,9 +31,10 @@ from llm_provider.http.settings import Timeouts, check_headers
 from llm_provider.http.translation import translate
 from llm_provider.http.transports import (
     MAX_HEAD_BYTES,
+    Attempt,
     Verify,
+    current_attempt,
     default_transport,
-    on_connected,
     reports_connections,
 )
 from llm_provider.http.url import BaseURL, parse_base_url
@@ -146,8 +147,8 @@ class Exchange:
         self._client = client
         self._timeouts = timeouts
         self._on_close = on_close
-        # Whether the request has a connection; None where the transport does not report it.
-        self._connected: bool | None = False if reports else None
+        self._attempt = Attempt(self._on_connected)
+        self._reports = reports
         self._response: httpx.Response | None = None
         self._parts: AsyncGenerator[bytes, None] | None = None
         self._limit: asyncio.Timeout | None = None  # of the operation in progress
@@ -223,11 +224,11 @@ class Exchange:
         """Send the request and wait for status and headers."""
         request.extensions = {**request.extensions, "trace": self._trace}
         seconds = self._timeouts.connect
-        if self._connected is None:
+        if not self._reports:
             seconds += self._timeouts.first_byte
         failure: TransportError | None = None
         limit = asyncio.timeout(seconds)
-        token = on_connected.set(self._on_connected)
+        token = current_attempt.set(self._attempt)
         try:
             async with limit:
                 self._limit = limit
@@ -241,15 +242,15 @@ class Exchange:
             raise
         finally:
             self._limit = None
-            on_connected.reset(token)
+            current_attempt.reset(token)
         if failure is not None:
             await self._fail(failure)
             raise failure
 
     def _read_head(self, response: httpx.Response) -> TransportError | None:
         raw = response.headers.raw
-        if response.status_code < 200:
-            return InvalidResponse("it switched protocols")
+        if response.status_code < 200:  # another protocol follows, which was not asked for
+            return InvalidResponse("not valid HTTP")
         if sum(len(name) + len(value) + 4 for name, value in raw) > MAX_HEAD_BYTES:
             return InvalidResponse(f"a head of more than {MAX_HEAD_BYTES} bytes")
         self.status = response.status_code
@@ -259,27 +260,25 @@ class Exchange:
         self._parts = cast(AsyncGenerator[bytes, None], response.aiter_raw())
         return None
 
-    def _on_connected(self) -> bool:
-        """The request is sent from now on; return False where it has been sent before."""
-        if self._connected:
-            return False
-        self._connected = True
+    def _on_connected(self) -> None:
+        """The first byte has a limit of its own, which begins here."""
         if self._limit is not None and not self._closing and not self._limit.expired():
             now = asyncio.get_running_loop().time()
             self._limit.reschedule(now + self._timeouts.first_byte)
-        return True
 
     async def _trace(self, name: str, _: Mapping[str, Any]) -> None:
         if name.endswith("send_request_headers.started"):
-            self._on_connected()
+            self._attempt.succeed()
 
     def _translated(self, error: Exception, limit: asyncio.Timeout) -> TransportError:
+        # None where the transport does not tell.
+        connected = self._attempt.connected if self._reports else None
         if not limit.expired():
-            return translate(error, connected=self._connected)
+            return translate(error, connected=connected)
         if self._closing:
             closed = "closed on this side"
-            return ConnectError(closed) if self._connected is False else ConnectionLost(closed)
-        if self._connected is False:
+            return ConnectError(closed) if connected is False else ConnectionLost(closed)
+        if connected is False:
             return ConnectError("no answer to the attempt to connect")
         return ReadTimeout("no answer" if self._parts is None else "silence")
 

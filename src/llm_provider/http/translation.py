@@ -55,7 +55,8 @@ def translate(error: BaseException, *, connected: bool | None) -> TransportError
         return ReadTimeout("silence")
     if _is_invalid(chain):
         return InvalidResponse("not valid HTTP")
-    return ConnectionLost(_os_error_text(chain) or "the connection was closed")
+    reason = _tls_text(chain) or _os_error_text(chain)
+    return ConnectionLost(reason or "the connection was closed")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -85,19 +86,24 @@ def _is_not_sent(error: BaseException, chain: list[BaseException]) -> bool:
 
 
 def _is_invalid(chain: list[BaseException]) -> bool:
-    if any(text in str(one) for one in chain for text in _ENDED):
+    if any(text in _words(one) for one in chain for text in _ENDED):
         return False
     if any(isinstance(one, httpx.DecodingError | UnicodeError | ValueError) for one in chain):
         return not any(isinstance(one, OSError) for one in chain)
     return _named(chain, _INVALID_NAMES)
 
 
+def _words(error: BaseException) -> str:
+    """Return an exception's text, to compare it; some of aiohttp's classes fail to give theirs."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def _connect_error(chain: list[BaseException]) -> ConnectError:
-    for one in chain:
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return ConnectError(f"its TLS certificate was refused: {one.verify_message}")
-        if isinstance(one, ssl.SSLError):
-            return ConnectError(f"the TLS handshake failed: {one.reason or 'no reason given'}")
+    if text := _tls_text(chain):
+        return ConnectError(text)
     if any(isinstance(one, OSError) and one.errno == errno.ECONNREFUSED for one in chain):
         return ConnectError("the connection was refused", refused=True)
     if text := _os_error_text(chain):
@@ -107,13 +113,25 @@ def _connect_error(chain: list[BaseException]) -> ConnectError:
     return ConnectError("the connection could not be made")
 
 
+def _tls_text(chain: list[BaseException]) -> str | None:
+    """Return OpenSSL's words for a failure of TLS. Not every class of aiohttp has them."""
+    errors = [one for one in chain if isinstance(one, ssl.SSLError)]
+    for one in errors:
+        if words := getattr(one, "verify_message", None):
+            return f"its TLS certificate was refused: {words.rstrip('.')}"
+    for one in errors:
+        if words := getattr(one, "reason", None):
+            return f"TLS failed: {words}"
+    return "TLS failed" if errors else None
+
+
 def _os_error_text(chain: list[BaseException]) -> str | None:
     """Return the system's own words for the first error number; not an exception's text."""
     for one in chain:
         if isinstance(one, socket.gaierror):
             return (one.strerror or "the name cannot be resolved").rstrip(".")
         if isinstance(one, ssl.SSLError):
-            return f"TLS failed: {one.reason or 'no reason given'}"
+            continue  # its number is OpenSSL's
         if isinstance(one, OSError) and isinstance(one.errno, int) and one.errno > 0:
             return os.strerror(one.errno)
     return None

@@ -34,11 +34,22 @@ _NAME_SECONDS = 2
 Verify = bool | str | Path | ssl.SSLContext
 """Which certificates are accepted: the system's, those of a CA file, a context's; False: any."""
 
-on_connected: ContextVar[Callable[[], bool] | None] = ContextVar("on_connected", default=None)
-"""What aiohttp's transport calls when the current task's request has a connection.
 
-It returns False where that request has been sent before.
-"""
+class Attempt:
+    """One request's way to a connection: `connected` once it is there."""
+
+    def __init__(self, on_connected: Callable[[], None]) -> None:
+        self.connected = False
+        self._on_connected = on_connected
+
+    def succeed(self) -> None:
+        """The request has a connection, and is sent from now on."""
+        self.connected = True
+        self._on_connected()
+
+
+current_attempt: ContextVar[Attempt | None] = ContextVar("current_attempt", default=None)
+"""The attempt that aiohttp's transport reports to: that of the task's request."""
 
 
 def default_transport(verify: Verify, *, tls: bool) -> httpx.AsyncBaseTransport:
@@ -116,16 +127,21 @@ class _Connector(aiohttp.TCPConnector):
     """Reports each connection, and gives none to a request that has been sent before."""
 
     async def connect(self, req: ClientRequest, *args: Any, **options: Any) -> Connection:
+        attempt = current_attempt.get()
+        if attempt is not None and attempt.connected:
+            # aiohttp sends a GET again whose connection was lost, although it may have run.
+            raise aiohttp.ServerDisconnectedError
         try:
             connection = await super().connect(req, *args, **options)
         except BaseException:
             self.clear_dns_cache()
             raise
-        report = on_connected.get()
-        if report is not None and not report():
-            # aiohttp sends a GET again whose connection was lost: it may have run.
-            connection.close()
-            raise aiohttp.ServerConnectionError
+        transport = connection.transport
+        if transport is not None:
+            # aiohttp's own closing would first send what is left of the request.
+            connection.add_callback(transport.abort)
+        if attempt is not None:
+            attempt.succeed()
         return connection
 
 

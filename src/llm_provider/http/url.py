@@ -19,6 +19,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNO
 _MAX_NAME = 253
 # The characters of RFC 3986, without the fragment: spaces and line ends would end the request line.
 _TARGET = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_MAX_TARGET = 8 * 1024
 _HIDDEN = "***"
 
 
@@ -85,8 +86,8 @@ def check_path(path: str) -> str:
     if not path.startswith("/") or not _is_target(path):
         # The path may contain a key as a parameter, so the message does not quote it.
         raise InvalidSetting(
-            "The path of a request is invalid. It starts with '/', and other characters than those "
-            "of a URL are percent-encoded."
+            "The path of a request is invalid. It starts with '/', other characters than those of a "
+            f"URL are percent-encoded, and it has at most {_MAX_TARGET} characters."
         )
     return path
 
@@ -97,8 +98,10 @@ def redact(url: str) -> str:
     if not separator:
         scheme, rest = "", url
     before, at, after = rest.rpartition("@")
+    if at and re.search(r"[?#]", before):  # a password, or a query that holds an '@'
+        after = ""
     shown = re.split(r"[?#]", after, maxsplit=1)[0]
-    hidden = f"{_HIDDEN}@" if at and before else ""
+    hidden = (f"{_HIDDEN}@" if after else _HIDDEN) if at and before else ""
     known = scheme if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]{0,20}", scheme) else ""
     return f"{known}{separator if known else ''}{hidden}{shown}"
 
@@ -112,7 +115,7 @@ def _invalid(url: str, reason: str) -> InvalidSetting:
 def _is_target(path: str) -> bool:
     segments = path.partition("?")[0].split("/")
     leaves = any(re.sub("%2e", ".", one, flags=re.IGNORECASE) in (".", "..") for one in segments)
-    return _TARGET.fullmatch(path) is not None and not leaves
+    return len(path) <= _MAX_TARGET and _TARGET.fullmatch(path) is not None and not leaves
 
 
 def _host(host: str) -> str | None:
