@@ -86,8 +86,8 @@ def check_path(path: str) -> str:
     if not path.startswith("/") or not _is_target(path):
         # The path may contain a key as a parameter, so the message does not quote it.
         raise InvalidSetting(
-            "The path of a request is invalid. It starts with '/', other characters than those of a "
-            f"URL are percent-encoded, and it has at most {_MAX_TARGET} characters."
+            "The path of a request is invalid. It starts with '/', other characters than those of "
+            f"a URL are percent-encoded, and it has at most {_MAX_TARGET} characters."
         )
     return path
 
