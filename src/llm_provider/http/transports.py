@@ -108,7 +108,6 @@ def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
     )
     return aiohttp.ClientSession(
         connector=connector,
-        response_class=_Response,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
@@ -143,10 +142,3 @@ class _Connector(aiohttp.TCPConnector):
         if attempt is not None:
             attempt.succeed()
         return connection
-
-
-class _Response(aiohttp.ClientResponse):
-    """A response whose end closes the connection, where aiohttp would wait for its request."""
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()

@@ -178,7 +178,7 @@ async def test_a_faulty_server(server: Server, make: MakeClient, fault: Fault, m
     client = make(server.url, timeouts=fault.timeouts)
     got = bytearray()
     with pytest.raises(TransportError) as caught:
-        await asyncio.wait_for(receive(client, got, method), 15)
+        await asyncio.wait_for(receive(client, got, method), 15 if fault.timeouts == PATIENT else 4)
     assert type(caught.value) is fault.error
     # aiohttp does not keep every reason.
     assert str(caught.value) in {fault.text, CLOSED if fault.text == RESET else fault.text}
@@ -274,7 +274,7 @@ async def test_a_head_above_the_limit_that_the_transport_lets_pass(
 
 
 async def test_silence_counts_from_the_last_part(server: Server, make: MakeClient) -> None:
-    """A slow stream is no silent one, and the first byte has its own limit."""
+    """A slow stream is no silent one, and each phase has a limit of its own."""
 
     async def slow(connection: Connection) -> None:
         await asyncio.sleep(0.8)
@@ -285,7 +285,7 @@ async def test_silence_counts_from_the_last_part(server: Server, make: MakeClien
         await connection.gone.wait()
 
     server.handler = slow
-    client = make(server.url, timeouts=Timeouts(first_byte=10, idle=0.5))
+    client = make(server.url, timeouts=Timeouts(connect=0.7, first_byte=10, idle=0.5))
     began = time.monotonic()
     exchange = await client.open("GET", "/v1/x")
     with pytest.raises(ReadTimeout, match="silence"):

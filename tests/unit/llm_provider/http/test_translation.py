@@ -167,18 +167,21 @@ async def test_a_transport_of_the_callers_own() -> None:
     async def respond(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/silent":
             await asyncio.sleep(20)
+        if request.url.path == "/slow":
+            await asyncio.sleep(0.2)
         if request.url.path == "/refused":
             raise httpx.ConnectError(SECRET)
         return httpx.Response(200, stream=Stream(OSError(errno.EPIPE, SECRET)))
 
     transport = httpx.MockTransport(respond)
     async with HTTPClient(
-        "http://engine", {}, Timeouts(0.1, 0.3, 1), transport=transport
+        "http://engine", {}, Timeouts(0.1, 0.4, 1), transport=transport
     ) as client:
         with pytest.raises(ReadTimeout, match="no answer"):
             await client.open("GET", "/silent")
         with pytest.raises(ConnectError, match="the connection could not be made"):
             await client.open("GET", "/refused")
+        assert (await client.open("GET", "/slow")).status == 200
         exchange = await client.open("GET", "/broken")
         assert await exchange.next() == b"Hel"
         for _ in range(2):
