@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ MAX_HEAD_BYTES = 64 * 1024
 """The size of a response's head, at most."""
 
 _READ_BUFFER = 64 * 1024
-_MAX_LINE = 8 * 1024
+# aiohttp limits each header and their number: it reads 8 MiB of them at most.
+_MAX_FIELD = MAX_HEAD_BYTES
 _MAX_FIELDS = 128
 # A name may lead to another address when its container has been replaced.
 _NAME_SECONDS = 2
@@ -112,14 +113,42 @@ def _session(context: ssl.SSLContext) -> aiohttp.ClientSession:
         trust_env=False,
         auto_decompress=False,
         read_bufsize=_READ_BUFFER,
-        max_line_size=_MAX_LINE,
-        max_field_size=_MAX_LINE,
+        max_line_size=_MAX_FIELD,
+        max_field_size=_MAX_FIELD,
         max_headers=_MAX_FIELDS,
     )
 
 
 class _AiohttpTransport(AiohttpTransport):
-    """aiohttp's transport with this module's session."""
+    """aiohttp's transport with this module's session, and with bodies that are read completely."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        received = getattr(response.stream, "_aiohttp_response", None)
+        if isinstance(received, aiohttp.ClientResponse):
+            response.stream = _Stream(received)
+        return response
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A body, of which no byte is lost that came before its connection was."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._response.content
+        try:
+            while part := await content.readany():
+                yield part
+        except Exception:
+            # aiohttp's readers raise before they return what they still have.
+            if rest := content._read_nowait(-1):
+                yield rest
+            raise
+
+    async def aclose(self) -> None:
+        self._response.close()
 
 
 class _Connector(aiohttp.TCPConnector):
