@@ -112,12 +112,12 @@ class _Module:
         self._provider = provider
 
     async def chat(self, **body: Any) -> dict[str, Any]:
-        return await self._provider.chat(_with_messages(body))
+        return dict(await self._provider.chat(_with_messages(body)))
 
     async def stream(self, **body: Any) -> AsyncGenerator[dict[str, Any], None]:
         async with aclosing(self._provider.stream(_with_messages(body))) as events:
             async for event in events:
-                yield event
+                yield dict(event)
 
 
 class _Api:
