@@ -24,7 +24,7 @@ class TimedAnswer(ChatCompletionAccumulator):
     @property
     def tokens(self) -> int:
         """Tokens of the answer: as the server counted them, else one for each piece."""
-        counted = (self.usage or {}).get("completion_tokens")
+        counted = self.usage.get("completion_tokens") if self.usage else None
         return counted if isinstance(counted, int) else len(self.times)
 
     @property

@@ -54,7 +54,7 @@ async def events(llm: LLMProvider) -> list[ChatCompletionChunk]:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=2) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
     ):
         yield engine, llm
 
