@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import math
 from collections import Counter
+from collections.abc import Collection
 from enum import Enum
 from typing import Protocol
 
@@ -76,13 +77,17 @@ def address_group(address: str) -> str:
 class ConnectionGuard:
     """All connections of one process.
 
+    Each of `gateways` may stand for many clients, so it has half of all connections: one of these
+    clients keeps neither the others of its gateway out before that, nor ever those of elsewhere.
+
     At a limit, the connection that was idle for longest is closed in favour of the new one, so that
     idle connections keep nobody out. One timer looks after all of them: a timer for each phase of
     each connection would cost more than serving it.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, gateways: Collection[Address] = ()) -> None:
         self.limits = limits
+        self._gateways = gateways
         self.refused = 0
         """How many were refused, since the start."""
         self.evicted = 0
@@ -100,6 +105,10 @@ class ConnectionGuard:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def over_network(self) -> list[Connection]:
+        """Return the connections that did not come over a Unix socket."""
+        return [connection for connection, group in self._open.items() if group is not None]
 
     def admit(self, connection: Connection, address: str | None) -> Admission:
         """Count a new connection; None as its address is a Unix socket, which has no limit.
@@ -131,7 +140,15 @@ class ConnectionGuard:
                 del self._per_group[group]
 
     def refuse(self, connection: Connection, reason: str, address: str | None) -> bool:
-        """Count a connection as refused, which frees its place; False: it is to be dropped.
+        """Count a connection as refused, which frees its place; False: it is to be dropped."""
+        self.drop(connection, reason, address)
+        if len(self._lingering) >= MOST_REFUSED:
+            return False
+        self._lingering.add(connection)
+        return True
+
+    def drop(self, connection: Connection, reason: str, address: str | None) -> None:
+        """Count a connection as refused, and watch it no more.
 
         Logs a few of an attack's refusals, with the number of all.
         """
@@ -142,16 +159,13 @@ class ConnectionGuard:
             self._logged_at = now
             extra = {"reason": reason, "client": address, "refused": self.refused}
             _log.warning("connections are refused", extra=extra)
-        if len(self._lingering) >= MOST_REFUSED:
-            return False
-        self._lingering.add(connection)
-        return True
 
     def _admission(self, address: str, group: str) -> Admission:
         limits = self.limits
+        count = self._per_group[group]
         if (
-            self._per_group[group] >= limits.max_connections_per_address
-            and not self._is_trusted(address)
+            count >= limits.max_connections_per_address
+            and count >= self._most_of(address)
             and not self._evict(group)
         ):
             return Admission.TOO_MANY_OF_ADDRESS
@@ -159,9 +173,15 @@ class ConnectionGuard:
             return Admission.TOO_MANY
         return Admission.ADMITTED
 
-    def _is_trusted(self, address: str) -> bool:
+    def _most_of(self, address: str) -> int:
+        """How many connections an address may have."""
+        limits = self.limits
         ip = parse_address(address)
-        return ip is not None and any(ip in network for network in self.limits.trusted_proxies)
+        if ip is not None and any(ip in network for network in limits.trusted_proxies):
+            return limits.max_connections
+        if ip in self._gateways:
+            return max(limits.max_connections_per_address, limits.max_connections // 2)
+        return limits.max_connections_per_address
 
     def _evict(self, group: str | None) -> bool:
         """Close the connection that is idle for longest, of `group` where given."""

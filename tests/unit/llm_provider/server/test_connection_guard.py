@@ -99,6 +99,44 @@ async def test_trusted_proxies_have_no_limit_of_their_own() -> None:
     assert guard.admit(Fake(), "192.0.2.3") is Admission.TOO_MANY
 
 
+async def test_a_gateway_has_half_of_all_connections() -> None:
+    """It may stand for many clients; whoever they are, the others have the other half."""
+    gateway = ipaddress.ip_address("172.18.0.1")
+    limits = Limits(max_connections=10, max_connections_per_address=2)
+    guard = ConnectionGuard(limits, {gateway})
+    for _ in range(5):
+        assert guard.admit(Fake(), "172.18.0.1") is Admission.ADMITTED
+    assert guard.admit(Fake(), "172.18.0.1") is Admission.TOO_MANY_OF_ADDRESS
+    for number in range(5):
+        assert guard.admit(Fake(), f"192.0.2.{number}") is Admission.ADMITTED
+    assert guard.admit(Fake(), "192.0.2.9") is Admission.TOO_MANY
+
+
+async def test_a_gateway_has_no_less_than_any_address() -> None:
+    limits = Limits(max_connections=3, max_connections_per_address=3)
+    guard = ConnectionGuard(limits, {ipaddress.ip_address("172.18.0.1")})
+    for _ in range(3):
+        assert guard.admit(Fake(), "172.18.0.1") is Admission.ADMITTED
+
+
+async def test_connections_over_the_network() -> None:
+    guard = guard_of()
+    remote = Fake()
+    guard.admit(Fake(), None)
+    guard.admit(remote, "192.0.2.1")
+    assert guard.over_network() == [remote]
+
+
+async def test_a_dropped_connection_is_watched_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    guard = guard_of(max_connections_per_address=1)
+    first = Fake()
+    guard.admit(first, "192.0.2.1")
+    guard.drop(first, "TLS handshake: too slow", "192.0.2.1")
+    assert (len(guard), guard._lingering, guard.refused) == (0, set(), 1)
+    assert caplog.records[0].__dict__["reason"] == "TLS handshake: too slow"
+    assert guard.admit(Fake(), "192.0.2.1") is Admission.ADMITTED
+
+
 async def test_a_unix_socket_has_no_limit_and_takes_no_place() -> None:
     guard = guard_of(max_connections=1, max_connections_per_address=1)
     for _ in range(3):
