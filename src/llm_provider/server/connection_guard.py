@@ -11,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from llm_provider.server.limits import Limits
@@ -37,6 +37,17 @@ class Admission(Enum):
     """It is not even answered."""
 
 
+class Rest(IntEnum):
+    """Why a connection may make room for another one; the lower, the sooner."""
+
+    SILENT = 0
+    """It never sent a byte."""
+    IDLE = 1
+    """All that it asked for is answered."""
+    INCOMPLETE = 2
+    """A handshake or a header that is not complete: no client needs long for that."""
+
+
 class Connection(Protocol):
     """What the guard needs to know of a connection."""
 
@@ -44,14 +55,14 @@ class Connection(Protocol):
     """When its time is over, by the loop's clock; infinite while a request is served."""
 
     @property
-    def idle_rank(self) -> int | None:
-        """None while it does anything; the lower, the sooner it makes room for another one."""
+    def rest(self) -> Rest | None:
+        """None while a request is served."""
 
     def expire(self) -> None:
         """End it: its time is over."""
 
     def evict(self) -> None:
-        """End it: it is idle, and another one needs its place."""
+        """End it: another one needs its place, or the process ends."""
 
 
 def parse_address(address: str) -> Address | None:
@@ -80,8 +91,8 @@ class ConnectionGuard:
     Each of `gateways` may stand for many clients, so it has half of all connections: one of these
     clients keeps neither the others of its gateway out before that, nor ever those of elsewhere.
 
-    At a limit, the connection that was idle for longest is closed in favour of the new one, so that
-    idle connections keep nobody out. One timer looks after all of them: a timer for each phase of
+    At a limit, a connection that serves no request is closed in favour of the new one, so that only
+    requests keep others out. One timer looks after all of them: a timer for each phase of
     each connection would cost more than serving it.
     """
 
@@ -184,15 +195,15 @@ class ConnectionGuard:
         return limits.max_connections_per_address
 
     def _evict(self, group: str | None) -> bool:
-        """Close the connection that is idle for longest, of `group` where given."""
+        """Close the one of least use, and of those the nearest to its end; of `group` if given."""
         found: Connection | None = None
         best = (math.inf, math.inf)
         for connection, its_group in self._open.items():
             if its_group is None or (group is not None and its_group != group):
                 continue
-            rank = connection.idle_rank
-            if rank is not None and (rank, connection.deadline) < best:
-                best = (rank, connection.deadline)
+            rest = connection.rest
+            if rest is not None and (rest, connection.deadline) < best:
+                best = (rest, connection.deadline)
                 found = connection
         if found is None:
             return False

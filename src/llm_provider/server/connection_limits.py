@@ -14,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llm_provider.server.connection_guard import Admission, Connection, ConnectionGuard
+from llm_provider.server.connection_guard import Admission, Connection, ConnectionGuard, Rest
 from llm_provider.server.limits import MIB, Limits
 
 UVICORN = "0.54.0"
@@ -88,13 +88,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     @property
-    def idle_rank(self) -> int | None:
-        """The guard's question: one that never sent a byte goes before one that did."""
-        if self._in_header or self._in_body or self._lingering or self._answering:
+    def rest(self) -> Rest | None:
+        """The guard's question."""
+        if self._answering or self.transport.is_closing() or self._lingering:
             return None
-        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+        if self.transport.get_write_buffer_size():
             return None  # the client still reads an answer
-        return 1 if self._heard else 0
+        if self._in_header:
+            return Rest.INCOMPLETE
+        # Also while the rest of a body arrives, for which nobody waits.
+        return Rest.IDLE if self._heard else Rest.SILENT
 
     def expire(self) -> None:
         """The guard's order: the connection's time is over."""

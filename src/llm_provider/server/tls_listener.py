@@ -12,7 +12,7 @@ import math
 import socket
 from collections.abc import Callable
 
-from llm_provider.server.connection_guard import Admission, Connection, ConnectionGuard
+from llm_provider.server.connection_guard import Admission, Connection, ConnectionGuard, Rest
 from llm_provider.server.connection_limits import LimitedProtocol
 from llm_provider.server.tls import Certificate
 
@@ -99,9 +99,9 @@ class Arrival(Connection):
         self._loop.add_reader(connection, self._look)
 
     @property
-    def idle_rank(self) -> int | None:
-        """The guard's question: it has sent nothing yet, or its handshake goes on."""
-        return 0 if self.task is None else None
+    def rest(self) -> Rest:
+        """The guard's question."""
+        return Rest.SILENT if self.task is None else Rest.INCOMPLETE
 
     def expire(self) -> None:
         """The guard's order: no byte came, or the handshake took too long."""

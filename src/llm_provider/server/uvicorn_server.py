@@ -19,7 +19,7 @@ import uvicorn
 
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import Application
-from llm_provider.server.connection_guard import Connection, ConnectionGuard
+from llm_provider.server.connection_guard import Connection, ConnectionGuard, Rest
 from llm_provider.server.connection_limits import LimitedProtocol, limited_protocol
 from llm_provider.server.listeners import Listeners
 from llm_provider.server.tls import Certificate
@@ -29,6 +29,7 @@ from llm_provider.standalone.tcp_forward import TCPForward
 LINGER_SECONDS = 0.25
 """How long a retiring process leaves an idle connection open: a request may be on its way."""
 _LOOK_SECONDS = 0.02
+_IDLE = (Rest.SILENT, Rest.IDLE)
 
 _log = logging.getLogger("llm_provider.api")
 
@@ -130,7 +131,7 @@ class Server(uvicorn.Server):
         # Over its own socket it is only asked how far it is.
         while (clients := self._guard.over_network()) or not self._queue.empty:
             now = time.monotonic()
-            idle = {each: idle.get(each, now) for each in clients if each.idle_rank is not None}
+            idle = {each: idle.get(each, now) for each in clients if each.rest in _IDLE}
             for each, since in idle.items():
                 if now - since >= LINGER_SECONDS:
                     each.evict()

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from llm_provider.server import connection_limits
+from llm_provider.server.connection_guard import Rest
 
+from ..fake import until
 from .serving import GET, error_of, serving
 
 
@@ -324,6 +326,28 @@ async def test_idle_connections_keep_nobody_out() -> None:
         assert served.guard.refused == 0
         for client in idle:
             client.writer.close()
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [b"GET / HTTP/1.1\r\nx: ", b"POST /early HTTP/1.1\r\ncontent-length: 9000\r\n\r\nabc"],
+    ids=["header", "body of an answered request"],
+)
+async def test_unfinished_requests_keep_nobody_out(unfinished: bytes) -> None:
+    """Not even while their time goes on, as it does with a new connection for each that ends."""
+    async with serving(
+        max_connections=5, max_connections_per_address=5, header_seconds=30, keep_alive_seconds=30
+    ) as served:
+        slow = [await served.connect() for _ in range(5)]
+        for client in slow:
+            client.writer.write(unfinished)
+        begun = {Rest.IDLE, Rest.INCOMPLETE}
+        await until(
+            lambda: [each.rest in begun for each in served.guard.over_network()] == [True] * 5
+        )
+        for _ in range(3):
+            assert await served.is_well()
+        assert served.guard.refused == 0
 
 
 async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
