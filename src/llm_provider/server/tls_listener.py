@@ -45,14 +45,17 @@ class TLSListener:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
+        self._accepts = True
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept)
 
     def shut(self) -> None:
-        """Accept no more; those there are go on."""
+        """Accept no more; those there are go on. A second time is nothing."""
         if self._retry is not None:
             self._retry.cancel()
-        self._loop.remove_reader(self._listener)
+        if self._accepts:
+            self._accepts = False
+            self._loop.remove_reader(self._listener)
 
     async def close(self) -> None:
         """Accept no more, and cut those whose handshake is not done."""

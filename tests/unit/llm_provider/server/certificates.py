@@ -29,10 +29,11 @@ class Pair:
     def made(cls, days: float = 90, *, passphrase: bytes = b"", for_clients: bool = False) -> Pair:
         """One that signs itself; `days` below 0: that has ended already."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        number = x509.random_serial_number()
+        # Of two that one trusts with the same name, OpenSSL finds one alone.
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"chat API {number:x}"[:64])])
         ends = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
         use = ExtendedKeyUsageOID.CLIENT_AUTH if for_clients else ExtendedKeyUsageOID.SERVER_AUTH
-        number = x509.random_serial_number()
         signed = (
             x509.CertificateBuilder(name, name, key.public_key(), number)
             .not_valid_before(ends - timedelta(days=365))
