@@ -3,7 +3,7 @@
 Docker hands connections to a container with the client's address, with these exceptions, which come
 from the gateway of the container's network: those through its userland proxy (from the host's
 loopback address; over IPv6, where the container has none), and all of them where Docker is rootless
-or has no NAT (`iptables: false`).
+or has no NAT (`iptables: false`). See moby/moby, issues 15086, 44408 and 45629.
 """
 
 from __future__ import annotations
