@@ -19,8 +19,12 @@ from llm_provider.server.tls import Certificate
 RETRY_SECONDS = 1.0
 """After the system had no file descriptor, or no memory, for a connection."""
 _AT_ONCE = 64
+_HEAD = 9
+"""Bytes of a record's head, and of its first message's (RFC 8446, sections 5.1 and 4)."""
 _HANDSHAKE = 22
-"""The first byte of every TLS connection."""
+_MOST_HELLO = 16 * 1024
+"""Bytes of a client's first message. OpenSSL takes 128 KiB, which event loop and OpenSSL hold three
+times over until it is complete: 512 such connections would take 220 MiB."""
 
 _log = logging.getLogger("llm_provider.tls")
 
@@ -99,6 +103,8 @@ class Arrival(Connection):
             connection.close()
             return
         listener.arrivals.add(self)
+        # With fewer bytes it is not readable.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _HEAD)
         self._loop.add_reader(connection, self._look)
 
     @property
@@ -107,7 +113,7 @@ class Arrival(Connection):
         return Rest.SILENT if self.task is None else Rest.INCOMPLETE
 
     def expire(self) -> None:
-        """The guard's order: no byte came, or the handshake took too long."""
+        """The guard's order: too little came, or the handshake took too long."""
         if self.task is not None:
             self._listener.guard.drop(self, "TLS handshake: too slow", self._address)
         self.evict()
@@ -122,9 +128,9 @@ class Arrival(Connection):
             self._end()
 
     def _look(self) -> None:
-        """See what the first byte is, and leave it where it is."""
+        """See what the first bytes are, and leave them where they are."""
         try:
-            first = self._socket.recv(1, socket.MSG_PEEK)
+            first = self._socket.recv(_HEAD, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -132,9 +138,15 @@ class Arrival(Connection):
         if not first:
             self.evict()
             return
+        tls = first[0] == _HANDSHAKE
+        if tls and not _is_small_hello(first):
+            self._listener.guard.drop(self, "TLS handshake: first message", self._address)
+            self.evict()
+            return
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._loop.remove_reader(self._socket)
         self.deadline = self._loop.time() + self._listener.guard.limits.header_seconds
-        self.task = self._loop.create_task(self._go_on(tls=first[0] == _HANDSHAKE))
+        self.task = self._loop.create_task(self._go_on(tls=tls))
         self.task.add_done_callback(self._end)
 
     async def _go_on(self, *, tls: bool) -> None:
@@ -161,3 +173,9 @@ class Arrival(Connection):
         self._listener.arrivals.discard(self)
         if task is None or task.cancelled():
             self._socket.close()  # a second time is nothing
+
+
+def _is_small_hello(head: bytes) -> bool:
+    """Whether a record begins with a message of bounded size, whose length is in this record."""
+    record, message = int.from_bytes(head[3:5]), int.from_bytes(head[6:9])
+    return len(head) == _HEAD and record >= 4 and message <= _MOST_HELLO

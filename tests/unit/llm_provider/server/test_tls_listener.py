@@ -23,6 +23,8 @@ from .certificates import Files, Pair, trusting
 from .serving import GET, Client, Served, error_of, serving
 
 PAIR = Pair.made()
+HELLO = b"\x16\x03\x01\x10\x00\x01\x00\x0f\xfc\x03\x03"
+"""The begin of a handshake: a record of 4 KiB with one message."""
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ async def test_limits_hold_with_tls(files: Files, monkeypatch: pytest.MonkeyPatc
         assert await served.is_well()
 
 
-@pytest.mark.parametrize("begins", [b"", b"\x16", b"\x16\x03\x01\x02\x00"])
+@pytest.mark.parametrize("begins", [b"", b"\x16", HELLO[:8], HELLO])
 async def test_a_client_that_does_not_finish_its_handshake(files: Files, begins: bytes) -> None:
     async with over_tls(files) as served:
         started = time.monotonic()
@@ -82,7 +84,7 @@ async def test_a_client_that_does_not_finish_its_handshake(files: Files, begins:
         assert await client.rest() == b""
         assert time.monotonic() - started > 0.35
         await until(lambda: len(served.guard) == 0, "the end of the connection")
-        assert served.guard.refused == (1 if begins else 0)
+        assert served.guard.refused == (1 if begins == HELLO else 0)
         assert await served.is_well()
 
 
@@ -91,7 +93,7 @@ async def test_a_handshake_byte_by_byte(files: Files) -> None:
     async with over_tls(files) as served:
         client = await plain(served)
         started = time.monotonic()
-        client.writer.write(b"\x16\x03\x01\x10\x00")
+        client.writer.write(HELLO)
         for _ in range(200):
             client.writer.write(b"\x01")
             await asyncio.sleep(0.02)
@@ -103,9 +105,11 @@ async def test_a_handshake_byte_by_byte(files: Files) -> None:
 
 async def test_what_is_not_tls_is_told_so(files: Files) -> None:
     async with over_tls(files) as served:
-        for data in (GET, b"POST /v1/chat/completions HTTP/1.1\r\n", b"\x00\x01", b"HELLO\r\n"):
+        for data in (GET, b"POST /v1/chat/completions HTTP/1.1\r\n", b"\x00\x01" * 9, b"GET /\n"):
             client = await plain(served)
             client.writer.write(data)
+            if len(data) < 9:  # it waits for more, unless there is no more
+                client.writer.write_eof()
             error = error_of(await client.rest(), 400)
             assert error["message"] == (
                 "This port answers HTTPS only. Use https:// in place of http:// in the address."
@@ -113,6 +117,28 @@ async def test_what_is_not_tls_is_told_so(files: Files) -> None:
             assert error["code"] == "https_only"
         assert served.app.scopes == []
         assert served.guard.refused == 4
+        assert await served.is_well()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\x16\x03\x01\x40\x00\x01\x00\x40\x01",
+        b"\x16\x03\x01\x40\x00\x01\x01\x00\x00",
+        b"\x16\x03\x01\x00\x02\x01\x00\x16\x03",
+    ],
+    ids=["16 KiB and one byte", "64 KiB", "length in two records"],
+)
+async def test_a_large_first_message(
+    files: Files, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would be held until it is complete."""
+    async with over_tls(files, first_byte_seconds=9, header_seconds=9) as served:
+        client = await plain(served)
+        client.writer.write(head)
+        assert await client.rest() == b""
+        assert served.guard.refused == 1
+        assert caplog.records[0].__dict__["reason"] == "TLS handshake: first message"
         assert await served.is_well()
 
 
@@ -133,7 +159,7 @@ async def test_handshakes_that_fail(files: Files, caplog: pytest.LogCaptureFixtu
         client.writer.write(b"\x16" * 200_000)
         await client.rest()
         client = await plain(served)
-        client.writer.write(b"\x16\x03\x01")
+        client.writer.write(HELLO)
         client.writer.transport.abort()
         (await plain(served)).writer.transport.abort()
         await until(lambda: len(served.guard) == 0, "the end of all of them")
@@ -192,7 +218,7 @@ async def test_counts_are_right_after_much_coming_and_going(files: Files) -> Non
                 client = await served.connect()
             else:
                 client = await plain(served)
-            client.writer.write((GET, b"\x16\x03", b"", b"\x16" * 900)[number % 4])
+            client.writer.write((GET, HELLO, b"", b"\x16" * 900)[number % 4])
             await asyncio.sleep(0.01 * (number % 3))
             if number % 2:
                 client.writer.transport.abort()
