@@ -90,8 +90,9 @@ class Application(FastAPI):
 def create_app(
     environ: Mapping[str, str] = os.environ, *, provider: LLMProvider | None = None
 ) -> Application:
-    """Return the chat API as an ASGI application; `app.state` has its `queue` and `settings`.
+    """Return the chat API as an ASGI application.
 
+    `app.state` has its `queue`, `settings` and `metrics`.
     `provider` replaces the one that `environ` describes. Raises ConfigurationError, with a
     sentence for whoever set the environment.
     """
@@ -133,6 +134,7 @@ def create_app(
     )
     app.state.queue = queue
     app.state.settings = settings
+    app.state.metrics = metrics
     _add_routes(app, Handlers(queue, engine_file, settings.aliases, metrics))
     app.enclose(engine, keys, metrics)
     return app

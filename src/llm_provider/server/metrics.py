@@ -64,6 +64,10 @@ class Metrics:
             if isinstance(tokens, int):
                 self._tokens.labels(direction).inc(tokens)
 
+    def register(self, collector: Collector) -> None:
+        """Add what another part of the process counts."""
+        self._registry.register(collector)
+
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry)

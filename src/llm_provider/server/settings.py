@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llm_provider.errors import ConfigurationError
 from llm_provider.providers.settings import read_number
+from llm_provider.server.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,10 @@ class ServerSettings:
     for an engine that is not ready, 60), LLM_DRAIN_SECONDS (how long requests that run may go on
     when the chat API stops or the engine is changed, 30), LLM_MODEL_ALIASES (other names of the
     served model, separated by commas), LLM_ENGINE_FILE (see `engine_file`), CHAT_API_DOOR (the
-    socket holder's socket, see `listeners`; none: a port of its own) and CHAT_API_SOCKET (a Unix
-    socket of its own, none). The engine's are in `llm_provider.providers.settings`.
+    socket holder's socket, see `listeners`; none: a port of its own), CHAT_API_SOCKET (a Unix
+    socket of its own, none), CHAT_API_TLS_CERTIFICATE and CHAT_API_TLS_KEY (PEM files for HTTPS,
+    see `tls`; none: HTTP). The limits' are in `limits`, the engine's in
+    `llm_provider.providers.settings`.
     """
 
     keys_file: Path
@@ -29,6 +32,9 @@ class ServerSettings:
     engine_file: Path | None
     socket_holder: Path | None
     own_socket: Path | None
+    tls: tuple[Path, Path] | None
+    """Certificate and key."""
+    limits: Limits
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> ServerSettings:
@@ -47,7 +53,20 @@ class ServerSettings:
             engine_file=_path(environ, "LLM_ENGINE_FILE"),
             socket_holder=_path(environ, "CHAT_API_DOOR"),
             own_socket=_path(environ, "CHAT_API_SOCKET"),
+            tls=_tls(environ),
+            limits=Limits.from_environ(environ),
         )
+
+
+def _tls(environ: Mapping[str, str]) -> tuple[Path, Path] | None:
+    names = "CHAT_API_TLS_CERTIFICATE", "CHAT_API_TLS_KEY"
+    certificate, key = (_path(environ, name) for name in names)
+    if certificate and key:
+        return certificate, key
+    if certificate or key:
+        missing, given = names if key else reversed(names)
+        raise ConfigurationError(f"{missing} is not set, but {given} is. Set both, or neither.")
+    return None
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

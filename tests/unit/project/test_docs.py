@@ -29,12 +29,17 @@ from llm_provider.providers.ollama import DROPPED
 from llm_provider.providers.settings import DEFAULT_BASE_URL
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import create_app
+from llm_provider.server.connection_guard import ConnectionGuard
+from llm_provider.server.connection_metrics import ConnectionCollector
 from llm_provider.server.engine_file import NAMES
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.limits import Limits
 from llm_provider.server.metrics import Metrics
 from llm_provider.server.stall_timer import STALL_SECONDS
+from llm_provider.server.tls import Certificate
 from tests.unit.llm_provider.fake import free_port
 from tests.unit.llm_provider.scripted import Asked, Scripted, serving
+from tests.unit.llm_provider.server.certificates import Files, Pair
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "src/llm_provider"
@@ -376,7 +381,7 @@ def test_the_settings_are_the_codes() -> None:
     }
     assert readers == {
         "providers/selection.py", "providers/settings.py", "server/application.py",
-        "server/engine_file.py", "server/ephemeral.py", "server/settings.py",
+        "server/engine_file.py", "server/ephemeral.py", "server/limits.py", "server/settings.py",
         "standalone/healthcheck.py",
     }  # fmt: skip
     known = (set.union(*(_constants(name) for name in readers)) | NAMES) - {"GET", "HEAD", "POST"}
@@ -391,7 +396,7 @@ def test_the_settings_are_the_codes() -> None:
     }
 
 
-def test_the_metrics_are_the_codes() -> None:
+def test_the_metrics_are_the_codes(tmp_path: Path) -> None:
     class Silent(LLMProvider):
         name = "silent"
 
@@ -400,6 +405,9 @@ def test_the_metrics_are_the_codes() -> None:
         async def capacity(self) -> Any: ...
 
     metrics = Metrics(AdmissionQueue(EngineState(Silent(model=MODEL), 1), 1))
+    files = Files.at(tmp_path, Pair.made())
+    certificate = Certificate(files.certificate, files.key)
+    metrics.register(ConnectionCollector(ConnectionGuard(Limits()), certificate))
     metrics.done("/v1/chat/completions", "complete", 1.0, {"first_bytes_seconds": 0.5})
     lines = [line for line in metrics.text().decode().splitlines() if "_created" not in line]
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
