@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from llm_provider.providers.encoded_body import EncodedBody
+from llm_provider.providers.encoded_body import MOST_VALUES, EncodedBody, count_values
 from llm_provider.server.json_text import find_invalid_utf8, number_problem
 
 MOST_FIELDS = 256
@@ -21,6 +21,9 @@ MOST_FIELDS = 256
 MOST_SMALL_BYTES = 4096
 """The largest value that is decoded: names, numbers and options, never messages."""
 _QUOTE = ord('"')
+_BRACKET = ord("[")
+_DIGITS = b"-0123456789"
+_NUMBERS = re.compile(rb"\[\s*[-0-9]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_EMPTY_LIST = re.compile(rb"\[\s*[^\s\]]")
 _LIST_OF_OBJECTS = re.compile(rb"\[\s*\{")
@@ -110,9 +113,10 @@ class Fields:
 
     @property
     def stream_options(self) -> dict[str, Any] | None:
-        """The options of a stream; None where there are none, or none that is an object: that is
-        the engine's to refuse."""
+        """The options of a stream; None where they are no object, and the engine's to refuse."""
         options = self.small("stream_options")
+        if options is None:
+            return {}
         return options if isinstance(options, dict) else None
 
     @property
@@ -124,12 +128,16 @@ class Fields:
                 return most
         return None
 
-    def require_text(self, name: str) -> str:
-        """Return the field `name`, a text of any size that is not empty. Raises FieldError."""
+    def is_text(self, name: str) -> bool:
+        """Whether the field `name` is a text, which may be empty."""
+        value = self.raw(name)
+        return value is not None and value[0] == _QUOTE
+
+    def require_text(self, name: str) -> None:
+        """Raise FieldError where `name` is no text, or an empty one."""
         value = self.raw(name)
         if value is None or value[0] != _QUOTE or len(value) == 2:
             raise FieldError(f"'{name}' must be a text.", name)
-        return msgspec.json.decode(value, type=str)
 
     def require_objects(self, name: str) -> None:
         """Raise FieldError where `name` is no list that starts with an object.
@@ -148,6 +156,21 @@ class Fields:
         )
         if not usable:
             raise FieldError(f"'{name}' must be a text or a list.", name)
+
+    def count(self, name: str) -> int:
+        """Return how many prompts the field `name` holds: as many as a list has values, else one.
+
+        A list with a number in it is one prompt, as tokens. Above MOST_VALUES it is at least so
+        many.
+        """
+        value = self.raw(name)
+        if value is None or value[0] != _BRACKET:
+            return 1
+        if count_values(value, MOST_VALUES) > MOST_VALUES:
+            # What begins with a number has one prompt; others have more than any engine has slots.
+            return 1 if _NUMBERS.match(value) else MOST_VALUES
+        values = [memoryview(each)[0] for each in msgspec.json.decode(value, type=list[Raw])]
+        return 1 if any(first in _DIGITS for first in values) else max(1, len(values))
 
     def body(self) -> EncodedBody:
         """Return the body for an engine: all fields, as they were sent and in their order."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_provider.providers.encoded_body import encode_body
+from llm_provider.providers.encoded_body import MOST_VALUES, encode_body
 from llm_provider.server.fields import MOST_FIELDS, FieldError, Fields
 from llm_provider.server.json_text import find_invalid_utf8, number_problem
 
@@ -65,7 +65,7 @@ def test_what_is_missing_or_null() -> None:
         fields = Fields.parse(body)
         assert fields.model is None
         assert fields.stream is False
-        assert fields.stream_options is None
+        assert fields.stream_options == {}
         assert fields.max_tokens is None
 
 
@@ -233,14 +233,39 @@ def test_usable_fields_pass() -> None:
     fields.require_text_or_list("input")
     fields.require_text_or_list("prompt")
     fields.require_objects("messages")
-    assert fields.require_text("input") == "a"
+    fields.require_text("input")
+    assert fields.is_text("input")
+    assert not fields.is_text("prompt")
+    assert not fields.is_text("none")
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        ('"one"', 1),
+        ('["one"]', 1),
+        ('["one", "two", "three"]', 3),
+        ("[[1, 2], [3]]", 2),
+        ("[1, 2, 3, 4]", 1),  # the tokens of one prompt
+        ('[1, 2, "and text"]', 1),  # as llama-server reads it
+        ('["text", -1]', 1),
+        ("[]", 1),
+        ("{}", 1),
+        ("[" + "1," * MOST_VALUES + "1]", 1),
+        ("[" + "[]," * MOST_VALUES + "[]]", MOST_VALUES),
+    ],
+)
+def test_how_many_prompts_a_field_holds(value: str, count: int) -> None:
+    fields = Fields.parse(f'{{"prompt": {value}}}'.encode())
+    assert fields.count("prompt") == count
+    assert fields.count("input") == 1
 
 
 _MEMORY = """
 import resource, sys, time
-from llm_provider.providers.encoded_body import encode_body
+from llm_provider.providers.encoded_body import MOST_VALUES, encode_body
 from llm_provider.server.fields import FieldError, Fields
-from llm_provider.server.token_estimate import estimate
+from llm_provider.server.token_estimate import measure_prompt
 Fields.parse(b'{{"warm": "up"}}').body().encode()
 part = {part!r}
 count = 20 * 2**20 // len(part)
@@ -255,7 +280,7 @@ before = rss()
 started = time.process_time()
 try:
     assert len(Fields.parse(data).body().encode()) > len(data) - 200
-    estimate(data)
+    measure_prompt(data)
 except FieldError as error:
     assert "100 numbers" in str(error) or "twice" in str(error), error
 seconds = time.process_time() - started
