@@ -78,8 +78,8 @@ def describe_route(route: Route) -> dict[str, Any]:
     }
     if route.streams:
         described["responses"][200] = {
-            "description": "The answer; as server-sent events where `stream` is true.",
-            "content": {"text/event-stream": {}},
+            "description": "The answer; piece by piece where `stream` is true.",
+            "content": {route.stream.media_type.decode().partition(";")[0]: {}},
         }
     described["openapi_extra"]["requestBody"] = {
         "required": True,

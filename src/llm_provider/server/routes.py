@@ -2,14 +2,15 @@
 
 A route is added by adding a `Route` to `ROUTES`; FastAPI's routes, the OpenAPI document and the
 format of errors follow from the table. A client's API that engines do not speak has a `Translator`
-(see there) for requests and answers, and an `ErrorFormat`:
+(see there) for requests and answers, an `ErrorFormat`, and a `StreamFormat` where it does not
+stream server-sent events:
 
     Route(
         "/v1/messages",
         CHAT,
         MESSAGES,
         translator=AnthropicTranslator,
-        errors=ANTHROPIC,
+        errors=ANTHROPIC_ERRORS,
     )
 
 `required` is checked as soon as the body is there, before the request waits for the engine;
@@ -83,6 +84,21 @@ OPENAI = ErrorFormat(
 
 
 @dataclass(frozen=True)
+class StreamFormat:
+    """What a client's API streams: `media_type`, and a `comment` that its clients ignore.
+
+    The comment is sent while a request waits for its turn; None where there is no such thing.
+    """
+
+    media_type: bytes
+    comment: bytes | None
+
+
+SSE = StreamFormat(b"text/event-stream; charset=utf-8", b": queued\n\n")
+JSON_LINES = StreamFormat(b"application/x-ndjson", None)
+
+
+@dataclass(frozen=True)
 class Field:
     """The field that a route is about: its name, its schema, and a check that raises FieldError."""
 
@@ -101,7 +117,7 @@ class Route:
     for a stream. `batch`: whether a list in the required field holds several prompts. `further`:
     schemas of other fields that the chat API reads. `check`: raises FieldError or APIError, before
     the request waits. `choose`: another route for a body that belongs to it: two clients' APIs have
-    the path /api/chat. `translator` and `errors`: see the module.
+    the path /api/chat. `translator`, `errors` and `stream`: see the module.
     """
 
     path: str
@@ -116,6 +132,7 @@ class Route:
     choose: Callable[[Fields], Route | None] = lambda fields: None
     translator: MakeTranslator = Translator
     errors: ErrorFormat = OPENAI
+    stream: StreamFormat = SSE
 
     @property
     def name(self) -> str:
