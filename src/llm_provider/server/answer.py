@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
-from llm_provider.errors import EngineTimeoutError, LLMError, StreamInterruptedError
+from llm_provider.errors import (
+    EngineTimeoutError,
+    LLMError,
+    MalformedAnswer,
+    StreamInterruptedError,
+)
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
 from llm_provider.server.api_errors import FORESEEN, MAY_HAVE_RUN, APIError, note_failure
@@ -93,7 +98,10 @@ class WholeAnswer(EngineAnswer):
         translator, answer = await self._ticket.ask(ask)
         self._ticket.leave()  # however long the client takes to read it
         self._count(tokens_of(answer.data))
-        data = translator.whole(answer)
+        try:
+            data = translator.whole(answer)
+        except TranslationError as error:
+            raise _fault_of_engine(error) from error
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(data)).encode()),
@@ -172,10 +180,10 @@ class StreamedAnswer(EngineAnswer):
     async def _begin(self, headers: Headers) -> None:
         if self._begun:
             return
-        self._begun = True
         kind = self._question.asked.route.stream.media_type
         sent = [(b"content-type", kind), *_STREAM_HEADERS, *headers]
         await self._send({"type": "http.response.start", "status": 200, "headers": sent})
+        self._begun = True  # not before: a comment can be cancelled while it waits to be sent
 
     async def _pass_on(
         self, translator: Translator, first: bytes, chunks: AsyncGenerator[bytes, None]
@@ -202,7 +210,7 @@ class StreamedAnswer(EngineAnswer):
         except (LLMError, TranslationError) as error:
             if isinstance(error, StreamInterruptedError):
                 self._ticket.report_broken()
-            await self._fail(error)
+            await self._fail(_fault_of_engine(error))
             return
         self._count(outcome.tokens)
         if outcome.failed:
@@ -228,3 +236,8 @@ class StreamedAnswer(EngineAnswer):
         errors = asked.route.errors
         event = errors.event(problem.body(errors, asked.request_id))
         await self._send({"type": "http.response.body", "body": event})
+
+
+def _fault_of_engine(error: Exception) -> Exception:
+    """Return the failure to translate an answer as the engine's, not as the client's."""
+    return MalformedAnswer(str(error)) if isinstance(error, TranslationError) else error
