@@ -34,6 +34,7 @@ from llm_provider.http.errors import (
 from llm_provider.http.settings import Timeouts, check_headers
 from llm_provider.http.transports import Verify
 from llm_provider.http.url import BaseURL, parse_base_url
+from llm_provider.providers.encoded_body import encode_body
 from llm_provider.providers.error_body import decode, error_of, read_error
 from llm_provider.providers.redaction import Redaction
 
@@ -113,7 +114,7 @@ class EngineHTTP:
         await self._whole("GET", path, None, PROBE_SECONDS, empty=True)
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return (await self._whole("POST", path, encode(body), None)).data
+        return (await self._whole("POST", path, encode_body(body), None)).data
 
     async def _whole(
         self, method: str, path: str, data: bytes | None, seconds: float | None, empty: bool = False
@@ -226,14 +227,3 @@ def _json(raw: bytes) -> object:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
-
-
-def encode(body: dict[str, Any]) -> bytes:
-    """Return a body as JSON; ASCII escapes carry any text, lone surrogates included.
-
-    Raises ConfigurationError for what JSON has no form for.
-    """
-    try:
-        return json.dumps(body, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"The body of the request is invalid: {error}.") from error

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from llm_provider.providers.ollama import DROPPED
 from llm_provider.providers.settings import DEFAULT_BASE_URL
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import create_app
+from llm_provider.server.body import BodyRefusedError
+from llm_provider.server.body_budget import BodyBudget
 from llm_provider.server.connection_guard import ConnectionGuard
 from llm_provider.server.connection_metrics import ConnectionCollector
 from llm_provider.server.engine_file import NAMES
@@ -366,6 +369,7 @@ def test_the_routes_are_the_codes(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n")
     environ = {"CHAT_API_KEYS_FILE": str(keys), "LLM_MODEL": MODEL, "LLM_PROVIDER": "llamacpp"}
+    environ["CHAT_API_DOCS"] = "1"
     served = set()
     for route in create_app(environ).routes:
         for method in set(getattr(route, "methods", ())) - {"HEAD"}:
@@ -385,6 +389,7 @@ def test_the_settings_are_the_codes() -> None:
         "standalone/healthcheck.py",
     }  # fmt: skip
     known = (set.union(*(_constants(name) for name in readers)) | NAMES) - {"GET", "HEAD", "POST"}
+    known |= {f"CHAT_API_{field.name.upper()}" for field in fields(Limits)}
     assert known >= {"CHAT_API_KEYS_FILE", "LLM_MODEL", "HARDWARE", "PARALLEL"}
     assert _named([row[0] for row in _rows(API, "Settings")]) == known
     library = _named([row[1] for row in _rows(LIBRARY, "Which engine, and where")])
@@ -393,6 +398,7 @@ def test_the_settings_are_the_codes() -> None:
         "CTX_SIZE",
         "PARALLEL",
         "LLM_HOLD",
+        "LLM_TASK",
     }
 
 
@@ -404,11 +410,13 @@ def test_the_metrics_are_the_codes(tmp_path: Path) -> None:
         async def ready(self) -> None: ...
         async def capacity(self) -> Any: ...
 
-    metrics = Metrics(AdmissionQueue(EngineState(Silent(model=MODEL), 1), 1))
+    queue = AdmissionQueue(EngineState(Silent(model=MODEL), 1), 1)
+    metrics = Metrics(queue, BodyBudget(1))
     files = Files.at(tmp_path, Pair.made())
     certificate = Certificate(files.certificate, files.key)
     metrics.register(ConnectionCollector(ConnectionGuard(Limits()), certificate))
-    metrics.done("/v1/chat/completions", "complete", 1.0, {"first_bytes_seconds": 0.5})
+    notes = {"first_bytes_seconds": 0.5, "tokens_in": 1, "key": "alice"}
+    metrics.done("/v1/chat/completions", "complete", 1.0, notes)
     lines = [line for line in metrics.text().decode().splitlines() if "_created" not in line]
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     ours = {name for name in told if name.startswith("edge_llm_")}
@@ -451,7 +459,7 @@ def _given(name: str) -> set[str]:
 
 def test_the_error_codes_are_the_codes() -> None:
     codes = _named([row[1] for row in _rows(API, "Errors")])
-    assert codes == _given("code")
+    assert codes == _given("code") | {kind.code for kind in BodyRefusedError.__subclasses__()}
     below = API.partition("| outcome |")[2]
     outcomes = re.findall(r"^\| `(\w+)` \|", below, re.MULTILINE)
     assert set(outcomes) == _given("outcome") - codes - {"complete"}
@@ -477,8 +485,8 @@ def test_every_method_of_a_provider_is_told_of() -> None:
 
 def test_what_ollama_cannot_do_is_the_codes() -> None:
     section = LIBRARY.partition("## What an engine cannot do")[2].partition("```python")[0]
-    for path, fields in DROPPED.items():
-        assert set(fields) <= _named([section]), path
+    for path, dropped in DROPPED.items():
+        assert set(dropped) <= _named([section]), path
 
 
 async def test_the_checks_are_the_codes() -> None:
