@@ -7,12 +7,13 @@ messages, stay bytes: as Python objects they can take 25 times their size.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from llm_provider.providers.encoded_body import EncodedBody
 from llm_provider.server.json_text import find_invalid_utf8, number_problem
 
 MOST_FIELDS = 256
@@ -148,35 +149,9 @@ class Fields:
         if not usable:
             raise FieldError(f"'{name}' must be a text or a list.", name)
 
-    def replace(self, values: Mapping[str, Any], drop: Iterable[str] = ()) -> Fields:
-        """Return the body with other top-level values, which are encoded, and without `drop`.
-
-        All other values are the same bytes, in the same order, and are not copied.
-        """
-        changed = {name: Raw(msgspec.json.encode(value)) for name, value in values.items()}
-        merged = {**self._values, **changed}
-        for name in drop:
-            merged.pop(name, None)
-        return Fields(merged)
-
-    def parts(self) -> list[bytes | memoryview]:
-        """Return the body's JSON in pieces, for a transport that writes pieces: no copy is made."""
-        pieces: list[bytes | memoryview] = []
-        before = b"{"
-        for name, value in self._values.items():
-            pieces += (before + msgspec.json.encode(str(name)) + b":", memoryview(value))
-            before = b","
-        pieces.append(b"}" if pieces else b"{}")
-        return pieces
-
-    @property
-    def size(self) -> int:
-        """The bytes of all parts together: the Content-Length."""
-        return sum(len(part) for part in self.parts())
-
-    def encode(self) -> bytes:
-        """Return the body's JSON in one piece, which is a copy."""
-        return b"".join(self.parts())
+    def body(self) -> EncodedBody:
+        """Return the body for an engine: all fields, as they were sent and in their order."""
+        return EncodedBody({name: memoryview(value) for name, value in self._values.items()})
 
 
 def _decode(data: bytes | bytearray) -> dict[str, Raw]:
