@@ -31,6 +31,7 @@ def get_llm_provider(
     model: str | None = None,
     api_key: str | None = None,
     timeout: float | None = None,
+    strict: bool | None = None,
     environ: Mapping[str, str] = os.environ,
     root: Path = Path("/"),
 ) -> LLMProvider:
@@ -38,7 +39,8 @@ def get_llm_provider(
 
     What is not given is taken from `environ`: LLM_PROVIDER (see `choose_provider`),
     LLM_BASE_URL (http://127.0.0.1:11434), LLM_MODEL (required), LLM_API_KEY or the first line of
-    the file LLM_API_KEY_FILE (none), LLM_TIMEOUT (seconds of silence allowed, 600).
+    the file LLM_API_KEY_FILE (none), LLM_TIMEOUT (seconds of silence allowed, 600),
+    CHAT_API_STRICT (1: `strict`, see `LLMProvider`).
     Raises ConfigurationError with what would be accepted.
     """
     kind = PROVIDERS[choose_provider(provider, environ=environ, root=root)]
@@ -48,6 +50,7 @@ def get_llm_provider(
         base_url=base_url or settings.base_url,
         api_key=api_key or settings.api_key,
         timeout=settings.timeout if timeout is None else timeout,
+        strict=settings.strict if strict is None else strict,
     )
 
 

@@ -3,6 +3,7 @@
 Build 11669, each row tried on it; source: tools/server/server-schema.cpp (all that it reads),
 server-common.cpp (`oaicompat_chat_params_parse`) and server-chat.cpp
 (`server_chat_convert_responses_to_chatcmpl`: what it does not convert it treats as chat's).
+`providers.llamacpp` rewrites a `tool_choice` that names a function.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _TEMPLATE = """
     reasoning_budget_start_tag reasoning_budget_tokens reasoning_control reasoning_format
     thinking_budget_tokens
 """
-_TOOL_CHOICE = refuse("tool_choice", "auto", "none", "required", note="an object is read as `auto`")
+_TOOL_CHOICE = refuse("tool_choice.type", "function", note="other objects are read as `auto`")
 
 TABLES = {
     CHAT: table(

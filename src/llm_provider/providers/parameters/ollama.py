@@ -2,7 +2,7 @@
 
 0.34.0: openai/openai.go (`ChatCompletionRequest`, `CompletionRequest`, `EmbedRequest` and the
 functions that read them), openai/responses.go (`ResponsesRequest`). It drops all that these do not
-name. `providers.ollama` rewrites `max_completion_tokens` and a `tool_choice` of `none`.
+name. `providers.ollama` rewrites `max_completion_tokens` and `tool_choice`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONS
 
 _TOOLS = (
     drop("parallel_tool_calls", True, note="the model decides"),
-    refuse("tool_choice", "auto", "none", note="the model decides"),
+    refuse("tool_choice.type", "function"),
+    drop(
+        "tool_choice",
+        "auto",
+        "none",
+        note="the model decides; others than a named tool are left out",
+    ),
 )
 _IGNORED = ignored_extensions("")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_provider.providers.encoded_body import EncodedBody
 from llm_provider.providers.parameters.rules import UNREAD, Effect, Match
 from llm_provider.providers.parameters.table import Table
 from llm_provider.providers.parameters.tables import TABLES
 
+MOST_DECODED_BYTES = 256 * 1024
+"""A larger value of an encoded body is not decoded, and nothing is known of its members."""
 _MOST_CHARACTERS = 60
 _MOST_ENTRIES = 4
 _MOST_LEVELS = 3
@@ -28,9 +31,9 @@ class Refusal:
 class Sorted:
     """The fields of a request, sorted.
 
-    `kept`: names of the fields that are sent, in their order. `dropped`: what the engine does not
-    get, or ignores, by its path; all are names of the tables, never a client's text. `refusal`:
-    why nothing is sent; None where the request can be.
+    `kept`: names of the fields that are sent, in their order. `dropped`: paths of what the engine
+    ignores: fields that are not sent, and members of fields that are. They are the tables' own,
+    never a client's text. `refusal`: why nothing is sent; None where the request can be.
     """
 
     kept: tuple[str, ...]
@@ -38,17 +41,42 @@ class Sorted:
     refusal: Refusal | None = None
 
 
+class _Decoded(Mapping[str, Any]):
+    """The fields of an encoded body, each decoded once; UNREAD where it is large."""
+
+    def __init__(self, body: EncodedBody) -> None:
+        self._body = body
+        self._values: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._values:
+            large = self._body.size_of(name) > MOST_DECODED_BYTES
+            self._values[name] = UNREAD if large else self._body[name]
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._body)
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._body
+
+
 def sort_fields(engine: str, route: str, fields: Mapping[str, Any], strict: bool) -> Sorted:
     """Return the fields of a request to `route` (an engine's path) of `engine`, sorted.
 
-    Only fields that a rule is about are looked up in `fields`, never messages or prompts; a value
-    that is too large to be decoded may be UNREAD. By default a field that the engine ignores
-    without harm is dropped, and one that no table knows is kept; `strict` refuses both.
+    Only fields that a rule is about are looked up in `fields`, never messages or prompts. By
+    default a field that the engine ignores without harm is dropped, and one that no table knows is
+    kept; `strict` refuses both.
     """
     table = TABLES.get(engine, {}).get(route)
     names = tuple(fields)
     if table is None:
         return Sorted(names)
+    if isinstance(fields, EncodedBody):
+        fields = _Decoded(fields)
     matches = _matches(table, fields)
     for match in matches:
         if match.rule.effect is Effect.REFUSE:
@@ -75,11 +103,14 @@ def _matches(table: Table, fields: Mapping[str, Any]) -> list[Match]:
 def _changes_the_answer(
     engine: str, route: str, fields: Mapping[str, Any], match: Match
 ) -> Refusal:
-    others = [name for name in TABLES if name != engine and _does(name, route, fields, match)]
     param, beside = match.rule.path, match.rule.beside
-    advice = f"Set '{beside}', or leave it out" if beside else "Leave it out"
-    if others:
-        advice += f", or use {' or '.join(others)}"
+    others = [name for name in TABLES if name != engine and _does(name, route, fields, match)]
+    if beside:
+        advice = f"Leave it out, or set '{beside}'"
+    elif others:
+        advice = f"Leave it out, or use {' or '.join(others)}"
+    else:
+        advice = "Leave it out"
     return Refusal(
         param,
         f"'{param}' does not fit {engine}: {shown(match.value)} would be ignored, "
