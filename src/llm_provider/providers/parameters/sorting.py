@@ -114,7 +114,7 @@ def _changes_the_answer(
     return Refusal(
         param,
         f"'{param}' does not fit {engine}: {shown(match.value)} would be ignored, "
-        f"and the answer would be another. {advice}.",
+        f"which changes the answer. {advice}.",
     )
 
 
@@ -124,7 +124,7 @@ def _does(engine: str, route: str, fields: Mapping[str, Any], match: Match) -> b
     field = match.rule.field
     return (
         table is not None
-        and field in table.done | table.extensions
+        and field in table.known
         and not any(each.rule.field == field for each in _matches(table, fields))
     )
 

@@ -212,7 +212,7 @@ def test_what_changes_the_answer_is_refused(
     assert result.refusal == Refusal(
         param,
         f"'{param}' does not fit {engine}: {found} would be ignored, "
-        f"and the answer would be another. {advice}",
+        f"which changes the answer. {advice}",
     )
     assert result.dropped == ()
 
