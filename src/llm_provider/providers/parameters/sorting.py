@@ -42,7 +42,7 @@ class Sorted:
 
 
 class _Decoded(Mapping[str, Any]):
-    """The fields of an encoded body, each decoded once; UNREAD where it is large."""
+    """The fields of an encoded body, each decoded once; UNREAD where it is large, or too deep."""
 
     def __init__(self, body: EncodedBody) -> None:
         self._body = body
@@ -50,9 +50,16 @@ class _Decoded(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._values:
-            large = self._body.size_of(name) > MOST_DECODED_BYTES
-            self._values[name] = UNREAD if large else self._body[name]
+            self._values[name] = self._decode(name)
         return self._values[name]
+
+    def _decode(self, name: str) -> Any:
+        if self._body.size_of(name) > MOST_DECODED_BYTES:
+            return UNREAD
+        try:
+            return self._body[name]
+        except RecursionError:
+            return UNREAD
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._body)
@@ -153,6 +160,8 @@ def shown(value: Any) -> str:
 
 
 def _shortened(text: str) -> str:
+    # Half a pair of surrogates cannot be written to a log.
+    text = text.encode(errors="replace").decode()
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
