@@ -299,6 +299,14 @@ def test_a_large_value_is_not_decoded() -> None:
     assert "'logit_bias' does not fit ollama: \"...\" would be ignored" in refused.message
 
 
+@pytest.mark.parametrize("depth", [900, 1100, 50_000])
+def test_a_deep_value_is_no_defect(depth: int) -> None:
+    deep = b"[" * depth + b"1" + b"]" * depth
+    body = EncodedBody({"metadata": deep, "tool_choice": deep, "n": b"1"})
+    assert sort_fields("ollama", CHAT, body, strict=False).dropped == ("tool_choice", "metadata")
+    assert sort_fields("ollama", CHAT, body, strict=True).refusal is not None
+
+
 def test_a_value_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     decode = EncodedBody.__getitem__
@@ -324,6 +332,7 @@ def test_a_value_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (UNREAD, '"..."'),
         ("x" * 1000, '"' + 59 * "x" + "..."),
         (object, "\"<class 'object'>\""),
+        ("\ud800", '"?"'),
     ],
 )
 def test_values_in_messages(value: object, text: str) -> None:
