@@ -18,7 +18,7 @@ from llm_provider.providers.parameters.sorting import (
 )
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 
-ABOUT = {
+ABOUT: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "Hello"}]},
     COMPLETIONS: {"prompt": "Hello"},
     RESPONSES: {"input": "Hello"},
