@@ -25,7 +25,7 @@ SDK = {
 ALL = [(engine, route) for engine, tables in TABLES.items() for route in tables]
 
 
-def nested(path: str, value: object) -> Any:
+def nested(path: str, value: Any) -> Any:
     """The value of a path's field, in which the path leads to `value`."""
     for step in reversed(path.split(".")):
         value = [value] if step.endswith("[]") else value
