@@ -20,7 +20,9 @@ class VLLM(LLMProvider):
     async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
         mapped = await super()._body(path, body)
         if path == CHAT and isinstance(messages := mapped.get("messages"), list):
-            mapped["messages"] = [join_text_parts(message) for message in messages]
+            joined = [join_text_parts(message) for message in messages]
+            if joined != messages:
+                mapped["messages"] = joined
         return mapped
 
     async def health(self) -> None:
