@@ -58,6 +58,10 @@ class EncodedBody(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._encoded  # without decoding it
 
+    def size_of(self, name: str) -> int:
+        """Return the bytes of a field's JSON."""
+        return len(self._encoded[name])
+
     def copy(self) -> EncodedBody:
         """Return a body to change, which shares the JSON of its fields with this one."""
         return EncodedBody(self._encoded)

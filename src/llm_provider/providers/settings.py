@@ -1,7 +1,7 @@
 """The settings of an engine, read from the environment.
 
 LLM_PROVIDER, HARDWARE, LLM_BASE_URL, LLM_MODEL, LLM_API_KEY, LLM_API_KEY_FILE, LLM_TIMEOUT; and for
-the chat API: LLM_TASK, CTX_SIZE, PARALLEL, LLM_HOLD.
+the chat API: LLM_TASK, CHAT_API_STRICT, CTX_SIZE, PARALLEL, LLM_HOLD.
 """
 
 from __future__ import annotations
@@ -90,6 +90,14 @@ class EngineSettings:
             ) from None
 
     @property
+    def strict(self) -> bool:
+        """Whether parameters that the engine would ignore are refused, also where it is no harm."""
+        text = self._environ.get("CHAT_API_STRICT") or "0"
+        if text not in ("0", "1"):
+            raise ConfigurationError(f"CHAT_API_STRICT is {text!r}; it must be 0 or 1.")
+        return text == "1"
+
+    @property
     def context_size(self) -> int | None:
         """Tokens of one conversation, as was asked for; None where not told."""
         return read_count(self._environ, "CTX_SIZE")
@@ -109,6 +117,7 @@ class EngineSettings:
     def check_numbers(self) -> None:
         """Raise ConfigurationError where one of the chat API's settings cannot work."""
         _ = self.task
+        _ = self.strict
         read_count(self._environ, "PARALLEL")
         read_count(self._environ, "CTX_SIZE")
         _ = self.hold_seconds

@@ -8,19 +8,8 @@ from typing import Any
 from llm_provider.errors import EngineLoadingError, LLMError
 from llm_provider.http.errors import ConnectError
 from llm_provider.providers.base import Capacity, LLMProvider
-from llm_provider.providers.encoded_body import editable
 from llm_provider.providers.request_fields import join_text_parts, positive
-from llm_provider.providers.routes import CHAT, COMPLETIONS
-
-# As of 0.32: vllm/entrypoints/openai/*/protocol.py.
-DROPPED = {
-    CHAT: (
-        *("functions", "function_call", "modalities", "prediction", "audio"),
-        *("repeat_penalty", "typical_p", "mirostat", "grammar"),
-    ),
-    COMPLETIONS: ("best_of", "repeat_penalty", "typical_p", "mirostat", "grammar"),
-}
-"""Fields that its routes drop without a word."""
+from llm_provider.providers.routes import CHAT
 
 
 class VLLM(LLMProvider):
@@ -29,11 +18,8 @@ class VLLM(LLMProvider):
     name = "vllm"
 
     async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
-        if path not in (CHAT, COMPLETIONS):
-            return editable(body)
-        self._refuse(body, DROPPED[path])
-        mapped = editable(body)
-        if isinstance(messages := mapped.get("messages"), list):
+        mapped = await super()._body(path, body)
+        if path == CHAT and isinstance(messages := mapped.get("messages"), list):
             joined = [join_text_parts(message) for message in messages]
             if joined != messages:
                 mapped["messages"] = joined

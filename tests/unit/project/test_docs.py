@@ -26,7 +26,6 @@ from llm_provider import errors
 from llm_provider.cli import exit_status
 from llm_provider.cli.check import MAX_TOKENS, Wanted, check
 from llm_provider.providers.base import LLMProvider
-from llm_provider.providers.ollama import DROPPED
 from llm_provider.providers.settings import DEFAULT_BASE_URL
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import create_app
@@ -481,12 +480,6 @@ def test_every_method_of_a_provider_is_told_of() -> None:
     assert "generate_stream" in methods
     for name in methods:
         assert name.startswith("_") or f"`{name}(" in LIBRARY, name
-
-
-def test_what_ollama_cannot_do_is_the_codes() -> None:
-    section = LIBRARY.partition("## What an engine cannot do")[2].partition("```python")[0]
-    for path, dropped in DROPPED.items():
-        assert set(dropped) <= _named([section]), path
 
 
 async def test_the_checks_are_the_codes() -> None:

@@ -112,7 +112,6 @@ async def test_the_whole_body_reaches_the_engine(name: str) -> None:
         "logprobs": True,
         "top_logprobs": 3,
         "stream_options": {"include_usage": True},
-        "user": "somebody",
         "a field of tomorrow": {"deep": [1, None, "\ud800"]},
     }
     async with (

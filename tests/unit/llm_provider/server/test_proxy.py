@@ -220,7 +220,8 @@ async def test_what_ollama_cannot_do_is_the_requests_fault(keys: Path) -> None:
             answer = await client.post(CHAT, json=BODY | {"n": 2, "stream": stream})
             assert answer.status_code == 400
             assert error_of(answer) == {
-                "message": "ollama cannot do n 2; leave 'n' out.",
+                "message": "'n' does not fit ollama: 2 would be ignored, which changes the answer. "
+                "Leave it out, or use llamacpp or vllm.",
                 "type": "invalid_request_error",
                 "param": "n",
                 "code": "not_supported_by_engine",
