@@ -51,14 +51,16 @@ class HTTPClient:
         self._addresses: tuple[float, list[str]] | None = None
         self._exchanges: set[Exchange] = set()
 
-    async def open(self, method: str, path: str, data: bytes | None) -> Exchange:
+    async def open(
+        self, method: str, path: str, data: bytes | None, kind: str = "application/json"
+    ) -> Exchange:
         """Send a request and return its answer, whose head has come; to be closed.
 
-        `data` is JSON. Raises TransportError.
+        `kind` is the type of `data`. Raises TransportError.
         """
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._head}"
         if data is not None:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+            head += f"Content-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
         exchange = await self._connect()
         self._exchanges.add(exchange)
         exchange.on_close = self._exchanges.discard

@@ -36,10 +36,14 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: the engine's own bytes, and the JSON object that they hold."""
+    """A whole answer: the engine's own bytes, and the JSON object that they hold.
+
+    `data` is empty where they are of another type, such as subtitles.
+    """
 
     raw: bytes
     data: dict[str, Any]
+    content_type: str = "application/json"
 
 
 class EngineHTTP:
@@ -98,6 +102,17 @@ class EngineHTTP:
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return (await self._whole("POST", path, encode(body), None)).data
 
+    async def _post_form(self, path: str, form: bytes, content_type: str) -> Answer:
+        """POST a form; its answer is JSON, or a text where the form asks for one."""
+        try:
+            async with self._request("POST", path, form, content_type) as answer:
+                raw = await answer.read(MAX_ANSWER_BYTES)
+        except TransportError as error:
+            raise self._translated(error, 0) from error
+        kind = answer.headers.get("content-type", "")
+        is_text = answer.status == 200 and kind.startswith("text/")
+        return Answer(raw, {} if is_text else self._answer(path, answer.status, raw), kind)
+
     async def _whole(
         self, method: str, path: str, data: bytes | None, seconds: float | None, empty: bool = False
     ) -> Answer:
@@ -118,14 +133,14 @@ class EngineHTTP:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, data: bytes | None
+        self, method: str, path: str, data: bytes | None, kind: str = "application/json"
     ) -> AsyncGenerator[Exchange, None]:
         """Send a request; entered once its answer's head is there. Raises TransportError."""
         if self._closed:
             raise EngineUnreachableError(
                 f"{self._who} is not asked any more: this provider is closed."
             )
-        answer = await self._http.open(method, path, data)
+        answer = await self._http.open(method, path, data, kind)
         try:
             yield answer
         finally:

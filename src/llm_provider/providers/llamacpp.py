@@ -29,7 +29,9 @@ class LlamaCpp(LLMProvider):
         props = await self._get("/props")
         settings = props.get("default_generation_settings")
         size = settings.get("n_ctx") if isinstance(settings, dict) else None
-        return Capacity(positive(size), positive(props.get("total_slots")))
+        modalities = props.get("modalities")
+        vision = isinstance(modalities, dict) and modalities.get("vision") is True
+        return Capacity(positive(size), positive(props.get("total_slots")), vision=vision)
 
     def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
         # 503 is also its answer to some requests it has no place for; only this one has not begun.

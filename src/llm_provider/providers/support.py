@@ -9,19 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from llm_provider.errors import Unsupported
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
-
-
-class Task(StrEnum):
-    """What an engine is started for (LLM_TASK)."""
-
-    CHAT = "chat"
-    EMBEDDING = "embedding"
-    RERANK = "rerank"
-
+from llm_provider.providers.settings import Task
 
 _ANY = tuple(Task)
 _EVERY = ("llamacpp", "ollama", "vllm")
@@ -47,9 +38,9 @@ class Feature:
                 f"It is served where the engine is {' or '.join(self.paths)}."
             )
         if task not in self.tasks:
-            needed = " or ".join(self.tasks)
+            needed = " or ".join(each.value for each in self.tasks)
             raise Unsupported(
-                f"{engine} was started for {task} and does not offer {self.name}. "
+                f"{engine} was started for {task.value} and does not offer {self.name}. "
                 f"It is served where the engine is started with LLM_TASK={needed}."
             )
         return self.paths[engine]

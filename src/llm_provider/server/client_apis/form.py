@@ -15,7 +15,9 @@ from llm_provider.server.translations.errors import TranslationError
 _MOST_PARTS = 64
 _MOST_HEAD = 4096
 _MOST_FIELD = 64 * 1024
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+# RFC 2046's characters, but for the space, which nobody uses.
+_LETTERS = r"[0-9A-Za-z'()+_,./:=?-]{1,70}"
+_BOUNDARY = re.compile(rf'boundary="?({_LETTERS})"?\s*(?:;|$)', re.IGNORECASE)
 _NAME = re.compile(rb'[;\s]name="([^"\r\n]*)"', re.IGNORECASE)
 _FILENAME = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
 _DISPOSITION = re.compile(rb"^content-disposition:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -42,9 +44,9 @@ class Form:
             raise TranslationError(
                 "file", "The body must be a form with a file, of the type multipart/form-data."
             )
-        self.content_type = content_type
+        self.content_type = f'multipart/form-data; boundary="{found[1]}"'
         self._body = memoryview(body)
-        self._delimiter = b"--" + (found[1] or found[2]).encode("latin-1")
+        self._delimiter = b"--" + found[1].encode()
         self.parts = list(self._read(body))
 
     def text(self, name: str) -> str | None:

@@ -9,7 +9,8 @@ import pytest
 from llm_provider.errors import Unsupported
 from llm_provider.providers import support
 from llm_provider.providers.selection import PROVIDERS
-from llm_provider.providers.support import FEATURES, Feature, Task
+from llm_provider.providers.settings import Task
+from llm_provider.providers.support import FEATURES, Feature
 
 
 def test_every_engine_of_the_table_is_one() -> None:
