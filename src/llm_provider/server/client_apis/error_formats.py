@@ -1,42 +1,103 @@
-"""The format of errors, by the path that a client asked for: each API has its own."""
+"""The formats of errors: each API has its own, for all that is asked at its paths."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from llm_provider.server.client_apis import anthropic
-from llm_provider.server.translations import anthropic_errors, ollama_response
+from llm_provider.server.translations import anthropic_errors, anthropic_stream, ollama_response
 
-ErrorFormat = Callable[[int, Mapping[str, Any], str | None], dict[str, Any]]
-"""From HTTP status, OpenAI's error object and request id to a body."""
-
-_OLLAMA = "/api/"
+_STRING = {"type": "string"}
+_OPTIONAL_STRING = {"type": ["string", "null"]}
 
 
-def openai_error(
-    status: int, error: Mapping[str, Any], request_id: str | None = None
-) -> dict[str, Any]:
-    """Return the body of an error in OpenAI's format: message, type, param, code, figures."""
-    return {"error": dict(error)}
+@dataclass(frozen=True)
+class ErrorFormat:
+    """How a client's API tells of errors.
+
+    `body`: the body of an error, of its HTTP status, OpenAI's error object (message, type, param,
+    code, and figures) and the request id. `event`: the bytes that tell of it within a stream that
+    has begun, made of that body. `schema`: of the body, for the OpenAPI document.
+    """
+
+    body: Callable[[int, Mapping[str, Any], str], dict[str, Any]]
+    event: Callable[[Mapping[str, Any]], bytes]
+    schema: Mapping[str, Any]
 
 
-def ollama_error(
-    status: int, error: Mapping[str, Any], request_id: str | None = None
-) -> dict[str, Any]:
-    """Return the body of an error in Ollama's format, which is a text."""
+def _openai_body(status: int, error: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    return {"error": error}
+
+
+def _openai_event(body: Mapping[str, Any]) -> bytes:
+    # Blank lines first: an event may have been cut off.
+    return f"\n\ndata: {json.dumps(body)}\n\n".encode()
+
+
+def _anthropic_event(body: Mapping[str, Any]) -> bytes:
+    return anthropic_stream.event("error", error=body["error"])
+
+
+def _ollama_body(status: int, error: Mapping[str, Any], request_id: str) -> dict[str, Any]:
     return dict(ollama_response.error_body(str(error.get("message") or "The request failed.")))
 
 
-anthropic_error: ErrorFormat = anthropic_errors.error_body
+def _ollama_event(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body).encode() + b"\n"
+
+
+OPENAI = ErrorFormat(
+    _openai_body,
+    _openai_event,
+    {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": _STRING,
+                    "type": _STRING,
+                    "param": _OPTIONAL_STRING,
+                    "code": _OPTIONAL_STRING,
+                },
+            }
+        },
+    },
+)
+ANTHROPIC = ErrorFormat(
+    anthropic_errors.error_body,
+    _anthropic_event,
+    {
+        "type": "object",
+        "required": ["type", "error", "request_id"],
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "required": ["type", "message"],
+                "properties": {"type": _STRING, "message": _STRING, "details": {"type": "object"}},
+            },
+            "request_id": _STRING,
+        },
+    },
+)
+OLLAMA = ErrorFormat(
+    _ollama_body,
+    _ollama_event,
+    {"type": "object", "required": ["error"], "properties": {"error": _STRING}},
+)
+
+_BY_PREFIX = (("/v1/messages/", ANTHROPIC), ("/api/", OLLAMA))
 
 
 def error_format(path: str) -> ErrorFormat:
-    """Return the format of errors for a path, known or not.
+    """Return the format of errors at a path, whether or not there is a route.
 
-    It counts wherever the body is not known (yet): /api/chat's own `{"message": ...}`, whose errors
-    are in OpenAI's format, is told from Ollama's by the body.
+    It counts as long as the body has not been read: /api/chat's own `{"message": ...}`, whose
+    errors are in OpenAI's format, is told from Ollama's by the body.
     """
-    if path == anthropic.MESSAGES or path.startswith(f"{anthropic.MESSAGES}/"):
-        return anthropic_error
-    return ollama_error if path.startswith(_OLLAMA) else openai_error
+    return next((form for prefix, form in _BY_PREFIX if f"{path}/".startswith(prefix)), OPENAI)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from llm_provider.providers.support import CHATTING, COMPLETING, EMBEDDING
-from llm_provider.server.client_apis.translation import Translation
-from llm_provider.server.translations.fields import as_name
+from llm_provider.providers.base import LLMProvider
+from llm_provider.server.client_apis.translator import (
+    ClientTranslator,
+    Stream,
+    StreamingTranslator,
+    decode_fields,
+)
+from llm_provider.server.fields import Fields
 from llm_provider.server.translations.ollama_embed import (
     embed_answer,
     embed_to_embeddings,
     embeddings_answer,
     embeddings_to_embeddings,
 )
-from llm_provider.server.translations.ollama_options import stream_fields
 from llm_provider.server.translations.ollama_request import (
-    bare_name,
     chat_to_chat,
     generate_to_chat,
     is_load_request,
@@ -31,87 +33,103 @@ from llm_provider.server.translations.ollama_response import (
 from llm_provider.server.translations.ollama_stream import OllamaStream
 from llm_provider.server.translations.openai_format import Translated
 from llm_provider.server.translations.thinking import ThinkingStyle
+from llm_provider.server.translator import Asked
 
 CHAT = "/api/chat"
 GENERATE = "/api/generate"
 EMBED = "/api/embed"
 EMBEDDINGS = "/api/embeddings"
-LINES = b"application/x-ndjson"
+
+_REQUESTS: dict[Shape, Callable[[Mapping[str, Any], ThinkingStyle], Translated]] = {
+    Shape.CHAT: chat_to_chat,
+    Shape.GENERATE: generate_to_chat,
+}
 
 
-class _Lines:
-    """An OllamaStream; its errors are a text, and none of its lines tells a status."""
+class _AnswerTranslator(StreamingTranslator):
+    """A request for text, whose answer is streamed as lines of JSON."""
 
-    def __init__(self, shape: Shape, model: str, stopwatch: Stopwatch) -> None:
-        self._stream = OllamaStream(shape=shape, model=model, stopwatch=stopwatch)
-        self.feed = self._stream.feed
-        self.finish = self._stream.finish
+    media_type = b"application/x-ndjson"
+    comment = None  # a line is an answer
+    shape: ClassVar[Shape]
 
-    def fail(self, _: int, error: Mapping[str, Any]) -> bytes:
-        return self._stream.fail(str(error.get("message") or "The request failed."))
+    def __init__(self, asked: Asked, provider: LLMProvider) -> None:
+        self._stopwatch = Stopwatch()
+        super().__init__(asked, provider)
 
+    def translate(self, body: Mapping[str, Any], style: ThinkingStyle) -> Translated:
+        self._model = str(body.get("model"))
+        return _REQUESTS[self.shape](body, style)
 
-def chat(body: Mapping[str, Any]) -> Translation:
-    """Return the translation of a request to /api/chat. Raises TranslationError."""
-    return _answered(body, Shape.CHAT)
+    def translate_answer(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        return completion_to_answer(
+            answer, shape=self.shape, model=self._model, stopwatch=self._stopwatch
+        )
 
-
-def generate(body: Mapping[str, Any]) -> Translation:
-    """Return the translation of a request to /api/generate. Raises TranslationError."""
-    return _answered(body, Shape.GENERATE)
-
-
-def embed(body: Mapping[str, Any]) -> Translation:
-    """Return the translation of a request to /api/embed. Raises TranslationError."""
-    model = as_name(body.get("model"), "model")
-    stopwatch = Stopwatch()
-    return Translation(
-        feature=EMBEDDING,
-        model=bare_name(model),
-        request=_without_style(embed_to_embeddings),
-        whole=partial(embed_answer, model=model, stopwatch=stopwatch),
-    )
+    def make_stream(self) -> Stream:
+        return OllamaStream(shape=self.shape, model=self._model, stopwatch=self._stopwatch)
 
 
-def embeddings(body: Mapping[str, Any]) -> Translation:
-    """Return the translation of a request to /api/embeddings. Raises TranslationError."""
-    return Translation(
-        feature=EMBEDDING,
-        model=bare_name(as_name(body.get("model"), "model")),
-        request=_without_style(embeddings_to_embeddings),
-        whole=embeddings_answer,
-    )
+class ChatTranslator(_AnswerTranslator):
+    """A request to /api/chat."""
+
+    shape = Shape.CHAT
 
 
-def loaded(body: Mapping[str, Any], shape: Shape) -> dict[str, Any] | None:
+class GenerateTranslator(_AnswerTranslator):
+    """A request to /api/generate."""
+
+    shape = Shape.GENERATE
+
+
+class EmbedTranslator(ClientTranslator):
+    """A request to /api/embed."""
+
+    def translate(self, body: Mapping[str, Any], style: ThinkingStyle) -> Translated:
+        self._model = str(body.get("model"))
+        self._stopwatch = Stopwatch()
+        return embed_to_embeddings(body)
+
+    def translate_answer(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        return embed_answer(answer, model=self._model, stopwatch=self._stopwatch)
+
+
+class EmbeddingsTranslator(EmbedTranslator):
+    """A request to /api/embeddings, the older route."""
+
+    def translate(self, body: Mapping[str, Any], style: ThinkingStyle) -> Translated:
+        return embeddings_to_embeddings(body)
+
+    def translate_answer(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        return embeddings_answer(answer)
+
+
+def loaded(fields: Fields, shape: Shape) -> dict[str, Any] | None:
     """Return the answer to a request that only loads the model; None for any other.
 
     Raises TranslationError for one that unloads it.
     """
+    body = decode_fields(fields)
     if not is_load_request(body):
         return None
-    model = as_name(body.get("model"), "model")
-    return load_answer(shape=shape, model=model, stopwatch=Stopwatch())
+    return load_answer(shape=shape, model=str(body.get("model")), stopwatch=Stopwatch())
 
 
-def _answered(body: Mapping[str, Any], shape: Shape) -> Translation:
-    model = as_name(body.get("model"), "model")
-    stopwatch = Stopwatch()
-    raw = shape is Shape.GENERATE and bool(body.get("raw"))
-    return Translation(
-        feature=COMPLETING if raw else CHATTING,
-        model=bare_name(model),
-        request=chat_to_chat if shape is Shape.CHAT else generate_to_chat,
-        whole=partial(completion_to_answer, shape=shape, model=model, stopwatch=stopwatch),
-        stream=partial(_Lines, shape, model, stopwatch) if stream_fields(body) else None,
-        stream_type=LINES,
-    )
+def check_chat(fields: Fields) -> None:
+    """Raise TranslationError where a request to /api/chat cannot be translated."""
+    chat_to_chat(decode_fields(fields))
 
 
-def _without_style(
-    translate: Callable[[Mapping[str, Any]], Translated],
-) -> Callable[[Mapping[str, Any], ThinkingStyle], Translated]:
-    def request(body: Mapping[str, Any], _: ThinkingStyle) -> Translated:
-        return translate(body)
+def check_generate(fields: Fields) -> None:
+    """Raise TranslationError where a request to /api/generate cannot be translated."""
+    generate_to_chat(decode_fields(fields))
 
-    return request
+
+def check_embed(fields: Fields) -> None:
+    """Raise TranslationError where a request to /api/embed cannot be translated."""
+    embed_to_embeddings(decode_fields(fields))
+
+
+def check_embeddings(fields: Fields) -> None:
+    """Raise TranslationError where a request to /api/embeddings cannot be translated."""
+    embeddings_to_embeddings(decode_fields(fields))

@@ -8,16 +8,15 @@ from typing import Any
 from llm_provider.errors import MalformedAnswer
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.request_fields import join_text_parts
-from llm_provider.providers.support import TOKENIZING, Task
+from llm_provider.providers.support import TOKENIZING
+from llm_provider.server.token_estimate import IMAGE_TOKENS
 
 
-async def count_chat_tokens(
-    provider: LLMProvider, path: str, chat: Mapping[str, Any], task: Task, image_tokens: int
-) -> int:
+async def count_chat_tokens(provider: LLMProvider, path: str, chat: Mapping[str, Any]) -> int:
     """Return the tokens of an OpenAI chat body, as the engine's template and tokenizer make them.
 
     `path` is the engine's for COUNTING_TOKENS. llama-server renders the prompt, in which an image
-    is a mark: each counts as `image_tokens`. Raises LLMError.
+    is a mark: each counts as IMAGE_TOKENS. Raises LLMError.
     """
     if path == TOKENIZING.paths.get(provider.name):
         messages = [join_text_parts(message) for message in chat["messages"]]
@@ -27,12 +26,12 @@ async def count_chat_tokens(
     if not isinstance(prompt, str):
         raise MalformedAnswer(f"{provider.name} answered {path} without a prompt.")
     answer = await provider.send(
-        TOKENIZING.path(provider.name, task),
+        TOKENIZING.paths[provider.name],
         {"content": prompt, "add_special": True, "parse_special": True},
     )
     tokens = answer.data.get("tokens")
     count = len(tokens) if isinstance(tokens, list) else None
-    return _number(count, provider) + image_tokens * _images(chat)
+    return _number(count, provider) + IMAGE_TOKENS * _images(chat)
 
 
 def _number(count: object, provider: LLMProvider) -> int:
