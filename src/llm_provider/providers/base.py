@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from reprlib import repr as shortened
@@ -20,7 +20,8 @@ from llm_provider.errors import (
 from llm_provider.http.errors import TransportError
 from llm_provider.providers.chat_events import ChatEvents, StreamEnd
 from llm_provider.providers.chat_format import choice_of, one_message, text_of
-from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP, encode
+from llm_provider.providers.encoded_body import editable, encode_body
+from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP
 from llm_provider.providers.request_fields import first_dropped
 from llm_provider.providers.routes import CHAT
 from llm_provider.providers.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT
@@ -163,6 +164,7 @@ class LLMProvider(EngineHTTP, ABC):
     async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
         """POST a body to one of OpenAI's routes (/v1/...) and return the whole answer.
 
+        An `EncodedBody` is passed on without being decoded, as far as the engine allows.
         Raises what `chat` raises; Unsupported too where the engine has no such route.
         """
         data = await self._encode(path, body, stream=False)
@@ -215,9 +217,9 @@ class LLMProvider(EngineHTTP, ABC):
 
     # What an engine may do its own way.
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
         """The body as this engine wants it. Raises Unsupported for what it would drop."""
-        return dict(body)
+        return editable(body)
 
     # Requests.
 
@@ -240,4 +242,6 @@ class LLMProvider(EngineHTTP, ABC):
         raise MalformedAnswer(f"{self._who} answered /v1/models without a list of models.")
 
     async def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
-        return encode({**await self._body(path, body), "model": self.model, "stream": stream})
+        wanted = await self._body(path, body)
+        wanted.update(model=self.model, stream=stream)
+        return encode_body(wanted)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from llm_provider.errors import EngineLoadingError, MalformedAnswer, StreamInterruptedError
 from llm_provider.providers.base import Capacity, LLMProvider
+from llm_provider.providers.encoded_body import editable
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.request_fields import join_text_parts, positive
 from llm_provider.providers.routes import CHAT, COMPLETIONS
@@ -63,11 +64,11 @@ class Ollama(LLMProvider):
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
         await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
         if path not in (CHAT, COMPLETIONS):
-            return dict(body)
+            return editable(body)
         self._refuse(body, DROPPED[path])
-        mapped = dict(body)
+        mapped = editable(body)
         if (limit := mapped.pop("max_completion_tokens", None)) is not None:
             mapped["max_tokens"] = limit
         if mapped.get("top_logprobs") is not None and not mapped.get("logprobs"):

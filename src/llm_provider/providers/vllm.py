@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from llm_provider.errors import EngineLoadingError, LLMError
 from llm_provider.http.errors import ConnectError
 from llm_provider.providers.base import Capacity, LLMProvider
+from llm_provider.providers.encoded_body import editable
 from llm_provider.providers.request_fields import join_text_parts, positive
 from llm_provider.providers.routes import CHAT, COMPLETIONS
 
@@ -27,11 +28,11 @@ class VLLM(LLMProvider):
 
     name = "vllm"
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
         if path not in (CHAT, COMPLETIONS):
-            return dict(body)
+            return editable(body)
         self._refuse(body, DROPPED[path])
-        mapped = dict(body)
+        mapped = editable(body)
         if isinstance(messages := mapped.get("messages"), list):
             mapped["messages"] = [join_text_parts(message) for message in messages]
         return mapped

@@ -12,6 +12,8 @@ from prometheus_client.registry import Collector
 from llm_provider.server.admission import AdmissionQueue
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
+NO_KEY = ""
+"""The label of requests without a valid key."""
 _TTFT = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TOTAL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -23,8 +25,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "edge_llm_requests",
-            "Requests answered, by route and by how they ended.",
-            ["route", "outcome"],
+            "Requests answered, by route, by how they ended and by the name of their key.",
+            ["route", "outcome", "key"],
             registry=self._registry,
         )
         self._first = Histogram(
@@ -43,18 +45,18 @@ class Metrics:
         )
         self._tokens = Counter(
             "edge_llm_tokens",
-            "Tokens of prompts (in) and of answers (out), as the engine counted them.",
-            ["direction"],
+            "Tokens of prompts (in) and of answers (out), as the engine counted them, by key.",
+            ["direction", "key"],
             registry=self._registry,
         )
-        for direction in ("in", "out"):
-            self._tokens.labels(direction)
         self._registry.register(_QueueCollector(queue))
         ProcessCollector(registry=self._registry)
 
     def done(self, route: str, outcome: str, seconds: float, notes: Mapping[str, object]) -> None:
         """Count a request that has ended; `notes` as the log line has them."""
-        self._requests.labels(route, outcome).inc()
+        # Names are those of the key file: what clients make up never becomes a label.
+        key = str(notes.get("key", NO_KEY))
+        self._requests.labels(route, outcome, key).inc()
         self._total.labels(route).observe(seconds)
         first = notes.get("first_bytes_seconds")
         if isinstance(first, float):
@@ -62,7 +64,7 @@ class Metrics:
         for direction in ("in", "out"):
             tokens = notes.get(f"tokens_{direction}")
             if isinstance(tokens, int):
-                self._tokens.labels(direction).inc(tokens)
+                self._tokens.labels(direction, key).inc(tokens)
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""

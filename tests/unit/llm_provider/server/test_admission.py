@@ -127,10 +127,10 @@ async def test_who_leaves_the_line_is_not_waited_for(stub: Stub) -> None:
 
 async def test_the_head_of_the_queue_leaves_and_the_next_are_let_in() -> None:
     async with lined(Sharing(), parallel=8) as line:
-        await line.come("a", estimate=TokenEstimate(3000, 1000))
+        await line.come("a", estimate=TokenEstimate(1000, 1000))
         # No room for it beside "a"; for those behind it there is.
-        await line.come("large", estimate=TokenEstimate(3000, 3000))
-        await line.come("b", "c", estimate=TokenEstimate(3, 1))
+        await line.come("large", estimate=TokenEstimate(1000, 3000))
+        await line.come("b", "c", estimate=TokenEstimate(1, 1))
         assert line.entered == ["a"]
         await line.cancel("large")
         await asyncio.sleep(0)

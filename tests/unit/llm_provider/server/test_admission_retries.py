@@ -139,21 +139,21 @@ async def test_a_request_put_back_that_is_cancelled(stub: Stub) -> None:
         assert line.numbers() == (0, 0, 1)
 
 
-THOUSAND = TokenEstimate(size=1500, most=500)
+THOUSAND = TokenEstimate(prompt=500, most=500)
 
 
 @pytest.mark.parametrize(
     ("estimate", "tokens"),
     [
-        (TokenEstimate(300, 50), 150),
-        (TokenEstimate(300, 0), 100),
+        (TokenEstimate(100, 50), 150),
+        (TokenEstimate(100, 0), 100),
         (
-            TokenEstimate(300),
+            TokenEstimate(100),
             100 + 512,
         ),  # half of its share is kept for an answer that nobody bounds
         (NOTHING, 512),
-        (TokenEstimate(300, 50, answers=3), 250),
-        (TokenEstimate(300, answers=2), 100 + 1024),
+        (TokenEstimate(100, 50, answers=3), 250),
+        (TokenEstimate(100, answers=2), 100 + 1024),
     ],
 )
 def test_what_a_request_needs(estimate: TokenEstimate, tokens: float) -> None:
@@ -211,7 +211,7 @@ async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
             return "an answer"
 
         async def request() -> str:
-            async with queue.admit(time.monotonic(), TokenEstimate(3, 1)) as ticket:
+            async with queue.admit(time.monotonic(), TokenEstimate(1, 1)) as ticket:
                 return await ticket.ask(question)
 
         answers = await asyncio.gather(*(request() for _ in range(3)))
