@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
-from llm_provider.errors import EngineTimeoutError, LLMError, StreamInterruptedError
+from llm_provider.errors import (
+    EngineLoadingError,
+    EngineTimeoutError,
+    EngineUnreachableError,
+    LLMError,
+    StreamInterruptedError,
+)
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
 from llm_provider.server.admission import AdmissionQueue, Ticket
@@ -21,6 +28,8 @@ from llm_provider.server.token_estimate import TokenEstimate
 from llm_provider.server.translations.errors import TranslationError
 from llm_provider.server.translator import Asked, Translator
 from llm_provider.server.usage import StreamOutcome, tokens_of
+
+_Asked = TypeVar("_Asked")
 
 _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
@@ -84,20 +93,28 @@ class WholeAnswer(EngineAnswer):
     async def send(self) -> None:
         async def ask(provider: LLMProvider) -> tuple[Translator, Answer]:
             translator = self._question.translator(provider)
-            return translator, await provider.send(translator.path, translator.body)
+            return translator, await translator.send(provider)
 
-        question = self._question
-        async with self._queue.admit(question.arrived, question.estimate) as ticket:
-            translator, answer = await ticket.ask(ask)
+        translator, answer = await self._ask(ask)
         self._count(tokens_of(answer.data))
         data = translator.whole(answer)
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", answer.content_type.encode("latin-1")),
             (b"content-length", str(len(data)).encode()),
             *translator.headers,
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data})
+
+    async def _ask(self, ask: Callable[[LLMProvider], Awaitable[_Asked]]) -> _Asked:
+        """Ask when it is the request's turn: at once, where it takes no slot of the engine's."""
+        question, queue = self._question, self._queue
+        if not question.asked.route.takes_slot and queue.open:
+            # It changes nothing, and may be asked again: of another engine, should this one go.
+            with suppress(EngineUnreachableError, EngineLoadingError, StreamInterruptedError):
+                return await ask(queue.engine.provider)
+        async with queue.admit(question.arrived, question.estimate) as ticket:
+            return await ticket.ask(ask)
 
 
 class StreamedAnswer(EngineAnswer):

@@ -23,10 +23,10 @@ from llm_provider.providers.encoded_body import TooManyValuesError
 from llm_provider.providers.error_body import context_overflow
 from llm_provider.server.admission import QUEUE, QueueFull, Stopping
 from llm_provider.server.body import BodyRefusedError
+from llm_provider.server.error_formats import OPENAI, ErrorFormat, error_format
 from llm_provider.server.fields import FieldError
 from llm_provider.server.public_text import engine_address, without_addresses
 from llm_provider.server.refusal import Refusal
-from llm_provider.server.routes import OPENAI, ErrorFormat, errors_of
 from llm_provider.server.translations.errors import TranslationError
 
 _RETRY = {"Retry-After": "5"}
@@ -106,7 +106,8 @@ class APIError(Exception):
             case EngineLoadingError() | EngineUnreachableError():
                 return cls(503, text, type="server_error", code="engine_not_ready", headers=_RETRY)
             case Unsupported(param=None):
-                return cls(501, text, code="not_supported_by_engine")
+                # Nor would it work another time.
+                return cls(501, text, code="not_supported_by_engine", headers=MAY_HAVE_RUN)
             case Unsupported():
                 return cls(400, text, param=error.param, code="not_supported_by_engine")
             case EngineTimeoutError():
@@ -215,5 +216,5 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, LLMError):
         note_failure(state.notes, error)
     # A route that stands in for others is known once the body has been read.
-    errors = state.route.errors if hasattr(state, "route") else errors_of(request.url.path)
+    errors = state.route.errors if hasattr(state, "route") else error_format(request.url.path)
     return problem.response(errors, state.request_id)

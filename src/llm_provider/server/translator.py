@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +14,7 @@ from llm_provider.server.public_text import without_addresses_in_errors
 from llm_provider.server.usage import UsageFilter
 
 if TYPE_CHECKING:
-    from llm_provider.server.routes import Route
+    from llm_provider.server.route import Route
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -40,24 +40,28 @@ class Translator:
     A new one is made each time that the request is put to an engine. What it raises is answered
     with the route's errors: TranslationError and FieldError as 400, APIError as itself. `path` and
     `body` are what the engine is asked; `headers` are added to the answer's. Then either `whole` is
-    called once, or `feed` for each piece of the engine's stream, cut anywhere, and `rest` at its
-    end. `media_type` and `comment` are of streams: a comment is what clients ignore, sent while a
-    request waits; None where the format has none.
+    called once, for what `send` returned, or `feed` for each piece of the engine's stream, cut
+    anywhere, and `rest` at its end. `media_type` and `comment` are of streams: a comment is what
+    clients ignore, sent while a request waits; None where the format has none.
     """
 
     media_type: ClassVar[bytes] = b"text/event-stream; charset=utf-8"
     comment: ClassVar[bytes | None] = b": queued\n\n"
 
     def __init__(self, asked: Asked, provider: LLMProvider) -> None:
-        self.path = asked.route.engine_path
+        self.path = asked.route.feature.paths[provider.name]
         self.body: Mapping[str, Any] = asked.fields.body()
         self.headers: Headers = []
         self._filter: UsageFilter | None = None
         if asked.stream:
             self._ask_for_usage(asked.fields, provider)
 
+    async def send(self, provider: LLMProvider) -> Answer:
+        """Ask the engine for a whole answer. Raises LLMError."""
+        return await provider.send(self.path, self.body)
+
     def whole(self, answer: Answer) -> bytes:
-        """Return the body of a whole answer, as JSON."""
+        """Return the body of a whole answer, of the answer's type."""
         return answer.raw
 
     def feed(self, chunk: bytes) -> bytes:
@@ -83,6 +87,3 @@ class Translator:
         body = fields.body()
         body["stream_options"] = {**options, "include_usage": True}
         self.body = body
-
-
-MakeTranslator = Callable[[Asked, LLMProvider], Translator]

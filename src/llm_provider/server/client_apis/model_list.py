@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
-from llm_provider.providers.support import Task
+from llm_provider.providers.settings import Task
 from llm_provider.server.translations.ollama_models import ModelInfo
 
 _CAPABILITIES: dict[Task, tuple[str, ...]] = {

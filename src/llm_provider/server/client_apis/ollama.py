@@ -13,6 +13,8 @@ from llm_provider.server.client_apis.translator import (
     decode_fields,
 )
 from llm_provider.server.fields import Fields
+from llm_provider.server.models import Models
+from llm_provider.server.translations.fields import as_name, require
 from llm_provider.server.translations.ollama_embed import (
     embed_answer,
     embed_to_embeddings,
@@ -104,25 +106,48 @@ class EmbeddingsTranslator(EmbedTranslator):
         return embeddings_answer(answer)
 
 
-def loaded(fields: Fields, shape: Shape) -> dict[str, Any] | None:
-    """Return the answer to a request that only loads the model; None for any other.
+def loaded_for_chat(fields: Fields, models: Models) -> dict[str, Any] | None:
+    """Return the answer to a request to /api/chat that only loads the model; None for others."""
+    return _loaded(fields, Shape.CHAT)
 
-    Raises TranslationError for one that unloads it.
-    """
+
+def loaded_for_text(fields: Fields, models: Models) -> dict[str, Any] | None:
+    """Return the answer to a request to /api/generate that only loads the model."""
+    return _loaded(fields, Shape.GENERATE)
+
+
+def _loaded(fields: Fields, shape: Shape) -> dict[str, Any] | None:
     body = decode_fields(fields)
     if not is_load_request(body):
         return None
-    return load_answer(shape=shape, model=str(body.get("model")), stopwatch=Stopwatch())
+    return load_answer(shape=shape, model=str(body["model"]), stopwatch=Stopwatch())
+
+
+def most_tokens(fields: Fields) -> int | None:
+    """Return the most tokens of an answer, where a request to chat or to generate bounds them."""
+    options = fields.small("options")
+    most = options.get("num_predict") if isinstance(options, dict) else None
+    return most if isinstance(most, int) and most > 0 else None
 
 
 def check_chat(fields: Fields) -> None:
     """Raise TranslationError where a request to /api/chat cannot be translated."""
-    chat_to_chat(decode_fields(fields))
+    body = decode_fields(fields)
+    if "messages" not in body or not _only_loads(body):
+        chat_to_chat(body)
 
 
 def check_generate(fields: Fields) -> None:
     """Raise TranslationError where a request to /api/generate cannot be translated."""
-    generate_to_chat(decode_fields(fields))
+    body = decode_fields(fields)
+    if not _only_loads(body):
+        generate_to_chat(body)
+
+
+def _only_loads(body: Mapping[str, Any]) -> bool:
+    require(body, "model")
+    as_name(body["model"], "model")
+    return is_load_request(body)
 
 
 def check_embed(fields: Fields) -> None:

@@ -65,18 +65,33 @@ class StreamingTranslator(ClientTranslator):
         super().__init__(asked, provider)
         self._stream = self.make_stream()
         self._parser = EventParser()
+        self._failure: MalformedAnswer | None = None
 
     @abstractmethod
     def make_stream(self) -> Stream:
         """Return what translates the answer to the request that has been translated."""
 
     def feed(self, chunk: bytes) -> bytes:
-        with _engines_fault():
-            return b"".join(self._stream.feed(event) for event in self._events(chunk))
+        self._raise_failure()
+        out = bytearray()
+        try:
+            with _engines_fault():
+                for event in self._events(chunk):
+                    out += self._stream.feed(event)
+        except MalformedAnswer as error:
+            self._failure = error  # behind what came before it
+        if not out:
+            self._raise_failure()
+        return bytes(out)
 
     def rest(self) -> bytes:
+        self._raise_failure()
         with _engines_fault():
             return self._stream.finish()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _events(self, chunk: bytes) -> Iterator[dict[str, Any]]:
         try:

@@ -62,7 +62,7 @@ def text_of(message: anthropic.types.Message) -> str:
 
 async def test_a_message(engine: FakeEngine, sdk: anthropic.AsyncAnthropic) -> None:
     message = await sdk.messages.create(
-        **HELLO, system="Be brief.", temperature=0.5, stop_sequences=["x"], metadata={}
+        **HELLO, system="Be brief.", stop_sequences=["x"], extra_body={"temperature": 0.5}
     )
     assert text_of(message) == ANSWER
     assert (message.model, message.role, message.stop_reason) == (MODEL, "assistant", "end_turn")
