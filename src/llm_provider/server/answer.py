@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from llm_provider.errors import (
-    EngineLoadingError,
     EngineTimeoutError,
-    EngineUnreachableError,
     LLMError,
     StreamInterruptedError,
 )
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
-from llm_provider.server.admission import AdmissionQueue, Ticket
-from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, note_failure
+from llm_provider.server.api_errors import FORESEEN, MAY_HAVE_RUN, APIError, note_failure
 from llm_provider.server.stall_timer import stall_timer
+from llm_provider.server.ticket import Ticket
 from llm_provider.server.token_estimate import TokenEstimate
 from llm_provider.server.translations.errors import TranslationError
-from llm_provider.server.translator import Asked, Translator
+from llm_provider.server.translator import Asked, Headers, Translator
 from llm_provider.server.usage import StreamOutcome, tokens_of
-
-_Asked = TypeVar("_Asked")
 
 _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
@@ -48,14 +44,16 @@ _CUT_OFF = APIError(
 class Question:
     """A request that is to be put to the engine.
 
-    `arrived` is when it came (time.monotonic); `estimate` is what it takes of the engine; `notes`
-    takes what the log is to tell; `check` raises APIError where the engine of the moment cannot
-    serve it: that may be another than when it came.
+    `arrived` is when it came (time.monotonic); `estimate` is what it takes of the engine;
+    `comment_seconds` is how often a stream gets a comment while it waits; `notes` takes what the
+    log is to tell; `check` raises APIError where the engine of the moment cannot serve it: that may
+    be another than when it came.
     """
 
     asked: Asked
     arrived: float
     estimate: TokenEstimate
+    comment_seconds: float
     notes: dict[str, object]
     check: Callable[[], None]
 
@@ -68,8 +66,8 @@ class Question:
 class EngineAnswer(ABC):
     """The answer to one question, sent by `send`."""
 
-    def __init__(self, queue: AdmissionQueue, question: Question, send: Send) -> None:
-        self._queue = queue
+    def __init__(self, ticket: Ticket, question: Question, send: Send) -> None:
+        self._ticket = ticket
         self._question = question
         self._notes = question.notes
         self._send = send
@@ -95,7 +93,13 @@ class WholeAnswer(EngineAnswer):
             translator = self._question.translator(provider)
             return translator, await translator.send(provider)
 
-        translator, answer = await self._ask(ask)
+        ticket = self._ticket
+        if self._question.asked.route.takes_slot:
+            await ticket.enter(self._question.estimate)
+            translator, answer = await ticket.ask(ask)
+        else:
+            translator, answer = await ticket.ask_beside(ask)
+        ticket.leave()  # however long the client takes to read it
         self._count(tokens_of(answer.data))
         data = translator.whole(answer)
         headers = [
@@ -106,57 +110,83 @@ class WholeAnswer(EngineAnswer):
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data})
 
-    async def _ask(self, ask: Callable[[LLMProvider], Awaitable[_Asked]]) -> _Asked:
-        """Ask when it is the request's turn: at once, where it takes no slot of the engine's."""
-        question, queue = self._question, self._queue
-        if not question.asked.route.takes_slot and queue.open:
-            # It changes nothing, and may be asked again: of another engine, should this one go.
-            with suppress(EngineUnreachableError, EngineLoadingError, StreamInterruptedError):
-                return await ask(queue.engine.provider)
-        async with queue.admit(question.arrived, question.estimate) as ticket:
-            return await ticket.ask(ask)
-
 
 class StreamedAnswer(EngineAnswer):
     """A streamed answer, passed on as it comes."""
 
-    def __init__(self, queue: AdmissionQueue, question: Question, send: Send) -> None:
-        super().__init__(queue, question, send)
+    def __init__(self, ticket: Ticket, question: Question, send: Send) -> None:
+        super().__init__(ticket, question, send)
         self._begun = False
 
     async def send(self) -> None:
-        async def begin(
-            provider: LLMProvider,
-        ) -> tuple[Translator, bytes, AsyncGenerator[bytes, None]]:
-            translator = self._question.translator(provider)
-            # Up to the first bytes, a failure can still be answered with a status of its own.
-            chunks = provider.raw_stream(translator.path, translator.body)
-            return translator, await anext(chunks), chunks
-
         question = self._question
-        async with self._queue.admit(question.arrived, question.estimate) as ticket:
-            translator, first, chunks = await ticket.ask(begin)
-            async with aclosing(chunks):
-                self._notes["first_bytes_seconds"] = round(time.monotonic() - question.arrived, 4)
-                await self._begin(translator)
-                await self._pass_on(translator, first, chunks, ticket)
+        try:
+            async with self._comments():
+                await self._ticket.enter(question.estimate)
+                translator, first, chunks = await self._ticket.ask(self._ask)
+        except FORESEEN as error:
+            await self._fail(error)
+            return
+        async with aclosing(chunks):
+            self._notes["first_bytes_seconds"] = round(time.monotonic() - question.arrived, 4)
+            await self._begin(translator.headers)
+            await self._pass_on(translator, first, chunks)
+
+    async def _ask(
+        self, provider: LLMProvider
+    ) -> tuple[Translator, bytes, AsyncGenerator[bytes, None]]:
+        """Put the question. Up to the first bytes, a failure can have a status of its own."""
+        translator = self._question.translator(provider)
+        chunks = provider.raw_stream(translator.path, translator.body)
+        return translator, await anext(chunks), chunks
+
+    @asynccontextmanager
+    async def _comments(self) -> AsyncGenerator[None, None]:
+        """Send comments while the request waits for its turn, the first after a while.
+
+        They keep the connections of proxies and clients open. With the first one the answer has
+        begun, with status 200, and a failure is an event of the stream. A request that has not
+        waited for that long, or is at the engine, can be answered with any status.
+        """
+        task: asyncio.Task[None] | None = None
+        comment = self._question.asked.route.stream.comment
+
+        def start() -> None:
+            nonlocal task
+            if comment is not None:
+                task = asyncio.create_task(self._comment(comment))
+
+        seconds = self._question.comment_seconds
+        timer = asyncio.get_running_loop().call_later(seconds, start)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _comment(self, comment: bytes) -> None:
+        while True:
+            if not self._ticket.running:
+                await self._begin([])
+            if self._begun:
+                await self._piece(comment)
+            await asyncio.sleep(self._question.comment_seconds)
 
     async def cut_off(self) -> None:
         await self._fail(_CUT_OFF)
 
-    async def _begin(self, translator: Translator) -> None:
+    async def _begin(self, headers: Headers) -> None:
         if self._begun:
             return
         self._begun = True
-        headers = [(b"content-type", translator.media_type), *_STREAM_HEADERS, *translator.headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        kind = self._question.asked.route.stream.media_type
+        sent = [(b"content-type", kind), *_STREAM_HEADERS, *headers]
+        await self._send({"type": "http.response.start", "status": 200, "headers": sent})
 
     async def _pass_on(
-        self,
-        translator: Translator,
-        first: bytes,
-        chunks: AsyncGenerator[bytes, None],
-        ticket: Ticket,
+        self, translator: Translator, first: bytes, chunks: AsyncGenerator[bytes, None]
     ) -> None:
         outcome = StreamOutcome(translator.path)
         outcome.feed(first)
@@ -179,7 +209,7 @@ class StreamedAnswer(EngineAnswer):
             raise ClientDisconnect from None
         except (LLMError, TranslationError) as error:
             if isinstance(error, StreamInterruptedError):
-                ticket.report_broken()
+                self._ticket.report_broken()
             await self._fail(error)
             return
         self._count(outcome.tokens)

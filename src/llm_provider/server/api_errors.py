@@ -21,12 +21,13 @@ from llm_provider.errors import (
 )
 from llm_provider.providers.encoded_body import TooManyValuesError
 from llm_provider.providers.error_body import context_overflow
-from llm_provider.server.admission import QUEUE, QueueFull, Stopping
+from llm_provider.server.admission import QUEUE
 from llm_provider.server.body import BodyRefusedError
-from llm_provider.server.error_formats import OPENAI, ErrorFormat, error_format
 from llm_provider.server.fields import FieldError
+from llm_provider.server.formats import OPENAI, ErrorFormat, error_format
 from llm_provider.server.public_text import engine_address, without_addresses
 from llm_provider.server.refusal import Refusal
+from llm_provider.server.ticket import QueueFull, Stopping
 from llm_provider.server.translations.errors import TranslationError
 
 _RETRY = {"Retry-After": "5"}

@@ -25,7 +25,7 @@ from llm_provider.providers.selection import get_llm_provider
 from llm_provider.server.access import Access
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import FORESEEN, answer_error
-from llm_provider.server.body import BodyBudget
+from llm_provider.server.body_budget import BodyBudget
 from llm_provider.server.client_apis.ollama_info import OllamaInfo
 from llm_provider.server.engine_file import HELD, EngineFile
 from llm_provider.server.engine_state import EngineState
@@ -69,7 +69,9 @@ def create_app(
     queue = AdmissionQueue(engine, settings.hold_seconds)
     if described.hold_seconds:
         engine.hold(HELD, described.hold_seconds)
-    metrics = Metrics(queue)
+    limits = settings.limits
+    budget = BodyBudget(limits.max_queued_body_bytes, limits.max_body_bytes)
+    metrics = Metrics(queue, budget)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -104,7 +106,7 @@ def create_app(
         queue=queue,
         models=models,
         access=access,
-        budget=BodyBudget(settings.limits.max_queued_body_bytes),
+        budget=budget,
         settings=settings,
     )
     own = (*Handlers(queue, models, metrics).routes, *OllamaInfo(engine, models).routes)

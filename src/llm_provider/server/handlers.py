@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 
 from llm_provider import __version__
 from llm_provider.errors import EngineLoadingError
-from llm_provider.server.admission import AdmissionQueue, Stopping
+from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import APIError
-from llm_provider.server.error_formats import OPENAI, ErrorFormat
+from llm_provider.server.formats import OPENAI, ErrorFormat
 from llm_provider.server.metrics import CONTENT_TYPE, Metrics
 from llm_provider.server.models import Models
+from llm_provider.server.ticket import Stopping
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_late
 from prometheus_client.registry import Collector
 
 from llm_provider.server.admission import AdmissionQueue
+from llm_provider.server.body_budget import BodyBudget
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 NO_KEY = ""
@@ -21,7 +22,7 @@ _TOTAL = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 class Metrics:
     """One process's counters, in a registry of their own."""
 
-    def __init__(self, queue: AdmissionQueue) -> None:
+    def __init__(self, queue: AdmissionQueue, budget: BodyBudget) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "edge_llm_requests",
@@ -49,7 +50,7 @@ class Metrics:
             ["direction", "key"],
             registry=self._registry,
         )
-        self._registry.register(_QueueCollector(queue))
+        self._registry.register(_QueueCollector(queue, budget))
         ProcessCollector(registry=self._registry)
 
     def done(self, route: str, outcome: str, seconds: float, notes: Mapping[str, object]) -> None:
@@ -74,8 +75,9 @@ class Metrics:
 class _QueueCollector(Collector):
     """The state of queue and engine, read when asked for."""
 
-    def __init__(self, queue: AdmissionQueue) -> None:
+    def __init__(self, queue: AdmissionQueue, budget: BodyBudget) -> None:
         self._queue = queue
+        self._budget = budget
 
     def collect(self) -> Iterable[Metric]:
         queue = self._queue
@@ -84,6 +86,8 @@ class _QueueCollector(Collector):
             ("requests_in_flight", "Requests at the engine.", queue.running + queue.leaving),
             ("requests_queued", "Requests that wait for a slot.", queue.queued),
             ("requests_held", "Requests that wait for the engine to be ready.", queue.held),
+            ("requests_arriving", "Requests whose bodies have not arrived.", queue.arriving),
+            ("body_bytes", "Memory that bodies of requests take.", self._budget.used),
             ("slots", "Requests that may be at the engine at once.", engine.parallel),
             ("holding", "1 while requests are held on purpose.", int(engine.on_hold)),
         ):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llm_provider.server.error_formats import ErrorFormat
+from llm_provider.server.formats import ErrorFormat
 from llm_provider.server.handlers import OwnRoute
 from llm_provider.server.route import Route
 
@@ -80,8 +80,8 @@ def describe_route(route: Route) -> dict[str, Any]:
     }
     if route.streams:
         described["responses"][200] = {
-            "description": "The answer; in pieces where `stream` is true.",
-            "content": {route.translator.media_type.decode().partition(";")[0]: {}},
+            "description": "The answer; piece by piece where `stream` is true.",
+            "content": {route.stream.media_type.decode().partition(";")[0]: {}},
         }
     is_file = route.required.schema.get("format") == "binary"
     kind = "multipart/form-data" if is_file else "application/json"

@@ -1,7 +1,8 @@
 """Handlers of the routes that the engine answers: from a request to the engine's answer.
 
-A request's body is read, and only the fields that the chat API needs are decoded; the rest goes to
-the engine as the bytes that came.
+A request gets its place in the queue before its body is read: what finds none costs no memory. Then
+the body is read, as soon as there is memory for it, and only the fields that the chat API needs are
+decoded; the rest goes to the engine as the bytes that came.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from starlette.types import Receive, Scope, Send
 from llm_provider.server.access import Access
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.answer import EngineAnswer, Question, StreamedAnswer, WholeAnswer
-from llm_provider.server.body import Body, BodyBudget, content_length, read_body
+from llm_provider.server.body import Body, declared_size, read_body
+from llm_provider.server.body_budget import BodyBudget
 from llm_provider.server.fields import Fields
+from llm_provider.server.key_store import Key
 from llm_provider.server.models import Models
 from llm_provider.server.refusal import BODY_READ
 from llm_provider.server.route import Route
 from llm_provider.server.settings import ServerSettings
+from llm_provider.server.ticket import QueueFull, Ticket
 from llm_provider.server.token_estimate import TokenEstimate, measure_prompt
 from llm_provider.server.translator import Asked
 
@@ -73,25 +77,32 @@ class EngineResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises ClientDisconnect when the client leaves; the engine stops at once then."""
-        with await self._read(scope, receive) as body:
-            fields = self._examine(body)
-            if (own := self._route.own_answer(fields, self._proxy.models)) is not None:
-                await JSONResponse(own)(scope, receive, send)
-                return
-            question = self._question(body, fields)
-            kind = StreamedAnswer if question.asked.stream else WholeAnswer
-            answer = kind(self._proxy.queue, question, send)
-            await self._until_client_leaves(answer, receive)
+        key: Key = self._request.state.key
+        try:
+            async with self._proxy.queue.place(self._arrived, key.name, key.share) as ticket:
+                with await self._read(ticket, scope, receive) as body:
+                    fields = self._examine(body)
+                    if (own := self._route.own_answer(fields, self._proxy.models)) is not None:
+                        await JSONResponse(dict(own))(scope, receive, send)
+                        return
+                    question = self._question(body, fields)
+                    kind = StreamedAnswer if question.asked.stream else WholeAnswer
+                    await self._until_client_leaves(kind(ticket, question, send), receive)
+        except QueueFull:
+            self._proxy.access.give_back(key)
+            raise
 
-    async def _read(self, scope: Scope, receive: Receive) -> Body:
+    async def _read(self, ticket: Ticket, scope: Scope, receive: Receive) -> Body:
         limits = self._proxy.settings.limits
-        body = await read_body(
-            receive,
-            self._proxy.budget,
-            most=limits.max_body_bytes,
-            seconds=limits.body_seconds,
-            declared=content_length(scope["headers"]),
-        )
+        async with ticket.arriving():
+            body = await read_body(
+                receive,
+                self._proxy.budget,
+                key=ticket.key,
+                most=limits.max_body_bytes,
+                seconds=limits.body_seconds,
+                declared=declared_size(scope["headers"]),
+            )
         scope["state"][BODY_READ] = True
         return body
 
@@ -111,6 +122,7 @@ class EngineResponse(Response):
             asked=Asked(route, fields, stream, state.request_id, headers),
             arrived=self._arrived,
             estimate=self._estimate(body, fields),
+            comment_seconds=self._proxy.settings.comment_seconds,
             notes=state.notes,
             check=lambda: self._proxy.check(route, model),
         )

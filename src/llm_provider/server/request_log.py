@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
 from llm_provider.server.engine_state import EngineState
-from llm_provider.server.error_formats import ANTHROPIC, error_format
+from llm_provider.server.formats import ANTHROPIC, error_format
 from llm_provider.server.metrics import Metrics
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

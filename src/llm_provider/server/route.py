@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_provider.providers.support import Feature
-from llm_provider.server.error_formats import OPENAI, ErrorFormat
 from llm_provider.server.fields import Fields
+from llm_provider.server.formats import OPENAI, SSE, ErrorFormat, StreamFormat
 from llm_provider.server.models import Models
 from llm_provider.server.translator import Headers, Translator
 
@@ -61,6 +61,7 @@ class Route:
     alternative: Route | None = None
     translator: type[Translator] = Translator
     errors: ErrorFormat = OPENAI
+    stream: StreamFormat = SSE
 
     @property
     def name(self) -> str:

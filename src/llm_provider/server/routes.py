@@ -14,8 +14,8 @@ from dataclasses import replace
 from llm_provider.providers import support
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.server.client_apis import anthropic, engine_routes, ollama, transcription
-from llm_provider.server.error_formats import ANTHROPIC, OLLAMA
 from llm_provider.server.fields import Fields
+from llm_provider.server.formats import ANTHROPIC, JSON_LINES, OLLAMA
 from llm_provider.server.message import MessageTranslator, check_system
 from llm_provider.server.route import Field, Route
 
@@ -107,6 +107,7 @@ _OLLAMA = (
         alternative=_MESSAGE,
         translator=ollama.ChatTranslator,
         errors=OLLAMA,
+        stream=JSON_LINES,
     ),
     Route(
         ollama.GENERATE,
@@ -119,6 +120,7 @@ _OLLAMA = (
         own_answer=ollama.loaded_for_text,
         translator=ollama.GenerateTranslator,
         errors=OLLAMA,
+        stream=JSON_LINES,
     ),
     Route(
         ollama.EMBED,

@@ -24,8 +24,9 @@ class ServerSettings:
     CHAT_API_DOOR (the socket holder's socket, see `listeners`; none: a port of its own),
     CHAT_API_SOCKET (a Unix socket of its own, none), CHAT_API_CORS_ORIGINS (origins whose pages may
     ask, separated by commas, or `*`; none), CHAT_API_DOCS (1: /docs is served),
-    CHAT_API_IMAGE_TOKENS (tokens that an image counts as, 1024), and those of `Limits`. The
-    engine's are in `llm_provider.providers.settings`.
+    CHAT_API_IMAGE_TOKENS (tokens that an image counts as, 1024), CHAT_API_COMMENT_SECONDS (how
+    often a streamed request that waits for its turn gets a comment, which begins the answer, 10),
+    and those of `Limits`. The engine's are in `llm_provider.providers.settings`.
     """
 
     keys_file: Path
@@ -38,6 +39,7 @@ class ServerSettings:
     cors_origins: tuple[str, ...]
     docs: bool
     image_tokens: int
+    comment_seconds: float
     limits: Limits
 
     @classmethod
@@ -63,6 +65,7 @@ class ServerSettings:
             cors_origins=_origins(environ),
             docs=_flag(environ, "CHAT_API_DOCS"),
             image_tokens=read_count(environ, "CHAT_API_IMAGE_TOKENS") or IMAGE_TOKENS,
+            comment_seconds=read_number(environ, "CHAT_API_COMMENT_SECONDS", 10),
             limits=limits,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
@@ -41,12 +41,9 @@ class Translator:
     with the route's errors: TranslationError and FieldError as 400, APIError as itself. `path` and
     `body` are what the engine is asked; `headers` are added to the answer's. Then either `whole` is
     called once, for what `send` returned, or `feed` for each piece of the engine's stream, cut
-    anywhere, and `rest` at its end. `media_type` and `comment` are of streams: a comment is what
-    clients ignore, sent while a request waits; None where the format has none.
+    anywhere, and `rest` at its end. A stream that began while the request waited has none of these
+    headers.
     """
-
-    media_type: ClassVar[bytes] = b"text/event-stream; charset=utf-8"
-    comment: ClassVar[bytes | None] = b": queued\n\n"
 
     def __init__(self, asked: Asked, provider: LLMProvider) -> None:
         self.path = asked.route.feature.paths[provider.name]

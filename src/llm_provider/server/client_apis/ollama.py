@@ -51,8 +51,6 @@ _REQUESTS: dict[Shape, Callable[[Mapping[str, Any], ThinkingStyle], Translated]]
 class _AnswerTranslator(StreamingTranslator):
     """A request for text, whose answer is streamed as lines of JSON."""
 
-    media_type = b"application/x-ndjson"
-    comment = None  # a line is an answer
     shape: ClassVar[Shape]
 
     def __init__(self, asked: Asked, provider: LLMProvider) -> None:

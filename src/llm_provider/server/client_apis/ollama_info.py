@@ -6,12 +6,13 @@ from typing import Any
 
 from fastapi import Request
 
-from llm_provider.server.body import BodyBudget, content_length, read_body
+from llm_provider.server.body import declared_size, read_body
+from llm_provider.server.body_budget import BodyBudget
 from llm_provider.server.client_apis.model_list import ollama_models
 from llm_provider.server.client_apis.translator import decode_fields
 from llm_provider.server.engine_state import EngineState
-from llm_provider.server.error_formats import OLLAMA
 from llm_provider.server.fields import Fields
+from llm_provider.server.formats import OLLAMA
 from llm_provider.server.handlers import OwnRoute
 from llm_provider.server.models import Models
 from llm_provider.server.refusal import BODY_READ
@@ -62,9 +63,10 @@ class OllamaInfo:
         with await read_body(
             request.receive,
             BodyBudget(_MOST_BYTES),
+            key=None,
             most=_MOST_BYTES,
             seconds=_SECONDS,
-            declared=content_length(request.scope["headers"]),
+            declared=declared_size(request.scope["headers"]),
         ) as body:
             setattr(request.state, BODY_READ, True)
             name = shown_name(decode_fields(Fields.parse(body.data)))

@@ -16,11 +16,11 @@ from llm_provider.errors import (
     StreamInterruptedError,
 )
 from llm_provider.providers.base import LLMProvider
-from llm_provider.server.admission import Ticket
+from llm_provider.server.ticket import Ticket
 from llm_provider.server.token_estimate import NOTHING, TokenEstimate
 
 from ..fake import until
-from .queue_stub import Sharing, Stub, lined, lose, watched
+from .queue_stub import Sharing, Stub, admitted, lined, lose, watched
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Asked:
 async def test_what_has_not_begun_is_asked_again(stub: Stub, error: LLMError) -> None:
     question = Asked(error, error, "an answer")
     async with lined(stub) as line, watched(line.queue):
-        async with line.queue.admit(time.monotonic()) as ticket:
+        async with admitted(line.queue) as ticket:
             assert await asyncio.wait_for(ticket.ask(question), 5) == "an answer"
         assert len(question.of) == 3
 
@@ -70,7 +70,7 @@ async def test_what_may_have_begun_is_never_asked_again(stub: Stub, error: Excep
     question = Asked(error, "an answer")
     async with lined(stub) as line:
         with pytest.raises(type(error)):
-            async with line.queue.admit(time.monotonic()) as ticket:
+            async with admitted(line.queue) as ticket:
                 await ticket.ask(question)
         assert len(question.of) == 1
         # What broke off may have died: it is asked before others are let in.
@@ -86,7 +86,7 @@ async def test_an_engine_that_calls_itself_ready_and_refuses(stub: Stub) -> None
     question = Refusing()
     async with lined(stub, hold=0.7) as line, watched(line.queue):
         with pytest.raises(EngineLoadingError, match="The engine is not ready: It loads"):
-            async with line.queue.admit(time.monotonic()) as ticket:
+            async with admitted(line.queue) as ticket:
                 await asyncio.wait_for(ticket.ask(question), 5)
     assert 1 < len(question.of) < 10  # again, and not in a frenzy
 
@@ -131,7 +131,9 @@ async def test_a_request_put_back_that_is_cancelled(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
         lose(line.queue)
         await line.come("a")
-        back = asyncio.create_task(line.queue.retry(Ticket(line.queue, -1, time.monotonic(), 5)))
+        back = asyncio.create_task(
+            line.queue.retry(Ticket(line.queue, -1, time.monotonic(), 5, "", 1.0))
+        )
         await asyncio.sleep(0)
         assert line.numbers() == (0, 0, 2)
         back.cancel()
@@ -211,7 +213,7 @@ async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
             return "an answer"
 
         async def request() -> str:
-            async with queue.admit(time.monotonic(), TokenEstimate(1, 1)) as ticket:
+            async with admitted(queue, TokenEstimate(1, 1)) as ticket:
                 return await ticket.ask(question)
 
         answers = await asyncio.gather(*(request() for _ in range(3)))
@@ -226,7 +228,7 @@ async def test_who_has_no_room_even_alone_is_told() -> None:
     question = Asked(crowded, crowded)
     async with lined(Sharing()) as line:
         with pytest.raises(ContextFullError):
-            async with line.queue.admit(time.monotonic()) as ticket:
+            async with admitted(line.queue) as ticket:
                 await asyncio.wait_for(ticket.ask(question), 5)
         await line.come("a")
         assert line.entered == ["a"]

@@ -248,6 +248,7 @@ async def test_rotating_keys_drops_nobody(
                 ({"LLM_DRAIN_SECONDS": "x"}, "LLM_DRAIN_SECONDS is 'x'"),
                 ({"LLM_TASK": "talk"}, "LLM_TASK is 'talk'; known are: chat, embedding, rerank."),
                 ({"CHAT_API_DOCS": "yes"}, "CHAT_API_DOCS is 'yes'; it must be 0 or 1."),
+                ({"CHAT_API_COMMENT_SECONDS": "0"}, "CHAT_API_COMMENT_SECONDS is '0'; a number"),
                 ({"CHAT_API_IMAGE_TOKENS": "0"}, "CHAT_API_IMAGE_TOKENS is '0'; a whole number"),
                 ({"CHAT_API_MAX_HEADERS": "0"}, "CHAT_API_MAX_HEADERS is invalid: '0'."),
                 (

@@ -1,4 +1,4 @@
-"""The formats of errors: each API has its own, for all that is asked at its paths."""
+"""The formats of errors and of streams: each client's API has its own."""
 
 from __future__ import annotations
 
@@ -25,6 +25,21 @@ class ErrorFormat:
     body: Callable[[int, Mapping[str, Any], str], dict[str, Any]]
     event: Callable[[Mapping[str, Any]], bytes]
     schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """What a client's API streams: `media_type`, and a `comment` that its clients ignore.
+
+    The comment is sent while a request waits for its turn; None where there is no such thing.
+    """
+
+    media_type: bytes
+    comment: bytes | None
+
+
+SSE = StreamFormat(b"text/event-stream; charset=utf-8", b": queued\n\n")
+JSON_LINES = StreamFormat(b"application/x-ndjson", None)
 
 
 def _openai_body(status: int, error: Mapping[str, Any], request_id: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llm_provider.http.sse import EventParser
-from llm_provider.server.error_formats import (
+from llm_provider.server.formats import (
     ANTHROPIC,
     OLLAMA,
     OPENAI,
