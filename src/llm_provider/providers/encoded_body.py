@@ -90,7 +90,7 @@ def decode_value(name: str, value: memoryview | bytes) -> Any:
     """Return the value of the field `name`. Raises TooManyValuesError."""
     if count_values(value, MOST_VALUES) > MOST_VALUES:
         raise TooManyValuesError(name)
-    return json.loads(bytes(value))
+    return json.loads(str(value, "utf-8"))
 
 
 def count_values(data: memoryview | bytes, most: int) -> int:

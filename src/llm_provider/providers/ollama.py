@@ -90,7 +90,9 @@ class Ollama(LLMProvider):
         elif choice not in (None, "auto"):
             raise self._unsupported("tool_choice", "cannot be made to call a tool")
         if isinstance(messages := mapped.get("messages"), list):
-            mapped["messages"] = [join_text_parts(message) for message in messages]
+            joined = [join_text_parts(message) for message in messages]
+            if joined != messages:
+                mapped["messages"] = joined
         # Last: what cannot be done is said without asking the engine.
         if mapped.get("max_tokens") is None and (size := await self._context()):
             # It would shift its context and go on, to ten times that; others end there.

@@ -34,7 +34,9 @@ class VLLM(LLMProvider):
         self._refuse(body, DROPPED[path])
         mapped = editable(body)
         if isinstance(messages := mapped.get("messages"), list):
-            mapped["messages"] = [join_text_parts(message) for message in messages]
+            joined = [join_text_parts(message) for message in messages]
+            if joined != messages:
+                mapped["messages"] = joined
         return mapped
 
     async def health(self) -> None:

@@ -150,8 +150,9 @@ def _add_routes(
         app.post(route.path, **describe_route(route), **options)(proxy.handler(route))
     documents = Documents(app)
     hidden: dict[str, Any] = {"include_in_schema": False, "dependencies": [key]}
-    app.get("/openapi.json", **hidden)(documents.openapi)
-    if app.state.settings.docs:
-        app.get("/docs", **hidden)(documents.docs)
+    for method in (app.get, app.head):
+        method("/openapi.json", **hidden)(documents.openapi)
+        if app.state.settings.docs:
+            method("/docs", **hidden)(documents.docs)
     for kind in (*FORESEEN, HTTPException):
         app.add_exception_handler(kind, answer_error)

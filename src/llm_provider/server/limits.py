@@ -45,7 +45,7 @@ class Limits:
     max_body_bytes: int = 4 * MIB
     body_seconds: float = 120.0
     """From the first read to the last byte of a body."""
-    max_queued_body_bytes: int = 64 * MIB
+    max_queued_body_bytes: int = 48 * MIB
     """All bodies that are held in memory at the same time."""
 
     @classmethod

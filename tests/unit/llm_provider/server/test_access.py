@@ -49,7 +49,8 @@ def keys(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def stranger(llm: LlamaCpp, keys: Path) -> Any:
-    limits = httpx.Limits(max_connections=None)
+    # The test's server closes idle connections soon.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with (
         serve_api(llm, keys, PARALLEL="1") as url,
         httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as client,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -16,7 +15,6 @@ from llm_provider.errors import (
     StreamInterruptedError,
 )
 from llm_provider.providers.base import LLMProvider
-from llm_provider.server.ticket import Ticket
 from llm_provider.server.token_estimate import NOTHING, TokenEstimate
 
 from ..fake import until
@@ -129,12 +127,17 @@ async def test_who_is_put_back_at_an_open_gate_stays_before_those_who_wait(stub:
 
 async def test_a_request_put_back_that_is_cancelled(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
-        lose(line.queue)
-        await line.come("a")
-        back = asyncio.create_task(
-            line.queue.retry(Ticket(line.queue, -1, time.monotonic(), 5, "", 1.0))
-        )
+
+        async def refused(provider: LLMProvider) -> None:
+            raise EngineUnreachableError("gone")
+
+        async def request() -> None:
+            async with admitted(line.queue) as ticket:
+                await ticket.ask(refused)
+
+        back = asyncio.create_task(request())
         await asyncio.sleep(0)
+        await line.come("a")
         assert line.numbers() == (0, 0, 2)
         back.cancel()
         await asyncio.wait([back])

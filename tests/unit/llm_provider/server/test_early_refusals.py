@@ -115,6 +115,15 @@ async def test_a_slow_rest_is_not_waited_for(api: str, monkeypatch: pytest.Monke
     writer.close()
 
 
+async def test_a_small_body_leaves_the_connection_open(api: str) -> None:
+    reader, writer = await connect(api)
+    for size in (2, 65536, 2):
+        writer.write(head(f"Content-Length: {size}", key="wrong") + b"x" * size)
+        start, error = await answer_of(reader)
+        assert (error["code"], b"connection: close" in start) == ("invalid_api_key", False)
+    writer.close()
+
+
 async def test_a_body_that_was_read_leaves_the_connection_open(api: str) -> None:
     reader, writer = await connect(api)
     for _ in range(3):

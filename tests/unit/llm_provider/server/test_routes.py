@@ -104,7 +104,8 @@ async def test_head_is_get_without_a_body(
         answer = await stranger.head("/health")
         assert (answer.status_code, answer.content) == (200, b"")
         assert (await stranger.head("/ready")).status_code == 401
-    for path in ("/health", "/ready", "/metrics", "/v1/models", f"/v1/models/{MODEL}"):
+    own = ("/health", "/ready", "/metrics", "/v1/models", f"/v1/models/{MODEL}", "/openapi.json")
+    for path in own:
         wanted, answer = await client.get(path), await client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["Content-Type"] == wanted.headers["Content-Type"]

@@ -11,14 +11,22 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT
 
-from ..fake import ANSWER, AUTH, KEY, FakeEngine, error_of, serve_api, stream_of, until
+from ..fake import ANSWER, AUTH, KEY, MODEL, FakeEngine, error_of, serve_api, stream_of, until
 
 STREAM: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
 COMMENT = b": queued\n\n"
+
+
+@pytest.fixture
+async def llm(engine: FakeEngine) -> AsyncIterator[LlamaCpp]:
+    """An engine that may take its time."""
+    async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=30) as provider:
+        yield provider
 
 
 @asynccontextmanager
