@@ -8,7 +8,7 @@ Routes that the chat API answers itself (GET, mostly) are in `handlers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from llm_provider.providers import support
@@ -37,7 +37,7 @@ def _text(name: str) -> Field:
     return Field(name, {"type": "string", "minLength": 1}, Fields.require_text)
 
 
-def _unchecked(name: str, schema: dict[str, object]) -> Field:
+def _unchecked(name: str, schema: Mapping[str, object]) -> Field:
     """A field that the route's own check looks at."""
     return Field(name, schema, lambda fields, name: None)
 

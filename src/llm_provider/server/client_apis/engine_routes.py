@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from llm_provider.errors import MalformedAnswer
 from llm_provider.providers.base import LLMProvider
@@ -20,24 +21,27 @@ from llm_provider.server.fields import FieldError, Fields
 from llm_provider.server.translations.errors import TranslationError
 from llm_provider.server.translator import Asked, Translator
 
-_Body = Mapping[str, Any]
-
 
 class _TokensTranslator(Translator):
     """A request in the format of either engine, and its answer in that of both."""
 
-    request: ClassVar[Callable[[_Body, str], dict[str, Any]]]
-    answer: ClassVar[Callable[[_Body, _Body], dict[str, Any]]]
-
     def __init__(self, asked: Asked, provider: LLMProvider) -> None:
         self._client = decode_fields(asked.fields)
         self.path = asked.route.feature.paths[provider.name]
-        self.body = type(self).request(self._client, provider.name)
+        self.body = self.translate(self._client, provider.name)
         self.headers = []
+
+    @abstractmethod
+    def translate(self, body: Mapping[str, Any], engine: str) -> dict[str, Any]:
+        """Return the engine's request for a client's. Raises TranslationError."""
+
+    @abstractmethod
+    def translate_answer(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the client's answer for the engine's. Raises TranslationError."""
 
     def whole(self, answer: Answer) -> bytes:
         try:
-            return json.dumps(type(self).answer(answer.data, self._client)).encode()
+            return json.dumps(self.translate_answer(answer.data)).encode()
         except TranslationError as error:
             raise MalformedAnswer(f"The engine answered {self.path} otherwise: {error}") from error
 
@@ -45,15 +49,21 @@ class _TokensTranslator(Translator):
 class TokenizeTranslator(_TokensTranslator):
     """A request to /tokenize."""
 
-    request = staticmethod(tokenize_request)
-    answer = staticmethod(tokenize_answer)
+    def translate(self, body: Mapping[str, Any], engine: str) -> dict[str, Any]:
+        return tokenize_request(body, engine)
+
+    def translate_answer(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        return tokenize_answer(answer, self._client)
 
 
 class DetokenizeTranslator(_TokensTranslator):
     """A request to /detokenize."""
 
-    request = staticmethod(detokenize_request)
-    answer = staticmethod(detokenize_answer)
+    def translate(self, body: Mapping[str, Any], engine: str) -> dict[str, Any]:
+        return detokenize_request(body)
+
+    def translate_answer(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        return detokenize_answer(answer)
 
 
 def check_tokenize(fields: Fields) -> None:
@@ -63,7 +73,7 @@ def check_tokenize(fields: Fields) -> None:
 
 def check_detokenize(fields: Fields) -> None:
     """Raise TranslationError where a body has no list of tokens."""
-    detokenize_request(decode_fields(fields), "llamacpp")
+    detokenize_request(decode_fields(fields))
 
 
 def check_query(fields: Fields) -> None:

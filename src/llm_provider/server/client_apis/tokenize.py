@@ -70,7 +70,7 @@ def tokenize_answer(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[
     return translated
 
 
-def detokenize_request(body: Mapping[str, Any], engine: str) -> dict[str, Any]:
+def detokenize_request(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body of /detokenize, which both engines read alike. Raises TranslationError."""
     if body.get("tokens") is None:
         raise TranslationError("tokens", "'tokens' is missing. Send a list of token ids.")
@@ -78,7 +78,7 @@ def detokenize_request(body: Mapping[str, Any], engine: str) -> dict[str, Any]:
     return {"tokens": [as_integer(token, f"tokens.{n}") for n, token in enumerate(tokens)]}
 
 
-def detokenize_answer(answer: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+def detokenize_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the text under the names of both. Raises TranslationError for an answer without."""
     found = answer.get("content")
     text = as_text(answer.get("prompt") if found is None else found, "content")

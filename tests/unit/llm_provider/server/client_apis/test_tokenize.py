@@ -90,16 +90,16 @@ def test_an_answer_has_the_keys_of_both() -> None:
 
 
 def test_texts_of_tokens() -> None:
-    assert detokenize_request({"tokens": [1, 2.0], "model": "m"}, "vllm") == {"tokens": [1, 2]}
+    assert detokenize_request({"tokens": [1, 2.0], "model": "m"}) == {"tokens": [1, 2]}
     for answer in ({"content": "ab"}, {"prompt": "ab"}):
-        assert detokenize_answer(answer, {}) == {"content": "ab", "prompt": "ab"}
-    assert detokenize_answer({"content": ""}, {}) == {"content": "", "prompt": ""}
+        assert detokenize_answer(answer) == {"content": "ab", "prompt": "ab"}
+    assert detokenize_answer({"content": ""}) == {"content": "", "prompt": ""}
     for body, sentence in (
         ({}, "'tokens' is missing. Send a list of token ids."),
         ({"tokens": "a"}, "'tokens' is invalid: a string."),
         ({"tokens": [1, "a"]}, "'tokens.1' is invalid: a string. It must be a number."),
     ):
         with pytest.raises(TranslationError, match=f"^{sentence}"):
-            detokenize_request(body, "llamacpp")
+            detokenize_request(body)
     with pytest.raises(TranslationError, match="'content' is missing"):
-        detokenize_answer({}, {})
+        detokenize_answer({})
