@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from llm_provider.errors import (
     EngineLoadingError,
@@ -29,6 +30,9 @@ from llm_provider.server.public_text import engine_address, without_addresses
 from llm_provider.server.refusal import Refusal
 from llm_provider.server.ticket import QueueFull, Stopping
 from llm_provider.server.translations.errors import TranslationError
+
+if TYPE_CHECKING:
+    from llm_provider.server.route import Route
 
 _RETRY = {"Retry-After": "5"}
 MAY_HAVE_RUN = {"x-should-retry": "false"}
@@ -216,6 +220,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     state.notes["outcome"] = problem.outcome
     if isinstance(error, LLMError):
         note_failure(state.notes, error)
-    # A route that stands in for others is known once the body has been read.
-    errors = state.route.errors if hasattr(state, "route") else error_format(request.url.path)
-    return problem.response(errors, state.request_id)
+    return problem.response(errors_of(request.scope), state.request_id)
+
+
+def errors_of(scope: Scope) -> ErrorFormat:
+    """Return the format of a request's errors; the body decides, once it has been read."""
+    route: Route | None = scope["state"].get("route")
+    return error_format(scope["path"]) if route is None else route.errors

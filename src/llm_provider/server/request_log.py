@@ -10,7 +10,7 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
+from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, errors_of
 from llm_provider.server.engine_state import EngineState
 from llm_provider.server.formats import ANTHROPIC, error_format
 from llm_provider.server.metrics import Metrics
@@ -76,9 +76,7 @@ class RequestLog:
                 type="server_error",
                 headers=MAY_HAVE_RUN,
             )
-            await defect.response(error_format(scope["path"]), request_id)(
-                scope, receive, send_named
-            )
+            await defect.response(errors_of(scope), request_id)(scope, receive, send_named)
         finally:
             if scope["path"] != HEALTH or status != 200:
                 self._tell(scope, request_id, status, time.monotonic() - started, notes)
