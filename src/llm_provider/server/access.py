@@ -10,7 +10,6 @@ from llm_provider.server.rate_limit import RateLimiter, retry_after
 
 CHALLENGES = 'Bearer, Basic realm="edge-llm"'
 """What a 401 asks for, as its WWW-Authenticate. A browser asks its user for Basic's password."""
-_CODES = {Refusal.EXPIRED: "expired_api_key"}
 
 
 class Access:
@@ -29,7 +28,7 @@ class Access:
             raise APIError(
                 401,
                 found.value,
-                code=_CODES.get(found, "invalid_api_key"),
+                code="expired_api_key" if found is Refusal.EXPIRED else "invalid_api_key",
                 headers={"WWW-Authenticate": CHALLENGES},
             )
         request.state.key = found

@@ -15,6 +15,7 @@ from starlette.types import Send
 from llm_provider.errors import (
     EngineTimeoutError,
     LLMError,
+    MalformedAnswer,
     StreamInterruptedError,
 )
 from llm_provider.providers.base import LLMProvider
@@ -101,7 +102,10 @@ class WholeAnswer(EngineAnswer):
             translator, answer = await ticket.ask_beside(ask)
         ticket.leave()  # however long the client takes to read it
         self._count(tokens_of(answer.data))
-        data = translator.whole(answer)
+        try:
+            data = translator.whole(answer)
+        except TranslationError as error:
+            raise _fault_of_engine(error) from error
         headers = [
             (b"content-type", answer.content_type.encode("latin-1")),
             (b"content-length", str(len(data)).encode()),
@@ -180,10 +184,10 @@ class StreamedAnswer(EngineAnswer):
     async def _begin(self, headers: Headers) -> None:
         if self._begun:
             return
-        self._begun = True
         kind = self._question.asked.route.stream.media_type
         sent = [(b"content-type", kind), *_STREAM_HEADERS, *headers]
         await self._send({"type": "http.response.start", "status": 200, "headers": sent})
+        self._begun = True  # not before: a comment can be cancelled while it waits to be sent
 
     async def _pass_on(
         self, translator: Translator, first: bytes, chunks: AsyncGenerator[bytes, None]
@@ -210,7 +214,7 @@ class StreamedAnswer(EngineAnswer):
         except (LLMError, TranslationError) as error:
             if isinstance(error, StreamInterruptedError):
                 self._ticket.report_broken()
-            await self._fail(error)
+            await self._fail(_fault_of_engine(error))
             return
         self._count(outcome.tokens)
         if outcome.failed:
@@ -236,3 +240,8 @@ class StreamedAnswer(EngineAnswer):
         errors = asked.route.errors
         event = errors.event(problem.body(errors, asked.request_id))
         await self._send({"type": "http.response.body", "body": event})
+
+
+def _fault_of_engine(error: Exception) -> Exception:
+    """Return the failure to translate an answer as the engine's, not as the client's."""
+    return MalformedAnswer(str(error)) if isinstance(error, TranslationError) else error

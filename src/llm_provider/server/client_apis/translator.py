@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from llm_provider.errors import MalformedAnswer
@@ -54,8 +53,7 @@ class ClientTranslator(Translator):
         """Return the client's answer for the engine's. Raises TranslationError."""
 
     def whole(self, answer: Answer) -> bytes:
-        with _engines_fault():
-            return json.dumps(self.translate_answer(answer.data)).encode()
+        return json.dumps(self.translate_answer(answer.data)).encode()
 
 
 class StreamingTranslator(ClientTranslator):
@@ -65,7 +63,7 @@ class StreamingTranslator(ClientTranslator):
         super().__init__(asked, provider)
         self._stream = self.make_stream()
         self._parser = EventParser()
-        self._failure: MalformedAnswer | None = None
+        self._failure: MalformedAnswer | TranslationError | None = None
 
     @abstractmethod
     def make_stream(self) -> Stream:
@@ -75,10 +73,9 @@ class StreamingTranslator(ClientTranslator):
         self._raise_failure()
         out = bytearray()
         try:
-            with _engines_fault():
-                for event in self._events(chunk):
-                    out += self._stream.feed(event)
-        except MalformedAnswer as error:
+            for event in self._events(chunk):
+                out += self._stream.feed(event)
+        except (MalformedAnswer, TranslationError) as error:
             self._failure = error  # behind what came before it
         if not out:
             self._raise_failure()
@@ -86,8 +83,7 @@ class StreamingTranslator(ClientTranslator):
 
     def rest(self) -> bytes:
         self._raise_failure()
-        with _engines_fault():
-            return self._stream.finish()
+        return self._stream.finish()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -120,15 +116,6 @@ def decode_fields(fields: Fields) -> dict[str, Any]:
         if count > MOST_VALUES:
             raise TooManyValuesError(name)
     return dict(fields.body())
-
-
-@contextmanager
-def _engines_fault() -> Generator[None, None, None]:
-    """Raise MalformedAnswer for an answer that cannot be translated: the request could be."""
-    try:
-        yield
-    except TranslationError as error:
-        raise MalformedAnswer(str(error)) from error
 
 
 def _public(event: dict[str, Any]) -> dict[str, Any]:

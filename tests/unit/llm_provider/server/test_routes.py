@@ -283,6 +283,7 @@ async def test_models(llm: LlamaCpp, keys: Path) -> None:
         serve_api(llm, keys, LLM_MODEL_ALIASES=f"gpt-4o, meta/llama ,,{MODEL}") as url,
         httpx.AsyncClient(base_url=url, headers=AUTH) as client,
     ):
+        await client.get("/ready")  # the engine has told its context
         answer = (await client.get("/v1/models")).json()
         assert answer["object"] == "list"
         assert [entry["id"] for entry in answer["data"]] == [MODEL, "gpt-4o", "meta/llama"]
