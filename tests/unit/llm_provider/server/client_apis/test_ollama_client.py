@@ -43,9 +43,8 @@ def client(url: str, key: str = KEY) -> ollama.AsyncClient:
 
 @pytest.fixture
 async def sdk(api: str) -> AsyncIterator[ollama.AsyncClient]:
-    made = client(api)
-    yield made
-    await made.close()
+    async with client(api) as made:
+        yield made
 
 
 def get_weather(city: str) -> str:
@@ -76,8 +75,7 @@ async def test_a_chat(engine: FakeEngine, sdk: ollama.AsyncClient) -> None:
 
 @pytest.mark.parametrize("kind", ENGINES)
 async def test_each_engine(kind: str, keys: Path) -> None:
-    async with chat_api(kind, keys) as (engine, url):
-        sdk = client(url)
+    async with chat_api(kind, keys) as (engine, url), client(url) as sdk:
         answer = await sdk.chat(f"{MODEL}:latest", ASK, think=False)
         assert (answer.message.content, answer.model) == (ANSWER, f"{MODEL}:latest")
         parts = [part async for part in await sdk.chat(MODEL, ASK, think=True, stream=True)]
@@ -88,7 +86,6 @@ async def test_each_engine(kind: str, keys: Path) -> None:
             for body in engine.asked
         ]
         assert told == (["none", "medium"] if kind == "ollama" else [False, True])
-        await sdk.close()
 
 
 async def test_a_stream_comes_in_pieces(engine: FakeEngine, sdk: ollama.AsyncClient) -> None:
@@ -183,9 +180,8 @@ async def test_a_request_that_only_loads_the_model(
 
 @pytest.mark.parametrize("kind", ENGINES)
 async def test_embeddings(kind: str, keys: Path) -> None:
-    async with chat_api(kind, keys, LLM_TASK="embedding") as (engine, url):
+    async with chat_api(kind, keys, LLM_TASK="embedding") as (engine, url), client(url) as sdk:
         offer(engine)
-        sdk = client(url)
         found = await sdk.embed(MODEL, "Hello")
         assert (list(found.embeddings), found.prompt_eval_count) == ([[0.5, -1.0]], 2)
         second = {"object": "embedding", "index": 1, "embedding": [0.25, 1.0]}
@@ -195,18 +191,19 @@ async def test_embeddings(kind: str, keys: Path) -> None:
         assert list(found.embeddings) == [[0.5, -1.0], [0.25, 1.0]]
         assert engine.posts[-1].body["input"] == ["Hello", "World"]
         assert list((await sdk.embeddings(MODEL, "Hello")).embedding) == [0.5, -1.0]
-        await sdk.close()
 
 
 # Models.
 
 
 async def test_models(keys: Path) -> None:
-    async with chat_api("llamacpp", keys, LLM_MODEL_ALIASES="gpt-4o") as (engine, url):
+    async with (
+        chat_api("llamacpp", keys, LLM_MODEL_ALIASES="gpt-4o") as (engine, url),
+        client(url) as sdk,
+    ):
         settings = {"n_ctx": CONTEXT}
         props = {"default_generation_settings": settings, "modalities": {"vision": True}}
         engine.on("/props", lambda x: x.answer(props))
-        sdk = client(url)
         await sdk.chat(MODEL, ASK)  # the engine has been asked what it can do
         listed = await sdk.list()
         assert [model.model for model in listed.models] == [f"{MODEL}:latest", "gpt-4o:latest"]
@@ -222,7 +219,6 @@ async def test_models(keys: Path) -> None:
             await sdk.show("gpt-5")
         assert refused.value.status_code == 404
         assert (await sdk.show("default")).capabilities == shown.capabilities
-        await sdk.close()
 
 
 async def test_the_version_and_head(client: httpx.AsyncClient) -> None:
@@ -233,21 +229,17 @@ async def test_the_version_and_head(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_model_that_is_not_loaded_does_not_run(keys: Path) -> None:
-    async with chat_api("llamacpp", keys, loading=True) as (engine, url):
-        sdk = client(url)
+    async with chat_api("llamacpp", keys, loading=True) as (engine, url), client(url) as sdk:
         assert (await sdk.ps()).models == []
         assert [model.model for model in (await sdk.list()).models] == [f"{MODEL}:latest"]
         engine.loading = False
         await sdk.chat(MODEL, ASK)
         assert [model.model for model in (await sdk.ps()).models] == [f"{MODEL}:latest"]
-        await sdk.close()
 
 
 async def test_capabilities_of_an_embedding_engine(keys: Path) -> None:
-    async with chat_api("llamacpp", keys, LLM_TASK="embedding") as (_, url):
-        sdk = client(url)
+    async with chat_api("llamacpp", keys, LLM_TASK="embedding") as (_, url), client(url) as sdk:
         assert (await sdk.show(MODEL)).capabilities == ["embedding"]
-        await sdk.close()
 
 
 # The chat API's own body at the same path.
@@ -296,13 +288,12 @@ async def test_leaving_stops_the_engine(
 
 
 async def test_a_wrong_key(api: str) -> None:
-    sdk = client(api, "another")
-    for ask in (sdk.list(), sdk.chat(MODEL, ASK), sdk.embed(MODEL, "a"), sdk.show(MODEL)):
-        with pytest.raises(ollama.ResponseError) as refused:
-            await ask
-        assert refused.value.status_code == 401
-        assert "API key" in refused.value.error
-    await sdk.close()
+    async with client(api, "another") as sdk:
+        for ask in (sdk.list(), sdk.chat(MODEL, ASK), sdk.embed(MODEL, "a"), sdk.show(MODEL)):
+            with pytest.raises(ollama.ResponseError) as refused:
+                await ask
+            assert refused.value.status_code == 401
+            assert "API key" in refused.value.error
 
 
 async def test_a_route_that_is_none(sdk: ollama.AsyncClient, client: httpx.AsyncClient) -> None:
@@ -338,11 +329,12 @@ async def test_a_request_that_is_none(
 
 
 async def test_a_body_that_is_too_large(keys: Path) -> None:
-    async with chat_api("llamacpp", keys, CHAT_API_MAX_BODY_BYTES="100000") as (_, url):
-        sdk = client(url)
+    async with (
+        chat_api("llamacpp", keys, CHAT_API_MAX_BODY_BYTES="100000") as (_, url),
+        client(url) as sdk,
+    ):
         with pytest.raises(ollama.ResponseError) as refused:
             await sdk.chat(MODEL, [{"role": "user", "content": "x" * 200_000}])
-        await sdk.close()
     assert refused.value.status_code == 413
     assert "at most 100000 are accepted" in refused.value.error
 
@@ -411,14 +403,13 @@ async def test_without_await(engine: FakeEngine, api: str) -> None:
     """The package's other half, which blocks; in a thread, beside the API."""
 
     def use() -> None:
-        sdk = ollama.Client(api, headers=AUTH, timeout=10)
-        assert sdk.chat(MODEL, ASK).message.content == ANSWER
-        parts = list(sdk.chat(MODEL, ASK, stream=True))
-        assert [part.message.content for part in parts] == [*WORDS, ""]
-        assert [model.model for model in sdk.list().models] == [f"{MODEL}:latest"]
-        with pytest.raises(ollama.ResponseError):
-            sdk.chat("gpt-5", ASK)
-        sdk.close()
+        with ollama.Client(api, headers=AUTH, timeout=10) as sdk:
+            assert sdk.chat(MODEL, ASK).message.content == ANSWER
+            parts = list(sdk.chat(MODEL, ASK, stream=True))
+            assert [part.message.content for part in parts] == [*WORDS, ""]
+            assert [model.model for model in sdk.list().models] == [f"{MODEL}:latest"]
+            with pytest.raises(ollama.ResponseError):
+                sdk.chat("gpt-5", ASK)
 
     await asyncio.to_thread(use)
 
