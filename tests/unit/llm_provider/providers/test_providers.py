@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from ..fake import (
     MODEL,
     SLOTS,
     WORDS,
+    Exchange,
     FakeEngine,
     completion,
     delta_event,
@@ -331,5 +333,6 @@ async def test_llamacpp_tells_whether_its_model_sees() -> None:
             ({"vision": False}, False),
             ([], False),
         ):
-            engine.on("/props", lambda x, told=modalities: x.answer({"modalities": told}))
+            props: dict[str, Any] = {"modalities": modalities}
+            engine.on("/props", partial(Exchange.answer, body=props))
             assert (await llm.capacity()).vision is vision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_provider.providers.support import Task
+from llm_provider.providers.settings import Task
 from llm_provider.server.client_apis.model_list import model_entry, ollama_models
 from llm_provider.server.translations.ollama_models import show, tags
 

@@ -361,7 +361,8 @@ async def test_an_engines_refusal(
 ) -> None:
     engine.on(CHAT, lambda x: x.answer({"error": {"message": "too odd"}}, status))
     with pytest.raises(ollama.ResponseError, match="too odd") as refused:
-        answer: Any = await sdk.chat(MODEL, ASK, stream=streamed)
+        options: dict[str, Any] = {"stream": streamed}
+        answer: Any = await sdk.chat(MODEL, ASK, **options)
         if streamed:
             await anext(answer)
     assert refused.value.status_code == told

@@ -38,8 +38,8 @@ def test_a_text_for_each_engine(
     names = ("add_special", "parse_special", "with_pieces")
     asked = {"content": text, **dict(zip(names, llamacpp, strict=True))}
     assert tokenize_request(body, "llamacpp") == asked
-    names = ("add_special_tokens", "return_token_strs")
-    assert tokenize_request(body, "vllm") == {"prompt": text, **dict(zip(names, vllm, strict=True))}
+    named = dict(zip(("add_special_tokens", "return_token_strs"), vllm, strict=True))
+    assert tokenize_request(body, "vllm") == {"prompt": text, **named}
 
 
 def test_special_tokens_as_text() -> None:
