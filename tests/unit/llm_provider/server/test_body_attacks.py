@@ -48,7 +48,7 @@ async def slow_engine(exchange: Exchange) -> None:
     await exchange.answer(completion())
 
 
-@pytest.mark.parametrize("part", [b"[],", b'"\\u00e4",', b"1.5,"])
+@pytest.mark.parametrize("part", [b"[],", b'"\\u00e4",'])
 async def test_64_large_bodies_take_no_more_memory_than_is_meant_for_bodies(
     engine: FakeEngine, keys: Path, part: bytes
 ) -> None:

@@ -142,7 +142,7 @@ async def test_a_stream_with_crlf_and_comments_comes_as_it_is_made(keys: Path) -
         assert raw == stream_of(kind="vllm").replace(b"\n", b"\r\n") + last
         metrics = (await client.get("/metrics")).text
     assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
-    assert f'{{outcome="complete",route="{CHAT}"}} 1.0' in metrics
+    assert f'{{key="key-1",outcome="complete",route="{CHAT}"}} 1.0' in metrics
 
 
 async def test_other_routes_are_passed_through(
