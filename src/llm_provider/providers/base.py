@@ -44,12 +44,14 @@ class Capacity:
     """What an engine says of itself; None where it does not tell.
 
     `context_size`: tokens that one conversation may use. `parallel`: conversations at a time.
-    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1 (see `vram`).
+    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1 (see `vram`). `vision`:
+    whether it says that the model reads images.
     """
 
     context_size: int | None = None
     parallel: int | None = None
     gpu_share: float | None = None
+    vision: bool = False
 
 
 class LLMProvider(EngineHTTP, ABC):
@@ -222,6 +224,14 @@ class LLMProvider(EngineHTTP, ABC):
         """
         data = await self._encode(path, body, stream=False, on_dropped=on_dropped)
         return await self._whole("POST", path, data, seconds=None)
+
+    async def send_form(self, path: str, form: bytes, content_type: str) -> Answer:
+        """POST a form (multipart/form-data) to one of the engine's routes.
+
+        Its field `model` is the caller's to set. The answer is a text where the form asks for one.
+        Raises what `send` raises.
+        """
+        return await self._post_form(path, form, content_type)
 
     async def raw_stream(
         self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None

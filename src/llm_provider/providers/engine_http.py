@@ -23,7 +23,7 @@ from llm_provider.errors import (
     Unsupported,
 )
 from llm_provider.http.blocks import read_block, split_blocks
-from llm_provider.http.client import Exchange, HTTPClient
+from llm_provider.http.client import JSON, Exchange, HTTPClient
 from llm_provider.http.errors import (
     ConnectError,
     InvalidResponse,
@@ -47,10 +47,14 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: the engine's own bytes, and the JSON object that they hold."""
+    """A whole answer: the engine's own bytes, and the JSON object that they hold.
+
+    `data` is empty where they are of another type, such as subtitles.
+    """
 
     raw: bytes
     data: dict[str, Any]
+    content_type: str = JSON
 
 
 class EngineHTTP:
@@ -116,6 +120,17 @@ class EngineHTTP:
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return (await self._whole("POST", path, encode_body(body), None)).data
 
+    async def _post_form(self, path: str, form: bytes, content_type: str) -> Answer:
+        """POST a form; its answer is JSON, or a text where the form asks for one."""
+        try:
+            async with self._request("POST", path, form, content_type) as answer:
+                raw = await answer.read(MAX_ANSWER_BYTES)
+        except TransportError as error:
+            raise self._translated(error, 0) from error
+        kind = answer.headers.get("content-type", "")
+        is_text = answer.status == 200 and kind.startswith("text/")
+        return Answer(raw, {} if is_text else self._answer(path, answer.status, raw), kind)
+
     async def _whole(
         self, method: str, path: str, data: bytes | None, seconds: float | None, empty: bool = False
     ) -> Answer:
@@ -136,7 +151,7 @@ class EngineHTTP:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, data: bytes | None
+        self, method: str, path: str, data: bytes | None, content_type: str = JSON
     ) -> AsyncGenerator[Exchange, None]:
         """Send a request; entered once its answer's head is there.
 
@@ -147,7 +162,7 @@ class EngineHTTP:
                 f"{self._who} is not asked any more: this provider is closed."
             )
         with _settings():
-            exchange = await self._http.open(method, path, data)
+            exchange = await self._http.open(method, path, data, content_type=content_type)
         async with exchange as answer:
             yield answer
 

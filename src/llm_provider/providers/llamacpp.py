@@ -32,7 +32,9 @@ class LlamaCpp(LLMProvider):
         props = await self._get("/props")
         settings = props.get("default_generation_settings")
         size = settings.get("n_ctx") if isinstance(settings, dict) else None
-        return Capacity(positive(size), positive(props.get("total_slots")))
+        modalities = props.get("modalities")
+        vision = isinstance(modalities, dict) and modalities.get("vision") is True
+        return Capacity(positive(size), positive(props.get("total_slots")), vision=vision)
 
     async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
         mapped = await super()._body(path, body)

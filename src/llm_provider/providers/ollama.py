@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from llm_provider.errors import EngineLoadingError, MalformedAnswer, StreamInterruptedError
+from llm_provider.errors import (
+    EngineLoadingError,
+    EngineRefusedError,
+    MalformedAnswer,
+    StreamInterruptedError,
+)
 from llm_provider.providers.base import Capacity, LLMProvider, OnDropped
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.request_fields import join_text_parts, positive
@@ -54,7 +59,13 @@ class Ollama(LLMProvider):
 
     async def load(self) -> None:
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
-        await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
+        body = {"model": self.model, "keep_alive": -1}
+        try:
+            await self._post("/api/generate", body | {"stream": False})
+        except EngineRefusedError as error:
+            if "does not support generate" not in error.words:
+                raise
+            await self._post("/api/embed", body | {"input": []})  # a model for embeddings
 
     async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
         mapped = await super()._body(path, body)

@@ -21,6 +21,7 @@ from llm_provider.errors import (
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
 from llm_provider.server.api_errors import FORESEEN, MAY_HAVE_RUN, APIError, note_failure
+from llm_provider.server.dropped_header import dropped_header
 from llm_provider.server.stall_timer import stall_timer
 from llm_provider.server.ticket import Ticket
 from llm_provider.server.token_estimate import TokenEstimate
@@ -92,20 +93,24 @@ class WholeAnswer(EngineAnswer):
     async def send(self) -> None:
         async def ask(provider: LLMProvider) -> tuple[Translator, Answer]:
             translator = self._question.translator(provider)
-            return translator, await provider.send(translator.path, translator.body)
+            return translator, await translator.send(provider)
 
-        await self._ticket.enter(self._question.estimate)
-        translator, answer = await self._ticket.ask(ask)
-        self._ticket.leave()  # however long the client takes to read it
+        ticket = self._ticket
+        if self._question.asked.route.takes_slot:
+            await ticket.enter(self._question.estimate)
+            translator, answer = await ticket.ask(ask)
+        else:
+            translator, answer = await ticket.ask_beside(ask)
+        ticket.leave()  # however long the client takes to read it
         self._count(tokens_of(answer.data))
         try:
             data = translator.whole(answer)
         except TranslationError as error:
             raise _fault_of_engine(error) from error
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", answer.content_type.encode("latin-1")),
             (b"content-length", str(len(data)).encode()),
-            *translator.headers,
+            *_headers(translator),
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": data})
@@ -129,7 +134,7 @@ class StreamedAnswer(EngineAnswer):
             return
         async with aclosing(chunks):
             self._notes["first_bytes_seconds"] = round(time.monotonic() - question.arrived, 4)
-            await self._begin(translator.headers)
+            await self._begin(_headers(translator))
             await self._pass_on(translator, first, chunks)
 
     async def _ask(
@@ -137,7 +142,9 @@ class StreamedAnswer(EngineAnswer):
     ) -> tuple[Translator, bytes, AsyncGenerator[bytes, None]]:
         """Put the question. Up to the first bytes, a failure can have a status of its own."""
         translator = self._question.translator(provider)
-        chunks = provider.raw_stream(translator.path, translator.body)
+        chunks = provider.raw_stream(
+            translator.path, translator.body, on_dropped=translator.on_dropped
+        )
         return translator, await anext(chunks), chunks
 
     @asynccontextmanager
@@ -236,6 +243,10 @@ class StreamedAnswer(EngineAnswer):
         errors = asked.route.errors
         event = errors.event(problem.body(errors, asked.request_id))
         await self._send({"type": "http.response.body", "body": event})
+
+
+def _headers(translator: Translator) -> Headers:
+    return [*translator.headers, *dropped_header(translator.dropped)]
 
 
 def _fault_of_engine(error: Exception) -> Exception:

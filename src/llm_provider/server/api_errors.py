@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from llm_provider.errors import (
     EngineLoadingError,
@@ -24,11 +25,14 @@ from llm_provider.providers.error_body import context_overflow
 from llm_provider.server.admission import QUEUE
 from llm_provider.server.body import BodyRefusedError
 from llm_provider.server.fields import FieldError
+from llm_provider.server.formats import OPENAI, ErrorFormat, error_format
 from llm_provider.server.public_text import engine_address, without_addresses
 from llm_provider.server.refusal import Refusal
-from llm_provider.server.routes import OPENAI, ErrorFormat, errors_of
 from llm_provider.server.ticket import QueueFull, Stopping
 from llm_provider.server.translations.errors import TranslationError
+
+if TYPE_CHECKING:
+    from llm_provider.server.route import Route
 
 _RETRY = {"Retry-After": "5"}
 MAY_HAVE_RUN = {"x-should-retry": "false"}
@@ -107,7 +111,8 @@ class APIError(Exception):
             case EngineLoadingError() | EngineUnreachableError():
                 return cls(503, text, type="server_error", code="engine_not_ready", headers=_RETRY)
             case Unsupported(param=None):
-                return cls(501, text, code="not_supported_by_engine")
+                # Nor would it work another time.
+                return cls(501, text, code="not_supported_by_engine", headers=MAY_HAVE_RUN)
             case Unsupported():
                 return cls(400, text, param=error.param, code="not_supported_by_engine")
             case EngineTimeoutError():
@@ -215,6 +220,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     state.notes["outcome"] = problem.outcome
     if isinstance(error, LLMError):
         note_failure(state.notes, error)
-    # A route that stands in for others is known once the body has been read.
-    errors = state.route.errors if hasattr(state, "route") else errors_of(request.url.path)
-    return problem.response(errors, state.request_id)
+    return problem.response(errors_of(request.scope), state.request_id)
+
+
+def errors_of(scope: Scope) -> ErrorFormat:
+    """Return the format of a request's errors; the body decides, once it has been read."""
+    route: Route | None = scope["state"].get("route")
+    return error_format(scope["path"]) if route is None else route.errors

@@ -26,9 +26,11 @@ from llm_provider.server.access import Access
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import FORESEEN, answer_error
 from llm_provider.server.body_budget import BodyBudget
+from llm_provider.server.client_apis.ollama_info import OllamaInfo
+from llm_provider.server.dropped_header import DROPPED_HEADER
 from llm_provider.server.engine_file import HELD, EngineFile
 from llm_provider.server.engine_state import EngineState
-from llm_provider.server.handlers import Documents, Handlers
+from llm_provider.server.handlers import Documents, Handlers, OwnRoute
 from llm_provider.server.key_store import KeyFileError, KeyStore
 from llm_provider.server.metrics import Metrics
 from llm_provider.server.models import Models
@@ -39,7 +41,7 @@ from llm_provider.server.request_log import RequestLog
 from llm_provider.server.routes import ROUTES
 from llm_provider.server.settings import ServerSettings
 
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "X-Should-Retry")
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "X-Should-Retry", DROPPED_HEADER)
 """Headers of answers that a page of another origin may read."""
 
 
@@ -101,17 +103,17 @@ def create_app(
     app.state.queue = queue
     app.state.settings = settings
     app.state.metrics = metrics
-    models = Models(queue.engine, settings.aliases)
+    models = Models(engine, engine_file, settings.aliases)
     access = Access(keys, RateLimiter())
     proxy = Proxy(
         queue=queue,
-        engine_file=engine_file,
         models=models,
         access=access,
         budget=budget,
         settings=settings,
     )
-    _add_routes(app, access, proxy, Handlers(queue, engine_file, models, metrics))
+    own = (*Handlers(queue, models, metrics).routes, *OllamaInfo(engine, models).routes)
+    _add_routes(app, access, proxy, own)
     app.add_middleware(RequestLog, engine=engine, metrics=metrics)
     if settings.cors_origins:
         _allow_origins(app, settings.cors_origins)
@@ -137,12 +139,15 @@ def _allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
     )
 
 
-def _add_routes(app: Application, access: Access, proxy: Proxy, handlers: Handlers) -> None:
+def _add_routes(
+    app: Application, access: Access, proxy: Proxy, own_routes: tuple[OwnRoute, ...]
+) -> None:
     key, rate = Depends(access.check_key), Depends(access.check_rate)
-    for own in handlers.routes:
+    for own in own_routes:
         options: dict[str, Any] = {"dependencies": [] if own.open else [key]}
-        app.get(own.path, **describe(own), **options)(own.handler)
-        app.head(own.path, include_in_schema=False, **options)(own.handler)
+        app.api_route(own.path, methods=[own.method], **describe(own), **options)(own.handler)
+        if own.method == "GET":
+            app.head(own.path, include_in_schema=False, **options)(own.handler)
     for route in ROUTES.values():
         options = {"dependencies": [key, rate], "response_model": None}
         app.post(route.path, **describe_route(route), **options)(proxy.handler(route))

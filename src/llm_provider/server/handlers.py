@@ -15,7 +15,7 @@ from llm_provider import __version__
 from llm_provider.errors import EngineLoadingError
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import APIError
-from llm_provider.server.engine_file import EngineFile
+from llm_provider.server.formats import OPENAI, ErrorFormat
 from llm_provider.server.metrics import CONTENT_TYPE, Metrics
 from llm_provider.server.models import Models
 from llm_provider.server.ticket import Stopping
@@ -23,7 +23,7 @@ from llm_provider.server.ticket import Stopping
 
 @dataclass(frozen=True)
 class OwnRoute:
-    """A GET route that the chat API answers itself; HEAD is answered too.
+    """A route that the chat API answers itself; where `method` is GET, HEAD is answered too.
 
     `failures`: how it can fail, as HTTP statuses; `open`: whether it needs no key.
     """
@@ -33,6 +33,8 @@ class OwnRoute:
     failures: tuple[int, ...] = (401,)
     open: bool = False
     response_class: type[Response] = JSONResponse
+    method: str = "GET"
+    errors: ErrorFormat = OPENAI
 
 
 class Handlers:
@@ -41,12 +43,10 @@ class Handlers:
     def __init__(
         self,
         queue: AdmissionQueue,
-        engine_file: EngineFile,
         models: Models,
         metrics: Metrics,
     ) -> None:
         self._queue = queue
-        self._engine_file = engine_file
         self._models = models
         self._metrics = metrics
 
@@ -71,15 +71,14 @@ class Handlers:
         queue = self._queue
         engine = queue.engine
         await engine.probe()
-        capacity, settings = engine.capacity, self._engine_file.settings
         report: dict[str, Any] = {
             "ready": queue.open,
             "provider": engine.provider.name,
             "model": engine.provider.model,
-            "task": settings.task.value,
-            "context_size": capacity.context_size or settings.context_size,
+            "task": self._models.task.value,
+            "context_size": self._models.context_size,
             "parallel": engine.parallel,
-            "gpu_share": capacity.gpu_share,
+            "gpu_share": engine.capacity.gpu_share,
             "engine": engine.provider.base_url,
             "in_flight": queue.running + queue.leaving,
             "leaving": queue.leaving,

@@ -5,10 +5,12 @@ Only what the chat API itself looks at is described; the rest is the engine's to
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from llm_provider.server.formats import ErrorFormat
 from llm_provider.server.handlers import OwnRoute
-from llm_provider.server.routes import OPENAI, ErrorFormat, Route
+from llm_provider.server.route import Route
 
 _STRING = {"type": "string"}
 _MODEL = {
@@ -23,6 +25,8 @@ _STREAM = {"stream": {"type": ["boolean", "null"], "default": False}}
 
 def _body(route: Route) -> dict[str, Any]:
     """The body of a route, as a JSON schema."""
+    if route.alternative is not None:
+        return {"anyOf": [_body(replace(route, alternative=None)), _body(route.alternative)]}
     properties = {route.required.name: route.required.schema, **route.further}
     if route.streams:
         properties |= _STREAM
@@ -55,25 +59,23 @@ _KEYS = {
 }
 _ANY_KEY: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
 
-# How a POST route can fail, whatever its path; and where an engine may not have it.
-_POST_FAILURES = (400, 401, 404, 408, 413, 429, 502, 503, 504)
-_NO_SUCH_ROUTE = 501
+# How a POST route can fail, whatever its path.
+_POST_FAILURES = (400, 401, 404, 408, 413, 429, 501, 502, 503, 504)
 
 
 def describe(route: OwnRoute) -> dict[str, Any]:
     """Return FastAPI's arguments that describe a route that the chat API answers itself."""
     return {
         "response_class": route.response_class,
-        "responses": _responses(route.failures, OPENAI),
+        "responses": _responses(route.failures, route.errors),
         "openapi_extra": {} if route.open else {"security": _ANY_KEY},
     }
 
 
 def describe_route(route: Route) -> dict[str, Any]:
     """Return FastAPI's arguments that describe a route that the engine answers."""
-    failures = _POST_FAILURES if route.everywhere else (*_POST_FAILURES, _NO_SUCH_ROUTE)
     described: dict[str, Any] = {
-        "responses": _responses(failures, route.errors),
+        "responses": _responses(_POST_FAILURES, route.errors),
         "openapi_extra": {"security": _ANY_KEY},
     }
     if route.streams:
@@ -81,9 +83,11 @@ def describe_route(route: Route) -> dict[str, Any]:
             "description": "The answer; piece by piece where `stream` is true.",
             "content": {route.stream.media_type.decode().partition(";")[0]: {}},
         }
+    is_file = route.required.schema.get("format") == "binary"
+    kind = "multipart/form-data" if is_file else "application/json"
     described["openapi_extra"]["requestBody"] = {
         "required": True,
-        "content": {"application/json": {"schema": _body(route)}},
+        "content": {kind: {"schema": _body(route)}},
     }
     return described
 

@@ -13,23 +13,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from llm_provider.providers.settings import Task
 from llm_provider.server.access import Access
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.answer import EngineAnswer, Question, StreamedAnswer, WholeAnswer
-from llm_provider.server.api_errors import APIError
 from llm_provider.server.body import Body, declared_size, read_body
 from llm_provider.server.body_budget import BodyBudget
-from llm_provider.server.engine_file import EngineFile
 from llm_provider.server.fields import Fields
 from llm_provider.server.key_store import Key
 from llm_provider.server.models import Models
 from llm_provider.server.refusal import BODY_READ
-from llm_provider.server.routes import Route
+from llm_provider.server.route import Route
 from llm_provider.server.settings import ServerSettings
 from llm_provider.server.ticket import QueueFull, Ticket
 from llm_provider.server.token_estimate import TokenEstimate, measure_prompt
@@ -43,7 +40,6 @@ class Proxy:
     """The handlers of the routes, and the state that they share."""
 
     queue: AdmissionQueue
-    engine_file: EngineFile
     models: Models
     access: Access
     budget: BodyBudget
@@ -56,20 +52,16 @@ class Proxy:
             return EngineResponse(self, route, request)
 
         handle.__name__ = route.name
-        handle.__doc__ = f"Answered by the engine, at {route.engine_path}."
+        handle.__doc__ = f"Served where the engine offers {route.feature.name}."
         return handle
 
     def check(self, route: Route, model: str | None) -> None:
-        """Raise APIError where the engine of the moment cannot serve the route, or the model."""
-        task = self.engine_file.settings.task
-        # Engines that were started for chat say themselves what else they can.
-        if task is not Task.CHAT and route.task is not task:
-            raise APIError(
-                501,
-                f"{route.path} needs an engine for {route.task.value}; the one that runs here was "
-                f"started for {task.value}.",
-                code="not_supported_by_engine",
-            )
+        """Raise what is wrong where the engine of the moment cannot serve the route, or the model.
+
+        Unsupported and APIError.
+        """
+        engine = self.queue.engine.provider.name
+        route.feature.path(engine, self.models.task)
         self.models.check(model)
 
 
@@ -89,7 +81,11 @@ class EngineResponse(Response):
         try:
             async with self._proxy.queue.place(self._arrived, key.name, key.share) as ticket:
                 with await self._read(ticket, scope, receive) as body:
-                    question = self._examine(body)
+                    fields = self._examine(body)
+                    if (own := self._route.own_answer(fields, self._proxy.models)) is not None:
+                        await JSONResponse(dict(own))(scope, receive, send)
+                        return
+                    question = self._question(body, fields)
                     kind = StreamedAnswer if question.asked.stream else WholeAnswer
                     await self._until_client_leaves(kind(ticket, question, send), receive)
         except QueueFull:
@@ -110,31 +106,34 @@ class EngineResponse(Response):
         scope["state"][BODY_READ] = True
         return body
 
-    def _examine(self, body: Body) -> Question:
+    def _examine(self, body: Body) -> Fields:
         """Decode the fields that decide, and refuse what cannot be asked."""
-        fields = Fields.parse(body.data)
-        route = self._route.choose(fields) or self._route
-        state = self._request.state
-        state.route = route
+        fields = self._route.read(body.data, self._request.scope["headers"])
+        self._request.state.route = self._route = route = self._route.of_body(fields)
         route.required.check(fields, route.required.name)
         route.check(fields)
-        stream, model = fields.stream and route.streams, fields.model
-        self._proxy.check(route, model)
+        self._proxy.check(route, fields.model)
+        return fields
+
+    def _question(self, body: Body, fields: Fields) -> Question:
+        route, state, model = self._route, self._request.state, fields.model
+        stream, headers = route.wants_stream(fields), self._request.scope["headers"]
         return Question(
-            asked=Asked(route, fields, stream, state.request_id, self._request.scope["headers"]),
+            asked=Asked(route, fields, stream, state.request_id, headers),
             arrived=self._arrived,
-            estimate=self._estimate(body, fields, route),
+            estimate=self._estimate(body, fields),
             comment_seconds=self._proxy.settings.comment_seconds,
             notes=state.notes,
             check=lambda: self._proxy.check(route, model),
         )
 
-    def _estimate(self, body: Body, fields: Fields, route: Route) -> TokenEstimate:
+    def _estimate(self, body: Body, fields: Fields) -> TokenEstimate:
+        route = self._route
         number = fields.small("n") if route.streams else None
         each = number if isinstance(number, int) and number > 0 else 1
         prompts = fields.count(route.required.name) if route.batch else 1
         prompt = measure_prompt(body.data).tokens(self._proxy.settings.image_tokens)
-        return TokenEstimate(prompt, fields.max_tokens, each * prompts)
+        return TokenEstimate(prompt, route.most_tokens(fields), each * prompts)
 
     async def _until_client_leaves(self, answer: EngineAnswer, receive: Receive) -> None:
         work = asyncio.create_task(answer.send())

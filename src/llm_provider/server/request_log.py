@@ -10,10 +10,10 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
+from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, errors_of
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.formats import ANTHROPIC, error_format
 from llm_provider.server.metrics import Metrics
-from llm_provider.server.routes import errors_of
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -51,6 +51,8 @@ class RequestLog:
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                 ]
+                if error_format(scope["path"]) is ANTHROPIC:  # its SDKs' name for it
+                    message["headers"].append((b"request-id", request_id.encode()))
                 if self._engine.retiring:
                     # Said with an answer, it costs no client a request, as closing might.
                     message["headers"].append((b"connection", b"close"))
@@ -74,7 +76,7 @@ class RequestLog:
                 type="server_error",
                 headers=MAY_HAVE_RUN,
             )
-            await defect.response(errors_of(scope["path"]), request_id)(scope, receive, send_named)
+            await defect.response(errors_of(scope), request_id)(scope, receive, send_named)
         finally:
             if scope["path"] != HEALTH or status != 200:
                 self._tell(scope, request_id, status, time.monotonic() - started, notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_provider.errors import (
@@ -101,6 +101,18 @@ class Ticket:
         """Have others held until the engine has been asked: it may have died, not this alone."""
         # Not the error's own words, which may quote the request.
         self._queue.engine.lost(self.provider, f"{self.provider.name} broke off an answer.")
+
+    async def ask_beside(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
+        """Return `question`'s answer without waiting for others, where the engine may be asked now.
+
+        For what an engine does beside its requests, and may do twice: it is put again, as any
+        other, where the engine is gone or changed meanwhile. Raises what `enter` and `ask` raise.
+        """
+        if self._queue.open:
+            with suppress(EngineUnreachableError, EngineLoadingError, StreamInterruptedError):
+                return await question(self._queue.engine.provider)
+        await self.enter()
+        return await self.ask(question)
 
     async def ask(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
         """Return `question`'s answer, put to the engine whose turn it is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from llm_provider.server.public_text import without_addresses_in_errors
 from llm_provider.server.usage import UsageFilter
 
 if TYPE_CHECKING:
-    from llm_provider.server.routes import Route
+    from llm_provider.server.route import Route
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,21 +39,34 @@ class Translator:
 
     A new one is made each time that the request is put to an engine. What it raises is answered
     with the route's errors: TranslationError and FieldError as 400, APIError as itself. `path` and
-    `body` are what the engine is asked; `headers` are added to the answer's. Then either `whole` is
-    called once, or `feed` for each piece of the engine's stream, cut anywhere, and `rest` at its
-    end. A stream that began while the request waited has none of these headers.
+    `body` are what the engine is asked; `headers` are added to the answer's. `dropped` are the
+    parameters that the engine does not get: those without a translation, and those that the
+    provider reports to `on_dropped`; the answer's header names them. Then either `whole` is
+    called once, for what `send` returned, or `feed` for each piece of the engine's stream, cut
+    anywhere, and `rest` at its end. A stream that began while the request waited has none of these
+    headers.
     """
 
+    dropped: tuple[str, ...] = ()
+
     def __init__(self, asked: Asked, provider: LLMProvider) -> None:
-        self.path = asked.route.engine_path
+        self.path = asked.route.feature.paths[provider.name]
         self.body: Mapping[str, Any] = asked.fields.body()
         self.headers: Headers = []
         self._filter: UsageFilter | None = None
         if asked.stream:
             self._ask_for_usage(asked.fields, provider)
 
+    async def send(self, provider: LLMProvider) -> Answer:
+        """Ask the engine for a whole answer. Raises LLMError."""
+        return await provider.send(self.path, self.body, on_dropped=self.on_dropped)
+
+    def on_dropped(self, names: tuple[str, ...]) -> None:
+        """Take the parameters that the engine ignores."""
+        self.dropped += names
+
     def whole(self, answer: Answer) -> bytes:
-        """Return the body of a whole answer, as JSON."""
+        """Return the body of a whole answer, of the answer's type."""
         return answer.raw
 
     def feed(self, chunk: bytes) -> bytes:
@@ -79,6 +92,3 @@ class Translator:
         body = fields.body()
         body["stream_options"] = {**options, "include_usage": True}
         self.body = body
-
-
-MakeTranslator = Callable[[Asked, LLMProvider], Translator]

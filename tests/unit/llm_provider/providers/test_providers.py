@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from ..fake import (
     MODEL,
     SLOTS,
     WORDS,
+    Exchange,
     FakeEngine,
     completion,
     delta_event,
@@ -302,3 +304,35 @@ async def test_a_capacity_that_is_not_told(name: str, path: str, answer: object)
     ):
         engine.on(path, lambda x: x.answer(answer))
         assert await llm.capacity() == Capacity()
+
+
+async def test_ollama_loads_a_model_for_embeddings() -> None:
+    """It refuses to generate with such a model, also nothing."""
+    async with (
+        FakeEngine("ollama").serving() as engine,
+        PROVIDERS["ollama"](model=MODEL, base_url=engine.url) as llm,
+    ):
+        refusal = {"error": f'"{MODEL}" does not support generate'}
+        engine.on("/api/generate", lambda x: x.answer(refusal, 400))
+        engine.on("/api/embed", lambda x: x.answer({"model": MODEL, "embeddings": []}))
+        await llm.load()
+        assert engine.posts[-1].path == "/api/embed"
+        assert engine.posts[-1].body == {"model": MODEL, "keep_alive": -1, "input": []}
+        engine.on("/api/generate", lambda x: x.answer({"error": "no such model"}, 404))
+        with pytest.raises(EngineRefusedError, match="no such model"):
+            await llm.load()
+
+
+async def test_llamacpp_tells_whether_its_model_sees() -> None:
+    async with (
+        FakeEngine().serving() as engine,
+        PROVIDERS["llamacpp"](model=MODEL, base_url=engine.url) as llm,
+    ):
+        for modalities, vision in (
+            ({"vision": True, "audio": False}, True),
+            ({"vision": False}, False),
+            ([], False),
+        ):
+            props: dict[str, Any] = {"modalities": modalities}
+            engine.on("/props", partial(Exchange.answer, body=props))
+            assert (await llm.capacity()).vision is vision

@@ -11,6 +11,7 @@ import pytest
 
 from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT
+from llm_provider.server.dropped_header import DROPPED_HEADER
 
 from ..fake import AUTH, FakeEngine, error_of, serve_api
 
@@ -61,7 +62,7 @@ async def test_answers_and_errors_have_the_headers(
         assert answer.status_code == status
         assert answer.headers["Access-Control-Allow-Origin"] == "https://chat.example"
         exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
-        assert set(exposed) == {"X-Request-Id", "Retry-After", "X-Should-Retry"}
+        assert set(exposed) == {"X-Request-Id", "Retry-After", "X-Should-Retry", DROPPED_HEADER}
         assert answer.headers["X-Request-Id"]
 
     readable(await page.post(CHAT, json=BODY), 401)

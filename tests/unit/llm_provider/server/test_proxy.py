@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from llm_provider import Ollama
-from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.providers.routes import CHAT, COMPLETIONS, RESPONSES
 from llm_provider.providers.selection import PROVIDERS
 
 from ..fake import (
@@ -201,12 +201,11 @@ async def test_routes_that_the_engine_has_not(keys: Path) -> None:
             httpx.AsyncClient(base_url=url, headers=AUTH) as client,
         ):
             engine.without(RESPONSES)
-            for path in (EMBEDDINGS, RESPONSES):
-                answer = await client.post(path, json={"input": "Hello"})
-                assert answer.status_code == 501
-                problem = error_of(answer)
-                assert problem["code"] == "not_supported_by_engine"
-                assert problem["message"].startswith(f"{name} has no {path} here: ")
+            answer = await client.post(RESPONSES, json={"input": "Hello"})
+            assert answer.status_code == 501
+            problem = error_of(answer)
+            assert problem["code"] == "not_supported_by_engine"
+            assert problem["message"].startswith(f"{name} has no {RESPONSES} here: ")
 
 
 async def test_what_ollama_cannot_do_is_the_requests_fault(keys: Path) -> None:

@@ -17,12 +17,13 @@ BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
 @pytest.mark.parametrize(
-    ("task", "path", "body", "needed"),
+    ("task", "path", "body", "what", "needed"),
     [
-        ("embedding", CHAT, BODY, "chat"),
-        ("rerank", CHAT, BODY, "chat"),
-        ("rerank", "/api/chat", {"message": "Hello"}, "chat"),
-        ("rerank", EMBEDDINGS, {"input": "Hello"}, "embedding"),
+        ("embedding", CHAT, BODY, "chat", "chat"),
+        ("rerank", CHAT, BODY, "chat", "chat"),
+        ("rerank", "/api/chat", {"message": "Hello"}, "chat", "chat"),
+        ("rerank", EMBEDDINGS, {"input": "Hello"}, "embeddings", "embedding"),
+        ("chat", EMBEDDINGS, {"input": "Hello"}, "embeddings", "embedding"),
     ],
 )
 async def test_a_route_for_another_task_is_refused(
@@ -32,6 +33,7 @@ async def test_a_route_for_another_task_is_refused(
     task: str,
     path: str,
     body: dict[str, Any],
+    what: str,
     needed: str,
 ) -> None:
     async with (
@@ -41,8 +43,8 @@ async def test_a_route_for_another_task_is_refused(
         answer = await client.post(path, json=body)
         assert answer.status_code == 501
         assert error_of(answer) == {
-            "message": f"{path} needs an engine for {needed}; the one that runs here was started "
-            f"for {task}.",
+            "message": f"llamacpp was started for {task} and does not offer {what}. "
+            f"It is served where the engine is started with LLM_TASK={needed}.",
             "type": "invalid_request_error",
             "param": None,
             "code": "not_supported_by_engine",
@@ -62,12 +64,3 @@ async def test_a_route_of_the_task_is_asked(engine: FakeEngine, llm: LlamaCpp, k
     ):
         answer = await client.post(EMBEDDINGS, json={"input": "Hello"})
         assert (answer.status_code, answer.json()["data"]) == (200, [])
-
-
-async def test_an_engine_for_chat_says_itself_what_else_it_can(
-    engine: FakeEngine, client: httpx.AsyncClient
-) -> None:
-    answer = await client.post(EMBEDDINGS, json={"input": "Hello"})
-    assert answer.status_code == 501
-    assert error_of(answer)["message"].endswith("Start it with `--embeddings`")
-    assert [request.path for request in engine.posts] == [EMBEDDINGS]

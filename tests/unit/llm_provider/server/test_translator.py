@@ -16,18 +16,17 @@ from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.chat_events import ChatEvents
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.routes import CHAT
+from llm_provider.providers.support import CHATTING
 from llm_provider.server.fields import Fields
-from llm_provider.server.routes import JSON_LINES, ROUTES, ErrorFormat, Field, Route
+from llm_provider.server.formats import JSON_LINES, OLLAMA
+from llm_provider.server.route import Field, Route
+from llm_provider.server.routes import ROUTES
 from llm_provider.server.translations.errors import TranslationError
 from llm_provider.server.translator import Asked, Translator
 
 from ..fake import ANSWER, AUTH, FakeEngine, error_of, serve_api, until
 
-PATH = "/other/ask"
-
-
-def body_of(status: int, error: Mapping[str, Any], request_id: str) -> dict[str, Any]:
-    return {"failed": error["message"], "status": status, "id": request_id}
+PATH = "/api/ask"
 
 
 def event_of(body: Mapping[str, Any]) -> bytes:
@@ -71,10 +70,10 @@ class Shouting(Translator):
 def route(path: str = PATH, **more: Any) -> Route:
     return Route(
         path,
-        CHAT,
+        CHATTING,
         Field("ask", {"type": "string"}, Fields.require_text),
         translator=Shouting,
-        errors=ErrorFormat(body_of, event_of, {"type": "object"}),
+        errors=OLLAMA,
         stream=JSON_LINES,
         **more,
     )
@@ -86,11 +85,8 @@ async def other(
 ) -> AsyncIterator[httpx.AsyncClient]:
     monkeypatch.setitem(ROUTES, PATH, route())
 
-    def choose(fields: Fields) -> Route | None:
-        return route("/shared") if "ask" in fields else None
-
     openai = ROUTES[CHAT]
-    shared = Route("/shared", CHAT, openai.required, choose=choose)
+    shared = Route("/shared", CHATTING, openai.required, alternative=route("/shared"))
     monkeypatch.setitem(ROUTES, "/shared", shared)
     async with (
         serve_api(llm, keys) as url,
@@ -131,10 +127,9 @@ async def test_a_stream_is_translated(engine: FakeEngine, other: httpx.AsyncClie
 async def test_errors_have_the_format_of_the_route(
     other: httpx.AsyncClient, body: bytes, status: int, message: str
 ) -> None:
-    answer = await other.post(PATH, content=body, headers={"X-Request-Id": "mine"})
+    answer = await other.post(PATH, content=body)
     assert answer.status_code == status
-    assert answer.json()["failed"].startswith(message)
-    assert (answer.json()["status"], answer.json()["id"]) == (status, "mine")
+    assert answer.json()["error"].startswith(message)
 
 
 async def test_errors_before_the_route_have_it_too(other: httpx.AsyncClient) -> None:
@@ -142,16 +137,15 @@ async def test_errors_before_the_route_have_it_too(other: httpx.AsyncClient) -> 
         await other.post(PATH, json={}, headers={"Authorization": "Bearer wrong"}),
         await other.get(PATH),
     ):
-        assert set(answer.json()) == {"failed", "status", "id"}
-        assert answer.json()["status"] == answer.status_code
+        assert set(answer.json()) == {"error"}
+        assert answer.status_code in (401, 405)
 
 
 async def test_a_failure_in_a_stream_has_it_too(other: httpx.AsyncClient) -> None:
     answer = await other.post(PATH, json={"ask": "no answer", "stream": True})
     assert answer.status_code == 200
     (line,) = answer.text.splitlines()
-    assert json.loads(line)["failed"] == "The answer cannot be translated."
-    assert json.loads(line)["status"] == 502
+    assert json.loads(line) == {"error": "The answer cannot be translated."}
 
 
 async def test_a_body_can_choose_another_route(
@@ -160,7 +154,7 @@ async def test_a_body_can_choose_another_route(
     answer = await other.post("/shared", json={"ask": "Hello"})
     assert answer.json() == {"said": ANSWER.upper()}
     refused = await other.post("/shared", json={"ask": 1})
-    assert refused.json()["failed"] == "'ask' must be a text."
+    assert refused.json()["error"] == "'ask' must be a text."
     answer = await other.post("/shared", json={"messages": [{"role": "user", "content": "x"}]})
     assert answer.json()["choices"]
     assert error_of(await other.post("/shared", json={}))["param"] == "messages"
