@@ -91,7 +91,7 @@ def _invalid_limit(error: ErrorDetails) -> str:
     name, value = str(error["loc"][0]), error["input"]
     if name not in Limits.model_fields:
         hint = did_you_mean(name, Limits.model_fields)
-        return f"it has no limit {name!r}.{hint} docs/variables.md lists the limits."
+        return f"{name!r} is no limit.{hint} docs/variables.md lists the limits."
     field = Limits.model_fields[name]
     return f"{name} is {value!r}. {field_advice(field).text}{field_bounds(field)}."
 

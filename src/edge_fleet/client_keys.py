@@ -32,7 +32,6 @@ _HEAD = """\
 # Hashes of the keys that clients send. Written by Ansible: edit the inventory.
 # The next line has the key by which this host asks its own chat API.
 """
-_PLAIN_HEAD = "# For releases of an earlier version, which read keys in plain text.\n"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def key_files(given: object, main: str, host: str, now: str) -> dict[str, str]:
     lines = "".join(f"{_line(each)}\n" for each in (*keys, ClientKey(OWN, own)))
     return {
         CLIENT_KEYS: f"{_HEAD}{OWN_KEY_LINE}{own}\n{lines}",
-        PLAIN_KEYS: _PLAIN_HEAD + "".join(f"{key}\n" for key in valid),
+        PLAIN_KEYS: "".join(f"{key}\n" for key in valid),
     }
 
 
