@@ -68,11 +68,11 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
     }
     load = [
         {"include_vars": {"file": str(ROOT / "roles/preflight/defaults/main.yml")}},
-        {"include_vars": {"file": str(folder / "variables.yml")}, "no_log": True},
         {"set_fact": variables, "no_log": True},
     ]
     playbook = folder / "play.yml"
-    playbook.write_text(json.dumps([{"hosts": "all", "tasks": load + steps}]))
+    play = {"hosts": "all", "vars_files": [str(folder / "variables.yml")], "tasks": load + steps}
+    playbook.write_text(json.dumps([play]))
     done = subprocess.run(
         [
             Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local",
