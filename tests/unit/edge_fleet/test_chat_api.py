@@ -181,7 +181,7 @@ def test_a_chat_api_with_defaults_has_no_environment_of_its_own() -> None:
 
 
 def test_every_setting_reaches_the_chat_api() -> None:
-    limits = {name: index + 9 for index, name in enumerate(COUNTS)}
+    limits: dict[str, float] = {name: index + 9 for index, name in enumerate(COUNTS)}
     limits |= {"max_header_bytes": 10_000, "max_connections": 10_000, "max_queued_body_bytes": 9999}
     limits |= {name: index + 0.5 for index, name in enumerate(SECONDS)}
     chat_api = planned(
@@ -255,7 +255,8 @@ def test_contradictions_are_those_of_the_chat_api(smaller: str, larger: str) -> 
     environment = {f"CHAT_API_{smaller.upper()}": "200", f"CHAT_API_{larger.upper()}": "100"}
     with pytest.raises(ValueError, match="200, more than"):
         ServerLimits.from_environ(environment)
-    assert f"{smaller} 200, more than {larger} 100" in limit_problem(**{smaller: 200, larger: 100})
+    given = {smaller: 200, larger: 100}
+    assert f"{smaller} 200, more than {larger} 100" in limit_problem(False, **given)
     environment[f"CHAT_API_{larger.upper()}"] = "200"
     ServerLimits.from_environ(environment)
     assert plan_chat_api(Settings(llm_limits=Limits(**{smaller: 200, larger: 200})))[1] == []
