@@ -272,6 +272,21 @@ def test_contradicting_limits_are_refused(
     ]
 
 
+@pytest.mark.parametrize(
+    "fields", [{"expires": "2027-01-01"}, {"requests_per_minute": 5}, {"share": 2}]
+)
+def test_the_main_key_has_no_limits(fields: dict[str, object]) -> None:
+    key = "a-key-that-is-long-enough"
+    given = {"llm_api_key": key, "llm_api_keys": {"alice": {"key": key, **fields}}}
+    settings, problems = check_settings(given)
+    assert problems == []
+    assert plan_chat_api(settings)[1] == [
+        "llm_api_keys does not fit: alice has the key of llm_api_key, which has no expiry, rate or"
+        " share. Use another key for one of them."
+    ]
+    assert planned(llm_api_key=key, llm_api_keys={"alice": key}) == DEFAULT
+
+
 # Memory
 
 
