@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator
 
+from edge_fleet.host_names import subject_name
 from edge_host.image_ref import is_pinned
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -75,6 +76,12 @@ def _matching(pattern: re.Pattern[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _host_name(value: str) -> str:
+    if subject_name(value) is None:
+        raise ValueError("neither a name nor an address")
+    return value
+
+
 def _image(value: object) -> object:
     texts = list(value.values()) if isinstance(value, dict) else [value]
     if not texts or not all(isinstance(text, str) and text for text in texts):
@@ -135,6 +142,10 @@ Keys = Annotated[
 Names = Annotated[
     list[Annotated[str, _matching(_NAME)]],
     Advice("Use a list of names, each of letters, digits and . _ : / -"),
+]
+HostNames = Annotated[
+    list[Annotated[str, AfterValidator(_host_name)]],
+    Advice("Use a list of host names (kitchen.local, *.example.org) and IP addresses"),
 ]
 Source = Annotated[
     str,

@@ -23,6 +23,7 @@ from edge_fleet.setting_types import (
     DockerOptions,
     EngineName,
     FilePath,
+    HostNames,
     Image,
     Key,
     Keys,
@@ -125,6 +126,40 @@ class Settings(BaseModel):
         "Further keys that clients may send: one for each client, or the previous `llm_api_key`"
         " while clients change. A changed key is valid without a restart.",
         repr=False,
+    )  # fmt: skip
+    llm_tls: Boolean = _variable(
+        False, True,
+        "Whether the chat API serves HTTPS instead of HTTP, at the same port. The certificate is"
+        " `llm_tls_certificate`, or is issued by the project's certificate authority in"
+        " .secrets/tls/ beside the inventory and renewed by site.yml.",
+    )  # fmt: skip
+    llm_tls_certificate: FilePath | None = _variable(
+        None, "/etc/ssl/kitchen.pem",
+        "A file of the control machine with the host's certificate and those of its issuers (PEM).",
+        "issued by the project's certificate authority",
+    )  # fmt: skip
+    llm_tls_private_key: FilePath | None = _variable(
+        None, "/etc/ssl/private/kitchen.key",
+        "A file of the control machine with the private key of `llm_tls_certificate` (PEM, without"
+        " passphrase; Ansible Vault may encrypt the file).",
+        "generated for each host",
+    )  # fmt: skip
+    llm_tls_ca: FilePath | None = _variable(
+        None, "/etc/ssl/our-ca.pem",
+        "A file of the control machine with the certificate authorities (PEM) by which clients and"
+        " the verification trust `llm_tls_certificate`.",
+        "the project's certificate authority; the system's for `llm_tls_certificate`",
+    )  # fmt: skip
+    llm_tls_names: HostNames = _variable(
+        [], ["kitchen.local", "localhost"],
+        "Further names and addresses that an issued certificate has. It always has the inventory"
+        " name, `ansible_host` and `board_address`.",
+    )  # fmt: skip
+    llm_tls_days: WholeNumber = _variable(
+        825, 90,
+        "Days for which an issued certificate is valid. A run of site.yml in the last third renews"
+        " it. Apple's systems trust none that is valid for more than 825 days.",
+        ge=1, le=825,
     )  # fmt: skip
     llm_model_aliases: Names = _variable(
         [], ["gpt-4o-mini"],

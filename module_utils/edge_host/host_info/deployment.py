@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Dict, List, Mapping, Optional
 
 from ..constants import HISTORY, JOURNAL, LOCK, RELEASE
-from ..files import check_file_name, read_file, read_json, read_text
+from ..files import read_file, read_json, read_text
 from ..json_data import Facts, parse_json
 
 _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
@@ -27,11 +27,12 @@ def read_secrets(
 ) -> Dict[str, bool]:
     """Whether each file exists with its sha256, mode 0600 and (if given) the owner.
 
-    An empty sha256 stands for any content but none: a secret that only the host knows.
+    A file may be in a folder ("tls/key.pem"). An empty sha256 stands for any content but none: a
+    secret that only the host knows.
     """
     answers = {}
     for name, sha256 in expected.items():
-        found = read_file(folder / check_file_name(name, "secrets"))
+        found = read_file(folder / _check_secret_name(name))
         answers[name] = (
             found is not None
             and (found["sha256"] == sha256 if sha256 else found["sha256"] != _SHA256_OF_NOTHING)
@@ -39,6 +40,16 @@ def read_secrets(
             and owner in (None, found["uid"])
         )
     return answers
+
+
+def _check_secret_name(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            f"The name of a file in secrets is invalid: {name!r}. Use a name without .. that does"
+            " not begin with /."
+        )
+    return path
 
 
 def read_lock(root: Path) -> Optional[Facts]:

@@ -72,6 +72,8 @@ class Request:
     root: str
     url: str | None
     images_cache: str | None
+    # What `tls.tls_decision` has decided.
+    tls: Mapping[str, Any]
     # Whether a message about memory names changes that would fit.
     suggest: bool = True
 
@@ -85,6 +87,7 @@ def deployment_plan(
     url: str | None = None,
     images_cache: str | None = None,
     suggest: bool = True,
+    tls: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
 
@@ -99,6 +102,8 @@ def deployment_plan(
         url: the address of its chat API for clients.
         images_cache: the address of the host that llm_images_cache names, None where it is unknown.
         suggest: whether a message about memory names changes that would fit.
+        tls: what `tls.tls_decision` has decided about the host's certificate; None for a host
+            without TLS.
 
     Returns:
         {"problems": [message, ...]} where nothing can be deployed, else the plan as `render` has
@@ -108,7 +113,10 @@ def deployment_plan(
     if problems:
         problems = check_settings(variables)[1] + problems
     else:
-        request = Request(state, host, variables, catalogues, root, url, images_cache, suggest)
+        decided = tls or {"enabled": False, "problems": [], "notices": []}
+        request = Request(
+            state, host, variables, catalogues, root, url, images_cache, decided, suggest
+        )
         plan, problems = build(request)
     if plan is None:
         return {"problems": [f"{host}: {each}" for each in problems]}
@@ -125,6 +133,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
     problems += daemon_option_problems(settings.board_docker_options)
+    problems += request.tls["problems"]
     row, image_problems = engine_image(
         settings.llm_image,
         options.provider,
@@ -146,6 +155,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += more + image_problems + model_problems + of_gpu
     problems += cache_type_problems(options, rules)
     issues = diagnose(state, settings)
+    issues = replace(issues, notices=(*issues.notices, *request.tls["notices"]))
     memory = None
     if model and options.cache_type in rules["cache_types"]:
         found = [*problems, *issues.problems]
@@ -155,10 +165,12 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     if model is None or memory is None or problems:
         return None, problems
     l4t = l4t_of(board["l4t"], catalogues)
+    scheme = "https" if request.tls["enabled"] else "http"
     return Plan(
         host=request.host,
         root=request.root,
-        url=request.url or f"http://{request.host}:{API_PORT}",
+        url=request.url or f"{scheme}://{request.host}:{API_PORT}",
+        tls=request.tls["enabled"],
         rollout=tuple(settings.llm_rollout),
         kind=board["kind"],
         board=board["model"] or board["kind"],

@@ -158,6 +158,8 @@ class Plan:
     host: str
     root: str
     url: str
+    # Whether the chat API serves HTTPS.
+    tls: bool
     rollout: tuple[int | str, ...]
     kind: str
     board: str
@@ -260,7 +262,11 @@ def render(plan: Plan) -> dict[str, Any]:
             "runtime": plan.gpu.runtime,
             "groups": plan.gpu.groups,
         },
-        "api": {"base_image": images.api_base, "architecture": plan.architecture},
+        "api": {
+            "base_image": images.api_base,
+            "architecture": plan.architecture,
+            "tls": plan.tls,
+        },
         "memory": plan.memory.parts() | {"total": plan.memory.total},
         "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},
         "known_issues": {
