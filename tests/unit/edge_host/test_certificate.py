@@ -135,15 +135,15 @@ def serving(pair: Path | None) -> Iterator[tuple[int, list[bool]]]:
                     connection, _ = listener.accept()
                 except OSError:  # closed
                     return
+                seen.append(True)
+                if pair is not None and len(seen) == 3:
+                    # Read again, as the chat API does: for connections from now on.
+                    context.load_cert_chain(pair.with_name("next.pem"))
                 with contextlib.suppress(OSError), connection:
                     if pair is None:
                         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                     else:
                         context.wrap_socket(connection, server_side=True).close()
-                seen.append(True)
-                if pair is not None and len(seen) == 2:
-                    # Read again, as the chat API does: for connections from now on.
-                    context.load_cert_chain(pair.with_name("next.pem"))
 
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1], seen
