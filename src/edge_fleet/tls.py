@@ -43,6 +43,7 @@ class TlsDecision:
         notices: what a person should know.
         names: what an issued certificate must name, as community.crypto takes it.
         issue: why one must be issued; empty where none must.
+        keep_key: whether that is for the private key of the one before.
         not_before, not_after: the validity of one that is issued now; of an authority that is made
             now, authority_not_after (times of ASN.1).
         secrets: the files below secrets/ on the host, with the SHA-256 of their content.
@@ -54,6 +55,7 @@ class TlsDecision:
     notices: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     issue: str = ""
+    keep_key: bool = False
     not_before: str = ""
     not_after: str = ""
     authority_not_after: str = ""
@@ -260,6 +262,7 @@ def _issued(
         notices=notices,
         names=wanted,
         issue=issue,
+        keep_key=pair is not None,
         not_before=_asn1(begin),
         not_after=_asn1(end),
         authority_not_after=_asn1(begin + timedelta(days=AUTHORITY_DAYS)),

@@ -57,6 +57,7 @@ def test_a_clean_control_machine_issues_a_certificate() -> None:
     assert found["enabled"] is found["issued"] is True
     assert found["problems"] == found["notices"] == []
     assert found["issue"] == "there is none that can be used"
+    assert found["keep_key"] is False
     assert found["names"] == WANTED
     assert found["secrets"] == TO_BE_ISSUED
     begin = NOW - timedelta(days=1)
@@ -92,6 +93,7 @@ def test_it_is_renewed_in_the_last_third(left: float, due: bool) -> None:
     pair = issue(CA, WANTED, end - timedelta(days=825), 825)
     found = decision(files={"authority": CA, "pair": pair})
     assert found["issue"] == (f"it expires on {end:%Y-%m-%d}" if due else "")
+    assert found["keep_key"] is True
     assert found["secrets"] == (TO_BE_ISSUED if due else hashes(pair))
     assert found["problems"] == []
 
