@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         Unsupported,
     )
+    from llm_provider.http.settings import Timeouts
     from llm_provider.providers.base import Capacity, LLMProvider
     from llm_provider.providers.llamacpp import LlamaCpp
     from llm_provider.providers.ollama import Ollama
@@ -53,6 +54,7 @@ _HOME = {
     "EngineUnreachableError": "errors",
     "EngineRefusedError": "errors",
     "EngineTimeoutError": "errors",
+    "Timeouts": "http.settings",
     "Unsupported": "errors",
     "choose_provider": "providers.selection",
     "get_llm_provider": "providers.selection",
@@ -75,6 +77,7 @@ __all__ = [
     "MalformedAnswer",
     "Ollama",
     "StreamInterruptedError",
+    "Timeouts",
     "Unsupported",
     "__version__",
     "choose_provider",

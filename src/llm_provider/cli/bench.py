@@ -27,6 +27,7 @@ from llm_provider.errors import (
     MalformedAnswer,
     Unsupported,
 )
+from llm_provider.http.url import redact
 from llm_provider.providers.routes import CHAT
 
 
@@ -202,7 +203,7 @@ async def bench(
     """
     watcher = watcher or Watcher()
     addresses = [address, compare] if compare else [address]
-    result = Result(address.url, compare.url if compare else None, load)
+    result = Result(redact(address.url), redact(compare.url) if compare else None, load)
     async with AsyncExitStack() as stack:
         servers = []
         for one in addresses:

@@ -23,6 +23,7 @@ from llm_provider.errors import (
     LLMError,
     StreamInterruptedError,
 )
+from llm_provider.http.url import redact
 from llm_provider.providers.chat_format import choice_of, reasoning_of, text_of
 from llm_provider.providers.routes import CHAT
 
@@ -128,7 +129,7 @@ async def check(
 class _Checker:
     def __init__(self, url: str, key: str | None, wanted: Wanted, watcher: Watcher) -> None:
         self.wanted = wanted
-        self.report = Report(url)
+        self.report = Report(redact(url))
         self._watcher = watcher
         self._ready = False
         self._names: list[str | None] = []

@@ -10,6 +10,8 @@ from reprlib import repr as shortened
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+import httpx
+
 from llm_provider.errors import (
     ConfigurationError,
     EngineTimeoutError,
@@ -18,6 +20,8 @@ from llm_provider.errors import (
     Unsupported,
 )
 from llm_provider.http.errors import TransportError
+from llm_provider.http.settings import Timeouts
+from llm_provider.http.transports import Verify
 from llm_provider.providers.chat_events import ChatEvents, StreamEnd
 from llm_provider.providers.chat_format import choice_of, one_message, text_of
 from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP, encode
@@ -43,9 +47,11 @@ class LLMProvider(EngineHTTP, ABC):
     """An engine that answers OpenAI chat requests with one model.
 
     `model` is the name that the engine serves the model by; it is sent with every request,
-    whatever the body says. `timeout` is in seconds of silence from the engine. Use it as an async
-    context manager, or call `close()`. One provider belongs to one event loop, and carries any
-    number of requests at a time.
+    whatever the body says. `timeout` is a `Timeouts`, or seconds of silence from the engine.
+    `headers` are sent with every request, and replace the module's own. `verify` is a CA file, an
+    `ssl.SSLContext`, or False; `transport`, one of httpx, replaces the way to the engine. Use it as
+    an async context manager, or call `close()`. One provider belongs to one event loop, and carries
+    any number of requests at a time. Raises ConfigurationError for settings that cannot work.
     """
 
     usage_on_request: ClassVar[bool] = True
@@ -60,11 +66,14 @@ class LLMProvider(EngineHTTP, ABC):
         model: str,
         base_url: str = DEFAULT_BASE_URL,
         api_key: str | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | Timeouts = DEFAULT_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        verify: Verify = True,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if not model:
             raise ConfigurationError("No model is named; set LLM_MODEL or give model=.")
-        super().__init__(base_url, api_key, timeout)
+        super().__init__(base_url, api_key, timeout, headers or {}, verify, transport)
         self.model = model
 
     async def __aenter__(self) -> Self:
@@ -79,8 +88,8 @@ class LLMProvider(EngineHTTP, ABC):
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; streams still open end as interrupted."""
-        self._close()
+        """Close all connections, also those being made; streams still open end as interrupted."""
+        await self._close()
 
     @abstractmethod
     async def health(self) -> None:

@@ -236,12 +236,12 @@ STREAMED = [
         "was silent for longer than allowed, after",
         begun=True,
     ),
+    # What came in one piece with the fault is dropped with it.
     Fault(
         "no chunk",
         sends(STREAM_HEAD + chunk(event("Hel")) + b"nonsense\r\n", then=hush),
         MalformedAnswer,
         "an unreadable answer: ",
-        begun=True,
     ),
     Fault(
         "closed without a length",

@@ -149,7 +149,7 @@ async def test_the_engines_key_from_a_file(tmp_path: Path, engine: FakeEngine) -
         ({"LLM_MODEL": "m", "LLM_BASE_URL": "engine:8080"}, "'engine:8080' is not usable"),
         ({"LLM_MODEL": "m", "LLM_BASE_URL": "http://e:99999999"}, "is not usable"),
         ({"LLM_MODEL": "m", "LLM_TIMEOUT": "soon"}, "LLM_TIMEOUT is 'soon'"),
-        ({"LLM_MODEL": "m", "LLM_API_KEY": "a\nb"}, "characters no header can"),
+        ({"LLM_MODEL": "m", "LLM_API_KEY": "a\nb"}, "characters that no header can"),
     ],
 )
 def test_settings_that_cannot_work(environ: dict[str, str], sentence: str) -> None:
