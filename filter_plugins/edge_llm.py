@@ -9,6 +9,7 @@ from ansible.errors import AnsibleFilterError
 
 from edge_fleet import (
     catalogue,
+    client_keys,
     control_files,
     drift,
     host_python,
@@ -53,6 +54,8 @@ class FilterModule:
             "edge_llm_first_failure": rollout.first_failure,
             "edge_llm_gpu_problem": verification.unverified_gpu,
             "edge_llm_history": tables.history_table,
+            "edge_llm_key_files": client_keys.key_files,
+            "edge_llm_key_notices": client_keys.key_notices,
             "edge_llm_oldest_backup": uninstall.oldest_backup,
             "edge_llm_own_holds": uninstall.own_holds,
             "edge_llm_own_images": uninstall.own_images,

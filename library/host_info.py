@@ -41,7 +41,7 @@ EXAMPLES = r"""
 - name: Read the host
   host_info:
     secrets:
-      api_keys: "{{ api_keys_text | hash('sha256') }}"
+      api_keys.jsonl: "{{ key_file | hash('sha256') }}"
     secrets_owner: 10010
   register: host
 """
@@ -242,6 +242,9 @@ state:
           type: dict
           contains:
             NAME: {type: bool, description: Whether the file is as expected.}
+        plain_keys:
+          description: Whether a release on the host has a chat API that reads keys in plain text.
+          type: bool
         containers:
           description: The containers of the current release; engine, api and door.
           type: dict

@@ -5,7 +5,7 @@ Pure data: the control machine imports this module, too.
 
 from __future__ import annotations
 
-MIB = 1024**2
+KIB, MIB = 1024, 1024**2
 ROOT = "/opt/edge-llm"
 MODELS = f"{ROOT}/models"
 API_PORT, ENGINE_PORT = 8000, 11434
@@ -17,6 +17,13 @@ DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
 """Commands that downloads take, and the package of the system's archive that has each."""
 CONTAINER_UID = 10010
 """The user that the project's containers run as, and its group."""
+SECRETS = "secrets"
+"""The folder of the keys."""
+CLIENT_KEYS, PLAIN_KEYS = "api_keys.jsonl", "api_keys"
+"""Files in it: hashes of clients' keys, and their keys in plain text, which only the chat APIs of
+releases of earlier versions read."""
+OWN_KEY_LINE = "# own key: "
+"""A line of CLIENT_KEYS begins so; the rest is the key by which a host asks its own chat API."""
 DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
 PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
+from edge_host.constants import PLAIN_KEYS
 from edge_host.release_record import is_requested
 
 
@@ -68,6 +69,16 @@ def stack_in_place(
     state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
     """Whether nothing is left to do: the release and the keys are as asked."""
-    return all(state["deployment"]["secrets"].values()) and release_in_place(
-        state, plan, api_image, files
+    return keys_in_place(state) and release_in_place(state, plan, api_image, files)
+
+
+def keys_in_place(state: dict[str, Any]) -> bool:
+    """Whether the host has the keys that it is expected to have.
+
+    The file with keys in plain text counts only where a release on the host needs it.
+    """
+    deployment = state["deployment"]
+    not_needed = set() if deployment["plain_keys"] else {PLAIN_KEYS}
+    return all(
+        is_there for name, is_there in deployment["secrets"].items() if name not in not_needed
     )

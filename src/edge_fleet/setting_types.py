@@ -6,13 +6,17 @@ are never part of a message.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.fields import FieldInfo
 
 from edge_fleet.host_names import subject_name
+from edge_fleet.text import join_choices
 from edge_host.image_ref import is_pinned
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -21,6 +25,11 @@ _NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _SOURCE = re.compile(r"https?://[^\s@]+|/\S.*")
 _PROXY = re.compile(r"https?://\S+")
 _BATCH = re.compile(r"([1-9]\d?|100)%|[1-9]\d*")
+# As browsers send it: in lower case, without a path, and without the port that the scheme implies.
+_ORIGIN = re.compile(
+    r"(?!http://[^/]*:80$|https://[^/]*:443$)"
+    r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?"
+)
 
 
 EngineName = Literal["llamacpp", "ollama", "vllm"]
@@ -32,6 +41,59 @@ class Advice(NamedTuple):
 
     text: str
     show: Callable[[object], str] = repr
+
+
+class InvalidPartError(ValueError):
+    """A part of a value is invalid. The text is what a message has after `NAME is invalid: `."""
+
+
+def variable(
+    default: Any, example: Any, description: str, default_text: str = "", **more: Any
+) -> Any:
+    """A field of the schema. `default_text` says how a default of None is decided."""
+    return Field(
+        default,
+        description=description,
+        examples=[example],
+        json_schema_extra={"default_text": default_text},
+        **more,
+    )
+
+
+def parts_of(kind: Any) -> list[Any]:
+    """A type and the types in it."""
+    return [kind, *(part for each in get_args(kind) for part in parts_of(each))]
+
+
+def field_choices(field: FieldInfo) -> list[str]:
+    """The values of a field that has a fixed choice; empty for any other."""
+    kinds = parts_of(field.annotation)
+    return next((list(get_args(kind)) for kind in kinds if get_origin(kind) is Literal), [])
+
+
+def field_advice(field: FieldInfo) -> Advice:
+    """What a message about an invalid value of the field ends with."""
+    kinds = parts_of(field.annotation)
+    metadata = [*field.metadata, *(each for kind in kinds for each in _metadata(kind))]
+    found = [each for each in metadata if isinstance(each, Advice)]
+    return found[0] if found else Advice(f"Use {join_choices(field_choices(field))}")
+
+
+def field_bounds(field: FieldInfo) -> str:
+    """The bounds of a number, as a message and docs/variables.md have them; else empty."""
+    above = [each.gt for each in field.metadata if isinstance(each, Gt)]
+    low = [each.ge for each in field.metadata if isinstance(each, Ge)]
+    high = [each.le for each in field.metadata if isinstance(each, Le)]
+    if above:
+        return f" above {above[0]}"
+    if not low:
+        return ""
+    return f" from {low[0]} to {high[0]}" if high else f" from {low[0]} up"
+
+
+def _metadata(kind: Any) -> tuple[object, ...]:
+    found: tuple[object, ...] = getattr(kind, "__metadata__", ())
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -53,6 +115,13 @@ def plain(value: Any) -> Any:
 def _whole_number(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
         return int(value)
+    return value
+
+
+def number_of(value: object) -> object:
+    """The number that a text is; any other value as it is."""
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value) if "." in value else int(value)
     return value
 
 
@@ -95,6 +164,11 @@ def _pinned(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
 def _batch(value: object) -> object:
     if isinstance(value, bool) or not _BATCH.fullmatch(str(value)):
         raise ValueError("not a batch")
@@ -107,7 +181,8 @@ def _not_empty(value: list[Any]) -> list[Any]:
     return value
 
 
-def _hidden(_: object) -> str:
+def hidden(_: object) -> str:
+    """What a message shows of a secret."""
     return "the value is not shown"
 
 
@@ -116,9 +191,15 @@ def _source(value: object) -> str:
     return "the address has a user" if "@" in str(value) else repr(value)
 
 
-_KEY_ADVICE = "16 or more of letters, digits and . _ ~ + / = -"
+def is_key(value: object) -> bool:
+    """Whether a value may be a key of the chat API."""
+    return isinstance(value, str) and bool(_KEY.fullmatch(value))
+
+
+KEY_ADVICE = "16 or more of letters, digits and . _ ~ + / = -"
 
 WholeNumber = Annotated[int, BeforeValidator(_whole_number), Advice("Use a whole number")]
+Seconds = Annotated[float, BeforeValidator(number_of), Advice("Use a number of seconds")]
 Boolean = Annotated[bool, BeforeValidator(_boolean), Advice("Use true or false")]
 Switch = Annotated[
     Literal["auto", "on", "off"], BeforeValidator(_switch), Advice("Use auto, on or off")
@@ -134,11 +215,7 @@ Image = Annotated[
     BeforeValidator(_image),
     Advice("Use an image (name@sha256:...) or a mapping of provider to image"),
 ]
-Key = Annotated[str, _matching(_KEY), Advice(f"Use {_KEY_ADVICE}", _hidden)]
-Keys = Annotated[
-    list[Annotated[str, _matching(_KEY)]],
-    Advice(f"Use a list of keys, each of {_KEY_ADVICE}", _hidden),
-]
+Key = Annotated[str, _matching(_KEY), Advice(f"Use {KEY_ADVICE}", hidden)]
 Names = Annotated[
     list[Annotated[str, _matching(_NAME)]],
     Advice("Use a list of names, each of letters, digits and . _ : / -"),
@@ -146,6 +223,17 @@ Names = Annotated[
 HostNames = Annotated[
     list[Annotated[str, AfterValidator(_host_name)]],
     Advice("Use a list of host names (kitchen.local, *.example.org) and IP addresses"),
+]
+Origins = Annotated[
+    list[Annotated[str, _matching(_ORIGIN)]],
+    Advice(
+        "Use a list of origins as browsers send them, such as https://chat.example or"
+        " http://localhost:3000: in lower case, with neither a path nor the scheme's own port, no *"
+    ),
+]
+Networks = Annotated[
+    list[Annotated[str, AfterValidator(_network)]],
+    Advice("Use a list of IP addresses and networks, such as 192.0.2.10 and 2001:db8::/32"),
 ]
 Source = Annotated[
     str,
@@ -156,7 +244,7 @@ Source = Annotated[
         _source,
     ),
 ]
-Proxy = Annotated[str, _matching(_PROXY), Advice("Use http://[USER:PASSWORD@]HOST:PORT", _hidden)]
+Proxy = Annotated[str, _matching(_PROXY), Advice("Use http://[USER:PASSWORD@]HOST:PORT", hidden)]
 Batches = Annotated[
     list[Annotated[int | str, BeforeValidator(_batch)]],
     AfterValidator(_not_empty),

@@ -8,12 +8,13 @@ it. A default of None means that the value is decided from the board or from the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+from edge_fleet.chat_api_settings import ChatApiSettings
 from edge_fleet.setting_types import (
     AbsolutePath,
     Advice,
@@ -23,11 +24,9 @@ from edge_fleet.setting_types import (
     DockerOptions,
     EngineName,
     FilePath,
-    HostNames,
     Image,
+    InvalidPartError,
     Key,
-    Keys,
-    Names,
     PinnedImage,
     PowerMode,
     Proxy,
@@ -35,31 +34,21 @@ from edge_fleet.setting_types import (
     Switch,
     Text,
     WholeNumber,
+    field_advice,
+    field_bounds,
+    field_choices,
     plain,
 )
-from edge_fleet.text import Problem, did_you_mean, join_choices
+from edge_fleet.setting_types import variable as _variable
+from edge_fleet.text import Problem, did_you_mean
 from edge_host.constants import ROOT
 
 Provider = Literal["auto", EngineName]
 PREFIXES = ("llm_", "board_")
 
 
-def _variable(
-    default: Any, example: Any, description: str, default_text: str = "", **more: Any
-) -> Any:
-    return Field(
-        default,
-        description=description,
-        examples=[example],
-        json_schema_extra={"default_text": default_text},
-        **more,
-    )
-
-
-class Settings(BaseModel):
+class Settings(ChatApiSettings):
     """The variables of one host, with the defaults filled in."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     llm_provider: Provider = _variable(
         "auto", "ollama", "The engine. `auto` is `llamacpp` on a Jetson and `ollama` elsewhere."
@@ -115,56 +104,6 @@ class Settings(BaseModel):
         None, "docker.io/library/python@sha256:...",
         "The image, by digest, on which the chat API's image is built: CPython 3.13 with glibc.",
         "the image of engines.yml",
-    )  # fmt: skip
-    llm_api_key: Key | None = _variable(
-        None, "{{ vault_llm_api_key }}",
-        "The key that clients send, 16 characters or more. Keep it in Ansible Vault.",
-        "generated for each host, kept in .secrets/ beside the inventory", repr=False,
-    )  # fmt: skip
-    llm_api_keys: Keys = _variable(
-        [], ["{{ vault_key_of_the_kitchen }}"],
-        "Further keys that clients may send: one for each client, or the previous `llm_api_key`"
-        " while clients change. A changed key is valid without a restart.",
-        repr=False,
-    )  # fmt: skip
-    llm_tls: Boolean = _variable(
-        False, True,
-        "Whether the chat API serves HTTPS instead of HTTP, at the same port. The certificate is"
-        " `llm_tls_certificate`, or is issued by the project's certificate authority in"
-        " .secrets/tls/ beside the inventory and renewed by site.yml.",
-    )  # fmt: skip
-    llm_tls_certificate: FilePath | None = _variable(
-        None, "/etc/ssl/kitchen.pem",
-        "A file of the control machine with the host's certificate and those of its issuers (PEM).",
-        "issued by the project's certificate authority",
-    )  # fmt: skip
-    llm_tls_private_key: FilePath | None = _variable(
-        None, "/etc/ssl/private/kitchen.key",
-        "A file of the control machine with the private key of `llm_tls_certificate` (PEM, without"
-        " passphrase; Ansible Vault may encrypt the file).",
-        "generated for each host",
-    )  # fmt: skip
-    llm_tls_ca: FilePath | None = _variable(
-        None, "/etc/ssl/our-ca.pem",
-        "A file of the control machine with the certificate authorities (PEM) by which clients and"
-        " the verification trust `llm_tls_certificate`.",
-        "the project's certificate authority; the system's for `llm_tls_certificate`",
-    )  # fmt: skip
-    llm_tls_names: HostNames = _variable(
-        [], ["kitchen.local", "localhost"],
-        "Further names and addresses that an issued certificate has. It always has the inventory"
-        " name, `ansible_host` and `board_address`.",
-    )  # fmt: skip
-    llm_tls_days: WholeNumber = _variable(
-        825, 90,
-        "Days for which an issued certificate is valid. A run of site.yml in the last third renews"
-        " it. Apple's systems trust none that is valid for more than 825 days.",
-        ge=1, le=825,
-    )  # fmt: skip
-    llm_model_aliases: Names = _variable(
-        [], ["gpt-4o-mini"],
-        "Other names by which clients may request the model. A request without a name, or with the"
-        " name `default`, always gets the served model.",
     )  # fmt: skip
     llm_models_mirror: Source = _variable(
         "https://huggingface.co", "/media/usb",
@@ -292,7 +231,19 @@ class Settings(BaseModel):
     )  # fmt: skip
 
 
-VARIABLES: Mapping[str, FieldInfo] = Settings.model_fields
+def _section(name: str) -> int:
+    """The section of docs/variables.md that has a variable."""
+    return 1 if name in ChatApiSettings.model_fields else 2 * PREFIXES.index(_prefix(name))
+
+
+def _prefix(name: str) -> str:
+    return f"{name.partition('_')[0]}_"
+
+
+VARIABLES: Mapping[str, FieldInfo] = {
+    name: Settings.model_fields[name] for name in sorted(Settings.model_fields, key=_section)
+}
+"""The variables by their names: of the engine, of the chat API, of the board."""
 
 
 def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem]]:
@@ -305,11 +256,12 @@ def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem
     given = {name: value for name, value in values.items() if value is not None and value != ""}
     unknown = [name for name in values if name not in VARIABLES]
     known = {name: value for name, value in given.items() if name in VARIABLES}
-    invalid: set[str] = set()
+    invalid: dict[str, str] = {}
     try:
         settings = Settings.model_validate(known)
     except ValidationError as error:
-        invalid = {str(each["loc"][0]) for each in error.errors(include_url=False)}
+        for each in error.errors(include_url=False):
+            invalid.setdefault(str(each["loc"][0]), _invalid_part(each))
         settings = Settings.model_validate(
             {name: value for name, value in known.items() if name not in invalid}
         )
@@ -318,10 +270,20 @@ def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem
         f"{did_you_mean(name, list(VARIABLES))} docs/variables.md lists all variables."
         for name in sorted(unknown)
     ]
-    return settings, problems + [_invalid(name, known[name]) for name in sorted(invalid)]
+    return settings, problems + [
+        _invalid(name, known[name], invalid[name]) for name in sorted(invalid)
+    ]
 
 
-def _invalid(name: str, value: object) -> Problem:
+def _invalid_part(error: ErrorDetails) -> str:
+    """What is wrong with a part of a value; empty where the whole value is wrong."""
+    reason = error.get("ctx", {}).get("error")
+    return str(reason) if isinstance(reason, InvalidPartError) else ""
+
+
+def _invalid(name: str, value: object, part: str) -> Problem:
+    if part:
+        return f"{name} is invalid: {part}"
     advice = advice_of(name)
     hint = did_you_mean(str(value), choices_of(name))
     return f"{name} is invalid: {advice.show(value)}.{hint} {advice.text}{bounds_of(name)}."
@@ -329,33 +291,14 @@ def _invalid(name: str, value: object) -> Problem:
 
 def choices_of(name: str) -> list[str]:
     """The values of a variable that has a fixed choice; empty for any other."""
-    kinds = _parts(VARIABLES[name].annotation)
-    return next((list(get_args(kind)) for kind in kinds if get_origin(kind) is Literal), [])
+    return field_choices(VARIABLES[name])
 
 
 def advice_of(name: str) -> Advice:
     """What a message about the variable ends with."""
-    field = VARIABLES[name]
-    kinds = _parts(field.annotation)
-    metadata = [*field.metadata, *(each for kind in kinds for each in _metadata(kind))]
-    found = [each for each in metadata if isinstance(each, Advice)]
-    return found[0] if found else Advice(f"Use {join_choices(choices_of(name))}")
-
-
-def _parts(kind: Any) -> list[Any]:
-    """A type and the types in it."""
-    return [kind, *(part for each in get_args(kind) for part in _parts(each))]
-
-
-def _metadata(kind: Any) -> tuple[object, ...]:
-    found: tuple[object, ...] = getattr(kind, "__metadata__", ())
-    return found
+    return field_advice(VARIABLES[name])
 
 
 def bounds_of(name: str) -> str:
     """The bounds of a number, as a message and docs/variables.md have them; else empty."""
-    low = [each.ge for each in VARIABLES[name].metadata if isinstance(each, Ge)]
-    high = [each.le for each in VARIABLES[name].metadata if isinstance(each, Le)]
-    if not low:
-        return ""
-    return f" from {low[0]} to {high[0]}" if high else f" from {low[0]} up"
+    return field_bounds(VARIABLES[name])

@@ -33,12 +33,14 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     """A host's cells, in the order of COLUMNS; the reply, or the reason why there is none, and the
     notices about the host.
 
-    `host` is its hostvars after the verify role: preflight_plan, verify_report, verify_engine_log
-    and the outcome of a change: stack_change, or rollout_failure, or rollout_held_back.
+    `host` is its hostvars after the verify role: preflight_plan, preflight_key_notices,
+    verify_report, verify_engine_log and the outcome of a change: stack_change, or rollout_failure,
+    or rollout_held_back.
     """
     cells, reply = _row(host)
     plan = host.get("preflight_plan") or {"problems": [True]}
     notices = [] if plan["problems"] else plan["known_issues"]["notices"]
+    notices = [*notices, *host.get("preflight_key_notices", [])]
     return cells, "\n".join([reply, *_notes(notices)])
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, List, Mapping, Optional
 
-from ..constants import HISTORY, JOURNAL, LOCK, RELEASE
+from ..constants import DEPLOYED_FILES, HISTORY, JOURNAL, LOCK, PLAIN_KEYS, RELEASE, RELEASES
 from ..files import read_file, read_json, read_text
 from ..json_data import Facts, parse_json
 
 _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
+_PLAIN_KEYS_LINE = re.compile(rf"(?m)^ *CHAT_API_KEYS_FILE: /run/secrets/{PLAIN_KEYS}$")
 # Names in the history -> in results. The history keeps its names: other versions read it.
 _RESULT_NAMES = {
     "as": "rolled_back_to",
@@ -50,6 +52,15 @@ def _check_secret_name(name: str) -> PurePosixPath:
             " not begin with /."
         )
     return path
+
+
+def needs_plain_keys(root: Path) -> bool:
+    """Whether a release on the host has a chat API that reads clients' keys in plain text.
+
+    The host can go back to any of its releases. Their compose files name the file with the keys.
+    """
+    files = (root / RELEASES).glob(f"[0-9]*/{DEPLOYED_FILES[0]}")
+    return any(_PLAIN_KEYS_LINE.search(read_text(path) or "") for path in files)
 
 
 def read_lock(root: Path) -> Optional[Facts]:

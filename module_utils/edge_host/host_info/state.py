@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from ..commands import Result, run_together, which
-from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, ROOT
+from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, ROOT, SECRETS
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
 from .board import board_commands, read_board
 from .deployment import (
     describe_change,
+    needs_plain_keys,
     read_history,
     read_journal,
     read_lock,
@@ -96,7 +97,8 @@ def read_state(
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
-            "secrets": read_secrets(folder / "secrets", secrets or {}, secrets_owner),
+            "secrets": read_secrets(folder / SECRETS, secrets or {}, secrets_owner),
+            "plain_keys": needs_plain_keys(folder),
             "containers": {**parts, "door": containers.get(DOOR)},
             "release": release,
             "previous": read_release(folder, "previous"),

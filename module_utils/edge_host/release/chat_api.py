@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..json_data import Facts
+from .client_keys import own_key_headers
 from .docker_api import send_request
 from .hold_lock import HoldLock
 from .store import LIVE_ENGINE_FILE, Release, replace_file
@@ -39,8 +40,7 @@ class ChatApi:
 
     def read_status(self, release: Release) -> Optional[Facts]:
         """Return the answer of a release's chat API at /ready; None where it does not answer."""
-        keys = (self._root / "secrets/api_keys").read_text(encoding="utf-8").split()
-        headers = {"Authorization": f"Bearer {keys[0]}"}
+        headers = own_key_headers(self._root)
         path = str(self.socket_path(release))
         try:
             _, status = send_request(path, "GET", "/ready", headers, timeout=10)

@@ -6,11 +6,12 @@ import os
 import secrets
 from pathlib import Path
 
+from ..constants import SECRETS
 from ..files import read_text
 from ..release_record import hash_text
 from .store import replace_file
 
-ENGINE_KEY = "secrets/engine_key"
+ENGINE_KEY = f"{SECRETS}/engine_key"
 
 
 def ensure_engine_key(root: Path, owner: int) -> None:

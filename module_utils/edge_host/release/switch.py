@@ -16,6 +16,7 @@ from ..constants import JOURNAL
 from ..files import sync_folder
 from ..json_data import Facts
 from .activation import activate, activate_or_end_hold
+from .client_keys import remove_plain_keys
 from .errors import ReleaseError
 from .host import Host
 from .memory_check import fits_beside
@@ -97,6 +98,7 @@ class Change:
             (self.host.root / JOURNAL).unlink()
             sync_folder(self.host.root)
         self.host.releases.prune()
+        remove_plain_keys(self.host.root)
         return entry
 
     def _replaces(self, part: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
@@ -19,6 +20,7 @@ from edge_fleet.plan.board import (
     lock_problems,
     port_problems,
 )
+from edge_fleet.plan.chat_api import ChatApi, plan_chat_api
 from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
 from edge_fleet.plan.image import (
     engine_image,
@@ -29,7 +31,6 @@ from edge_fleet.plan.image import (
 )
 from edge_fleet.plan.memory import (
     LIMIT_STEP,
-    SYSTEM_MEMORY,
     MemoryEstimate,
     cache_type_problems,
     context_problems,
@@ -55,10 +56,14 @@ from edge_fleet.plan.types import (
 from edge_fleet.plan.weights import disk_problems, plan_model
 from edge_fleet.settings import Settings, check_settings
 from edge_fleet.text import Problem
-from edge_host.constants import API_PORT, ROOT
+from edge_host.constants import API_PORT, MIB, ROOT
 
+ENGINE_SPARE = 384 * MIB
+"""Memory of a board that its engine may never take."""
 # Ollama's image has CUDA libraries for these; JetPack 7 uses those of other machines.
 OLLAMA_JETPACKS = ("5", "6")
+
+NO_TLS: Mapping[str, Any] = MappingProxyType({"enabled": False, "problems": (), "notices": ()})
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,10 @@ class Request:
     root: str
     url: str | None
     images_cache: str | None
-    # What `tls.tls_decision` has decided.
-    tls: Mapping[str, Any]
     # Whether a message about memory names changes that would fit.
     suggest: bool = True
+    # What `tls.tls_decision` has decided.
+    tls: Mapping[str, Any] = NO_TLS
 
 
 def deployment_plan(
@@ -113,9 +118,8 @@ def deployment_plan(
     if problems:
         problems = check_settings(variables)[1] + problems
     else:
-        decided = tls or {"enabled": False, "problems": [], "notices": []}
         request = Request(
-            state, host, variables, catalogues, root, url, images_cache, decided, suggest
+            state, host, variables, catalogues, root, url, images_cache, suggest, tls or NO_TLS
         )
         plan, problems = build(request)
     if plan is None:
@@ -151,15 +155,16 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         settings.llm_models_mirror,
         state["models"],
     )
+    chat_api, limit_problems = plan_chat_api(settings, bool(model and model.vision))
     gpu, of_gpu = _gpu(options, model, state)
-    problems += more + image_problems + model_problems + of_gpu
+    problems += limit_problems + more + image_problems + model_problems + of_gpu
     problems += cache_type_problems(options, rules)
     issues = diagnose(state, settings)
     issues = replace(issues, notices=(*issues.notices, *request.tls["notices"]))
     memory = None
     if model and options.cache_type in rules["cache_types"]:
         found = [*problems, *issues.problems]
-        memory, of_memory = _memory(request, settings, options, rules, model, found)
+        memory, of_memory = _memory(request, settings, options, rules, model, chat_api, found)
         problems += of_memory
     problems += issues.problems
     if model is None or memory is None or problems:
@@ -182,6 +187,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         sources=_sources(settings),
         images=images,
         engine=_engine(row, rules, options, model, issues, state),
+        chat_api=chat_api,
         gpu=gpu,
         memory=memory,
         docker=_docker(gpu, images, settings, request),
@@ -259,6 +265,7 @@ def _memory(
     options: EngineOptions,
     rules: dict[str, Any],
     model: Model,
+    chat_api: ChatApi,
     found: list[Problem],
 ) -> tuple[MemoryParts, list[Problem]]:
     """The memory that serving the model needs, and why the host does not have it.
@@ -271,7 +278,7 @@ def _memory(
     on_gpu = gpu and options.gpu_required
     features = [] if on_gpu else cpu_features(board, catalogues["cpus"])
     repacked = repacking(catalogues["models"][model.name], rules, features)
-    estimate = MemoryEstimate(dict(model.shape), model.size, rules, gpu, repacked)
+    estimate = MemoryEstimate(dict(model.shape), model.size, rules, gpu, repacked, chat_api)
     memory = estimate.of(options)
     too_long = context_problems(model, options.context_size)
     problems = too_long + gpu_problems(model, memory, board, options)
@@ -318,7 +325,7 @@ def _engine(
     jetpack = JETPACKS.get(board["l4t"]["major"]) if board["l4t"] else None
     if options.provider == "ollama" and jetpack in OLLAMA_JETPACKS:
         variables["JETSON_JETPACK"] = str(jetpack)
-    limit = board["memory_total"] - SYSTEM_MEMORY // 2
+    limit = board["memory_total"] - ENGINE_SPARE
     return Engine(
         command=tuple(rules["command"]),
         entrypoint=freeze(row["entrypoint"] or rules.get("entrypoint")),

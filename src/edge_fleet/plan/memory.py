@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from edge_fleet.plan.chat_api import DEFAULT, ChatApi
 from edge_fleet.plan.repacking import in_memory
 from edge_fleet.plan.types import EngineOptions, MemoryParts, Model
 from edge_fleet.text import Problem, join_choices
 from edge_host.constants import MIB
 from edge_host.sizes import format_mib
 
-# What the operating system, Docker and the chat API need beside the engine.
-SYSTEM_MEMORY = 768 * MIB
+# What the operating system and Docker need beside the engine, the chat API and the socket holder.
+HOST_MEMORY = 480 * MIB
 LIMIT_STEP = 256 * MIB
 # Bytes of a number in the KV cache: quantized ones come in blocks of 32 with a scale.
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -38,6 +39,7 @@ class MemoryEstimate:
             row for each slot).
         gpu: whether layers go onto one.
         repacking: bytes of the CPU's own form of the weights, in addition (`repacking`).
+        chat_api: what serves beside the engine; its limits of memory count as used.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class MemoryEstimate:
         engine: dict[str, Any],
         gpu: bool = False,
         repacking: int = 0,
+        chat_api: ChatApi = DEFAULT,
     ) -> None:
         self._shape = shape
         self._weights = weights
         self._engine = engine
         self._gpu = gpu
         self._repacking = repacking
+        self._chat_api = chat_api
 
     def parts(
         self,
@@ -77,7 +81,7 @@ class MemoryEstimate:
             engine=engine["process"]
             + rows * shape["vocabulary"] * F32_BYTES
             + (CUDA_MEMORY if self._gpu else 0),
-            system=SYSTEM_MEMORY,
+            system=HOST_MEMORY + self._chat_api.memory,
         )
 
     def of(self, options: EngineOptions) -> MemoryParts:

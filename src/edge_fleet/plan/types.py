@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.known_issues import KnownIssues
+from edge_fleet.plan.chat_api import ChatApi
 from edge_fleet.setting_types import plain
 from edge_fleet.text import Problem
 from edge_host.constants import REGISTRY_PORT
@@ -87,6 +88,8 @@ class Model:
     # Paths in the engine's container.
     path: str
     projector: str
+    # Whether it takes images.
+    vision: bool
     proof: Mapping[str, str | None]
     present: bool
 
@@ -172,6 +175,7 @@ class Plan:
     sources: Sources
     images: Images
     engine: Engine
+    chat_api: ChatApi
     gpu: Gpu
     memory: MemoryParts
     docker: Docker
@@ -266,6 +270,9 @@ def render(plan: Plan) -> dict[str, Any]:
             "base_image": images.api_base,
             "architecture": plan.architecture,
             "tls": plan.tls,
+            "environment": plan.chat_api.environment,
+            "memory_limit": plan.chat_api.memory_limit,
+            "socket_holder_memory": plan.chat_api.socket_holder_memory,
         },
         "memory": plan.memory.parts() | {"total": plan.memory.total},
         "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},

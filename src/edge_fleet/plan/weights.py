@@ -121,6 +121,8 @@ def plan_model(
     )
     parts = {file.part: file.path for file in reversed(files)}
     folder = files[0].path.rpartition("/")[0] if kind == "hf" else ""
+    # vLLM's weights have the projector within; llama.cpp and Ollama see by a file of its own.
+    vision = "projector" in parts if kind == "gguf" else "vision" in entry["abilities"]
     proof = entry.get("proof") or {}
     header = {"family": weights["family"], "quantization": weights["quantization"]}
     return Model(
@@ -134,6 +136,7 @@ def plan_model(
         header=freeze(header | entry["shape"] if kind == "gguf" else {}),
         path=f"/models/{folder or parts['weights']}",
         projector=f"/models/{parts['projector']}" if "projector" in parts else "",
+        vision=vision,
         proof=freeze({"prompt": proof.get("prompt"), "answer": proof.get("answer")}),
         present=not _missing(files, installed),
     ), []

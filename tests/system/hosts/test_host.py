@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -38,7 +39,7 @@ def inspect(host: Any, container: str) -> dict[str, Any]:
         ("lib", "directory", 0, 0o755),
         ("models", "directory", 0, 0o755),
         ("secrets", "directory", USER, 0o700),
-        ("secrets/api_keys", "file", USER, 0o600),
+        ("secrets/api_keys.jsonl", "file", USER, 0o600),
         ("secrets/engine_key", "file", USER, 0o600),
     ],
 )
@@ -89,10 +90,16 @@ def test_secrets_are_in_their_files_only(host: Any, key: str, containers: dict[s
     names = " ".join(containers.values())
     engine_key = host.file(f"{ROOT}/secrets/engine_key").content_string.strip()
     assert len(engine_key) == 40
-    assert host.file(f"{ROOT}/secrets/api_keys").content_string.strip() == key
+    hashes = host.file(f"{ROOT}/secrets/api_keys.jsonl").content_string
+    assert hashlib.sha256(key.encode()).hexdigest() in hashes
+    # Keys in plain text are there for releases of an earlier version alone.
+    line = "CHAT_API_KEYS_FILE: /run/secrets/api_keys$"
+    needed = host.run(f"grep -qs '{line}' {ROOT}/releases/*/docker-compose.yml").rc == 0
+    assert host.file(f"{ROOT}/secrets/api_keys").exists == needed
     places = [
         host.file(f"{ROOT}/.env").content_string,
         host.file(f"{ROOT}/docker-compose.yml").content_string,
+        hashes,
         host.check_output(f"docker inspect {names}"),
         *(host.check_output(f"docker logs {name} 2>&1") for name in containers.values()),
         host.check_output(f"find {ROOT}/releases -type f -exec cat {{}} +"),
@@ -117,6 +124,14 @@ def test_containers_are_contained(
     assert not found["HostConfig"]["CapAdd"]
     assert found["HostConfig"]["Privileged"] is False
     assert "no-new-privileges:true" in found["HostConfig"]["SecurityOpt"]
+    limits = {
+        "engine": plan["engine"]["memory_limit"],
+        "api": plan["api"]["memory_limit"],
+        "door": plan["api"]["socket_holder_memory"],
+    }
+    # A kernel without the memory cgroup has no limits.
+    limited = host.check_output("docker info --format '{{.MemoryLimit}}'") == "true"
+    assert found["HostConfig"]["Memory"] == (limits[part] if limited else 0)
     assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert found["HostConfig"]["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
     if part == "engine":

@@ -66,7 +66,8 @@ JETSON: dict[str, Any] = {
     "ports": {"8000": None, "11434": None},
     "deployment": {
         "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
-        "secrets": {"api_keys": False, "engine_key": False},
+        "secrets": {"api_keys": False, "api_keys.jsonl": False, "engine_key": False},
+        "plain_keys": False,
         "containers": {"engine": None, "api": None, "door": None},
         "release": None,
         "previous": None,

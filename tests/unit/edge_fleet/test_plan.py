@@ -450,7 +450,7 @@ def test_stack_in_place(
     state = copy.deepcopy(jetson)
     state["deployment"] |= {
         "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
-        "secrets": {"api_keys": True, "engine_key": True},
+        "secrets": {"api_keys": False, "api_keys.jsonl": True, "engine_key": True},
         "containers": {
             "engine": up | {"image": OWN_IMAGE},
             "api": up | {"image": "api:1"},
@@ -469,9 +469,14 @@ def test_stack_in_place(
     relocked = copy.deepcopy(plan)
     relocked["model"]["digest"] = "0" * 64
     assert not stack_in_place(state, relocked, "api:1", files)
-    rotated = changed(state, "deployment.secrets.api_keys", False)
+    rotated = changed(state, "deployment.secrets", {"api_keys.jsonl": False, "engine_key": True})
     assert not stack_in_place(rotated, plan, "api:1", files)
     assert release_in_place(rotated, plan, "api:1", files)
+    # Keys in plain text count where an earlier release needs them.
+    earlier = changed(state, "deployment.plain_keys", True)
+    assert not stack_in_place(earlier, plan, "api:1", files)
+    earlier["deployment"]["secrets"]["api_keys"] = True
+    assert stack_in_place(earlier, plan, "api:1", files)
     for path, value in (
         ("deployment.files", state["deployment"]["files"] | {".env": None}),
         ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),

@@ -243,3 +243,20 @@ def test_the_journal_is_on_the_disk_before_anything_is_touched(
 def test_a_release_that_is_missing(host: FakeHost) -> None:
     with pytest.raises(ReleaseError, match="release 7 is missing on the host"):
         switch_release(host, 7, "deploy")
+
+
+def test_keys_in_plain_text_stay_as_long_as_the_host_can_go_back(host: FakeHost) -> None:
+    keys = host.root / "secrets/api_keys"
+    keys.parent.mkdir()
+    line = "      CHAT_API_KEYS_FILE: /run/secrets/api_keys"
+    (serving(host).folder / "docker-compose.yml").write_text(f"{line}\n")
+    keys.write_text("a-key-in-plain-text\n")
+    for number in range(2, 7):
+        assert keys.exists()
+        slot = "ab"[(number + 1) % 2]
+        later = add_release(host, number, "beside", engine=slot, api=slot)
+        (later.folder / "docker-compose.yml").write_text(f"{line}.jsonl\n")
+        assert switch_release(host, number, "deploy")["outcome"] == "committed"
+    # The change to release 6 has removed release 1, of an earlier version.
+    assert host.releases.list_numbers()[0] > 1
+    assert not keys.exists()

@@ -68,6 +68,13 @@ def test_a_host_that_was_not_verified() -> None:
     assert "the verification failed: see the message above" in fleet_table([failed])
 
 
+def test_keys_that_expire_are_noted_below_a_host() -> None:
+    host = HOST | {"preflight_key_notices": ["the key bob has expired."]}
+    assert [line.strip() for line in fleet_table([host]).splitlines()[2:]] == [
+        "Ready.", "note: the key bob has expired."
+    ]  # fmt: skip
+
+
 RESULT: dict[str, Any] = {
     "at": "2026-11-22T10:00:00Z",
     "from": 6,

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from edge_fleet.plan.build import deployment_plan
+from edge_host.constants import CLIENT_KEYS, PLAIN_KEYS
+from edge_host.host_info.deployment import needs_plain_keys
 from edge_host.release.slots import TOKENS, fill_slots
 from llm_provider.server.engine_file import NAMES
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
@@ -148,6 +150,61 @@ def test_the_programs_in_the_containers_exist(plan: dict[str, Any]) -> None:
     for words in (services["door"]["entrypoint"], command[1:], entrypoint):
         assert words[:2] == ["python", "-m"]
         assert importlib.util.find_spec(words[2]) is not None
+
+
+@pytest.fixture
+def changed_chat_api(
+    jetson: dict[str, Any], catalogues: dict[str, Any], plan: dict[str, Any]
+) -> dict[str, Any]:
+    """The same plan with other settings of the chat API."""
+    given = {
+        "llm_provider": plan["provider"], "llm_model": "smollm2-135m", "llm_image": OWN_IMAGE,
+        "llm_cors_origins": ["https://chat.example"], "llm_strict": True,
+        "llm_limits": {"max_connections": 1024},
+    }  # fmt: skip
+    planned = deployment_plan(jetson, "orin", given, json.loads(json.dumps(catalogues)))
+    assert planned["problems"] == []
+    return planned
+
+
+def test_settings_of_the_chat_api_replace_the_chat_api_alone(
+    plan: dict[str, Any], changed_chat_api: dict[str, Any]
+) -> None:
+    """A part whose service differs starts in its other slot; see edge_host.release.slots."""
+    before, after = (compose(each)["services"] for each in (plan, changed_chat_api))
+    assert [name for name in before if before[name] != after[name]] == ["api-a"]
+    more = set(after["api-a"]["environment"].items()) - set(before["api-a"]["environment"].items())
+    assert dict(more) == {
+        "CHAT_API_CORS_ORIGINS": "https://chat.example",
+        "CHAT_API_STRICT": "1",
+        "CHAT_API_MAX_CONNECTIONS": "1024",
+    }
+    assert env(plan) == env(changed_chat_api)
+    texts = [render("engine.env.j2", stack_plan=each) for each in (plan, changed_chat_api)]
+    assert texts[0] == texts[1]
+
+
+def test_memory_of_all_containers_is_limited(plan: dict[str, Any]) -> None:
+    limits = {name: each["mem_limit"] for name, each in compose(plan)["services"].items()}
+    assert limits == {
+        "door": 48 * 1024**2,
+        "engine-a": plan["engine"]["memory_limit"],
+        "api-a": 240 * 1024**2,
+    }
+
+
+def test_the_chat_api_reads_hashed_keys(plan: dict[str, Any], tmp_path: Path) -> None:
+    """A host sees by this line that a release does not need keys in plain text."""
+    found = compose(plan)["services"]["api-a"]["environment"]["CHAT_API_KEYS_FILE"]
+    assert found == f"/run/secrets/{CLIENT_KEYS}"
+    folder = tmp_path / "releases/0001"
+    folder.mkdir(parents=True)
+    file = folder / "docker-compose.yml"
+    text = fill_slots(compose_text(plan), SLOTS)
+    file.write_text(text)
+    assert not needs_plain_keys(tmp_path)
+    file.write_text(text.replace(CLIENT_KEYS, PLAIN_KEYS))
+    assert needs_plain_keys(tmp_path)
 
 
 def test_start_interval_is_left_out_for_an_older_docker(plan: dict[str, Any]) -> None:

@@ -1,0 +1,111 @@
+"""The chat API's part of the plan: the environment and the memory of its container, and the memory
+of the socket holder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from edge_fleet.chat_api_settings import Limits
+from edge_fleet.settings import Settings
+from edge_fleet.text import Problem
+from edge_host.constants import KIB, MIB
+
+VISION = {"max_body_bytes": 20 * MIB, "max_queued_body_bytes": 128 * MIB}
+"""Defaults for a model that sees: a photograph has megabytes, and several requests wait."""
+PROCESS_MEMORY = 96 * MIB
+"""Of the chat API without requests: 60 MiB were measured (docs/chat-api.md)."""
+CONNECTION_MEMORY = 128 * KIB
+"""Of one connection: headers, what was read ahead, what a slow client has not taken, TLS."""
+SOCKET_HOLDER_MEMORY = 48 * MIB
+"""Of the socket holder, which takes a third of it, whatever clients do."""
+_STEP = 16 * MIB
+_MUST_FIT = (
+    ("max_request_line_bytes", "max_header_bytes"),
+    ("max_connections_per_address", "max_connections"),
+    ("max_body_bytes", "max_queued_body_bytes"),
+)
+"""Limits of which the first may not exceed the second, as the chat API has it, too."""
+
+
+@dataclass(frozen=True)
+class ChatApi:
+    """How the containers of the chat API and of the socket holder run. Sizes are bytes."""
+
+    environment: Mapping[str, str]
+    memory_limit: int
+    socket_holder_memory: int = SOCKET_HOLDER_MEMORY
+
+    @property
+    def memory(self) -> int:
+        """What both may take of the host's memory."""
+        return self.memory_limit + self.socket_holder_memory
+
+
+def plan_chat_api(settings: Settings, vision: bool = False) -> tuple[ChatApi, list[Problem]]:
+    """The chat API's part, and limits that contradict each other.
+
+    `vision`: whether the served model takes images.
+    """
+    limits = _limits(settings.llm_limits, vision)
+    return ChatApi(
+        environment=MappingProxyType(_environment(settings, limits)),
+        memory_limit=_memory(limits),
+    ), _problems(limits, settings.llm_limits.model_fields_set)
+
+
+def _limits(given: Limits, vision: bool) -> Limits:
+    """The limits with the defaults of the served model."""
+    if not vision:
+        return given
+    defaults = {name: each for name, each in VISION.items() if name not in given.model_fields_set}
+    return given.model_copy(update=defaults)
+
+
+def _environment(settings: Settings, limits: Limits) -> dict[str, str]:
+    """Environment variables of the chat API: those that differ from its own defaults."""
+    flags = {"CHAT_API_DOCS": settings.llm_api_docs, "CHAT_API_STRICT": settings.llm_strict}
+    lists = {
+        "CHAT_API_CORS_ORIGINS": settings.llm_cors_origins,
+        "CHAT_API_TRUSTED_PROXIES": settings.llm_trusted_proxies,
+    }
+    found = {name: "1" for name, is_set in flags.items() if is_set}
+    found |= {name: ",".join(each) for name, each in lists.items() if each}
+    if settings.llm_image_tokens is not None:
+        found["CHAT_API_IMAGE_TOKENS"] = str(settings.llm_image_tokens)
+    for name, field in Limits.model_fields.items():
+        value = getattr(limits, name)
+        if value != field.default:
+            found[f"CHAT_API_{name.upper()}"] = str(value)
+    return found
+
+
+def _memory(limits: Limits) -> int:
+    """What the chat API may take: a request that is beyond is refused by its limits before."""
+    # One body is in memory twice while it is checked, and once more on its way to the engine.
+    bodies = limits.max_queued_body_bytes + 2 * limits.max_body_bytes
+    total = PROCESS_MEMORY + limits.max_connections * CONNECTION_MEMORY + bodies
+    return -(-total // _STEP) * _STEP
+
+
+def _problems(limits: Limits, given: set[str]) -> list[Problem]:
+    """Why limits contradict each other; one message for all of them."""
+    found = []
+    for smaller, larger in _MUST_FIT:
+        if getattr(limits, smaller) > getattr(limits, larger):
+            low, high = (_shown(limits, name, given) for name in (smaller, larger))
+            found.append(f"{low}, more than {high}")
+    if not found:
+        return []
+    return [f"llm_limits does not fit: {'; '.join(found)}. Lower the first or raise the second."]
+
+
+def _shown(limits: Limits, name: str, given: set[str]) -> str:
+    default = "" if name in given else " (the default)"
+    return f"{name} {getattr(limits, name)}{default}"
+
+
+DEFAULT = plan_chat_api(Settings())[0]
+"""The chat API's part with all defaults."""
