@@ -7,7 +7,7 @@ Pure functions: nothing here reads a file, a clock or a host. Sizes are bytes th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -80,7 +80,7 @@ class Request:
     # Whether a message about memory names changes that would fit.
     suggest: bool = True
     # What `tls.tls_decision` has decided.
-    tls: Mapping[str, Any] = NO_TLS
+    tls: Mapping[str, Any] = field(default_factory=lambda: NO_TLS)
 
 
 def deployment_plan(
