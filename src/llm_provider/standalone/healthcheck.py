@@ -2,7 +2,8 @@
 
     python -m llm_provider.standalone.healthcheck
 
-It asks at CHAT_API_SOCKET where that is set: the port may lead to another chat API beside it.
+It asks at CHAT_API_SOCKET where that is set: the port may lead to another chat API beside it. The
+port has HTTPS where CHAT_API_TLS_CERTIFICATE is set; the socket always has HTTP.
 A container's health probe, run every few seconds: the standard library's smallest part, no more.
 """
 
@@ -14,6 +15,9 @@ import sys
 
 from llm_provider import API_PORT
 
+_NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, for which `ssl` has no name."""
+
 
 def main(port: int = API_PORT, seconds: float = 3.0) -> int:
     """Ask GET /health; print a sentence about what was seen where it is not 200."""
@@ -24,8 +28,10 @@ def main(port: int = API_PORT, seconds: float = 3.0) -> int:
         with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as connection:
             connection.settimeout(seconds)
             connection.connect(path or ("127.0.0.1", port))
-            connection.sendall(request)
-            with connection.makefile("rb") as answer:
+            certificate = os.environ.get("CHAT_API_TLS_CERTIFICATE")
+            stream = _with_tls(connection, certificate) if certificate and not path else connection
+            stream.sendall(request)
+            with stream.makefile("rb") as answer:
                 status = answer.readline(100).decode("latin-1").strip()
     except OSError as error:
         print(f"The chat API at {where} does not answer: {error}.")
@@ -34,6 +40,21 @@ def main(port: int = API_PORT, seconds: float = 3.0) -> int:
         print(f"The chat API at {where} answered {status!r}; 200 is needed.")
         return 1
     return 0
+
+
+def _with_tls(connection: socket.socket, certificate: str) -> socket.socket:
+    """Start TLS with a server that must have `certificate`; whether it has expired does not count.
+
+    Raises OSError.
+    """
+    import ssl  # loading it takes longer than a probe without it
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The certificate is known; it has the names of the host, not of this address.
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
+    context.load_verify_locations(certificate)
+    return context.wrap_socket(connection)
 
 
 if __name__ == "__main__":
