@@ -26,6 +26,13 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+def load_key(text: str) -> ec.EllipticCurvePrivateKey:
+    """The private key of a text."""
+    key = load_pem_private_key(text.encode(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
 def key_text(key: ec.EllipticCurvePrivateKey, passphrase: str = "") -> str:
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase:
@@ -55,8 +62,7 @@ def issue(
 ) -> str:
     """A certificate of an authority for names such as DNS:pi-01 and IP:192.0.2.11."""
     own = key or new_key()
-    issuer_key = load_pem_private_key(issuer.encode(), None)
-    assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
+    issuer_key = load_key(issuer)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a host")])
     signer = x509.load_pem_x509_certificate(issuer.encode()).subject
     builder = _builder(subject, signer, own.public_key(), begin, days).add_extension(
