@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_provider.cli.check import DEFAULT_PROMPT
+from llm_provider.cli.timed_answer import TimedAnswer
 from llm_provider.client.chat_api import ChatAPIClient
-from llm_provider.client.streamed_answer import StreamedAnswer
 from llm_provider.errors import (
     ConfigurationError,
     EngineRefusedError,
@@ -287,7 +287,7 @@ async def _round(
     tally.seconds += time.monotonic() - started
     for begun, chunks, failure in answers:
         tally.requests += 1
-        answer = StreamedAnswer()
+        answer = TimedAnswer()
         try:
             for arrived, chunk in chunks:
                 answer.feed(chunk, arrived)

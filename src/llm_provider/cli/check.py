@@ -13,8 +13,8 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llm_provider.cli.timed_answer import TimedAnswer
 from llm_provider.client.chat_api import ChatAPIClient
-from llm_provider.client.streamed_answer import StreamedAnswer
 from llm_provider.errors import (
     EngineLoadingError,
     EngineRefusedError,
@@ -300,7 +300,7 @@ class _Checker:
 
     async def _stream(self) -> str:
         self._need(self._ready, "the engine is not ready")
-        answer = StreamedAnswer()
+        answer = TimedAnswer()
         body = self._body() | {"stream_options": {"include_usage": True}}
         started = time.monotonic()
         async with aclosing(self._board.raw_stream(CHAT, body)) as chunks:
@@ -309,7 +309,7 @@ class _Checker:
         self._names.append(answer.model)
         # Not with the chat answer: even at temperature 0 an engine that batches its work
         # differently need not give the same one twice.
-        self._compare(answer.text, "".join(answer.reasoning))
+        self._compare(answer.text, answer.reasoning)
         count = len(answer.texts)
         if count < 2:
             raise Failed("the whole answer came in one chunk; more than one is wanted")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from reprlib import repr as shortened
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import httpx
 
@@ -23,11 +23,14 @@ from llm_provider.http.errors import TransportError
 from llm_provider.http.settings import Timeouts
 from llm_provider.http.transports import Verify
 from llm_provider.providers.chat_events import ChatEvents, StreamEnd
-from llm_provider.providers.chat_format import choice_of, one_message, text_of
+from llm_provider.providers.chat_format import chat_body, choice_of, one_message, text_of
+from llm_provider.providers.chat_types import ChatCompletion, ChatCompletionChunk
+from llm_provider.providers.embeddings import Embeddings, read_embeddings
 from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP, encode
 from llm_provider.providers.request_fields import first_dropped
-from llm_provider.providers.routes import CHAT
+from llm_provider.providers.routes import CHAT, EMBEDDINGS
 from llm_provider.providers.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT
+from llm_provider.providers.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -117,24 +120,41 @@ class LLMProvider(EngineHTTP, ABC):
         """Return the names of the models that the engine serves (GET /v1/models)."""
         return [str(entry["id"]) for entry in await self._listed()]
 
-    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an OpenAI chat body and return the whole answer, an OpenAI chat.completion.
+    async def chat(
+        self,
+        body: Mapping[str, Any] | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> ChatCompletion:
+        """Send a chat request and return the whole answer.
 
-        Everything in `body` reaches the engine, save `model` and `stream`, which are set here.
+        It is given as an OpenAI chat body or as `messages`; `options` are further fields of the
+        body. Everything reaches the engine, save a body's `model` and `stream`, which are set here.
         Raises Unsupported for a field that this engine would drop, and any of LLMError's kinds.
         """
-        answer = (await self.send(CHAT, body)).data
+        answer = (await self.send(CHAT, chat_body(body, messages, options))).data
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise MalformedAnswer(f"{self._who} gave a chat answer without choices.")
-        return answer
+        return cast(ChatCompletion, answer)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Send an OpenAI chat body and yield the answer's events, each a chat.completion.chunk.
+    def stream(
+        self,
+        body: Mapping[str, Any] | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Stream[ChatCompletionChunk]:
+        """Return the events of the answer to a chat request, which is given as `chat` takes it.
 
-        Closing the generator makes the engine stop its work at once. Raises
-        StreamInterruptedError or EngineTimeoutError with what had arrived, and what `chat` raises.
+        The request is sent once the stream is read. Closing the stream makes the engine stop its
+        work at once. Reading it raises StreamInterruptedError or EngineTimeoutError with what had
+        arrived, and what `chat` raises.
         """
+        return Stream(self._events(chat_body(body, messages, options)))
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatCompletionChunk, None]:
         reader = ChatEvents()
         received = bytearray()
         try:
@@ -142,7 +162,7 @@ class LLMProvider(EngineHTTP, ABC):
                 async for chunk in chunks:
                     received += chunk
                     for event in reader.feed(chunk):
-                        yield event
+                        yield cast(ChatCompletionChunk, event)
         except (StreamInterruptedError, EngineTimeoutError) as error:
             error.received = bytes(received)
             raise
@@ -155,17 +175,29 @@ class LLMProvider(EngineHTTP, ABC):
         answer = await self.chat(one_message(prompt, system, options))
         return text_of(choice_of(answer).get("message"))
 
-    async def generate_stream(
+    def generate_stream(
         self, prompt: str, *, system: str | None = None, **options: Any
-    ) -> AsyncGenerator[str, None]:
-        """Yield the text of the answer to one message, piece by piece, as it comes.
+    ) -> Stream[str]:
+        """Return the text of the answer to one message, piece by piece, as it arrives.
 
         Raises what `stream` raises.
         """
-        async with aclosing(self.stream(one_message(prompt, system, options))) as events:
+        return Stream(self._pieces(one_message(prompt, system, options)))
+
+    async def _pieces(self, body: Mapping[str, Any]) -> AsyncGenerator[str, None]:
+        async with aclosing(self._events(body)) as events:
             async for event in events:
                 if event.get("choices") and (text := text_of(choice_of(event).get("delta"))):
                     yield text
+
+    async def embed(self, texts: str | Sequence[str], **options: Any) -> Embeddings:
+        """Return a vector for each text; `options` are further fields of a body of /v1/embeddings.
+
+        Raises Unsupported where the engine serves no embeddings, and any of LLMError's kinds.
+        """
+        asked = [texts] if isinstance(texts, str) else list(texts)
+        answer = await self.send(EMBEDDINGS, {**options, "input": asked})
+        return read_embeddings(answer.data, len(asked))
 
     async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
         """POST a body to one of OpenAI's routes (/v1/...) and return the whole answer.

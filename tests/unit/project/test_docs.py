@@ -76,6 +76,9 @@ class Engine(Scripted):
                 return JSONResponse({"data": [{"id": MODEL}]})
             case "/v1/chat/completions":
                 return await self._chat(request, body)
+            case "/v1/embeddings":
+                vectors = [{"embedding": [0.1, 0.2, 0.3]} for _ in body["input"]]
+                return JSONResponse({"data": vectors})
         return _problem(404, "File Not Found")
 
     async def _chat(self, request: Request, body: dict[str, Any]) -> Response:
@@ -147,15 +150,23 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def api(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The chat API's address; it stands before `engine`, as a process of its own."""
+def api_engine() -> Iterator[Engine]:
+    """The chat API's: it asks all the time whether its engine is ready."""
+    with serving(Engine()) as running:
+        assert isinstance(running, Engine)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(api_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The chat API's address; it stands before `api_engine`, as a process of its own."""
     keys = tmp_path_factory.mktemp("keys") / "api_keys"
     keys.write_text(f"{KEY}\n")
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "llm_provider.server", "--host=127.0.0.1", f"--port={port}"],
         stdout=subprocess.DEVNULL, env=_environ(LLM_PROVIDER="llamacpp", LLM_MODEL=MODEL,
-        LLM_BASE_URL=engine.url, CHAT_API_KEYS_FILE=str(keys), PARALLEL="4"),
+        LLM_BASE_URL=api_engine.url, CHAT_API_KEYS_FILE=str(keys), PARALLEL="4"),
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:

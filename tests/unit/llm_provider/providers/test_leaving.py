@@ -33,7 +33,7 @@ async def whole(llm: LLMProvider) -> bytes:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=2) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
     ):
         yield engine, llm
 

@@ -9,6 +9,7 @@ import pytest
 
 from llm_provider import (
     VLLM,
+    ChatCompletionChunk,
     EngineLoadingError,
     EngineRefusedError,
     LlamaCpp,
@@ -45,7 +46,7 @@ async def whole(llm: LLMProvider) -> bytes:
     return b"".join([chunk async for chunk in llm.raw_stream(CHAT, BODY)])
 
 
-async def events(llm: LLMProvider) -> list[dict[str, Any]]:
+async def events(llm: LLMProvider) -> list[ChatCompletionChunk]:
     return [one async for one in llm.stream(BODY)]
 
 
@@ -53,7 +54,7 @@ async def events(llm: LLMProvider) -> list[dict[str, Any]]:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=2) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
     ):
         yield engine, llm
 

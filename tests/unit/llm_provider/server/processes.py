@@ -58,6 +58,7 @@ class Served:
             assert secret.encode() not in out
         entries = [json.loads(line) for line in out.splitlines()]
         assert not [entry for entry in entries if "exception" in entry]
+        assert not [entry for entry in entries if entry["logger"] == "httpx"]  # each is a request
         return [entry for entry in entries if entry["message"] == "request"]
 
 
