@@ -78,8 +78,6 @@ class Limits(BaseModel):
 
 
 def _limits(value: object) -> Limits:
-    if isinstance(value, Limits):
-        return value
     if not isinstance(value, dict):
         raise ValueError("no mapping")
     try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from edge_fleet.setting_types import KEY_ADVICE, InvalidPartError, hidden, is_key, number_of
+from edge_fleet.setting_types import KEY_ADVICE, InvalidPartError, hidden, is_key, number_of, plain
 from edge_fleet.text import did_you_mean, join_choices
 from edge_host.constants import CLIENT_KEYS, OWN_KEY_LINE, PLAIN_KEYS
 
@@ -76,7 +76,7 @@ def client_keys(given: object, main: str) -> tuple[ClientKey, ...]:
     The key of `llm_api_key` counts once, with its own name.
     """
     try:
-        further = parse_client_keys(given)
+        further = parse_client_keys(plain(given))
     except ValueError:
         further = ()  # the plan refuses it
     return ClientKey(MAIN, main), *(each for each in further if each.key != main)

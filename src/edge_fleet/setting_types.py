@@ -27,7 +27,7 @@ _PROXY = re.compile(r"https?://\S+")
 _BATCH = re.compile(r"([1-9]\d?|100)%|[1-9]\d*")
 # As browsers send it: in lower case, without a path, and without the port that the scheme implies.
 _ORIGIN = re.compile(
-    r"(?!http://[^/]*:80$|https://[^/]*:443$)"
+    r"\*|(?!http://[^/]*:80$|https://[^/]*:443$)"
     r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?"
 )
 
@@ -228,7 +228,8 @@ Origins = Annotated[
     list[Annotated[str, _matching(_ORIGIN)]],
     Advice(
         "Use a list of origins as browsers send them, such as https://chat.example or"
-        " http://localhost:3000: in lower case, with neither a path nor the scheme's own port, no *"
+        " http://localhost:3000: in lower case, with neither a path nor the scheme's own port. A *"
+        " stands for all"
     ),
 ]
 Networks = Annotated[

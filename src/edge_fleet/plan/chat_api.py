@@ -45,7 +45,7 @@ class ChatApi:
 
 
 def plan_chat_api(settings: Settings, vision: bool = False) -> tuple[ChatApi, list[Problem]]:
-    """The chat API's part, and limits that contradict each other.
+    """The chat API's part, and settings of it that contradict each other.
 
     `vision`: whether the served model takes images.
     """
@@ -53,7 +53,7 @@ def plan_chat_api(settings: Settings, vision: bool = False) -> tuple[ChatApi, li
     return ChatApi(
         environment=MappingProxyType(_environment(settings, limits)),
         memory_limit=_memory(limits),
-    ), _problems(limits, settings.llm_limits.model_fields_set)
+    ), _key_problems(settings) + _problems(limits, settings.llm_limits.model_fields_set)
 
 
 def _limits(given: Limits, vision: bool) -> Limits:
@@ -88,6 +88,17 @@ def _memory(limits: Limits) -> int:
     bodies = limits.max_queued_body_bytes + 2 * limits.max_body_bytes
     total = PROCESS_MEMORY + limits.max_connections * CONNECTION_MEMORY + bodies
     return -(-total // _STEP) * _STEP
+
+
+def _key_problems(settings: Settings) -> list[Problem]:
+    """Why a key cannot have both what `llm_api_keys` says and what `llm_api_key` allows."""
+    return [
+        f"llm_api_keys does not fit: {each.name} has the key of llm_api_key, which has no expiry,"
+        " rate or share. Use another key for one of them."
+        for each in settings.llm_api_keys
+        if each.key == settings.llm_api_key
+        and (each.expires or each.requests_per_minute or each.share)
+    ]
 
 
 def _problems(limits: Limits, given: set[str]) -> list[Problem]:

@@ -62,12 +62,15 @@ def test_a_check_run_tells_of_a_swap_and_does_nothing() -> None:
 
 def test_a_changed_key_is_taken_in_without_a_restart(host: Any, plan: dict[str, Any]) -> None:
     name, key = plan["host"], "a-key-that-was-just-changed"
+    guest = {"key": "a-key-that-is-not-valid-any-more", "expires": "2020-01-01"}
     running = "docker ps --no-trunc --format '{{.ID}} {{.Status}}' | cut -d' ' -f1"
     before = host.check_output(running)
-    done = play("site.yml", name, llm_api_key=key)
+    done = play("site.yml", name, llm_api_key=key, llm_api_keys={"guest": guest})
     try:
         assert done.returncode == 0, done.stdout
         assert key not in done.stdout
+        assert guest["key"] not in done.stdout
+        assert "the key guest expired at 2020-01-01T00:00:00Z: it is refused." in message(done)
         assert f"OPENAI_API_KEY={key}\n" in client_file(name).read_text()
         assert host.check_output(running) == before
     finally:

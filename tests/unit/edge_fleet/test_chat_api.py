@@ -10,8 +10,7 @@ import pytest
 from edge_fleet.chat_api_settings import Limits
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.chat_api import DEFAULT, ChatApi, plan_chat_api
-from edge_fleet.settings import Settings, check_settings
-from llm_provider.server.limits import LimitError
+from edge_fleet.settings import check_settings
 from llm_provider.server.limits import Limits as ServerLimits
 from tests.unit.edge_fleet.conftest import OWN_IMAGE
 from tests.unit.edge_fleet.test_settings import problem
@@ -19,6 +18,7 @@ from tests.unit.edge_fleet.test_settings import problem
 MIB = 1024**2
 IMAGE: dict[str, Any] = {"llm_image": OWN_IMAGE}
 COUNTS = [name for name, field in Limits.model_fields.items() if isinstance(field.default, int)]
+PER_ADDRESS = Limits().max_connections_per_address
 SECONDS = [name for name in Limits.model_fields if name not in COUNTS]
 
 
@@ -48,7 +48,7 @@ def accepted(name: str, value: float) -> bool:
     problems = check_settings({"llm_limits": {name: value}})[1]
     try:
         ServerLimits.from_environ({f"CHAT_API_{name.upper()}": str(value)})
-    except LimitError as error:
+    except ValueError as error:
         if "is invalid" in str(error):
             assert problems != [], name
             return False
@@ -121,6 +121,7 @@ def test_limits_may_be_text() -> None:
         "http://chat.example:443",
         "chrome-extension://abcdefgh",
         "app://obsidian.md",
+        "*",
     ],
 )
 def test_origins(origin: str) -> None:
@@ -130,7 +131,7 @@ def test_origins(origin: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("*", "chat.example", "https://", "https://chat.example/", "https://chat.example/app"),
+        *("**", "chat.example", "https://", "https://chat.example/", "https://chat.example/app"),
         *("HTTPS://chat.example", "https://Chat.example", "https://chat.example:443"),
         *("http://chat.example:80", "https://a,b", "https://u@chat.example", "null", "", 7),
     ],
@@ -139,7 +140,7 @@ def test_what_no_browser_sends_as_an_origin(value: object) -> None:
     assert problem("llm_cors_origins", [value]) == (
         f"llm_cors_origins is invalid: {[value]!r}. Use a list of origins as browsers send them,"
         " such as https://chat.example or http://localhost:3000: in lower case, with neither a path"
-        " nor the scheme's own port, no *."
+        " nor the scheme's own port. A * stands for all."
     )
 
 
@@ -180,7 +181,7 @@ def test_a_chat_api_with_defaults_has_no_environment_of_its_own() -> None:
 
 
 def test_every_setting_reaches_the_chat_api() -> None:
-    limits = {name: index + 9 for index, name in enumerate(COUNTS)}
+    limits: dict[str, float] = {name: index + 9 for index, name in enumerate(COUNTS)}
     limits |= {"max_header_bytes": 10_000, "max_connections": 10_000, "max_queued_body_bytes": 9999}
     limits |= {name: index + 0.5 for index, name in enumerate(SECONDS)}
     chat_api = planned(
@@ -252,12 +253,13 @@ def test_limits_that_contradict_each_other_are_in_one_message() -> None:
 )
 def test_contradictions_are_those_of_the_chat_api(smaller: str, larger: str) -> None:
     environment = {f"CHAT_API_{smaller.upper()}": "200", f"CHAT_API_{larger.upper()}": "100"}
-    with pytest.raises(LimitError):
+    with pytest.raises(ValueError, match="200, more than"):
         ServerLimits.from_environ(environment)
-    assert f"{smaller} 200, more than {larger} 100" in limit_problem(**{smaller: 200, larger: 100})
+    given = {smaller: 200, larger: 100}
+    assert f"{smaller} 200, more than {larger} 100" in limit_problem(False, **given)
     environment[f"CHAT_API_{larger.upper()}"] = "200"
     ServerLimits.from_environ(environment)
-    assert plan_chat_api(Settings(llm_limits=Limits(**{smaller: 200, larger: 200})))[1] == []
+    planned(llm_limits={smaller: 200, larger: 200})
 
 
 def test_contradicting_limits_are_refused(
@@ -265,9 +267,24 @@ def test_contradicting_limits_are_refused(
 ) -> None:
     given = IMAGE | {"llm_limits": {"max_connections": 8}}
     assert deployment_plan(jetson, "orin", given, catalogues)["problems"] == [
-        "orin: llm_limits does not fit: max_connections_per_address 64 (the default), more than"
-        " max_connections 8. Lower the first or raise the second."
+        f"orin: llm_limits does not fit: max_connections_per_address {PER_ADDRESS} (the default),"
+        " more than max_connections 8. Lower the first or raise the second."
     ]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"expires": "2027-01-01"}, {"requests_per_minute": 5}, {"share": 2}]
+)
+def test_the_main_key_has_no_limits(fields: dict[str, object]) -> None:
+    key = "a-key-that-is-long-enough"
+    given = {"llm_api_key": key, "llm_api_keys": {"alice": {"key": key, **fields}}}
+    settings, problems = check_settings(given)
+    assert problems == []
+    assert plan_chat_api(settings)[1] == [
+        "llm_api_keys does not fit: alice has the key of llm_api_key, which has no expiry, rate or"
+        " share. Use another key for one of them."
+    ]
+    assert planned(llm_api_key=key, llm_api_keys={"alice": key}) == DEFAULT
 
 
 # Memory

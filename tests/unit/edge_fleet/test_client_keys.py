@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
-from edge_fleet import client_keys
-from edge_fleet.client_keys import BURST, RATE, SHARE, key_files, key_notices, own_key
+from edge_fleet.client_keys import (
+    BURST,
+    RATE,
+    SHARE,
+    key_files,
+    key_notices,
+    own_key,
+    parse_client_keys,
+)
 from edge_fleet.settings import check_settings
 from llm_provider.server.key_store import Key, KeyFileError, KeyStore, Refusal, parse_keys
 
@@ -185,7 +192,7 @@ def test_the_chat_api_reads_the_file() -> None:
                 "key": ALICE,
                 "expires": "2027-01-01",
                 "requests_per_minute": 60,
-                "burst": 10,
+                "burst": 7,
                 "share": 0.5,
             },
         }
@@ -196,7 +203,7 @@ def test_the_chat_api_reads_the_file() -> None:
     alice = keys["alice"]
     assert alice.expires == datetime.datetime(2027, 1, 1, tzinfo=UTC).timestamp()
     assert alice.rate is not None
-    assert (alice.rate.per_minute, alice.rate.burst, alice.share) == (60, 10, 0.5)
+    assert (alice.rate.per_minute, alice.rate.burst, alice.share) == (60, 7, 0.5)
 
 
 def test_no_key_of_a_client_is_in_the_file_with_hashes() -> None:
@@ -225,8 +232,8 @@ def test_hashes_that_begin_alike_give_longer_names(monkeypatch: pytest.MonkeyPat
         def hexdigest(self) -> str:
             return "0" * 8 + self._data.hex()
 
-    monkeypatch.setattr(client_keys.hashlib, "sha256", Hash)
-    names = [each.name for each in client_keys.parse_client_keys(["1" * 16, "2" * 16])]
+    monkeypatch.setattr("edge_fleet.client_keys.hashlib.sha256", Hash)
+    names = [each.name for each in parse_client_keys(["1" * 16, "2" * 16])]
     assert names == ["key-0000000031313131", "key-0000000032323232"]
 
 
