@@ -98,7 +98,7 @@ def test_files_are_for_the_chat_api_alone(secure: Board) -> None:
 
 def test_a_certificate_is_renewed_without_a_failed_request(secure: Board) -> None:
     """First one near its end is put in place, then site.yml finds it there."""
-    containers, file = secure.containers(), control_file(f"{HOST}.pem")
+    containers, file = secure.containers(), control_file(f"hosts/{HOST}.pem")
     pair = parse_pair(file.read_text(), file.read_text())
     authority = control_file("authority.pem").read_text()
     begin = NOW - timedelta(days=700)
@@ -129,7 +129,7 @@ def test_a_private_key_is_replaced_without_a_failed_request(secure: Board) -> No
     with loaded(secure) as load:
         wait_for_requests(load)
         for _ in range(2):
-            control_file(f"{HOST}.pem").unlink()
+            control_file(f"hosts/{HOST}.pem").unlink()
             run_site()
             wait_for_requests(load)
     assert load.wrong == []

@@ -34,6 +34,21 @@ TASKS = [
         }
     },
     {"ansible.builtin.include_tasks": "{{ role }}/certificate.yml"},
+    {"ansible.builtin.include_vars": {"file": f"{ROOT}/roles/verify/vars/main.yml"}},
+    {
+        "ansible.builtin.debug": {"msg": "{{ __verify_command | join(' ') }}"},
+        "vars": {
+            "verify_plan": {
+                "provider": "ollama",
+                "model": {"name": "smoke"},
+                "environment": {"CTX_SIZE": 4096, "PARALLEL": 4},
+            },
+            "verify_url": "{{ preflight_url }}",
+            "verify_ca_file": "{{ preflight_ca_file }}",
+            "verify_timeout": 300,
+            "verify_prompt": "Hello",
+        },
+    },
     {
         "control_files": {"files": ["{{ __preflight_client }}"]},
         "no_log": True,
@@ -52,11 +67,14 @@ class Control:
 
     def run(self, *options: str, hosts: dict[str, str] = HOSTS, **variables: Any) -> str:
         """Run the tasks for hosts; returns the output."""
-        inventory, playbook = self.folder / "hosts.json", self.folder / "play.yml"
         found = {name: {"ansible_host": address} for name, address in hosts.items()}
+        return self.play(found, TASKS, *options, **variables)
+
+    def play(self, hosts: dict[str, Any], tasks: list[Any], *options: str, **variables: Any) -> str:
+        inventory, playbook = self.folder / "hosts.json", self.folder / "play.yml"
         everywhere = self.variables | variables
-        inventory.write_text(json.dumps({"all": {"hosts": found, "vars": everywhere}}))
-        playbook.write_text(yaml.safe_dump([{"hosts": "all", "tasks": TASKS}]))
+        inventory.write_text(json.dumps({"all": {"hosts": hosts, "vars": everywhere}}))
+        playbook.write_text(yaml.safe_dump([{"hosts": "all", "tasks": tasks}]))
         done = subprocess.run(
             [
                 Path(sys.executable).with_name("ansible-playbook"),
@@ -70,7 +88,7 @@ class Control:
         return done.stdout
 
     def pair(self, host: str) -> Pair:
-        text = self.file(f"tls/{host}.pem").read_text()
+        text = self.file(f"tls/hosts/{host}.pem").read_text()
         return parse_pair(text, text)
 
     def authority(self) -> Certificate:
@@ -128,17 +146,20 @@ def test_certificates_are_issued_renewed_and_never_shown(control: Control) -> No
     said = control.run("--diff", "-vvv")
     assert control.files() == {
         *("tls/authority.pem", "tls/ca.pem", "tls/ca-bundle.pem"),
-        *(f"tls/{host}.pem" for host in HOSTS),
+        *(f"tls/hosts/{host}.pem" for host in HOSTS),
         *(f"{host}.{kind}" for host in HOSTS for kind in ("key", "env")),
     }
-    for name in ("authority.pem", *(f"{host}.pem" for host in HOSTS)):
+    for name in ("authority.pem", *(f"hosts/{host}.pem" for host in HOSTS)):
         assert control.file(f"tls/{name}").stat().st_mode & 0o777 == 0o600
-    assert control.file("tls").stat().st_mode & 0o777 == 0o700
+    for name in ("tls", "tls/hosts"):
+        assert control.file(name).stat().st_mode & 0o777 == 0o700
     check_authority(control.authority())
     for host in HOSTS:
         check_certificate(control, host)
         assert served(control, host) == (control.pair(host).chain, control.pair(host).key)
     assert not [line for line in lines_of_keys(control) if line in said]
+    assert "--url=https://192.0.2.11:8000 --key-file=-" in said
+    assert f"--ca-file={control.file('tls/ca.pem')}" in said, "the verification trusts it alone"
     check_clients(control)
 
     # In place: nothing changes.
@@ -151,15 +172,15 @@ def test_certificates_are_issued_renewed_and_never_shown(control: Control) -> No
     text = control.file("tls/authority.pem").read_text()
     begin = datetime.now(UTC) - timedelta(days=700)
     aged = issue(text, [f"IP:{HOSTS['pi-01']}", "DNS:pi-01"], begin, 825)
-    control.file("tls/pi-01.pem").write_text(aged)
+    control.file("tls/hosts/pi-01.pem").write_text(aged)
     said = control.run("--check")
     assert f"it expires on {begin + timedelta(days=825):%Y-%m-%d}." in " ".join(said.split())
-    assert control.file("tls/pi-01.pem").read_text() == aged
+    assert control.file("tls/hosts/pi-01.pem").read_text() == aged
     control.run()
     check_certificate(control, "pi-01")
     assert control.pair("pi-01").key == parse_pair(aged, aged).key, "the key stays"
     assert served(control, "pi-01") == (control.pair("pi-01").chain, control.pair("pi-01").key)
-    assert control.file("tls/jetson-01.pem").read_bytes() == before["tls/jetson-01.pem"]
+    assert control.file("tls/hosts/jetson-01.pem").read_bytes() == before["tls/hosts/jetson-01.pem"]
     assert control.file("tls/authority.pem").read_text() == text
 
 
@@ -230,7 +251,8 @@ def test_a_certificate_of_the_operator_is_installed(control: Control, tmp_path: 
     relative = os.path.relpath(tmp_path / "own.pem", ROOT)
     own = {"llm_tls_certificate": relative, "llm_tls_private_key": str(tmp_path / "own.pem")}
     only = {"pi-01": HOSTS["pi-01"]}
-    control.run("--diff", hosts=only, llm_tls_ca=str(tmp_path / "own.pem"), **own)
+    said = control.run("--diff", hosts=only, llm_tls_ca=str(tmp_path / "own.pem"), **own)
+    assert f"--ca-file={tmp_path}/own.pem" in said
     found = parse_pair(pair, pair)
     assert served(control, "pi-01") == (found.chain, found.key)
     assert not control.file("tls").exists(), "the project makes no authority"
@@ -239,3 +261,58 @@ def test_a_certificate_of_the_operator_is_installed(control: Control, tmp_path: 
         f"SSL_CERT_FILE={tmp_path}/own.pem",
         f"NODE_EXTRA_CA_CERTS={tmp_path}/own.pem",
     ]
+
+
+def test_clients_keep_the_scheme_of_the_release_that_serves(control: Control) -> None:
+    """Until the release with the other one is committed."""
+
+    def state(tls: bool | None) -> dict[str, Any]:
+        """A host's facts; None for a host without a release, and one of an earlier version."""
+        plan = {"api": {} if tls is None else {"tls": tls}}
+        return {"deployment": {"release": {"plan": plan}}}
+
+    hosts = {
+        "first": (True, {"deployment": {"release": None}}),
+        "on": (True, state(tls=True)),
+        "to-be-on": (True, state(tls=False)),
+        "earlier": (True, state(tls=None)),
+        "off": (False, state(tls=False)),
+        "to-be-off": (False, state(tls=True)),
+    }
+    control.file("tls").mkdir(parents=True)
+    control.file("tls/ca.pem").write_text("a certificate")
+    found = {
+        name: {"ansible_host": "192.0.2.11", "llm_tls": tls, "preflight_state": known}
+        for name, (tls, known) in hosts.items()
+    }
+    tasks = [
+        *TASKS[:2],
+        {
+            "ansible.builtin.copy": {
+                "content": "{{ __preflight_client.content }}",
+                "dest": "{{ to }}",
+            }
+        },
+        {
+            "ansible.builtin.copy": {
+                "content": "{{ __preflight_client_served.content }}",
+                "dest": "{{ to }}-served",
+            }
+        },
+    ]
+    to = str(control.folder / "{{ inventory_hostname }}")
+    control.play(found, tasks, to=to, llm_api_key="a-key-of-sixteen-or-more")
+    bundle, ca = (control.file(f"tls/{name}.pem") for name in ("ca-bundle", "ca"))
+    trust = f"SSL_CERT_FILE={bundle}\nNODE_EXTRA_CA_CERTS={ca}\n"
+    texts = {
+        tls: f"OPENAI_BASE_URL=http{'s' if tls else ''}://192.0.2.11:8000/v1\n"
+        f"OPENAI_API_KEY=a-key-of-sixteen-or-more\n{trust if tls else ''}"
+        f"export OPENAI_BASE_URL OPENAI_API_KEY"
+        f"{' SSL_CERT_FILE NODE_EXTRA_CA_CERTS' if tls else ''}\n"
+        for tls in (True, False)
+    }
+    serves = {"first": True, "on": True, "to-be-on": False, "earlier": False, "off": False}
+    for name, (tls, _) in hosts.items():
+        assert (control.folder / name).read_text() == texts[tls], name
+        served_text = (control.folder / f"{name}-served").read_text()
+        assert served_text == texts[serves.get(name, True)], name
