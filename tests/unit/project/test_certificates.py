@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_fleet.certificates import Certificate, Pair, parse_pair
+from edge_fleet.client_keys import key_files
 from tests.certificates import authority, issue
 
 ROOT = Path(__file__).parents[3]
@@ -316,3 +317,31 @@ def test_clients_keep_the_scheme_of_the_release_that_serves(control: Control) ->
         assert (control.folder / name).read_text() == texts[tls], name
         served_text = (control.folder / f"{name}-served").read_text()
         assert served_text == texts[serves.get(name, True)], name
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_rollback_keeps_the_address_of_the_release(control: Control, known: bool) -> None:
+    """The inventory has HTTPS, and the release that serves again has HTTP."""
+    host, key = "pi-01", "a-key-of-sixteen-or-more"
+    root = control.folder / "host" / host
+    release = root / "releases/0001"
+    release.mkdir(parents=True)
+    (release / "release.json").write_text(
+        json.dumps({"number": 1, "slots": {"engine": "a", "api": "a"}, "plan": {"api": {}}})
+    )
+    (root / "current").symlink_to("releases/0001")
+    keys = root / "secrets/api_keys.jsonl"
+    keys.write_text(key_files([], key, host, "2026-11-30T10:00:00Z")["api_keys.jsonl"])
+    keys.chmod(0o600)
+    if known:
+        control.secrets.mkdir()
+        control.file("pi-01.env").write_text("OPENAI_BASE_URL=https://192.0.2.11:8000/v1\n")
+    tasks = [{"ansible.builtin.import_role": {"name": "preflight", "tasks_from": "client"}}]
+    facts = {"ansible_host": HOSTS[host], "preflight_root": str(root)}
+    control.play({host: facts}, tasks, llm_api_key=key)
+    assert control.files() == ({"pi-01.env"} if known else set()), "no key is generated"
+    if known:
+        assert control.file("pi-01.env").read_text() == (
+            f"OPENAI_BASE_URL=http://192.0.2.11:8000/v1\nOPENAI_API_KEY={key}\n"
+            "export OPENAI_BASE_URL OPENAI_API_KEY\n"
+        )
