@@ -100,11 +100,11 @@ def test_other_lines_are_counted_and_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_made_once_stays(tmp_path: Path) -> None:
-    first = {"path": str(tmp_path / "ca/key.pem"), "content": "a\n", "secret": True, "once": True}
+    path = tmp_path / "ca/key.pem"
+    first = {"path": str(path), "content": "a\n", "secret": True, "once": True}
     assert write(tmp_path, [first], "--check")["changes"] == [f"{first['path']}: a new file"]
     assert files(tmp_path) == set()
     assert write(tmp_path, [first])["changed"] is True
-    path = Path(first["path"])
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert write(tmp_path, [first | {"content": "b\n"}])["changed"] is False
