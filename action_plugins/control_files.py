@@ -19,6 +19,7 @@ FILE = {
     "content": {"type": "str", "required": True, "no_log": False},
     "secret": {"type": "bool", "default": False, "no_log": False},
     "gathered": {"type": "bool", "default": False},
+    "once": {"type": "bool", "default": False},
 }
 OPTIONS = {"files": {"type": "list", "elements": "dict", "options": FILE, "required": True}}
 

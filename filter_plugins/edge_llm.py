@@ -10,14 +10,17 @@ from ansible.errors import AnsibleFilterError
 from edge_fleet import (
     catalogue,
     client_keys,
+    control_files,
     drift,
     host_python,
     rollout,
     tables,
+    tls,
     uninstall,
     verification,
     weight_distribution,
 )
+from edge_fleet.certificates import system_authorities
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
 
@@ -29,6 +32,11 @@ def of_python(printed: object, host: str, core: str, install: bool = False) -> s
     return host_python.python_problem(printed, host, core, install)
 
 
+def trust_files(authority: str, ca_file: str, bundle_file: str) -> list[dict[str, Any]]:
+    """`tls.trust_files`, with the authorities of this machine."""
+    return tls.trust_files(authority, ca_file, bundle_file, system_authorities())
+
+
 class FilterModule:
     """Ansible finds the filters by this class."""
 
@@ -37,6 +45,7 @@ class FilterModule:
             "edge_llm_cached_images": weight_distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
+            "edge_llm_client_environment": control_files.client_environment,
             "edge_llm_distribution_jobs": weight_distribution.distribution_jobs,
             "edge_llm_docker_in_place": drift.docker_in_place,
             "edge_llm_docker_options_left": uninstall.docker_options,
@@ -58,6 +67,9 @@ class FilterModule:
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,
             "edge_llm_table": tables.fleet_table,
+            "edge_llm_tls": tls.tls_decision,
+            "edge_llm_tls_pair": tls.split_pair,
+            "edge_llm_trust_files": trust_files,
             "edge_llm_weights": weight_distribution.weights,
             "edge_llm_weights_in_place": drift.weights_in_place,
         }

@@ -34,6 +34,12 @@ options:
             and is no change.
         type: bool
         default: false
+      once:
+        description:
+          - Whether the file is made once. One that exists is left alone, whatever it holds; of
+            several runs at once, the first one's file stays.
+        type: bool
+        default: false
 author: edge-llm
 """
 

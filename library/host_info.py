@@ -27,7 +27,7 @@ options:
   secrets:
     description:
       - Files expected below C(secrets/) of O(root), each with the SHA-256 of its content. An empty
-        SHA-256 stands for any content but none.
+        SHA-256 stands for any content but none. A file may be in a folder (C(tls/key.pem)).
       - Only whether each is as expected is returned.
     type: dict
     default: {}

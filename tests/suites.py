@@ -64,9 +64,9 @@ SUITES = (
     Suite("engines", 10, (Part("engines", ("tests/integration/engines",)),)),
     Suite(
         "swap",
-        9,
+        14,
         (
-            Part("swap-beside", _paths("swap", "beside"), ("pi-01",)),
+            Part("swap-beside", _paths("swap", "beside", "tls"), ("pi-01",)),
             Part("swap-one-by-one", _paths("swap", "one_by_one"), ("jetson-01",)),
             Part("swap-fleet", _paths("swap", "fleet"), PAIR),
         ),

@@ -12,6 +12,8 @@ from edge_fleet.setting_types import (
     KEY_ADVICE,
     Advice,
     Boolean,
+    FilePath,
+    HostNames,
     InvalidPartError,
     Key,
     Names,
@@ -165,4 +167,38 @@ class ChatApiSettings(BaseModel):
         Limits(), {"max_connections": 1024},
         "Limits of the chat API, each a number above 0. Sizes are bytes, times are seconds.",
         "those of the table",
+    )  # fmt: skip
+    llm_tls: Boolean = variable(
+        False, True,
+        "Whether the chat API serves HTTPS instead of HTTP, at the same port. The certificate is"
+        " `llm_tls_certificate`, or is issued by the project's certificate authority in"
+        " .secrets/tls/ beside the inventory and renewed by site.yml.",
+    )  # fmt: skip
+    llm_tls_certificate: FilePath | None = variable(
+        None, "/etc/ssl/kitchen.pem",
+        "A file of the control machine with the host's certificate and those of its issuers (PEM).",
+        "issued by the project's certificate authority",
+    )  # fmt: skip
+    llm_tls_private_key: FilePath | None = variable(
+        None, "/etc/ssl/private/kitchen.key",
+        "A file of the control machine with the private key of `llm_tls_certificate` (PEM, without"
+        " passphrase; Ansible Vault may encrypt the file).",
+        "generated for each host",
+    )  # fmt: skip
+    llm_tls_ca: FilePath | None = variable(
+        None, "/etc/ssl/our-ca.pem",
+        "A file of the control machine with the certificate authorities (PEM) by which clients and"
+        " the verification trust `llm_tls_certificate`.",
+        "the project's certificate authority; the system's for `llm_tls_certificate`",
+    )  # fmt: skip
+    llm_tls_names: HostNames = variable(
+        [], ["kitchen.local", "localhost"],
+        "Further names and addresses that an issued certificate has. It always has the inventory"
+        " name, `ansible_host` and `board_address`.",
+    )  # fmt: skip
+    llm_tls_days: WholeNumber = variable(
+        825, 90,
+        "Days for which an issued certificate is valid. A run of site.yml in the last third renews"
+        " it. Apple's systems trust none that is valid for more than 825 days.",
+        ge=1, le=825,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
+from edge_fleet.host_names import subject_name
 from edge_fleet.text import join_choices
 from edge_host.image_ref import is_pinned
 
@@ -144,6 +145,12 @@ def _matching(pattern: re.Pattern[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _host_name(value: str) -> str:
+    if subject_name(value) is None:
+        raise ValueError("neither a name nor an address")
+    return value
+
+
 def _image(value: object) -> object:
     texts = list(value.values()) if isinstance(value, dict) else [value]
     if not texts or not all(isinstance(text, str) and text for text in texts):
@@ -212,6 +219,10 @@ Key = Annotated[str, _matching(_KEY), Advice(f"Use {KEY_ADVICE}", hidden)]
 Names = Annotated[
     list[Annotated[str, _matching(_NAME)]],
     Advice("Use a list of names, each of letters, digits and . _ : / -"),
+]
+HostNames = Annotated[
+    list[Annotated[str, AfterValidator(_host_name)]],
+    Advice("Use a list of host names (kitchen.local, *.example.org) and IP addresses"),
 ]
 Origins = Annotated[
     list[Annotated[str, _matching(_ORIGIN)]],

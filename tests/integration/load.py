@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -34,6 +36,13 @@ class Board:
     url: str
     key: str
     name: str
+    ca: str | None = None
+    """The file of certificate authorities that its clients trust; None for a board without TLS."""
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext | bool:
+        """What its clients accept, as httpx takes it."""
+        return ssl.create_default_context(cafile=self.ca) if self.ca else True
 
     def run(self, *words: str) -> str:
         """What a command on the board writes; fails where it does."""
@@ -63,13 +72,15 @@ class Board:
 
     def ready(self) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.key}"}
-        found: dict[str, Any] = httpx.get(f"{self.url}/ready", headers=headers, timeout=30).json()
+        found: dict[str, Any] = httpx.get(
+            f"{self.url}/ready", headers=headers, timeout=30, verify=self.trust
+        ).json()
         return found
 
     def models(self) -> list[str]:
         """The names by which clients may ask for the model."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        answer = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=30)
+        answer = httpx.get(f"{self.url}/v1/models", headers=headers, timeout=30, verify=self.trust)
         return [each["id"] for each in answer.json()["data"]]
 
     def asked(self) -> str:
@@ -81,7 +92,7 @@ class Board:
         }
         headers = {"Authorization": f"Bearer {self.key}"}
         url = f"{self.url}/v1/chat/completions"
-        answer = httpx.post(url, json=body, headers=headers, timeout=120)
+        answer = httpx.post(url, json=body, headers=headers, timeout=120, verify=self.trust)
         assert answer.status_code == 200, answer.text
         text: str = answer.json()["choices"][0]["message"]["content"].strip()
         return text
@@ -97,7 +108,8 @@ def board_named(host: str) -> Board:
     """A board, by what site.yml has written for its clients."""
     lines = (ROOT / f".sandbox/test/keys/{host}.env").read_text().splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
-    return Board(found["OPENAI_BASE_URL"].removesuffix("/v1"), found["OPENAI_API_KEY"], host)
+    url, ca = found["OPENAI_BASE_URL"].removesuffix("/v1"), found.get("NODE_EXTRA_CA_CERTS")
+    return Board(url, found["OPENAI_API_KEY"], host, ca)
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +167,7 @@ async def _clients(board: Board, load: Load, ended: threading.Event, clients: in
         *((SHORT, False, True), (LONG, True, False), (SHORT, True, True), (SHORT, False, False)),
         *((SHORT, True, False), (SHORT, True, False), (LONG, False, False), (LONG, True, True)),
     ]
-    async with httpx.AsyncClient(timeout=120) as kept:
+    async with httpx.AsyncClient(timeout=120, verify=board.trust) as kept:
         asking = (_client(board, load, ended, kept, *kind) for kind in kinds[:clients])
         await asyncio.gather(*asking)
 
@@ -179,7 +191,7 @@ async def _client(
     while not ended.is_set():
         try:
             if fresh:
-                async with httpx.AsyncClient(timeout=120) as client:
+                async with httpx.AsyncClient(timeout=120, verify=board.trust) as client:
                     await _ask(board, load, client, body)
             else:
                 await _ask(board, load, kept, body)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Dict, List, Mapping, Optional
 
 from ..constants import DEPLOYED_FILES, HISTORY, JOURNAL, LOCK, PLAIN_KEYS, RELEASE, RELEASES
-from ..files import check_file_name, read_file, read_json, read_text
+from ..files import read_file, read_json, read_text
 from ..json_data import Facts, parse_json
 
 _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
@@ -29,11 +29,12 @@ def read_secrets(
 ) -> Dict[str, bool]:
     """Whether each file exists with its sha256, mode 0600 and (if given) the owner.
 
-    An empty sha256 stands for any content but none: a secret that only the host knows.
+    A file may be in a folder ("tls/key.pem"). An empty sha256 stands for any content but none: a
+    secret that only the host knows.
     """
     answers = {}
     for name, sha256 in expected.items():
-        found = read_file(folder / check_file_name(name, "secrets"))
+        found = read_file(folder / _check_secret_name(name))
         answers[name] = (
             found is not None
             and (found["sha256"] == sha256 if sha256 else found["sha256"] != _SHA256_OF_NOTHING)
@@ -41,6 +42,16 @@ def read_secrets(
             and owner in (None, found["uid"])
         )
     return answers
+
+
+def _check_secret_name(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            f"The name of a file in secrets is invalid: {name!r}. Use a name without .. that does"
+            " not begin with /."
+        )
+    return path
 
 
 def needs_plain_keys(root: Path) -> bool:

@@ -7,7 +7,8 @@ Pure functions: nothing here reads a file, a clock or a host. Sizes are bytes th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
@@ -62,6 +63,8 @@ ENGINE_SPARE = 384 * MIB
 # Ollama's image has CUDA libraries for these; JetPack 7 uses those of other machines.
 OLLAMA_JETPACKS = ("5", "6")
 
+NO_TLS: Mapping[str, Any] = MappingProxyType({"enabled": False, "problems": (), "notices": ()})
+
 
 @dataclass(frozen=True)
 class Request:
@@ -76,6 +79,8 @@ class Request:
     images_cache: str | None
     # Whether a message about memory names changes that would fit.
     suggest: bool = True
+    # What `tls.tls_decision` has decided.
+    tls: Mapping[str, Any] = field(default_factory=lambda: NO_TLS)
 
 
 def deployment_plan(
@@ -87,6 +92,7 @@ def deployment_plan(
     url: str | None = None,
     images_cache: str | None = None,
     suggest: bool = True,
+    tls: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Decide everything about a host's deployment.
 
@@ -101,6 +107,8 @@ def deployment_plan(
         url: the address of its chat API for clients.
         images_cache: the address of the host that llm_images_cache names, None where it is unknown.
         suggest: whether a message about memory names changes that would fit.
+        tls: what `tls.tls_decision` has decided about the host's certificate; None for a host
+            without TLS.
 
     Returns:
         {"problems": [message, ...]} where nothing can be deployed, else the plan as `render` has
@@ -110,7 +118,9 @@ def deployment_plan(
     if problems:
         problems = check_settings(variables)[1] + problems
     else:
-        request = Request(state, host, variables, catalogues, root, url, images_cache, suggest)
+        request = Request(
+            state, host, variables, catalogues, root, url, images_cache, suggest, tls or NO_TLS
+        )
         plan, problems = build(request)
     if plan is None:
         return {"problems": [f"{host}: {each}" for each in problems]}
@@ -127,6 +137,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
     problems += daemon_option_problems(settings.board_docker_options)
+    problems += request.tls["problems"]
     row, image_problems = engine_image(
         settings.llm_image,
         options.provider,
@@ -149,6 +160,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += limit_problems + more + image_problems + model_problems + of_gpu
     problems += cache_type_problems(options, rules)
     issues = diagnose(state, settings)
+    issues = replace(issues, notices=(*issues.notices, *request.tls["notices"]))
     memory = None
     if model and options.cache_type in rules["cache_types"]:
         found = [*problems, *issues.problems]
@@ -158,10 +170,12 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     if model is None or memory is None or problems:
         return None, problems
     l4t = l4t_of(board["l4t"], catalogues)
+    scheme = "https" if request.tls["enabled"] else "http"
     return Plan(
         host=request.host,
         root=request.root,
-        url=request.url or f"http://{request.host}:{API_PORT}",
+        url=request.url or f"{scheme}://{request.host}:{API_PORT}",
+        tls=request.tls["enabled"],
         rollout=tuple(settings.llm_rollout),
         kind=board["kind"],
         board=board["model"] or board["kind"],

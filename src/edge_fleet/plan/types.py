@@ -161,6 +161,8 @@ class Plan:
     host: str
     root: str
     url: str
+    # Whether the chat API serves HTTPS.
+    tls: bool
     rollout: tuple[int | str, ...]
     kind: str
     board: str
@@ -267,6 +269,7 @@ def render(plan: Plan) -> dict[str, Any]:
         "api": {
             "base_image": images.api_base,
             "architecture": plan.architecture,
+            "tls": plan.tls,
             "environment": plan.chat_api.environment,
             "memory_limit": plan.chat_api.memory_limit,
             "socket_holder_memory": plan.chat_api.socket_holder_memory,

@@ -36,6 +36,10 @@ def _own_key(arguments: argparse.Namespace) -> str | None:
     return _key(arguments.key_file) or os.environ.get("OPENAI_API_KEY")
 
 
+def _verify(arguments: argparse.Namespace) -> str | bool:
+    return arguments.ca_file or True
+
+
 def serve(arguments: argparse.Namespace) -> int:
     from llm_provider.server.__main__ import main
 
@@ -67,12 +71,12 @@ async def check_host(arguments: argparse.Namespace) -> int:
                 ephemeral_server(arguments.engine, os.environ)
             )
         if arguments.json:
-            report = await check(url, key, wanted)
+            report = await check(url, key, wanted, verify=_verify(arguments))
             print(json.dumps(report.as_dict()))
         else:
             display = for_stdout()
             with display.busy("health"):
-                report = await check(url, key, wanted, watcher=display)
+                report = await check(url, key, wanted, watcher=display, verify=_verify(arguments))
             display.verdict(report)
     if not report.reachable:
         return NOT_REACHABLE
@@ -94,7 +98,10 @@ async def chat(arguments: argparse.Namespace) -> int:
     begun = False
     started = time.monotonic()
     async with ChatAPIClient(
-        model=arguments.model, base_url=arguments.url, api_key=_own_key(arguments)
+        model=arguments.model,
+        base_url=arguments.url,
+        api_key=_own_key(arguments),
+        verify=_verify(arguments),
     ) as client:
         with ExitStack() as waiting:
             if display:
@@ -147,7 +154,10 @@ async def list_models(arguments: argparse.Namespace) -> int:
     from llm_provider.client.chat_api import ChatAPIClient
 
     async with ChatAPIClient(
-        model="default", base_url=arguments.url, api_key=_own_key(arguments)
+        model="default",
+        base_url=arguments.url,
+        api_key=_own_key(arguments),
+        verify=_verify(arguments),
     ) as client:
         names = await client.models()
     print(json.dumps({"models": names}) if arguments.json else "\n".join(names))
@@ -171,10 +181,10 @@ async def run_bench(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         timeout=arguments.timeout,
     )
-    address = Address(arguments.url, _own_key(arguments))
+    address = Address(arguments.url, _own_key(arguments), _verify(arguments))
     compare = None
     if arguments.compare:
-        compare = Address(arguments.compare, _key(arguments.compare_key_file))
+        compare = Address(arguments.compare, _key(arguments.compare_key_file), address.verify)
     if arguments.json:
         result = await bench(load, address, compare, model=arguments.model)
         print(json.dumps(result.as_dict()))

@@ -49,6 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="a file with the API key, - for standard input (default: OPENAI_API_KEY)",
         )
+        made.add_argument(
+            "--ca-file",
+            metavar="FILE",
+            help="the certificate authorities (PEM) that sign the certificate of an https URL "
+            "(default: SSL_CERT_FILE, else the system's)",
+        )
         made.add_argument("--json", action="store_true", help="print one JSON object")
         return made
 

@@ -27,6 +27,7 @@ from llm_provider.errors import (
     MalformedAnswer,
     Unsupported,
 )
+from llm_provider.http.transports import Verify
 from llm_provider.http.url import redact
 from llm_provider.providers.routes import CHAT
 
@@ -50,10 +51,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Address:
-    """Where requests go: a chat API's or an engine's URL, and the key that it asks for."""
+    """Where requests go: a chat API's or an engine's URL, and the key that it asks for.
+
+    `verify`: the certificate authorities of an https URL, as `LLMProvider` has it.
+    """
 
     url: str
     key: str | None = None
+    verify: Verify = True
 
 
 @dataclass
@@ -208,7 +213,7 @@ async def bench(
         servers = []
         for one in addresses:
             name = model or await _served(one, load)
-            server = _Server(model=name, base_url=one.url, api_key=one.key, timeout=load.timeout)
+            server = _server(one, name, load)
             servers.append(await stack.enter_async_context(server))
             result.models.append(name)
             await _warm(server, load)
@@ -222,10 +227,18 @@ async def bench(
 
 
 async def _served(address: Address, load: Load) -> str:
-    async with _Server(
-        model="default", base_url=address.url, api_key=address.key, timeout=load.timeout
-    ) as server:
+    async with _server(address, "default", load) as server:
         return await server.served()
+
+
+def _server(address: Address, model: str, load: Load) -> _Server:
+    return _Server(
+        model=model,
+        base_url=address.url,
+        api_key=address.key,
+        timeout=load.timeout,
+        verify=address.verify,
+    )
 
 
 async def _warm(server: _Server, load: Load) -> None:

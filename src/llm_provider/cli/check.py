@@ -23,6 +23,7 @@ from llm_provider.errors import (
     LLMError,
     StreamInterruptedError,
 )
+from llm_provider.http.transports import Verify
 from llm_provider.http.url import redact
 from llm_provider.providers.chat_format import choice_of, reasoning_of, text_of
 from llm_provider.providers.routes import CHAT
@@ -115,19 +116,27 @@ class Watcher:
 
 
 async def check(
-    url: str, key: str | None, wanted: Wanted, *, watcher: Watcher | None = None
+    url: str,
+    key: str | None,
+    wanted: Wanted,
+    *,
+    watcher: Watcher | None = None,
+    verify: Verify = True,
 ) -> Report:
     """Run every check against the chat API at `url`; `watcher` hears of each.
 
-    Raises ConfigurationError for a URL or key that cannot be used.
+    `verify`: the certificate authorities of an https URL, as `LLMProvider` has it. Raises
+    ConfigurationError for a URL, key or file that cannot be used.
     """
-    checker = _Checker(url, key, wanted, watcher or Watcher())
+    checker = _Checker(url, key, wanted, watcher or Watcher(), verify)
     await checker.run()
     return checker.report
 
 
 class _Checker:
-    def __init__(self, url: str, key: str | None, wanted: Wanted, watcher: Watcher) -> None:
+    def __init__(
+        self, url: str, key: str | None, wanted: Wanted, watcher: Watcher, verify: Verify
+    ) -> None:
         self.wanted = wanted
         self.report = Report(redact(url))
         self._watcher = watcher
@@ -140,6 +149,7 @@ class _Checker:
                 base_url=url,
                 api_key=api_key,
                 timeout=wanted.seconds,
+                verify=verify,
             )
 
         self._board = board(key)

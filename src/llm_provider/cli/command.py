@@ -31,9 +31,10 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         if getattr(arguments, "engine", None) is not None:
-            if arguments.url or arguments.key_file:
+            if arguments.url or arguments.key_file or arguments.ca_file:
                 raise ConfigurationError(
-                    "--engine starts a chat API of its own; leave --url and --key-file out."
+                    "--engine starts a chat API of its own; leave --url, --key-file and --ca-file "
+                    "out."
                 )
         else:
             arguments.url = arguments.url or os.environ.get("OPENAI_BASE_URL")

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.playing import restart
+from tests.system.hosts.conftest import trust
 from tests.system.hosts.test_host import check
 from tests.waiting import until
 
@@ -22,7 +23,7 @@ def test_the_host_serves_again(
     before = host.check_output(started)
     restart(verb, plan["host"])
     until(
-        lambda: httpx.get(f"{plan['url']}/health", timeout=5).status_code,
+        lambda: httpx.get(f"{plan['url']}/health", timeout=5, verify=trust(plan)).status_code,
         "the chat API's /health",
         lambda status: status == 200,
         seconds=BOOT_SECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,10 +21,18 @@ def variables(host: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def plan(variables: dict[str, Any]) -> dict[str, Any]:
-    """The plan that the host was provisioned by (see edge_fleet.plan)."""
+    """The plan that the host was provisioned by (see edge_fleet.plan).
+
+    `ca_file` is the file of certificate authorities that its clients trust; empty for none.
+    """
     planned: dict[str, Any] = variables["plan"]
     assert planned["problems"] == []
     return planned
+
+
+def trust(plan: dict[str, Any]) -> ssl.SSLContext:
+    """What clients of the host accept, as httpx takes it."""
+    return ssl.create_default_context(cafile=plan["ca_file"] or None)
 
 
 @pytest.fixture
@@ -43,7 +52,9 @@ def key(variables: dict[str, Any]) -> str:
 def client(plan: dict[str, Any], key: str) -> Iterator[httpx.Client]:
     """A client as one on the same network would be."""
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=plan["url"], headers=headers, timeout=120) as opened:
+    with httpx.Client(
+        base_url=plan["url"], headers=headers, timeout=120, verify=trust(plan)
+    ) as opened:
         yield opened
 
 

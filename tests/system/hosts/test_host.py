@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.system.hosts.conftest import ROOT
+from tests.system.hosts.conftest import ROOT, trust
 
 USER = 10010
 PARTS = ("engine", "api", "door")
@@ -106,8 +106,11 @@ def test_secrets_are_in_their_files_only(host: Any, key: str, containers: dict[s
         host.check_output("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true"),
     ]
     image = inspect(host, containers["api"])["Config"]["Image"]
+    tls_key = host.file(f"{ROOT}/secrets/tls/key.pem")
+    # The last line of a key has its public part alone.
+    private = tls_key.content_string.splitlines()[1:3] if tls_key.exists else []
     places.append(host.check_output(f"docker history --no-trunc {image}"))
-    for secret in (engine_key, key):
+    for secret in (engine_key, key, *private):
         assert not any(secret in place for place in places)
 
 
@@ -196,10 +199,11 @@ def test_weights_are_verified_and_there_once(host: Any, plan: dict[str, Any]) ->
 
 
 def test_a_key_is_demanded(plan: dict[str, Any]) -> None:
-    assert httpx.get(f"{plan['url']}/health", timeout=10).status_code == 200
+    verify = trust(plan)
+    assert httpx.get(f"{plan['url']}/health", timeout=10, verify=verify).status_code == 200
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         for path in ("/v1/models", "/ready"):
-            answer = httpx.get(f"{plan['url']}{path}", headers=headers, timeout=10)
+            answer = httpx.get(f"{plan['url']}{path}", headers=headers, timeout=10, verify=verify)
             assert answer.status_code == 401
             assert answer.json()["error"]["code"] == "invalid_api_key"
 
@@ -247,6 +251,7 @@ def check(plan: dict[str, Any], key: str, *more: str) -> subprocess.CompletedPro
         [
             sys.executable, "-m", "llm_provider", "check", "--json", "--key-file=-",
             f"--url={plan['url']}",
+            *([f"--ca-file={plan['ca_file']}"] if plan["ca_file"] else []),
             f"--prompt={plan['model']['proof']['prompt'] or 'Hello'}",
             *more,
         ],

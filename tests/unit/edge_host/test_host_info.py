@@ -490,7 +490,17 @@ def test_secrets(
     assert "key\n" not in json.dumps(state)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/shadow", "a/b", "..", ""])
+def test_a_secret_in_a_folder_that_a_link_names(fake_host: FakeHost) -> None:
+    folder = fake_host.root / "secrets/tls-1"
+    folder.mkdir(parents=True)
+    (folder / "key.pem").write_text("key\n")
+    (folder / "key.pem").chmod(0o600)
+    (folder.parent / "tls").symlink_to("tls-1")
+    state = read(fake_host, secrets={"tls/key.pem": sha256("key\n"), "tls/other.pem": ""})
+    assert state["deployment"]["secrets"] == {"tls/key.pem": True, "tls/other.pem": False}
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/shadow", "a/../b", "..", ""])
 def test_secret_names_that_climb_out(fake_host: FakeHost, name: str) -> None:
     with pytest.raises(
         ValueError, match=r"^The name of a file in secrets is invalid: '.*'\. Use a name"

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -149,13 +150,20 @@ class Scripted:
 
 
 @contextmanager
-def serving(scripted: Scripted) -> Iterator[Scripted]:
-    """Serve it in a thread, so that commands and examples may run loops of their own."""
+def serving(scripted: Scripted, pair: Path | None = None) -> Iterator[Scripted]:
+    """Serve it in a thread, so that commands and examples may run loops of their own.
+
+    `pair`: a file with a certificate and its key, for HTTPS.
+    """
     app = FastAPI()
     app.add_api_route("/{path:path}", scripted.answer, methods=["GET", "POST"], response_model=None)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", ssl_certfile=pair
+    )
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        scripted.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "https" if pair else "http"
+        scripted.url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         while not server.started and thread.is_alive():

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from edge_fleet.control_files import client_environment, write_files
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -95,6 +97,59 @@ def test_other_lines_are_counted_and_not_shown(tmp_path: Path) -> None:
     write(tmp_path, [secret])
     done = write(tmp_path, [secret | {"content": "one\nthree\n"}], "--check")
     assert done["changes"] == [f"{tmp_path}/key: its content differs"]
+
+
+def test_a_file_that_is_made_once_stays(tmp_path: Path) -> None:
+    path = tmp_path / "ca/key.pem"
+    first = {"path": str(path), "content": "a\n", "secret": True, "once": True}
+    assert write(tmp_path, [first], "--check")["changes"] == [f"{first['path']}: a new file"]
+    assert files(tmp_path) == set()
+    assert write(tmp_path, [first])["changed"] is True
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert write(tmp_path, [first | {"content": "b\n"}])["changed"] is False
+    assert path.read_text() == "a\n"
+    assert files(tmp_path) == {"ca/key.pem"}
+
+
+def test_of_two_runs_that_make_a_file_the_first_wins(tmp_path: Path) -> None:
+    path = tmp_path / "ca/key.pem"
+
+    def slow(new: Path, content: bytes, _: Path, mode: int) -> None:
+        """Another run makes its file after this one has seen none."""
+        path.write_text("the other's")
+        new.write_bytes(content)
+
+    asked = {"path": str(path), "content": "ours", "secret": True, "gathered": False, "once": True}
+    write_files([asked], False, slow)
+    assert path.read_text() == "the other's"
+    assert [each.name for each in path.parent.iterdir()] == ["key.pem"]
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ({}, []),
+        (
+            {"ca": "/keys/ca.pem"},
+            ["SSL_CERT_FILE=/keys/ca.pem", "NODE_EXTRA_CA_CERTS=/keys/ca.pem"],
+        ),
+        (
+            {"bundle": "/my keys/all.pem", "ca": "/my keys/ca.pem"},
+            ["SSL_CERT_FILE='/my keys/all.pem'", "NODE_EXTRA_CA_CERTS='/my keys/ca.pem'"],
+        ),
+        ({"bundle": "/keys/all.pem"}, []),
+    ],
+)
+def test_the_environment_of_clients(given: dict[str, str], lines: list[str]) -> None:
+    text = client_environment("https://pi:8000", "a-key", **given)
+    names = " ".join(line.partition("=")[0] for line in lines)
+    assert text.splitlines() == [
+        *("OPENAI_BASE_URL=https://pi:8000/v1", "OPENAI_API_KEY=a-key"),
+        *lines,
+        f"export OPENAI_BASE_URL OPENAI_API_KEY {names}".rstrip(),
+    ]
+    assert text.endswith("\n")
 
 
 def test_the_chat_api_bundle_is_not_made(tmp_path: Path) -> None:

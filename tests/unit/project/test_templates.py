@@ -207,6 +207,23 @@ def test_the_chat_api_reads_hashed_keys(plan: dict[str, Any], tmp_path: Path) ->
     assert needs_plain_keys(tmp_path)
 
 
+def test_the_chat_api_serves_https_where_the_plan_does(plan: dict[str, Any]) -> None:
+    """By another environment, so that a change of llm_tls replaces the chat API."""
+    names = {"CHAT_API_TLS_CERTIFICATE", "CHAT_API_TLS_KEY"}
+    service = compose(plan)["services"]["api-a"]
+    assert not names & set(service["environment"])
+    with_tls = compose(plan | {"api": plan["api"] | {"tls": True}})["services"]["api-a"]
+    added = dict(with_tls["environment"].items() - service["environment"].items())
+    assert added == {
+        "CHAT_API_TLS_CERTIFICATE": "/run/secrets/tls/certificate.pem",
+        "CHAT_API_TLS_KEY": "/run/secrets/tls/key.pem",
+    }
+    # As a folder: a file that is mounted by itself stays the one that it was.
+    mounts = {each["target"]: each["source"] for each in with_tls["volumes"]}
+    assert mounts["/run/secrets"] == "./secrets"
+    assert with_tls["healthcheck"] == service["healthcheck"]
+
+
 def test_start_interval_is_left_out_for_an_older_docker(plan: dict[str, Any]) -> None:
     for name in ("engine-a", "api-a"):
         services = compose(plan)["services"]

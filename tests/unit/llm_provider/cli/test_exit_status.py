@@ -94,11 +94,15 @@ def test_a_reader_that_has_had_enough(server: Scripted) -> None:
         (("check",), "No URL is given; use --url, or set OPENAI_BASE_URL."),
         (
             ("check", "--engine", "x", "--url", "http://b"),
-            "--engine starts a chat API of its own; leave --url and --key-file out.",
+            "--engine starts a chat API of its own; leave --url, --key-file and --ca-file out.",
         ),
         (
             ("check", "--engine", "x", "--key-file", "-"),
-            "--engine starts a chat API of its own; leave --url and --key-file out.",
+            "--engine starts a chat API of its own; leave --url, --key-file and --ca-file out.",
+        ),
+        (
+            ("check", "--engine", "x", "--ca-file", "ca.pem"),
+            "--engine starts a chat API of its own; leave --url, --key-file and --ca-file out.",
         ),
         (("check", "--engine", "absent"), "The engine file absent cannot be read: "),
         (("check", "--engine", "/dev/null"), "The engine file /dev/null is empty"),
