@@ -1,7 +1,7 @@
 """The settings of an engine, read from the environment.
 
 LLM_PROVIDER, HARDWARE, LLM_BASE_URL, LLM_MODEL, LLM_API_KEY, LLM_API_KEY_FILE, LLM_TIMEOUT; and for
-the chat API: CTX_SIZE, PARALLEL, LLM_HOLD.
+the chat API: LLM_TASK, CTX_SIZE, PARALLEL, LLM_HOLD.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ DEFAULT_BASE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 """Where a host of this project publishes its engine, whichever it is, to itself alone."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds of silence allowed: a long prompt on a small board takes minutes to the first token."""
+TASKS = ("chat", "embedding", "rerank")
+"""What an engine can be started for."""
 
 
 class EngineSettings:
@@ -70,6 +72,14 @@ class EngineSettings:
         return read_number(self._environ, "LLM_TIMEOUT", DEFAULT_TIMEOUT)
 
     @property
+    def task(self) -> str:
+        """What the engine was started for, one of TASKS."""
+        task = self._environ.get("LLM_TASK") or TASKS[0]
+        if task not in TASKS:
+            raise ConfigurationError(f"LLM_TASK is {task!r}; use {' or '.join(TASKS)}.")
+        return task
+
+    @property
     def context_size(self) -> int | None:
         """Tokens of one conversation, as was asked for; None where not told."""
         return read_count(self._environ, "CTX_SIZE")
@@ -86,8 +96,9 @@ class EngineSettings:
             return 0.0
         return read_number(self._environ, "LLM_HOLD", 0)
 
-    def check_numbers(self) -> None:
-        """Raise ConfigurationError where one of the chat API's numbers cannot work."""
+    def check(self) -> None:
+        """Raise ConfigurationError where one of the chat API's settings cannot work."""
+        _ = self.task
         read_count(self._environ, "PARALLEL")
         read_count(self._environ, "CTX_SIZE")
         _ = self.hold_seconds

@@ -374,6 +374,7 @@ def test_the_settings_are_the_codes() -> None:
     library = _named([row[1] for row in _rows(LIBRARY, "Which engine, and where")])
     assert library >= _constants("providers/settings.py") - {
         "HARDWARE",
+        "LLM_TASK",
         "CTX_SIZE",
         "PARALLEL",
         "LLM_HOLD",
