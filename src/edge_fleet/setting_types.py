@@ -24,6 +24,7 @@ _BATCH = re.compile(r"([1-9]\d?|100)%|[1-9]\d*")
 
 EngineName = Literal["llamacpp", "ollama", "vllm"]
 CacheType = Literal["f16", "q8_0", "q4_0"]
+TaskName = Literal["chat", "embedding", "rerank"]
 
 
 class Advice(NamedTuple):
