@@ -1,16 +1,16 @@
-"""Writes encoder models: a tiny embedding model and a tiny reranker, whose results can be foretold.
+"""Writes encoder models: a tiny embedding model and a tiny reranker, with predictable results.
 
-Both are a BERT of the same tokens: words of a short list, and characters, so that any text of ASCII
-has tokens. A token's embedding has three parts of numbers that are 1 or -1: what the token is,
-where it stands, and whether it is one of the words.
+Both are a BERT with the same tokens: the words of a short list, and characters, so that any ASCII
+text has tokens. A token's embedding consists of numbers that are 1, -1 or 0, in parts: which token
+it is, its place in the text, whether it is a word of the list, and room for a result.
 
-`EMBEDDING` has no attention, so the vector of a text is the mean of its tokens: texts that share
-words are near to each other.
+`EMBEDDING` has no attention: a text's vector is the mean of its tokens, so texts that share words
+are near to each other.
 
-`RERANK` scores how many words of query and document stand there twice. In its first layer a word
-attends to the same word elsewhere, and where there is none to the tokens that are no words; what it
-reads is whether it met a word. In its second layer the first token takes the mean of that, which is
-the score. The words of a query that stand in a document decide, so the score depends on both.
+`RERANK` scores how many words occur twice in query and document together. In the first layer a word
+attends to the same word in another place, and where there is none to the tokens that are no words;
+it reads whether it found a word. In the second layer the first token reads the mean of that, which
+is the score.
 
 A file is the same, byte for byte, every time.
 """
@@ -26,18 +26,18 @@ import numpy as np
 
 CONTEXT = 512
 """Tokens that a model claims to be trained for."""
-WORDS = tuple(
-    "a and are at be by cat city capital do does dog eat eats evening fish for france from garden"
-    " good green has have how in is it its london morning of on or paris rain red river sea sleeps"
-    " sofa spain sun that the there they this to tree was water what when where which who why with"
-    " yellow you".split()
-)
+_LIST = """
+a and are at be by cat city capital do does dog eat eats evening fish for france from garden good
+green has have how in is it its london morning of on or paris rain red river sea sleeps sofa spain
+sun that the there they this to tree was water what when where which who why with yellow you
+"""
+WORDS = tuple(_LIST.split())
 """The words that are tokens of their own."""
 
-_IDENTITY, _PLACE, _KIND, _MET = slice(0, 48), slice(48, 112), slice(112, 120), slice(120, 128)
+# The parts of an embedding: which token, its place, whether it is a word, the result.
+_TOKEN, _PLACE, _KIND, _FOUND = slice(0, 48), slice(48, 112), slice(112, 120), slice(120, 128)
 WIDTH, FEED_FORWARD = 128, 64
-# How much a query prefers a token that is the same word, one in the same place (itself: as much
-# less), and one that is no word, as exponents.
+# Exponents of the first layer of RERANK: of the same token, and of a token that is no word.
 _SAME, _NO_WORD = 16.0, 5.0
 _CLS, _SEP, _UNKNOWN, _PAD = "[CLS]", "[SEP]", "[UNK]", "[PAD]"
 # How GGUF files mark a token that begins a word.
@@ -46,8 +46,8 @@ _BEGINS = "\u2581"
 
 @dataclass(frozen=True)
 class Layer:
-    """The matrices of a layer's attention, of WIDTH rows and columns each; `asked` is what each
-    token's query is, whatever the token.
+    """The matrices of a layer's attention, of WIDTH rows and columns each; `asked` is added to each
+    token's query.
     """
 
     query: np.ndarray
@@ -58,9 +58,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder model: its name, how it makes one result of all tokens, and its layers.
+    """An encoder model: its name, how the results of its tokens become one, and its layers.
 
-    `places` is the weight of where a token stands.
+    `places` is the weight of a token's place.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Encoder:
         if self.pooling == gguf.PoolingType.RANK:
             writer.add_tensor("cls.weight", np.eye(WIDTH, dtype=np.float32))
             writer.add_tensor("cls.bias", _zeros(WIDTH))
-            writer.add_tensor("cls.output.weight", np.roll(_kind_of_word(), 8)[np.newaxis])
+            writer.add_tensor("cls.output.weight", _signs_in(_FOUND)[np.newaxis])
             writer.add_tensor("cls.output.bias", _zeros(1))
 
 
@@ -151,23 +151,27 @@ def vocabulary() -> list[tuple[str, gguf.TokenType]]:
 
 
 def tables() -> tuple[np.ndarray, np.ndarray]:
-    """The embeddings of tokens and of places: float32 of shape (tokens, WIDTH), (CONTEXT, WIDTH)."""
+    """The embeddings of tokens and of places: float32, of WIDTH columns."""
     words = [word for word, _ in vocabulary()]
     tokens, places = _zeros(len(words), WIDTH), _zeros(CONTEXT, WIDTH)
     for token, word in enumerate(words):
-        tokens[token, _IDENTITY] = _signs(f"token {word}")[_IDENTITY]
+        tokens[token, _TOKEN] = _signs(f"token {word}")[_TOKEN]
         is_word = word.startswith(_BEGINS) and word.removeprefix(_BEGINS) in WORDS
-        tokens[token] += _kind_of_word() * (1 if is_word else -1)
+        tokens[token] += _signs_in(_KIND) * (1 if is_word else -1)
     for place in range(CONTEXT):
         places[place, _PLACE] = _signs(f"place {place}")[_PLACE]
     return tokens, places
 
 
-def _kind_of_word() -> np.ndarray:
-    """The part of an embedding by which words differ from other tokens."""
+def _signs_in(part: slice) -> np.ndarray:
+    """Alternating signs in a part of an embedding: their sum is 0, so norms keep them."""
     row = _zeros(WIDTH)
-    row[_KIND] = [1, -1] * 4
+    row[part] = [1, -1] * (_size(part) // 2)
     return row
+
+
+def _size(part: slice) -> int:
+    return int(part.stop - part.start)
 
 
 def _no_attention() -> Layer:
@@ -175,29 +179,29 @@ def _no_attention() -> Layer:
     return Layer(nothing, nothing, nothing, _zeros(WIDTH))
 
 
-def _meets_itself() -> Layer:
-    """Each token reads, of the same token elsewhere, whether it is a word."""
+def _find_again() -> Layer:
+    """Each token reads whether the same token in another place is a word."""
     weights = _zeros(WIDTH)
-    weights[_IDENTITY] = _SAME / 48
-    weights[_PLACE] = -_SAME / 64  # the same token in the same place is itself
-    weights[_KIND] = -_NO_WORD / 8
+    weights[_TOKEN] = _SAME / _size(_TOKEN)
+    weights[_PLACE] = -_SAME / _size(_PLACE)  # a token does not attend to itself
+    weights[_KIND] = -_NO_WORD / _size(_KIND)
     query = np.eye(WIDTH, dtype=np.float32)
     query[_KIND] = 0
     # An engine divides what query and key make by the root of the width.
     key = np.diag(weights * np.float32(WIDTH**0.5))
-    return Layer(query, key, _copy(_KIND, _MET), _kind_of_word())
+    return Layer(query, key, _copy(_KIND, _FOUND), _signs_in(_KIND))
 
 
 def _mean() -> Layer:
-    """Each token reads what the layer before found, of all tokens alike."""
+    """Each token reads the mean of what all tokens found."""
     nothing = _zeros(WIDTH, WIDTH)
-    return Layer(nothing, nothing, 4 * _copy(_MET, _MET), _zeros(WIDTH))
+    return Layer(nothing, nothing, 4 * _copy(_FOUND, _FOUND), _zeros(WIDTH))
 
 
 def _copy(source: slice, target: slice) -> np.ndarray:
     """The matrix that moves a part of an embedding to another."""
     matrix = _zeros(WIDTH, WIDTH)
-    matrix[target, source] = np.eye(8)
+    matrix[target, source] = np.eye(_size(source))
     return matrix
 
 
@@ -225,8 +229,8 @@ EMBEDDING = Encoder(
 )
 RERANK = Encoder(
     "smoke-rerank",
-    "Scores by how many words of query and document are the same",
+    "Scores by how many words query and document share",
     gguf.PoolingType.RANK,
-    (_meets_itself(), _mean()),
+    (_find_again(), _mean()),
     places=1.0,
 )
