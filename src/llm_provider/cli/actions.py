@@ -43,6 +43,8 @@ async def check_host(arguments: argparse.Namespace) -> int:
     wanted = Wanted(
         provider=arguments.provider,
         model=arguments.model,
+        task=arguments.task,
+        dimensions=arguments.dimensions,
         prompt=arguments.prompt or DEFAULT_PROMPT,
         answer=arguments.answer,
         max_tokens=arguments.max_tokens,

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_provider.errors import EngineLoadingError, MalformedAnswer, StreamInterruptedError
+from llm_provider.errors import (
+    EngineLoadingError,
+    EngineRefusedError,
+    MalformedAnswer,
+    StreamInterruptedError,
+)
 from llm_provider.providers.base import Capacity, LLMProvider
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.request_fields import join_text_parts, positive
@@ -61,7 +66,13 @@ class Ollama(LLMProvider):
 
     async def load(self) -> None:
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
-        await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
+        request = {"model": self.model, "keep_alive": -1}
+        try:
+            await self._post("/api/generate", {**request, "stream": False})
+        except EngineRefusedError as error:
+            if "does not support generate" not in error.words:
+                raise
+            await self._post("/api/embed", {**request, "input": []})
 
     async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if path not in (CHAT, COMPLETIONS):
