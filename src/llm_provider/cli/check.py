@@ -183,9 +183,9 @@ class _Checker:
         """The checks of what the model is for."""
         if self.wanted.task == "embedding":
             size = self.wanted.dimensions or "some"
-            return [("embedding", self._embedding, f"vectors of {size} numbers, one for each text")]
+            return [("vectors", self._embedding, f"vectors of {size} numbers, one for each text")]
         if self.wanted.task == "rerank":
-            return [("rerank", self._rerank, "the document that answers the query first")]
+            return [("ranking", self._rerank, "the document that answers the query first")]
         text = "some text" if self.wanted.answer is None else repr(self.wanted.answer.strip())
         return [
             ("chat", self._chat, f"{text}, with a finish_reason"),

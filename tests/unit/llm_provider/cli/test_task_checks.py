@@ -45,7 +45,7 @@ NAMES = ["health", "key", "ready", "models", "context"]
 async def test_an_embedding_model(server: Scripted) -> None:
     answer = reply(vectors(SAME, OTHER, SAME))
     report = await checked(server, {"embeddings": answer}, task="embedding", dimensions=3)
-    assert [outcome.name for outcome in report.checks] == [*NAMES, "embedding", "identity"]
+    assert [outcome.name for outcome in report.checks] == [*NAMES, "vectors", "identity"]
     assert report.ok
     assert report.answer == "vectors of 3 numbers; cosine of two texts 0.480"
     assert report.checks[-2].wanted == "vectors of 3 numbers, one for each text"
@@ -59,7 +59,7 @@ async def test_an_embedding_model(server: Scripted) -> None:
 
 async def test_a_reranker(server: Scripted) -> None:
     report = await checked(server, {"rerank": reply(ranking(-7, 0.5, -8.25))}, task="rerank")
-    assert [outcome.name for outcome in report.checks] == [*NAMES, "rerank", "identity"]
+    assert [outcome.name for outcome in report.checks] == [*NAMES, "ranking", "identity"]
     assert report.ok
     assert report.answer == (
         "the document that answers the query is first; scores of -7.000, 0.500, -8.250"
@@ -94,7 +94,7 @@ async def test_vectors_that_are_wrong(server: Scripted, answer: object, seen: st
     wanted = {"task": "embedding", "dimensions": 3}
     report = await checked(server, {"embeddings": reply(answer)}, **wanted)
     outcome = report.checks[-2]
-    assert (outcome.name, outcome.ok, outcome.seen) == ("embedding", False, seen)
+    assert (outcome.name, outcome.ok, outcome.seen) == ("vectors", False, seen)
 
 
 async def test_vectors_of_two_lengths(server: Scripted) -> None:
@@ -124,7 +124,7 @@ async def test_vectors_of_two_lengths(server: Scripted) -> None:
 async def test_rankings_that_are_wrong(server: Scripted, answer: object, seen: str) -> None:
     report = await checked(server, {"rerank": reply(answer)}, task="rerank")
     outcome = report.checks[-2]
-    assert (outcome.name, outcome.ok, outcome.seen) == ("rerank", False, seen)
+    assert (outcome.name, outcome.ok, outcome.seen) == ("ranking", False, seen)
 
 
 @pytest.mark.parametrize(
