@@ -11,6 +11,7 @@ from llm_provider.cli.check import Report, Wanted, check
 from llm_provider.cli.task_checks import DOCUMENTS, EMBEDDING_TEXTS, QUERY
 
 from ..scripted import KEY, MODEL, Change, Scripted, refusal, reply, serving
+from .running import run
 
 SAME, OTHER = [0.6, 0.8, 0.0], [0.8, 0.0, 0.6]
 
@@ -141,6 +142,37 @@ async def test_an_answer_of_another_model(
     assert [outcome.seen for outcome in report.checks if not outcome.ok] == [
         "an answer calls its model 'another'; served is 'smoke'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--dimensions=3"], "--dimensions is for --task embedding, and --task is chat."),
+        (
+            ["--task=rerank", "--answer=Paris"],
+            "--answer is for --task chat, and --task is rerank.",
+        ),
+        (
+            ["--task=embedding", "--prompt=Hello"],
+            "--prompt is for --task chat, and --task is embedding.",
+        ),
+    ],
+)
+async def test_options_of_another_task(
+    server: Scripted, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert await run("check", f"--url={server.url}", *words) == 2
+    assert capsys.readouterr().err == f"llm-provider: {sentence}\n"
+
+
+async def test_the_command_checks_a_task(
+    server: Scripted, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.reset({"embeddings": reply(vectors(SAME, OTHER, SAME))})
+    words = ["--task=embedding", "--dimensions=3", f"--url={server.url}"]
+    assert await run("check", *words) == 0
+    assert "\u2713 vectors  vectors of 3 numbers; cosine" in capsys.readouterr().out
 
 
 async def test_an_engine_that_was_started_for_another_task(server: Scripted) -> None:
