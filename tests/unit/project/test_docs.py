@@ -26,7 +26,7 @@ from llm_provider.cli import exit_status
 from llm_provider.cli.check import MAX_TOKENS, Wanted, check
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.ollama import DROPPED
-from llm_provider.providers.settings import DEFAULT_BASE_URL
+from llm_provider.providers.settings import DEFAULT_BASE_URL, TASKS
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import create_app
 from llm_provider.server.engine_file import NAMES
@@ -464,8 +464,9 @@ def test_what_ollama_cannot_do_is_the_codes() -> None:
 
 
 async def test_the_checks_are_the_codes() -> None:
-    report = await check(f"http://127.0.0.1:{free_port()}", None, Wanted(seconds=0.1))
-    names = [f"`{one.name}`" for one in report.checks]
+    url = f"http://127.0.0.1:{free_port()}"
+    reports = [await check(url, None, Wanted(task=task, seconds=0.1)) for task in TASKS]
+    names = list(dict.fromkeys(f"`{one.name}`" for each in reports for one in each.checks))
     assert [row[0] for row in _rows(LIBRARY, "`check`: is the host as it should be?")] == names
     assert f"`--max-tokens` ({MAX_TOKENS})" in LIBRARY
 

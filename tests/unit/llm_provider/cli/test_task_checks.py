@@ -113,8 +113,8 @@ async def test_vectors_of_two_lengths(server: Scripted) -> None:
             " the highest",
         ),
         (
-            ranking(0.5, 0.5, 0.1),
-            "scores of 0.500, 0.500, 0.100: the document that answers the query, number 2, has not"
+            ranking(0.1, 0.5, 0.5),
+            "scores of 0.100, 0.500, 0.500: the document that answers the query, number 2, has not"
             " the highest",
         ),
         (ranking(0.9, 0.5), "2 scores, not one for each of 3 inputs"),
