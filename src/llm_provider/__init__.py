@@ -3,7 +3,7 @@
     from llm_provider import get_llm_provider
 
     async with get_llm_provider("llamacpp", model="smollm2-135m") as llm:
-        answer = await llm.chat({"messages": [{"role": "user", "content": "Hello"}]})
+        answer = await llm.chat(messages=[{"role": "user", "content": "Hello"}])
 
 Names are loaded when first used: the container's health probe imports this package every few
 seconds on a small board, and must not pay for an HTTP client.
@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_provider.client.accumulator import ChatCompletionAccumulator
+    from llm_provider.client.sync import SyncLLMProvider, SyncStream, get_sync_llm_provider
     from llm_provider.errors import (
         ConfigurationError,
         ContextFullError,
@@ -27,10 +29,15 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         Unsupported,
     )
+    from llm_provider.http.settings import Timeouts
     from llm_provider.providers.base import Capacity, LLMProvider
+    from llm_provider.providers.chat_types import ChatCompletion, ChatCompletionChunk
+    from llm_provider.providers.embeddings import Embeddings
+    from llm_provider.providers.engine_http import Answer
     from llm_provider.providers.llamacpp import LlamaCpp
     from llm_provider.providers.ollama import Ollama
     from llm_provider.providers.selection import choose_provider, get_llm_provider
+    from llm_provider.providers.stream import Stream
     from llm_provider.providers.vllm import VLLM
 
 __version__ = "0.1.0"
@@ -39,7 +46,12 @@ ENGINE_PORT = 11434
 """Where the host itself, and it alone, finds its engine."""
 
 _HOME = {
+    "Answer": "providers.engine_http",
     "Capacity": "providers.base",
+    "ChatCompletion": "providers.chat_types",
+    "ChatCompletionAccumulator": "client.accumulator",
+    "ChatCompletionChunk": "providers.chat_types",
+    "Embeddings": "providers.embeddings",
     "LLMProvider": "providers.base",
     "LlamaCpp": "providers.llamacpp",
     "Ollama": "providers.ollama",
@@ -53,18 +65,28 @@ _HOME = {
     "EngineUnreachableError": "errors",
     "EngineRefusedError": "errors",
     "EngineTimeoutError": "errors",
+    "Stream": "providers.stream",
+    "SyncLLMProvider": "client.sync",
+    "SyncStream": "client.sync",
+    "Timeouts": "http.settings",
     "Unsupported": "errors",
     "choose_provider": "providers.selection",
     "get_llm_provider": "providers.selection",
+    "get_sync_llm_provider": "client.sync",
 }
 
 __all__ = [
     "API_PORT",
     "ENGINE_PORT",
     "VLLM",
+    "Answer",
     "Capacity",
+    "ChatCompletion",
+    "ChatCompletionAccumulator",
+    "ChatCompletionChunk",
     "ConfigurationError",
     "ContextFullError",
+    "Embeddings",
     "EngineLoadingError",
     "EngineRefusedError",
     "EngineTimeoutError",
@@ -74,11 +96,16 @@ __all__ = [
     "LlamaCpp",
     "MalformedAnswer",
     "Ollama",
+    "Stream",
     "StreamInterruptedError",
+    "SyncLLMProvider",
+    "SyncStream",
+    "Timeouts",
     "Unsupported",
     "__version__",
     "choose_provider",
     "get_llm_provider",
+    "get_sync_llm_provider",
 ]
 
 

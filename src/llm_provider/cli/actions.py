@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ def _key(name: str | None) -> str | None:
 
 def _own_key(arguments: argparse.Namespace) -> str | None:
     return _key(arguments.key_file) or os.environ.get("OPENAI_API_KEY")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    from llm_provider.server.__main__ import main
+
+    return main([f"--host={arguments.host}", f"--port={arguments.port}"])
 
 
 def _check_task_options(arguments: argparse.Namespace) -> None:
@@ -88,8 +94,8 @@ async def check_host(arguments: argparse.Namespace) -> int:
 
 async def chat(arguments: argparse.Namespace) -> int:
     from llm_provider.cli.display import for_stdout
+    from llm_provider.cli.timed_answer import TimedAnswer
     from llm_provider.client.chat_api import ChatAPIClient
-    from llm_provider.client.streamed_answer import StreamedAnswer
     from llm_provider.providers.chat_format import one_message
 
     options: dict[str, Any] = {"stream_options": {"include_usage": True}}
@@ -97,7 +103,7 @@ async def chat(arguments: argparse.Namespace) -> int:
         options["max_tokens"] = arguments.max_tokens
     body = one_message(arguments.prompt, arguments.system, options)
     display = None if arguments.json else for_stdout()
-    answer = StreamedAnswer()
+    answer = TimedAnswer()
     begun = False
     started = time.monotonic()
     async with ChatAPIClient(
@@ -107,13 +113,13 @@ async def chat(arguments: argparse.Namespace) -> int:
             if display:
                 waiting.enter_context(display.busy("waiting for the first token"))
             try:
-                async with aclosing(client.stream(body)) as events:
+                async with client.stream(body) as events:
                     async for event in events:
-                        text = answer.take(event, time.monotonic())
+                        text = answer.add_at(event, time.monotonic())
                         if display is None:
                             continue
                         if not begun and answer.reasoning:
-                            display.say(f"reasoning: {len(''.join(answer.reasoning))} characters")
+                            display.say(f"reasoning: {len(answer.reasoning)} characters")
                         piece = text if begun else text.lstrip()
                         if piece:
                             begun = True
@@ -128,7 +134,7 @@ async def chat(arguments: argparse.Namespace) -> int:
             json.dumps(
                 {
                     "answer": answer.text.strip(),
-                    "reasoning": "".join(answer.reasoning) or None,
+                    "reasoning": answer.reasoning or None,
                     "model": answer.model,
                     "finish_reason": answer.finish_reason,
                     "usage": answer.usage,

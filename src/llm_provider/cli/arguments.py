@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from llm_provider import API_PORT, __version__
 from llm_provider.cli import actions
-from llm_provider.providers.settings import TASKS
+from llm_provider.providers.settings import Task
 
 DESCRIPTION = """\
-The `llm-provider` command: prove that a host answers, talk to it, list its models, time it."""
+The `llm-provider` command: prove that a host answers, talk to it, list its models, time it; serve
+the chat API."""
 _EXIT_CODES = """\
 exit status:
   0    all is well
@@ -21,6 +23,11 @@ exit status:
 Sentences about failures are on standard error. With --json, standard output is one
 JSON object: what the command found, or {"error": SENTENCE}; nothing where the usage is wrong.
 """
+_SERVE = "Serve the chat API before an engine."
+_SERVE_MORE = (
+    f"{_SERVE} Settings are read from the environment: CHAT_API_KEYS_FILE and LLM_MODEL, which are "
+    "required, LLM_PROVIDER, LLM_BASE_URL and others (docs/chat-api.md)."
+)
 _MOST_AT_ONCE = 256
 _MOST_REQUESTS = 10_000
 
@@ -52,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_check(command("check", "Prove that a host answers chat requests as it should."))
 
@@ -73,7 +81,21 @@ def build_parser() -> argparse.ArgumentParser:
             "first.",
         )
     )
+    _add_serve(commands.add_parser("serve", help=_SERVE, description=_SERVE_MORE))
     return parser
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="the address to listen at; 0.0.0.0: all of this machine's (default: 127.0.0.1)",
+    )
+    serve.add_argument(
+        "--port", type=_port, default=API_PORT, metavar="N", help="(default: %(default)s)"
+    )
+    serve.set_defaults(program=actions.serve)
 
 
 def _add_check(check: argparse.ArgumentParser) -> None:
@@ -87,7 +109,10 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("--provider", help="the provider that must serve")
     check.add_argument("--model", help="the model that must be served")
     check.add_argument(
-        "--task", choices=TASKS, default=TASKS[0], help="what the model is for (default: chat)"
+        "--task",
+        choices=[task.value for task in Task],
+        default=Task.CHAT.value,
+        help="what the model is for (default: chat)",
     )
     check.add_argument(
         "--dimensions",
@@ -192,6 +217,10 @@ def _count(text: str, most: int = 10**9) -> int:
     if not 0 < value <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return value
+
+
+def _port(text: str) -> int:
+    return _count(text, 65535)
 
 
 def _requests(text: str) -> int:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_provider.cli.check import DEFAULT_PROMPT
+from llm_provider.cli.timed_answer import TimedAnswer
 from llm_provider.client.chat_api import ChatAPIClient
-from llm_provider.client.streamed_answer import StreamedAnswer
 from llm_provider.errors import (
     ConfigurationError,
     EngineRefusedError,
@@ -27,6 +27,7 @@ from llm_provider.errors import (
     MalformedAnswer,
     Unsupported,
 )
+from llm_provider.http.url import redact
 from llm_provider.providers.routes import CHAT
 
 
@@ -202,7 +203,7 @@ async def bench(
     """
     watcher = watcher or Watcher()
     addresses = [address, compare] if compare else [address]
-    result = Result(address.url, compare.url if compare else None, load)
+    result = Result(redact(address.url), redact(compare.url) if compare else None, load)
     async with AsyncExitStack() as stack:
         servers = []
         for one in addresses:
@@ -273,7 +274,7 @@ async def _round(
     tally.seconds += time.monotonic() - started
     for begun, chunks, failure in answers:
         tally.requests += 1
-        answer = StreamedAnswer()
+        answer = TimedAnswer()
         try:
             for arrived, chunk in chunks:
                 answer.feed(chunk, arrived)

@@ -22,8 +22,8 @@ from llm_provider.cli.task_checks import (
     check_ranking,
     check_vectors,
 )
+from llm_provider.cli.timed_answer import TimedAnswer
 from llm_provider.client.chat_api import ChatAPIClient
-from llm_provider.client.streamed_answer import StreamedAnswer
 from llm_provider.errors import (
     EngineLoadingError,
     EngineRefusedError,
@@ -32,6 +32,7 @@ from llm_provider.errors import (
     LLMError,
     StreamInterruptedError,
 )
+from llm_provider.http.url import redact
 from llm_provider.providers.chat_format import choice_of, reasoning_of, text_of
 from llm_provider.providers.routes import CHAT, EMBEDDINGS, RERANK
 
@@ -137,7 +138,7 @@ async def check(
 class _Checker:
     def __init__(self, url: str, key: str | None, wanted: Wanted, watcher: Watcher) -> None:
         self.wanted = wanted
-        self.report = Report(url)
+        self.report = Report(redact(url))
         self._watcher = watcher
         self._ready = False
         self._names: list[str | None] = []
@@ -309,7 +310,7 @@ class _Checker:
 
     async def _stream(self) -> str:
         self._need(self._ready, "the engine is not ready")
-        answer = StreamedAnswer()
+        answer = TimedAnswer()
         body = self._body() | {"stream_options": {"include_usage": True}}
         started = time.monotonic()
         async with aclosing(self._board.raw_stream(CHAT, body)) as chunks:
@@ -318,7 +319,7 @@ class _Checker:
         self._names.append(answer.model)
         # Not with the chat answer: even at temperature 0 an engine that batches its work
         # differently need not give the same one twice.
-        self._compare(answer.text, "".join(answer.reasoning))
+        self._compare(answer.text, answer.reasoning)
         count = len(answer.texts)
         if count < 2:
             raise Failed("the whole answer came in one chunk; more than one is wanted")

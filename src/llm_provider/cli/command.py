@@ -1,4 +1,4 @@
-"""The `llm-provider` command: prove that a host answers, talk to it, list its models, time it."""
+"""The `llm-provider` command: its start, and how its failures are told."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from llm_provider.errors import (
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status (see --help)."""
     arguments = build_parser().parse_args(argv)
+    if program := getattr(arguments, "program", None):
+        ended: int = program(arguments)
+        return ended
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # An answer may hold what the terminal cannot show; that is no reason to fail.

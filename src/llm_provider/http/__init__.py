@@ -1,1 +1,1 @@
-"""HTTP to an engine: the client, the errors of a connection, server-sent events."""
+"""HTTP to an engine: client, transports, errors of a connection; server-sent events."""

@@ -1,172 +1,198 @@
-"""HTTP/1.1 to an engine: a connection for each request, read as its bytes come.
+"""HTTP/1.1 to an engine, with httpx: one connection for each request, nothing sent twice.
 
-llama-server closes a connection behind a streamed answer without saying so, and every server
-closes an idle one some time: a request sent into such a connection is lost, and may not be sent
-again since it may have run. So each request has its own connection, announced as such; to an engine
-on the same host opening it costs less than 0.1 ms. That leaves little of what an HTTP client does:
-the parser is httptools', and the rest is here, since a general client's bookkeeping for a request
-(0.7 ms) costs more than all else that the chat API does for it.
+llama-server closes a connection after a streamed response without announcing it, and every server
+closes an idle one eventually: a request sent into such a connection is lost, and may not be sent
+again since it may have run. So each request has a connection of its own, announced as such.
+
+httpx has one read timeout for the first byte and for silence in the body. Here, each phase has its
+own limit: the transport gets none, and the client ends what takes too long.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from typing import cast
-from urllib.parse import urlsplit
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Any, Self, cast
 
-import httptools
+import httpx
 
 from llm_provider.http.errors import (
     ConnectError,
     ConnectionLost,
     InvalidResponse,
+    InvalidSetting,
     ReadTimeout,
     TransportError,
 )
+from llm_provider.http.settings import Timeouts, check_headers
+from llm_provider.http.translation import translate
+from llm_provider.http.transports import (
+    MAX_HEAD_BYTES,
+    Attempt,
+    Verify,
+    current_attempt,
+    default_transport,
+    reports_connections,
+)
+from llm_provider.http.url import BaseURL, parse_base_url
 
-CONNECT_SECONDS = 5.0
-# A name may move to another address when its container is replaced.
-_NAME_SECONDS = 2.0
-_MOST_HEAD = 64 * 1024
-_MOST_WAITING = 256 * 1024
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+# Parsing an address takes as long as all else for a request; there are few of them.
+_MAX_PARSED = 64
+_JSON = "application/json"
 
 
 class HTTPClient:
-    """Requests to one server. `seconds` of silence are allowed; `url` is http(s)://host[:port]."""
+    """Requests to one server. One client belongs to one event loop.
 
-    def __init__(self, url: str, headers: Mapping[str, str], seconds: float) -> None:
-        parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path
-        head = {"Host": parts.netloc.rpartition("@")[2], "Connection": "close", **headers}
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-        self._seconds = seconds
-        self._addresses: tuple[float, list[str]] | None = None
-        self._exchanges: set[Exchange] = set()
+    `timeouts` are a `Timeouts`, or seconds that the server may be silent. `verify` and `transport`
+    are alternatives: the certificates that are accepted, or a transport of httpx.
+    """
 
-    async def open(self, method: str, path: str, data: bytes | None) -> Exchange:
-        """Send a request and return its answer, whose head has come; to be closed.
-
-        `data` is JSON. Raises TransportError.
-        """
-        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._head}"
-        if data is not None:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-        exchange = await self._connect()
-        self._exchanges.add(exchange)
-        exchange.on_close = self._exchanges.discard
-        try:
-            exchange.send(f"{head}\r\n".encode("latin-1") + (data or b""))
-            # As a whole: a byte now and then is not silence, but no answer either.
-            async with asyncio.timeout(self._seconds):
-                await exchange.head()
-        except TimeoutError:
-            exchange.close()
-            raise ReadTimeout("no answer") from None
-        except BaseException:
-            exchange.close()
-            raise
-        return exchange
-
-    def close(self) -> None:
-        """Break all connections: what waits for an answer there gets ConnectionLost."""
-        for exchange in list(self._exchanges):
-            exchange.fail(ConnectionLost("closed on this side"))
-
-    async def _connect(self) -> Exchange:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(min(CONNECT_SECONDS, self._seconds)):
-                *others, last = await self._resolve(loop)
-                for address in others:
-                    with suppress(OSError):
-                        return await self._connected(loop, address)
-                return await self._connected(loop, last)
-        except TimeoutError:
-            self._addresses = None
-            raise ConnectError("no answer to the attempt to connect") from None
-        except ConnectionRefusedError as error:
-            self._addresses = None
-            raise ConnectError("the connection was refused", refused=True) from error
-        except OSError as error:
-            self._addresses = None
-            raise ConnectError((error.strerror or str(error)).rstrip(".")) from error
-
-    async def _connected(self, loop: asyncio.AbstractEventLoop, address: str) -> Exchange:
-        _, exchange = await loop.create_connection(
-            lambda: Exchange(loop, self._seconds),
-            address,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._host if self._tls else None,
+    def __init__(
+        self,
+        url: str | BaseURL,
+        headers: Mapping[str, str] | None = None,
+        timeouts: Timeouts | float | None = None,
+        *,
+        verify: Verify = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = parse_base_url(url) if isinstance(url, str) else url
+        if transport is not None and verify is not True:
+            raise InvalidSetting("'verify' has no effect beside 'transport'. Give one of the two.")
+        self._timeouts = _timeouts(timeouts)
+        self._headers = _request_headers(self.url, headers or {})
+        if transport is None:
+            transport = default_transport(verify, tls=self.url.scheme == "https")
+        self._reports = reports_connections(transport)
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
+        self._parsed: dict[str, httpx.URL] = {}
+        self._exchanges: set[Exchange] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def open(
+        self, method: str, path: str, data: bytes | None = None, *, content_type: str = _JSON
+    ) -> Exchange:
+        """Send a request and return its exchange, whose status and headers are there; close it.
+
+        Raises TransportError; InvalidSetting for a method, path or content type that is invalid.
+        """
+        request = self._request(method, path, data, content_type)
+        if self._closed:
+            raise ConnectError("the client is closed")
+        exchange = Exchange(self._client, self._timeouts, self._reports, self._exchanges.discard)
+        self._exchanges.add(exchange)
+        await exchange._start(request)
         return exchange
 
-    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[str]:
-        """All addresses of the host: `localhost` is two, of which an engine may serve one."""
-        if self._addresses is None or self._addresses[0] < time.monotonic():
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._addresses = time.monotonic() + _NAME_SECONDS, [str(one[4][0]) for one in found]
-        return self._addresses[1]
+    async def close(self) -> None:
+        """Close all connections, also those being made; who waits there gets TransportError."""
+        self._closed = True
+        await asyncio.gather(*(exchange.close() for exchange in self._exchanges))
+        await self._client.aclose()
+
+    def _request(
+        self, method: str, path: str, data: bytes | None, content_type: str
+    ) -> httpx.Request:
+        if method not in _METHODS:
+            raise InvalidSetting(f"The method {method[:20]!r} is invalid.")
+        url = self._parsed.get(path)
+        if url is None:
+            url = httpx.URL(self.url.join(path))
+            if len(self._parsed) < _MAX_PARSED:
+                self._parsed[path] = url
+        headers = self._headers
+        if data is not None:
+            headers = headers | check_headers({"content-type": content_type})
+        # httpx waits for a place in its pool without a limit of its own; aiohttp resolves names
+        # and makes TLS within this one.
+        connect = self._timeouts.connect
+        timeout = {"connect": connect, "pool": connect, "read": None, "write": None}
+        extensions = {"timeout": timeout}
+        return httpx.Request(method, url, headers=headers, content=data, extensions=extensions)
 
 
-class Exchange(asyncio.Protocol):
-    """One request's answer: its `status` and `headers` (names in lower case), then its body."""
+class Exchange:
+    """One request and its response: `status`, `headers` (names in lower case), then the body."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        timeouts: Timeouts,
+        reports: bool,
+        on_close: Callable[[Exchange], None],
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.on_close: Callable[[Exchange], None] = _nothing
-        self._loop = loop
-        self._seconds = seconds
-        self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._head_size = 0
-        self._begun = False
-        self._whole = False
-        self._error: TransportError | None = None
-        self._parts: list[bytes] = []
-        self._waiting_bytes = 0
-        self._paused = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._last = loop.time()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._client = client
+        self._timeouts = timeouts
+        self._on_close = on_close
+        self._attempt = Attempt(self._on_connected)
+        self._reports = reports
+        self._response: httpx.Response | None = None
+        self._parts: AsyncGenerator[bytes, None] | None = None
+        self._limit: asyncio.Timeout | None = None  # of the operation in progress
+        self._closing = False
+        self._failure: TransportError | None = None
+        self._released = asyncio.Event()
 
-    # What the caller does.
+    async def __aenter__(self) -> Self:
+        return self
 
-    def send(self, data: bytes) -> None:
-        """Write the request."""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    async def head(self) -> None:
-        """Wait until status and headers are there. Raises TransportError."""
-        while not self._begun:
-            await self._more()
-        self._last = self._loop.time()
-        self._alarm = self._loop.call_later(self._seconds, self._listen)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
 
     async def next(self) -> bytes:
-        """Wait for a next part of the body; empty at its end. Raises TransportError."""
-        while not self._parts:
-            if self._whole:
-                return b""
-            await self._more()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._waiting_bytes = 0
-        if self._paused and self._transport is not None:
-            self._paused = False
-            self._last = self._loop.time()
-            self._transport.resume_reading()
-        return data
+        """Wait for the next part of the body; empty at its end. Raises TransportError."""
+        if self._failure is not None:
+            raise type(self._failure)(*self._failure.args)
+        if self._parts is None:
+            return b""
+        failure: TransportError
+        limit = asyncio.timeout(self._timeouts.idle)
+        try:
+            async with limit:
+                self._limit = limit
+                return await anext(self._parts)
+        except StopAsyncIteration:
+            self._limit = None
+            await self._release()
+            return b""
+        except Exception as error:
+            failure = self._translated(error, limit)
+        except BaseException:
+            self._limit = None
+            await self._release()
+            raise
+        finally:
+            self._limit = None
+        await self._fail(failure)
+        raise failure
 
     async def read(self, most: int) -> bytes:
         """Wait for the rest of the body. Raises TransportError, also above `most` bytes."""
@@ -175,107 +201,128 @@ class Exchange(asyncio.Protocol):
         while part := await self.next():
             size += len(part)
             if size > most:
+                await self.close()
                 raise InvalidResponse(f"more than {most} bytes")
             parts.append(part)
         return b"".join(parts)
 
-    def close(self) -> None:
-        """Break the connection off, which makes an engine stop its work."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        self.on_close(self)
+    async def close(self) -> None:
+        """Close the connection, which makes an engine stop its work."""
+        if self._limit is None:
+            if self._parts is not None and self._failure is None:
+                self._failure = ConnectionLost("closed on this side")
+            await self._release()
+            return
+        # The task that waits for the response ends its operation, and closes the connection.
+        self._closing = True
+        self._limit.reschedule(asyncio.get_running_loop().time())
+        await self._released.wait()
 
-    def fail(self, error: TransportError) -> None:
-        """End the answer, where it has not ended yet."""
-        if not self._whole and self._error is None:
-            self._error = error
-        self._wake()
-        self.close()
+    # Inside.
 
-    async def _more(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiter = self._loop.create_future()
+    async def _start(self, request: httpx.Request) -> None:
+        """Send the request and wait for status and headers."""
+        request.extensions = {**request.extensions, "trace": self._trace}
+        seconds = self._timeouts.connect
+        if not self._reports:
+            seconds += self._timeouts.first_byte
+        failure: TransportError | None = None
+        limit = asyncio.timeout(seconds)
+        token = current_attempt.set(self._attempt)
         try:
-            await self._waiter
+            async with limit:
+                self._limit = limit
+                self._response = await self._client.send(request, stream=True)
+            failure = self._read_head(self._response)
+        except Exception as error:
+            failure = self._translated(error, limit)
+        except BaseException:
+            self._limit = None
+            await self._release()
+            raise
         finally:
-            self._waiter = None
-        if self._error is not None and not self._parts:
-            raise self._error
+            self._limit = None
+            current_attempt.reset(token)
+        if failure is not None:
+            await self._fail(failure)
+            raise failure
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _listen(self) -> None:
-        quiet = 0.0 if self._paused else self._loop.time() - self._last
-        if quiet >= self._seconds:
-            self.fail(ReadTimeout("silence"))
+    def _read_head(self, response: httpx.Response) -> TransportError | None:
+        raw = response.headers.raw
+        if response.status_code < 200:  # another protocol follows, which was not asked for
+            return InvalidResponse("not valid HTTP")
+        if sum(len(name) + len(value) + 4 for name, value in raw) > MAX_HEAD_BYTES:
+            return InvalidResponse(f"a head of more than {MAX_HEAD_BYTES} bytes")
+        self.status = response.status_code
+        self.headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw
+        }
+        if response.is_stream_consumed:  # as the responses of httpx.MockTransport are
+            self._parts = _content(response)
         else:
-            self._alarm = self._loop.call_later(self._seconds - quiet, self._listen)
+            self._parts = cast(AsyncGenerator[bytes, None], response.aiter_raw())
+        return None
 
-    # What the connection tells.
+    def _on_connected(self) -> None:
+        """The first byte has a limit of its own, which begins here."""
+        if self._limit is not None and not self._closing and not self._limit.expired():
+            now = asyncio.get_running_loop().time()
+            self._limit.reschedule(now + self._timeouts.first_byte)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+    async def _trace(self, name: str, _: Mapping[str, Any]) -> None:
+        if name.endswith("send_request_headers.started"):
+            self._attempt.succeed()
 
-    def data_received(self, data: bytes) -> None:
-        self._last = self._loop.time()
-        if not self._begun:
-            self._head_size += len(data)
+    def _translated(self, error: Exception, limit: asyncio.Timeout) -> TransportError:
+        # None where the transport does not tell.
+        connected = self._attempt.connected if self._reports else None
+        if not limit.expired():
+            return translate(error, connected=connected)
+        if self._closing:
+            closed = "closed on this side"
+            return ConnectError(closed) if connected is False else ConnectionLost(closed)
+        if connected is False:
+            return ConnectError("no answer to the attempt to connect")
+        return ReadTimeout("no answer" if self._parts is None else "silence")
+
+    async def _fail(self, failure: TransportError) -> None:
+        self._failure = failure
+        await self._release()
+
+    async def _release(self) -> None:
+        """Close the connection; once."""
+        parts, response, self._parts, self._response = self._parts, self._response, None, None
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.fail(InvalidResponse("it switched protocols"))
-        except httptools.HttpParserError as error:
-            if not self._whole:
-                self.fail(InvalidResponse(str(error) or "no HTTP"))
-        if not self._begun and self._head_size > _MOST_HEAD:
-            self.fail(InvalidResponse(f"a head of more than {_MOST_HEAD} bytes"))
-        if self._waiting_bytes > _MOST_WAITING and not self._paused and self._transport:
-            self._paused = True
-            self._transport.pause_reading()
-        self._wake()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        # An answer that tells no length ends with its connection; but not one cut on this side.
-        if (
-            error is None
-            and self._error is None
-            and self._begun
-            and "content-length" not in self.headers
-            and "transfer-encoding" not in self.headers
-        ):
-            self._whole = True
-        self.fail(ConnectionLost(str(error).rstrip(".") if error else "the connection was closed"))
-
-    # What the parser finds. Behind the answer's end there is nothing of ours, whatever comes.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._begun:  # nor are trailers
-            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        if self._begun:
-            return
-        self.status = self._parser.get_status_code()
-        if self.status < 200:  # an interim answer: the real one follows
-            self.headers.clear()
-            return
-        self._begun = True
-
-    def on_body(self, data: bytes) -> None:
-        if self._whole:
-            return
-        self._parts.append(data)
-        self._waiting_bytes += len(data)
-
-    def on_message_complete(self) -> None:
-        if self._begun:
-            self._whole = True
+            with suppress(Exception):  # the connection is closed all the same
+                if parts is not None:
+                    await parts.aclose()
+                if response is not None:
+                    await response.aclose()
+        finally:
+            self._on_close(self)
+            self._released.set()
 
 
-def _nothing(_: Exchange) -> None:
-    pass
+async def _content(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    if response.content:
+        yield response.content
+
+
+def _timeouts(given: Timeouts | float | None) -> Timeouts:
+    if given is None:
+        return Timeouts()
+    timeouts = given if isinstance(given, Timeouts) else Timeouts.of(given)
+    timeouts.check()
+    return timeouts
+
+
+def _request_headers(url: BaseURL, given: Mapping[str, str]) -> dict[str, str]:
+    """The headers of every request; `given` replaces those below it may."""
+    headers = {
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "user-agent": "edge-llm",
+        **({"authorization": url.authorization} if url.authorization else {}),
+        **check_headers(given),
+    }
+    return {"host": url.authority, "connection": "close", **headers}

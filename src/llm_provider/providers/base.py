@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from reprlib import repr as shortened
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
+
+import httpx
 
 from llm_provider.errors import (
     ConfigurationError,
@@ -18,12 +20,23 @@ from llm_provider.errors import (
     Unsupported,
 )
 from llm_provider.http.errors import TransportError
+from llm_provider.http.settings import Timeouts
+from llm_provider.http.transports import Verify
 from llm_provider.providers.chat_events import ChatEvents, StreamEnd
-from llm_provider.providers.chat_format import choice_of, one_message, text_of
-from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP, encode
-from llm_provider.providers.request_fields import first_dropped
-from llm_provider.providers.routes import CHAT
+from llm_provider.providers.chat_format import chat_body, choice_of, one_message, text_of
+from llm_provider.providers.chat_types import ChatCompletion, ChatCompletionChunk
+from llm_provider.providers.embeddings import Embeddings, read_embeddings
+from llm_provider.providers.encoded_body import editable, encode_body
+from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP
+from llm_provider.providers.parameters.sorting import sort_fields
+from llm_provider.providers.routes import CHAT, EMBEDDINGS
 from llm_provider.providers.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT
+from llm_provider.providers.stream import Stream
+
+OnDropped = Callable[[tuple[str, ...]], None]
+"""Takes the parameters of a request that the engine ignores, before the request is sent."""
+
+_log = logging.getLogger("llm_provider.parameters")
 
 
 @dataclass(frozen=True)
@@ -43,9 +56,13 @@ class LLMProvider(EngineHTTP, ABC):
     """An engine that answers OpenAI chat requests with one model.
 
     `model` is the name that the engine serves the model by; it is sent with every request,
-    whatever the body says. `timeout` is in seconds of silence from the engine. Use it as an async
-    context manager, or call `close()`. One provider belongs to one event loop, and carries any
-    number of requests at a time.
+    whatever the body says. `timeout` is a `Timeouts`, or seconds of silence from the engine.
+    `headers` are sent with every request, and replace the module's own. `verify` is a CA file, an
+    `ssl.SSLContext`, or False; `transport`, one of httpx, replaces the way to the engine. `strict`
+    refuses every parameter that the engine would ignore; else those that do no harm are dropped,
+    with a warning for each in the log. Use it as an async context manager, or call `close()`. One
+    provider belongs to one event loop, and carries any number of requests at a time. Raises
+    ConfigurationError for settings that cannot work.
     """
 
     usage_on_request: ClassVar[bool] = True
@@ -60,12 +77,18 @@ class LLMProvider(EngineHTTP, ABC):
         model: str,
         base_url: str = DEFAULT_BASE_URL,
         api_key: str | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | Timeouts = DEFAULT_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        verify: Verify = True,
+        transport: httpx.AsyncBaseTransport | None = None,
+        strict: bool = False,
     ) -> None:
         if not model:
             raise ConfigurationError("No model is named; set LLM_MODEL or give model=.")
-        super().__init__(base_url, api_key, timeout)
+        super().__init__(base_url, api_key, timeout, headers or {}, verify, transport)
         self.model = model
+        self.strict = strict
+        self._warned: set[str] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,8 +102,8 @@ class LLMProvider(EngineHTTP, ABC):
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; streams still open end as interrupted."""
-        self._close()
+        """Close all connections, also those being made; streams still open end as interrupted."""
+        await self._close()
 
     @abstractmethod
     async def health(self) -> None:
@@ -108,24 +131,42 @@ class LLMProvider(EngineHTTP, ABC):
         """Return the names of the models that the engine serves (GET /v1/models)."""
         return [str(entry["id"]) for entry in await self._listed()]
 
-    async def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an OpenAI chat body and return the whole answer, an OpenAI chat.completion.
+    async def chat(
+        self,
+        body: Mapping[str, Any] | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> ChatCompletion:
+        """Send a chat request and return the whole answer.
 
-        Everything in `body` reaches the engine, save `model` and `stream`, which are set here.
-        Raises Unsupported for a field that this engine would drop, and any of LLMError's kinds.
+        It is given as an OpenAI chat body or as `messages`; `options` are further fields of the
+        body. Everything reaches the engine, save a body's `model` and `stream`, which are set here,
+        and parameters that it would ignore without harm. Raises Unsupported for one whose loss
+        changes the answer, and any of LLMError's kinds.
         """
-        answer = (await self.send(CHAT, body)).data
+        answer = (await self.send(CHAT, chat_body(body, messages, options))).data
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise MalformedAnswer(f"{self._who} gave a chat answer without choices.")
-        return answer
+        return cast(ChatCompletion, answer)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Send an OpenAI chat body and yield the answer's events, each a chat.completion.chunk.
+    def stream(
+        self,
+        body: Mapping[str, Any] | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Stream[ChatCompletionChunk]:
+        """Return the events of the answer to a chat request, which is given as `chat` takes it.
 
-        Closing the generator makes the engine stop its work at once. Raises
-        StreamInterruptedError or EngineTimeoutError with what had arrived, and what `chat` raises.
+        The request is sent once the stream is read. Closing the stream makes the engine stop its
+        work at once. Reading it raises StreamInterruptedError or EngineTimeoutError with what had
+        arrived, and what `chat` raises.
         """
+        return Stream(self._events(chat_body(body, messages, options)))
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatCompletionChunk, None]:
         reader = ChatEvents()
         received = bytearray()
         try:
@@ -133,7 +174,7 @@ class LLMProvider(EngineHTTP, ABC):
                 async for chunk in chunks:
                     received += chunk
                     for event in reader.feed(chunk):
-                        yield event
+                        yield cast(ChatCompletionChunk, event)
         except (StreamInterruptedError, EngineTimeoutError) as error:
             error.received = bytes(received)
             raise
@@ -146,34 +187,53 @@ class LLMProvider(EngineHTTP, ABC):
         answer = await self.chat(one_message(prompt, system, options))
         return text_of(choice_of(answer).get("message"))
 
-    async def generate_stream(
+    def generate_stream(
         self, prompt: str, *, system: str | None = None, **options: Any
-    ) -> AsyncGenerator[str, None]:
-        """Yield the text of the answer to one message, piece by piece, as it comes.
+    ) -> Stream[str]:
+        """Return the text of the answer to one message, piece by piece, as it arrives.
 
         Raises what `stream` raises.
         """
-        async with aclosing(self.stream(one_message(prompt, system, options))) as events:
+        return Stream(self._pieces(one_message(prompt, system, options)))
+
+    async def _pieces(self, body: Mapping[str, Any]) -> AsyncGenerator[str, None]:
+        async with aclosing(self._events(body)) as events:
             async for event in events:
                 if event.get("choices") and (text := text_of(choice_of(event).get("delta"))):
                     yield text
 
-    async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
+    async def embed(self, texts: str | Sequence[str], **options: Any) -> Embeddings:
+        """Return a vector for each text; `options` are further fields of a body of /v1/embeddings.
+
+        Raises Unsupported where the engine serves no embeddings, and any of LLMError's kinds.
+        """
+        asked = [texts] if isinstance(texts, str) else list(texts)
+        answer = await self.send(EMBEDDINGS, {**options, "input": asked})
+        return read_embeddings(answer.data, len(asked))
+
+    async def send(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> Answer:
         """POST a body to one of OpenAI's routes (/v1/...) and return the whole answer.
 
+        An `EncodedBody` is passed on without being decoded, as far as the engine allows.
+        `on_dropped` takes the parameters that the engine ignores, in place of a warning in the log.
         Raises what `chat` raises; Unsupported too where the engine has no such route.
         """
-        data = await self._encode(path, body, stream=False)
+        data = await self._encode(path, body, stream=False, on_dropped=on_dropped)
         return await self._whole("POST", path, data, seconds=None)
 
-    async def raw_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def raw_stream(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """POST a body to one of OpenAI's routes and yield the streamed answer's bytes as they come.
 
         They are server-sent events, cut anywhere; `llm_provider.providers.chat_events` reads
         them. Closing the generator closes the connection, which makes the engine stop its work. A
-        stream that does not come to its proper end raises StreamInterruptedError.
+        stream that does not come to its proper end raises StreamInterruptedError. `on_dropped` as
+        for `send`.
         """
-        data = await self._encode(path, body, stream=True)
+        data = await self._encode(path, body, stream=True, on_dropped=on_dropped)
         count = 0
         ending = StreamEnd()
         try:
@@ -205,19 +265,11 @@ class LLMProvider(EngineHTTP, ABC):
 
     # What an engine may do its own way.
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The body as this engine wants it. Raises Unsupported for what it would drop."""
-        return dict(body)
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        """The body as this engine wants it. Raises Unsupported for what that cannot say."""
+        return editable(body)
 
     # Requests.
-
-    def _refuse(self, body: Mapping[str, Any], dropped: tuple[str, ...]) -> None:
-        """Raise Unsupported for the first of the fields that an engine drops, if it asks for it."""
-        if (param := first_dropped(body, dropped)) is not None:
-            raise self._unsupported(param, f"cannot do {param} {shortened(body[param])}")
-
-    def _unsupported(self, param: str, why: str) -> Unsupported:
-        return Unsupported(f"{self.name} {why}; leave '{param}' out.", param=param)
 
     async def _listed(self) -> list[dict[str, Any]]:
         answer = await self._get("/v1/models")
@@ -229,5 +281,24 @@ class LLMProvider(EngineHTTP, ABC):
             pass
         raise MalformedAnswer(f"{self._who} answered /v1/models without a list of models.")
 
-    async def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
-        return encode({**await self._body(path, body), "model": self.model, "stream": stream})
+    async def _encode(
+        self, path: str, body: Mapping[str, Any], *, stream: bool, on_dropped: OnDropped | None
+    ) -> bytes:
+        fields = sort_fields(self.name, path, body, self.strict)
+        if fields.refusal is not None:
+            raise Unsupported(fields.refusal.message, param=fields.refusal.param)
+        wanted = await self._body(path, body)
+        wanted.update(model=self.model, stream=stream)
+        for name in body:
+            if name not in fields.kept and name in wanted:
+                del wanted[name]
+        if fields.dropped:
+            (on_dropped or self._warn)(fields.dropped)
+        return encode_body(wanted)
+
+    def _warn(self, dropped: tuple[str, ...]) -> None:
+        """Log parameters that the engine ignores, each once."""
+        for name in dropped:
+            if name not in self._warned:
+                self._warned.add(name)
+                _log.warning("%s ignores %r: it is left out.", self.name, name)

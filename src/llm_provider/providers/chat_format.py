@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_provider.errors import MalformedAnswer
+from llm_provider.errors import ConfigurationError, MalformedAnswer
 
 
-def choice_of(answer: dict[str, Any]) -> dict[str, Any]:
+def choice_of(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first choice of an answer or of an event that has choices.
 
     Raises MalformedAnswer.
@@ -39,6 +39,32 @@ def reasoning_of(message: object) -> str:
         if isinstance(text := message.get(field), str) and text:
             return text
     return ""
+
+
+def chat_body(
+    body: Mapping[str, Any] | None,
+    messages: Sequence[Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a chat body, given as a whole or as messages; `options` are its further fields.
+
+    Raises ConfigurationError where neither is given, or both are, and for an option that is no
+    field of it.
+    """
+    if (body is None) == (messages is None):
+        found = "neither a body nor messages" if body is None else "a body and messages"
+        raise ConfigurationError(
+            f"The chat request is invalid: {found} are given. "
+            "Give a body, or messages= with options."
+        )
+    for name in ("model", "stream"):
+        if name in options:
+            raise ConfigurationError(
+                f"The option {name!r} is invalid: the provider sets that field. Leave it out."
+            )
+    if messages is None:
+        return {**(body or {}), **options}
+    return {**options, "messages": list(messages)}
 
 
 def one_message(prompt: str, system: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

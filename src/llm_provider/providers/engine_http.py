@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+
+import httpx
 
 from llm_provider import __version__
 from llm_provider.errors import (
@@ -23,9 +24,19 @@ from llm_provider.errors import (
 )
 from llm_provider.http.blocks import read_block, split_blocks
 from llm_provider.http.client import Exchange, HTTPClient
-from llm_provider.http.errors import ConnectError, InvalidResponse, ReadTimeout, TransportError
+from llm_provider.http.errors import (
+    ConnectError,
+    InvalidResponse,
+    InvalidSetting,
+    ReadTimeout,
+    TransportError,
+)
+from llm_provider.http.settings import Timeouts, check_headers
+from llm_provider.http.transports import Verify
+from llm_provider.http.url import BaseURL, parse_base_url
+from llm_provider.providers.encoded_body import encode_body
 from llm_provider.providers.error_body import decode, error_of, read_error
-from llm_provider.providers.settings import DEFAULT_BASE_URL
+from llm_provider.providers.redaction import Redaction
 
 PROBE_SECONDS = 5.0
 """Seconds within which a question about the engine's state must be answered."""
@@ -47,22 +58,29 @@ class EngineHTTP:
 
     name: ClassVar[str]
 
-    def __init__(self, base_url: str, api_key: str | None, timeout: float) -> None:
-        self.base_url = _root(base_url)
-        headers = {
-            "Accept-Encoding": "identity",
-            "User-Agent": f"edge-llm/{__version__}",
-        }
-        if api_key:
-            if not (api_key.isascii() and api_key.isprintable()):
-                raise ConfigurationError("The engine's API key holds characters no header can.")
-            headers["Authorization"] = f"Bearer {api_key}"
-        self._http = HTTPClient(self.base_url, headers, timeout)
+    base_url: str
+    """The engine's address, without the `/v1` and the credentials that it was given with."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        timeout: float | Timeouts,
+        headers: Mapping[str, str],
+        verify: Verify,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        with _settings():
+            url = _root(parse_base_url(base_url))
+            sent = _headers(api_key, check_headers(headers))
+            self._http = HTTPClient(url, sent, timeout, verify=verify, transport=transport)
+        self.base_url = str(url)
+        self._redaction = Redaction(url, sent)
         self._closed = False
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         self._closed = True
-        self._http.close()
+        await self._http.close()
 
     # What an engine may do its own way.
 
@@ -96,7 +114,7 @@ class EngineHTTP:
         await self._whole("GET", path, None, PROBE_SECONDS, empty=True)
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return (await self._whole("POST", path, encode(body), None)).data
+        return (await self._whole("POST", path, encode_body(body), None)).data
 
     async def _whole(
         self, method: str, path: str, data: bytes | None, seconds: float | None, empty: bool = False
@@ -120,20 +138,25 @@ class EngineHTTP:
     async def _request(
         self, method: str, path: str, data: bytes | None
     ) -> AsyncGenerator[Exchange, None]:
-        """Send a request; entered once its answer's head is there. Raises TransportError."""
+        """Send a request; entered once its answer's head is there.
+
+        Raises TransportError; ConfigurationError for an invalid path.
+        """
         if self._closed:
             raise EngineUnreachableError(
                 f"{self._who} is not asked any more: this provider is closed."
             )
-        answer = await self._http.open(method, path, data)
-        try:
+        with _settings():
+            exchange = await self._http.open(method, path, data)
+        async with exchange as answer:
             yield answer
-        finally:
-            answer.close()
 
     def _begun(self, path: str, chunk: bytes) -> None:
         """Raise what a stream's first event refuses: some look at a request after their 200."""
-        event = read_block(split_blocks(chunk)[0]) if b'"error"' in chunk else None
+        if b'"error"' not in chunk:
+            return
+        chunk = self._redaction.hide(chunk)
+        event = read_block(split_blocks(chunk)[0])
         if isinstance(event, dict) and event.get("error"):
             code = error_of(event).get("code")
             status = code if isinstance(code, int) else 500
@@ -157,37 +180,50 @@ class EngineHTTP:
 
     def _answer(self, path: str, status: int, raw: bytes) -> dict[str, Any]:
         """Return the JSON object that a fully read answer holds, or raise why there is none."""
-        try:
-            answer = json.loads(raw)
-        except (ValueError, RecursionError):  # told apart below, by the status
-            answer = None
+        answer = _json(raw)
+        if status == 200 and isinstance(answer, dict) and not answer.get("error"):
+            return answer
+        raw = self._redaction.hide(raw)
+        answer = _json(raw)
         if status != 200:
             raise self._refusal(path, status, *read_error(status, raw, answer))
         if not isinstance(answer, dict):
             raise MalformedAnswer(
                 f"{self._who} answered 200 with what is not a JSON object: {decode(raw)[:80]!r}."
             )
-        if answer.get("error"):
-            raise self._refusal(path, 200, *read_error(200, raw, answer))
-        return answer
+        raise self._refusal(path, 200, *read_error(200, raw, answer))
 
 
-def _root(url: str) -> str:
-    """The engine's root: people give OpenAI-style addresses, which end in /v1, as well."""
-    url = url.rstrip("/").removesuffix("/v1").rstrip("/")
+@contextmanager
+def _settings() -> Generator[None, None, None]:
+    """Raise ConfigurationError for a setting that the HTTP client refuses."""
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        parts.port  # noqa: B018 - reading it is what checks it
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigurationError(
-            f"The address {url!r} is not usable; give one such as {DEFAULT_BASE_URL}."
-        )
-    return url
+        yield
+    except InvalidSetting as error:
+        raise ConfigurationError(str(error)) from None
 
 
-def encode(body: dict[str, Any]) -> bytes:
-    """`body` on the wire; ASCII escapes carry any text, lone surrogates included."""
-    return json.dumps(body, separators=(",", ":")).encode()
+def _root(url: BaseURL) -> BaseURL:
+    """The engine's root: people give OpenAI-style addresses, which end in /v1, as well."""
+    return replace(url, prefix=url.prefix.removesuffix("/v1").rstrip("/"))
+
+
+def _headers(api_key: str | None, given: Mapping[str, str]) -> dict[str, str]:
+    """The headers of every request, names in lower case; those given replace the others."""
+    headers = {"user-agent": f"edge-llm/{__version__}"}
+    if api_key:
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigurationError(
+                "The API key is invalid: it holds characters that no header can. "
+                "Give printable ASCII."
+            )
+        headers["authorization"] = f"Bearer {api_key}"
+    return {**headers, **given}
+
+
+def _json(raw: bytes) -> object:
+    """Return what `raw` holds as JSON; None where it holds none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None

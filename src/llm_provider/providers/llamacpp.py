@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from llm_provider.errors import ContextFullError, EngineLoadingError, LLMError, Unsupported
 from llm_provider.providers.base import Capacity, LLMProvider
 from llm_provider.providers.request_fields import positive
+from llm_provider.providers.routes import CHAT, RESPONSES
+from llm_provider.providers.tool_choice import offer_chosen_tool
 
 # An embedding or a score is computed of a whole input at once, in one micro-batch.
 _TOO_LARGE = re.compile(
@@ -36,6 +39,12 @@ class LlamaCpp(LLMProvider):
         settings = props.get("default_generation_settings")
         size = settings.get("n_ctx") if isinstance(settings, dict) else None
         return Capacity(positive(size), positive(props.get("total_slots")))
+
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        mapped = await super()._body(path, body)
+        if path in (CHAT, RESPONSES) and offer_chosen_tool(mapped):
+            mapped["tool_choice"] = "required"
+        return mapped
 
     def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:
         # 503 is also its answer to some requests it has no place for; only this one has not begun.

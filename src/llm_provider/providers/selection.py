@@ -6,7 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
+
 from llm_provider.errors import ConfigurationError
+from llm_provider.http.settings import Timeouts
+from llm_provider.http.transports import Verify
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.llamacpp import LlamaCpp
 from llm_provider.providers.ollama import Ollama
@@ -30,7 +34,11 @@ def get_llm_provider(
     base_url: str | None = None,
     model: str | None = None,
     api_key: str | None = None,
-    timeout: float | None = None,
+    timeout: float | Timeouts | None = None,
+    headers: Mapping[str, str] | None = None,
+    verify: Verify = True,
+    transport: httpx.AsyncBaseTransport | None = None,
+    strict: bool | None = None,
     environ: Mapping[str, str] = os.environ,
     root: Path = Path("/"),
 ) -> LLMProvider:
@@ -38,7 +46,9 @@ def get_llm_provider(
 
     What is not given is taken from `environ`: LLM_PROVIDER (see `choose_provider`),
     LLM_BASE_URL (http://127.0.0.1:11434), LLM_MODEL (required), LLM_API_KEY or the first line of
-    the file LLM_API_KEY_FILE (none), LLM_TIMEOUT (seconds of silence allowed, 600).
+    the file LLM_API_KEY_FILE (none), LLM_TIMEOUT (seconds of silence allowed, 600),
+    CHAT_API_STRICT (1: `strict`). `headers`, `verify`, `transport` and `strict` are as
+    `LLMProvider` describes them.
     Raises ConfigurationError with what would be accepted.
     """
     kind = PROVIDERS[choose_provider(provider, environ=environ, root=root)]
@@ -48,6 +58,10 @@ def get_llm_provider(
         base_url=base_url or settings.base_url,
         api_key=api_key or settings.api_key,
         timeout=settings.timeout if timeout is None else timeout,
+        headers=headers,
+        verify=verify,
+        transport=transport,
+        strict=settings.strict if strict is None else strict,
     )
 
 

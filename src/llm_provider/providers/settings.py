@@ -1,11 +1,12 @@
 """The settings of an engine, read from the environment.
 
 LLM_PROVIDER, HARDWARE, LLM_BASE_URL, LLM_MODEL, LLM_API_KEY, LLM_API_KEY_FILE, LLM_TIMEOUT; and for
-the chat API: LLM_TASK, CTX_SIZE, PARALLEL, LLM_HOLD.
+the chat API: LLM_TASK, CHAT_API_STRICT, CTX_SIZE, PARALLEL, LLM_HOLD.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +17,14 @@ DEFAULT_BASE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 """Where a host of this project publishes its engine, whichever it is, to itself alone."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds of silence allowed: a long prompt on a small board takes minutes to the first token."""
-TASKS = ("chat", "embedding", "rerank")
-"""What an engine can be started for."""
+
+
+class Task(enum.Enum):
+    """What an engine was started for."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    RERANK = "rerank"
 
 
 class EngineSettings:
@@ -72,12 +79,23 @@ class EngineSettings:
         return read_number(self._environ, "LLM_TIMEOUT", DEFAULT_TIMEOUT)
 
     @property
-    def task(self) -> str:
-        """What the engine was started for, one of TASKS."""
-        task = self._environ.get("LLM_TASK") or TASKS[0]
-        if task not in TASKS:
-            raise ConfigurationError(f"LLM_TASK is {task!r}; use {' or '.join(TASKS)}.")
-        return task
+    def task(self) -> Task:
+        """What the engine was started for."""
+        text = self._environ.get("LLM_TASK") or Task.CHAT.value
+        try:
+            return Task(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"LLM_TASK is {text!r}; known are: {', '.join(task.value for task in Task)}."
+            ) from None
+
+    @property
+    def strict(self) -> bool:
+        """Whether parameters that the engine would ignore are refused, also where it is no harm."""
+        text = self._environ.get("CHAT_API_STRICT") or "0"
+        if text not in ("0", "1"):
+            raise ConfigurationError(f"CHAT_API_STRICT is {text!r}; it must be 0 or 1.")
+        return text == "1"
 
     @property
     def context_size(self) -> int | None:
@@ -96,9 +114,10 @@ class EngineSettings:
             return 0.0
         return read_number(self._environ, "LLM_HOLD", 0)
 
-    def check(self) -> None:
+    def check_numbers(self) -> None:
         """Raise ConfigurationError where one of the chat API's settings cannot work."""
         _ = self.task
+        _ = self.strict
         read_count(self._environ, "PARALLEL")
         read_count(self._environ, "CTX_SIZE")
         _ = self.hold_seconds

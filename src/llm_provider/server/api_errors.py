@@ -1,4 +1,4 @@
-"""Answers other than success, in OpenAI's shape."""
+"""Answers other than success: each failure by its status, type and code."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from llm_provider.errors import (
     LLMError,
     Unsupported,
 )
+from llm_provider.providers.encoded_body import TooManyValuesError
 from llm_provider.providers.error_body import context_overflow
-from llm_provider.server.admission import QUEUE, QueueFull, Stopping
+from llm_provider.server.admission import QUEUE
+from llm_provider.server.body import BodyRefusedError
+from llm_provider.server.fields import FieldError
 from llm_provider.server.public_text import engine_address, without_addresses
-from llm_provider.server.routes import ErrorFormat, openai_error
+from llm_provider.server.refusal import Refusal
+from llm_provider.server.routes import OPENAI, ErrorFormat, errors_of
+from llm_provider.server.ticket import QueueFull, Stopping
+from llm_provider.server.translations.errors import TranslationError
 
 _RETRY = {"Retry-After": "5"}
 MAY_HAVE_RUN = {"x-should-retry": "false"}
@@ -63,8 +69,18 @@ class APIError(Exception):
         match error:
             case APIError():
                 return error
+            case FieldError() | TranslationError() | TooManyValuesError():
+                return cls(400, str(error), param=error.param)
             case LLMError():
                 return cls._of_engine(error)
+            case BodyRefusedError():
+                return cls(
+                    error.status,
+                    str(error),
+                    type="server_error" if error.status == 503 else "invalid_request_error",
+                    code=error.code,
+                    headers=_RETRY if error.status == 503 else None,
+                )
             case QueueFull():
                 return cls(
                     429,
@@ -126,11 +142,17 @@ class APIError(Exception):
             figures=_figures(said) | (overflow or {}),
         )
 
-    def response(self, form: ErrorFormat = openai_error, **beside: Any) -> Response:
+    def body(self, errors: ErrorFormat, request_id: str) -> dict[str, Any]:
+        """Return the answer's body in a format."""
+        return errors.body(self.status, self.error, request_id)
+
+    def response(
+        self, errors: ErrorFormat = OPENAI, request_id: str = "", **beside: Any
+    ) -> Response:
         """Return the answer in a format; `beside` are further keys of its body."""
         # ASCII escapes carry any text: an engine's words may quote half a character.
-        body = json.dumps({**beside, **form(self.error)})
-        return Response(body, self.status, self.headers, "application/json")
+        body = json.dumps({**beside, **self.body(errors, request_id)})
+        return Refusal(body, self.status, self.headers, "application/json")
 
 
 def _text(code: object) -> str | None:
@@ -149,7 +171,15 @@ def _figures(said: Mapping[str, Any]) -> dict[str, float]:
     return dict(list(numbers.items())[:_MOST_FIGURES])
 
 
-FORESEEN = (APIError, LLMError, QueueFull, Stopping)
+FORESEEN = (
+    APIError,
+    LLMError,
+    QueueFull,
+    Stopping,
+    BodyRefusedError,
+    FieldError,
+    TranslationError,
+)
 """What `APIError.of` can say."""
 
 
@@ -170,10 +200,9 @@ def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-async def answer_error(
-    request: Request, error: Exception, form: ErrorFormat = openai_error
-) -> Response:
-    """Answer any foreseen failure of a handler, in a route's format."""
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer any foreseen failure of a request, in its route's format."""
+    state = request.state
     if isinstance(error, HTTPException):
         problem = APIError(
             error.status_code,
@@ -183,7 +212,9 @@ async def answer_error(
         )
     else:
         problem = APIError.of(error)
-    request.state.notes["outcome"] = problem.outcome
+    state.notes["outcome"] = problem.outcome
     if isinstance(error, LLMError):
-        note_failure(request.state.notes, error)
-    return problem.response(form)
+        note_failure(state.notes, error)
+    # A route that stands in for others is known once the body has been read.
+    errors = state.route.errors if hasattr(state, "route") else errors_of(request.url.path)
+    return problem.response(errors, state.request_id)

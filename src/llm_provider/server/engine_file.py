@@ -1,7 +1,7 @@
 """The engine file: which engine the chat API stands before, followed while it runs.
 
 The file holds NAME=VALUE lines which override the environment's: LLM_PROVIDER, LLM_BASE_URL,
-LLM_MODEL, LLM_TASK, LLM_API_KEY_FILE, CTX_SIZE, PARALLEL; LLM_HOLD=SECONDS holds requests, for that
+LLM_MODEL, LLM_API_KEY_FILE, LLM_TASK, CTX_SIZE, PARALLEL; LLM_HOLD=SECONDS holds requests, for that
 long or LLM_HOLD_SECONDS, whichever is more, and no longer than the process that asked for it lives
 (see `hold_lock`). It is replaced whole (written beside, then renamed), and a process that starts
 anew reads the same.
@@ -26,8 +26,8 @@ NAMES = frozenset(
         "LLM_PROVIDER",
         "LLM_BASE_URL",
         "LLM_MODEL",
-        "LLM_TASK",
         "LLM_API_KEY_FILE",
+        "LLM_TASK",
         "CTX_SIZE",
         "PARALLEL",
         "LLM_HOLD",
@@ -125,7 +125,7 @@ class EngineFile:
             found[name] = value
             if name == "LLM_API_KEY_FILE":
                 found.pop("LLM_API_KEY", None)  # it would win over the file's
-        EngineSettings(found).check()  # says what is wrong now, not when it is needed
+        EngineSettings(found).check_numbers()  # says what is wrong now, not when it is needed
         return found
 
 

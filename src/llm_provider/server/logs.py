@@ -35,7 +35,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure() -> None:
-    """Send every logger's records to standard output as JSON, from level INFO."""
+    """Send every logger's records to standard output as JSON, from level INFO.
+
+    httpx tells of every request at that level: also of each question whether the engine is ready.
+    """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -83,7 +83,7 @@ class EngineUnderTest(Protocol):
     models: ClassVar[frozenset[str]]
     """Those of MODELS that it can serve: tests that need others are not for it."""
     unsupported: ClassVar[Mapping[str, Any]]
-    """Fields of a chat body, each with a value, that it would drop: asking is an error."""
+    """Fields of a chat body, each with a value, that it would ignore: asking is an error."""
     overflow: ClassVar[str]
     """A pattern in its own words for a prompt that is longer than the context."""
     malformed: ClassVar[str]

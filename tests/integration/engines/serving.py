@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +112,12 @@ class _Module:
         self._provider = provider
 
     async def chat(self, **body: Any) -> dict[str, Any]:
-        return await self._provider.chat(_with_messages(body))
+        return dict(await self._provider.chat(_with_messages(body)))
 
     async def stream(self, **body: Any) -> AsyncGenerator[dict[str, Any], None]:
         async with aclosing(self._provider.stream(_with_messages(body))) as events:
             async for event in events:
-                yield event
+                yield dict(event)
 
 
 class _Api:
@@ -196,18 +196,18 @@ async def events_of(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], No
     assert not buffer.strip(), f"after the last event came {buffer!r}"
 
 
-def text_of(events: list[dict[str, Any]]) -> str:
+def text_of(events: Sequence[Mapping[str, Any]]) -> str:
     """The text that a stream's events make."""
     return "".join(pieces_of(events))
 
 
-def pieces_of(events: list[dict[str, Any]]) -> list[str]:
+def pieces_of(events: Sequence[Mapping[str, Any]]) -> list[str]:
     """The pieces of text in a stream's events, those that hold some."""
     deltas = [choice["delta"] for event in events for choice in event["choices"]]
     return [delta["content"] for delta in deltas if delta.get("content")]
 
 
-def finish_of(events: list[dict[str, Any]]) -> str:
+def finish_of(events: Sequence[Mapping[str, Any]]) -> str:
     """Why a stream ended: said once, in the last event that has choices."""
     reasons = [choice["finish_reason"] for event in events for choice in event["choices"]]
     assert [reason for reason in reasons if reason] == reasons[-1:], reasons

@@ -7,7 +7,6 @@ import json
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -293,7 +292,7 @@ async def test_bytes_that_come_a_few_at_a_time(unicode: Served, size: int) -> No
                 break
         else:
             pytest.fail("No character was cut on the way.")
-        events: list[dict[str, Any]] = [event async for event in provider.stream(HELLO)]
+        events = [event async for event in provider.stream(HELLO)]
         pieces = [piece async for piece in provider.generate_stream("Are you there?")]
     assert text_of(events) == "".join(pieces) == unicode.answer
 

@@ -17,7 +17,7 @@ import pytest
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.server.application import create_app
-from llm_provider.server.ephemeral import serving
+from llm_provider.server.uvicorn_server import serving
 
 MODEL = "smoke"
 ANSWER = "The chain holds: café, 東京, 🚲."

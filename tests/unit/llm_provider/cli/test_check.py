@@ -31,7 +31,7 @@ from ..scripted import (
     words,
 )
 
-PATIENCE = 0.2
+PATIENCE = 1.0
 NAMES = ["health", "key", "ready", "models", "context", "chat", "stream", "identity"]
 
 
@@ -147,7 +147,7 @@ async def test_white_space_around_an_answer_does_not_count(server: Scripted) -> 
             "ready",
             {"ready": refusal("The engine is loading.", 503, "engine_not_ready")},
             {"model": MODEL, "seconds": PATIENCE},
-            "not ready after 0.2 s: the chat API at {url} is not ready: The engine is loading.",
+            "not ready after 1 s: the chat API at {url} is not ready: The engine is loading.",
         ),
         (
             "ready",
@@ -394,6 +394,15 @@ async def test_the_share_on_the_gpu_is_reported_and_not_judged(
 ) -> None:
     report = await checked(server, {"ready": reply(READY | {"gpu_share": share})})
     assert (report.ok, report.gpu_share) == (True, share)
+
+
+async def test_the_report_does_not_repeat_credentials(server: Scripted) -> None:
+    server.reset()
+    url = server.url.replace("//", "//user:S3CR3T@")
+    report = await check(f"{url}/v1", KEY, Wanted(seconds=PATIENCE))
+    assert report.url == server.url.replace("//", "//***@") + "/v1"
+    assert "S3CR3T" not in str(report)
+    assert report.ok
 
 
 async def test_without_a_key_it_cannot_pass(server: Scripted) -> None:

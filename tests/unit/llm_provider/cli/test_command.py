@@ -75,7 +75,7 @@ async def test_check_does_not_tell_what_it_wanted_of_what_it_could_not_look_at(
     server: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.reset({"ready": refusal("Loading.", 503, "engine_not_ready")})
-    assert await run("check", "--timeout", "0.1") == FAILED
+    assert await run("check", "--timeout", "1") == FAILED
     out = capsys.readouterr().out
     assert "✗ chat     not tried: the engine is not ready\n✗ stream " in out
 
@@ -141,7 +141,7 @@ async def test_check_of_an_engine_waits_for_it(
     engine: FakeEngine, engine_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine.loading = True
-    assert await run("check", "--engine", str(engine_file), "--timeout", "0.3", "--json") == FAILED
+    assert await run("check", "--engine", str(engine_file), "--timeout", "1.5", "--json") == FAILED
     captured = capsys.readouterr()
     assert "Loading model" in json.loads(captured.out)["checks"][2]["seen"]
     assert captured.err == ""  # not even that it is not ready, which the report says

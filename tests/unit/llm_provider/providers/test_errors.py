@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llm_provider import (
+    ChatCompletionChunk,
     EngineRefusedError,
     EngineTimeoutError,
     EngineUnreachableError,
@@ -35,7 +36,7 @@ async def whole(llm: LLMProvider) -> bytes:
     return b"".join([chunk async for chunk in llm.raw_stream(CHAT, BODY)])
 
 
-async def events(llm: LLMProvider) -> list[dict[str, Any]]:
+async def events(llm: LLMProvider) -> list[ChatCompletionChunk]:
     return [one async for one in llm.stream(BODY)]
 
 
@@ -43,7 +44,7 @@ async def events(llm: LLMProvider) -> list[dict[str, Any]]:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=2) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
     ):
         yield engine, llm
 

@@ -236,12 +236,12 @@ STREAMED = [
         "was silent for longer than allowed, after",
         begun=True,
     ),
+    # What came in one piece with the fault is dropped with it.
     Fault(
         "no chunk",
         sends(STREAM_HEAD + chunk(event("Hel")) + b"nonsense\r\n", then=hush),
         MalformedAnswer,
         "an unreadable answer: ",
-        begun=True,
     ),
     Fault(
         "closed without a length",
@@ -340,7 +340,8 @@ async def test_the_chat_api(
     assert "edge_llm_requests_in_flight 0.0" in metrics
     broke_off = fault.begun and fault.kind is not MalformedAnswer
     outcome = "interrupted" if broke_off else fault.code
-    assert f'edge_llm_requests_total{{outcome="{outcome}",route="{CHAT}"}} 1.0' in metrics
+    counted = f'edge_llm_requests_total{{key="key-1",outcome="{outcome}",route="{CHAT}"}} 1.0'
+    assert counted in metrics
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from llm_provider import (
-    ConfigurationError,
     EngineUnreachableError,
     LlamaCpp,
     LLMProvider,
@@ -35,7 +33,7 @@ async def whole(llm: LLMProvider) -> bytes:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=2) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
     ):
         yield engine, llm
 
@@ -107,20 +105,6 @@ async def test_many_at_a_time(engine: FakeEngine, llm: LlamaCpp) -> None:
     answers = await asyncio.gather(*(whole(llm) for _ in range(64)))
     assert set(answers) == {stream_of()}
     assert len(engine.requests) == 64
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"model": ""}, "No model is named; set LLM_MODEL or give model=."),
-        ({"model": "m", "base_url": "ftp://engine"}, "The address 'ftp://engine' is not usable"),
-        ({"model": "m", "base_url": ""}, "The address '' is not usable; give one such as http"),
-        ({"model": "m", "api_key": "caf\xe9"}, "holds characters no header can"),
-    ],
-)
-def test_settings_that_cannot_work(settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
-        LlamaCpp(**settings)
 
 
 async def test_ollamas_answer_that_breaks_off(ollama: tuple[FakeEngine, Ollama]) -> None:

@@ -12,7 +12,7 @@ from llm_provider import (
     choose_provider,
     get_llm_provider,
 )
-from llm_provider.providers.settings import EngineSettings
+from llm_provider.providers.settings import EngineSettings, Task
 
 from ..fake import FakeEngine
 
@@ -89,16 +89,20 @@ def test_unknown_names_are_errors_that_list_the_known(
 
 @pytest.mark.parametrize(
     ("environ", "task"),
-    [({}, "chat"), ({"LLM_TASK": ""}, "chat"), ({"LLM_TASK": "rerank"}, "rerank")],
+    [
+        ({}, Task.CHAT),
+        ({"LLM_TASK": ""}, Task.CHAT),
+        ({"LLM_TASK": "rerank"}, Task.RERANK),
+    ],
 )
-def test_the_task_that_an_engine_was_started_for(environ: dict[str, str], task: str) -> None:
+def test_the_task_that_an_engine_was_started_for(environ: dict[str, str], task: Task) -> None:
     assert EngineSettings(environ).task == task
 
 
 def test_an_unknown_task() -> None:
     with pytest.raises(ConfigurationError) as caught:
         _ = EngineSettings({"LLM_TASK": "embed"}).task
-    assert str(caught.value) == "LLM_TASK is 'embed'; use chat or embedding or rerank."
+    assert str(caught.value) == "LLM_TASK is 'embed'; known are: chat, embedding, rerank."
 
 
 async def key_sent(llm: LLMProvider, engine: FakeEngine) -> str | None:
@@ -164,7 +168,7 @@ async def test_the_engines_key_from_a_file(tmp_path: Path, engine: FakeEngine) -
         ({"LLM_MODEL": "m", "LLM_BASE_URL": "engine:8080"}, "'engine:8080' is not usable"),
         ({"LLM_MODEL": "m", "LLM_BASE_URL": "http://e:99999999"}, "is not usable"),
         ({"LLM_MODEL": "m", "LLM_TIMEOUT": "soon"}, "LLM_TIMEOUT is 'soon'"),
-        ({"LLM_MODEL": "m", "LLM_API_KEY": "a\nb"}, "characters no header can"),
+        ({"LLM_MODEL": "m", "LLM_API_KEY": "a\nb"}, "characters that no header can"),
     ],
 )
 def test_settings_that_cannot_work(environ: dict[str, str], sentence: str) -> None:

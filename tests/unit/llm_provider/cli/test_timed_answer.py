@@ -1,17 +1,17 @@
-"""A streamed answer, put together as it arrives."""
+"""A streamed answer, and when its pieces arrived."""
 
 from __future__ import annotations
 
 import pytest
 
-from llm_provider.client.streamed_answer import StreamedAnswer, rate
+from llm_provider.cli.timed_answer import TimedAnswer, rate
 
-from ..fake import ANSWER, stream_of
+from ..fake import ANSWER, delta_event, event, stream_of
 
 
 def test_an_answer_in_pieces() -> None:
     raw = stream_of(kind="vllm", usage=True)
-    answer = StreamedAnswer()
+    answer = TimedAnswer()
     for start in range(0, len(raw), 7):
         answer.feed(raw[start : start + 7], float(start))
     assert answer.text.strip() == ANSWER
@@ -19,6 +19,13 @@ def test_an_answer_in_pieces() -> None:
     assert (answer.finish_reason, answer.model) == ("stop", "smoke")
     assert answer.times == sorted(answer.times)
     assert answer.tokens_per_second is not None
+
+
+def test_reasoning_counts() -> None:
+    answer = TimedAnswer()
+    answer.feed(delta_event({"reasoning": "Well"}), 1.0)
+    answer.feed(event("Yes") + event(finish_reason="stop"), 2.0)
+    assert (answer.times, answer.tokens, answer.tokens_per_second) == ([1.0, 2.0], 2, 1.0)
 
 
 @pytest.mark.parametrize(
