@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -10,6 +11,11 @@ from llm_provider.providers.base import Capacity, LLMProvider
 from llm_provider.providers.request_fields import positive
 from llm_provider.providers.routes import CHAT, RESPONSES
 from llm_provider.providers.tool_choice import offer_chosen_tool
+
+# An embedding or a score is computed of a whole input at once, in one micro-batch.
+_TOO_LARGE = re.compile(
+    r"input \((\d+) tokens\) is too large to process\..*\(current batch size: (\d+)\)"
+)
 
 
 class LlamaCpp(LLMProvider):
@@ -54,6 +60,12 @@ class LlamaCpp(LLMProvider):
                 words=words,
                 error=error,
             )
+        if status == 500 and (sizes := _TOO_LARGE.search(words)):
+            # The request's fault, whatever the status says.
+            tokens, most = map(int, sizes.groups())
+            told = {"code": 400, "type": "exceed_context_size_error"}
+            error = error | told | {"n_prompt_tokens": tokens, "n_ctx": most}
+            return super()._refusal(path, 400, words, error)
         if status == 404:  # never for a model: it answers to any name
             return Unsupported(f"{self.name} has no {path} here: {words}")
         return super()._refusal(path, status, words, error)

@@ -26,7 +26,7 @@ from llm_provider import errors
 from llm_provider.cli import exit_status
 from llm_provider.cli.check import MAX_TOKENS, Wanted, check
 from llm_provider.providers.base import LLMProvider
-from llm_provider.providers.settings import DEFAULT_BASE_URL
+from llm_provider.providers.settings import DEFAULT_BASE_URL, Task
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import create_app
 from llm_provider.server.body import BodyRefusedError
@@ -483,8 +483,9 @@ def test_every_method_of_a_provider_is_told_of() -> None:
 
 
 async def test_the_checks_are_the_codes() -> None:
-    report = await check(f"http://127.0.0.1:{free_port()}", None, Wanted(seconds=0.1))
-    names = [f"`{one.name}`" for one in report.checks]
+    url = f"http://127.0.0.1:{free_port()}"
+    reports = [await check(url, None, Wanted(task=task.value, seconds=0.1)) for task in Task]
+    names = list(dict.fromkeys(f"`{one.name}`" for each in reports for one in each.checks))
     assert [row[0] for row in _rows(LIBRARY, "`check`: is the host as it should be?")] == names
     assert f"`--max-tokens` ({MAX_TOKENS})" in LIBRARY
 

@@ -227,6 +227,34 @@ async def test_what_ollama_may_not_say(ollama: tuple[FakeEngine, Ollama], answer
         await llm.ready()
 
 
+async def test_ollama_loads_an_embedding_model_by_its_own_route(
+    ollama: tuple[FakeEngine, Ollama],
+) -> None:
+    """As Ollama 0.34 says of a model that has no `completion` among its capabilities."""
+    engine, llm = ollama
+    refusal = {"error": f'"{MODEL}" does not support generate'}
+    engine.on("/api/generate", lambda x: x.answer(refusal, 400))
+
+    async def embed(exchange: Exchange) -> None:
+        engine.loaded = [f"{exchange.body['model']}:latest"]
+        await exchange.answer({"model": MODEL, "embeddings": []})
+
+    engine.on("/api/embed", embed)
+    await llm.load()
+    await llm.ready()
+    assert engine.posts[-1].body == {"model": MODEL, "keep_alive": -1, "input": []}
+
+
+async def test_ollama_does_not_load_in_another_way_for_another_reason(
+    ollama: tuple[FakeEngine, Ollama],
+) -> None:
+    engine, llm = ollama
+    engine.on("/api/generate", lambda x: x.answer({"error": "model 'smoke' not found"}, 404))
+    with pytest.raises(EngineRefusedError, match="model 'smoke' not found"):
+        await llm.load()
+    assert [request.path for request in engine.posts] == ["/api/generate"]
+
+
 @pytest.mark.parametrize(
     ("model", "loaded", "ready"),
     [
