@@ -51,9 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         app = create_app()
         settings: ServerSettings = app.state.settings
-        # Docker's gateway is one where the socket holder has the ports. Else it may be any router.
-        behind = gateways() if settings.socket_holder is not None else frozenset()
-        guard = ConnectionGuard(settings.limits, behind)
+        guard = connection_guard(settings)
         certificate = Certificate(*settings.tls) if settings.tls is not None else None
         app.state.metrics.register(ConnectionCollector(guard, certificate))
         config = server_config(
@@ -71,7 +69,11 @@ def main(argv: list[str] | None = None) -> int:
             # Once it has stopped, uvicorn raises the signal again, to whoever had it before: had
             # that been the system, a clean stop would end as one by a signal.
             signal.signal(wanted, stop)
-        listeners = _listeners(settings, arguments, lambda: server.should_exit)
+        try:
+            listeners = _listeners(settings, arguments, lambda: server.should_exit)
+        except OSError as error:
+            _log.error("port %d of %s: %s", arguments.port, arguments.host, error)
+            return 1
         if listeners is None:
             return 0  # told to stop while it waited for the socket holder
         if settings.own_socket is not None:
@@ -79,11 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    except OSError as error:
-        _log.error("%s port %s: %s", arguments.host, arguments.port, error)
-        return 1
     server.serve_on(listeners)
     return 0 if server.started and not server.lost_holder else 1
+
+
+def connection_guard(settings: ServerSettings) -> ConnectionGuard:
+    """Return the guard of a process with these settings."""
+    # Where the socket holder has the ports, Docker's gateway; elsewhere it may be any router.
+    behind = gateways() if settings.socket_holder is not None else frozenset()
+    return ConnectionGuard(settings.limits, behind)
 
 
 def _listeners(

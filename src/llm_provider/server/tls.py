@@ -93,11 +93,11 @@ class Certificate:
         try:
             context = _server_context(self._certificate, self._key)
             self.expires = _expiry(context, self._certificate)
-        except (ssl.SSLError, OSError) as error:
+        except (OSError, ValueError) as error:  # SSLError is an OSError
             raise ConfigurationError(self._problem(error)) from error
         self.context = context
 
-    def _problem(self, error: OSError) -> str:
+    def _problem(self, error: Exception) -> str:
         reason = getattr(error, "reason", None)
         if reason == _NO_PAIR:
             return (

@@ -6,7 +6,11 @@ import ast
 import re
 from dataclasses import fields
 
+from llm_provider.server.connection_limits import MOST_PIPELINED
 from llm_provider.server.limits import Limits
+from llm_provider.server.tls import WARN_SECONDS
+from llm_provider.standalone.socket_holder import MOST_PEERS
+from llm_provider.standalone.tcp_forward import MOST
 
 from .test_docs import API, SOURCE, _rows
 
@@ -37,3 +41,12 @@ def test_the_answers_of_the_connection_are_the_codes() -> None:
     section = API.partition("These answers end the connection")[2].partition("### ")[0]
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", section, re.MULTILINE)
     assert {(int(status), code) for status, code in rows} == found
+
+
+def test_figures_in_sentences_are_the_codes() -> None:
+    text = " ".join(API.split())
+    assert f"{MOST} such connections are open at once" in text
+    assert f"It serves {MOST_PEERS} chat APIs at most." in text
+    assert f"in the last {WARN_SECONDS / 86400:g} days the log has a warning" in text
+    assert MOST_PIPELINED == 8
+    assert "more than eight requests at once" in text

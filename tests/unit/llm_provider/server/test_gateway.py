@@ -6,7 +6,14 @@ import ipaddress
 import sys
 from pathlib import Path
 
+import pytest
+
+from llm_provider.server import __main__
+from llm_provider.server.connection_guard import Admission
 from llm_provider.server.gateway import gateways
+from llm_provider.server.settings import ServerSettings
+
+from .test_connection_guard import Fake
 
 HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 
@@ -39,6 +46,21 @@ def test_default_routes(tmp_path: Path) -> None:
     )
     found = {ipaddress.ip_address("172.18.0.1"), ipaddress.ip_address("fd00::1")}
     assert gateways(routes, routes_6) == found
+
+
+async def test_the_gateway_counts_where_the_socket_holder_has_the_ports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(__main__, "gateways", lambda: {ipaddress.ip_address("172.18.0.1")})
+    environ = {
+        "CHAT_API_KEYS_FILE": "/keys",
+        "CHAT_API_MAX_CONNECTIONS": "4",
+        "CHAT_API_MAX_CONNECTIONS_PER_ADDRESS": "1",
+    }
+    for more, most in (({}, 1), ({"CHAT_API_DOOR": "/door.sock"}, 2)):
+        guard = __main__.connection_guard(ServerSettings.from_environ({**environ, **more}))
+        admitted = [guard.admit(Fake(), "172.18.0.1") for _ in range(3)]
+        assert admitted.count(Admission.ADMITTED) == most
 
 
 def test_without_routes(tmp_path: Path) -> None:
