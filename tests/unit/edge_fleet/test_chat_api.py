@@ -295,9 +295,9 @@ def test_the_main_key_has_no_limits(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("vision", "limits", "mib"),
     [
-        (False, {}, 240),  # 96 + 512 / 8 + 64 + 2 * 4, rounded up
+        (False, {}, 224),  # 96 + 512 / 8 + 48 + 2 * 4, rounded up
         (True, {}, 336),  # 96 + 512 / 8 + 128 + 2 * 20, rounded up
-        (False, {"max_connections": 4096}, 688),
+        (False, {"max_connections": 4096}, 672),
         (False, {"max_queued_body_bytes": 8 * MIB}, 176),
     ],
 )
@@ -311,13 +311,13 @@ def test_the_boards_memory_includes_the_chat_api(
     jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
-    assert plan["memory"]["system"] == 768 * MIB
-    assert plan["api"]["memory_limit"] == 240 * MIB
+    assert plan["memory"]["system"] == 752 * MIB
+    assert plan["api"]["memory_limit"] == 224 * MIB
     assert plan["api"]["socket_holder_memory"] == 48 * MIB
     more = deployment_plan(
-        jetson, "orin", IMAGE | {"llm_limits": {"max_queued_body_bytes": 164 * MIB}}, catalogues
+        jetson, "orin", IMAGE | {"llm_limits": {"max_queued_body_bytes": 148 * MIB}}, catalogues
     )
-    assert more["memory"]["system"] == (768 + 96) * MIB
+    assert more["memory"]["system"] == (752 + 96) * MIB
     # What a host compares before it loads two engines does not contain it.
     assert more["memory"]["total"] - more["memory"]["system"] == (
         plan["memory"]["total"] - plan["memory"]["system"]
