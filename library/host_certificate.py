@@ -37,7 +37,8 @@ options:
     type: int
     default: 10010
   timeout:
-    description: Seconds to wait until the chat API serves with a changed certificate; 0 for no wait.
+    description:
+      - Seconds to wait until the chat API serves with a changed certificate; 0 for no wait.
     type: float
     default: 10
 author: edge-llm
