@@ -285,6 +285,8 @@ def test_the_main_key_has_no_limits(fields: dict[str, object]) -> None:
         " share. Use another key for one of them."
     ]
     assert planned(llm_api_key=key, llm_api_keys={"alice": key}) == DEFAULT
+    other = {"alice": {"key": "another-key-that-is-long-enough", **fields}}
+    assert planned(llm_api_key=key, llm_api_keys=other) == DEFAULT
 
 
 # Memory

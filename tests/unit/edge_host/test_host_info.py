@@ -83,6 +83,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert state["deployment"] == {
         "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
         "secrets": {},
+        "plain_keys": False,
         "containers": {"engine": None, "api": None, "door": None},
         "release": None,
         "previous": None,
