@@ -54,13 +54,13 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers with names in lower case. Raises InvalidSetting, which names no value."""
     checked: dict[str, str] = {}
     for name, value in headers.items():
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidSetting("The name of a header is invalid. It is a token of HTTP.")
         if name.lower() in _RESERVED:
             raise InvalidSetting(f"The header {name!r} cannot be set. The client sets it.")
         if name.lower() in checked:
             raise InvalidSetting(f"The header {name!r} is given twice.")
-        if not _VALUE.fullmatch(value):
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
             raise InvalidSetting(
                 f"The value of the header {name!r} is invalid. It is printable ASCII."
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llm_provider.cli.command import main
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 NAMES = ["health", "key", "ready", "models", "context", "chat", "stream", "identity"]

@@ -51,6 +51,7 @@ SECRET = "S3CR3T-of-the-tests"
         ({"api_key": "caf\xe9"}, "The API key is invalid: it holds characters that no header can."),
         ({"api_key": "a\r\nX: y"}, "The API key is invalid: it holds characters"),
         ({"headers": {"X-Key": "a\r\nX: y"}}, "The value of the header 'X-Key' is invalid."),
+        ({"headers": {"X-Key": 5}}, "The value of the header 'X-Key' is invalid."),
         ({"headers": {"Host": "other"}}, "The header 'Host' cannot be set."),
         ({"timeout": -1}, "The timeout is invalid: -1. It is above 0 and finite."),
         ({"timeout": 0}, "The timeout is invalid: 0. It is above 0 and finite."),
