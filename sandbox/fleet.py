@@ -34,6 +34,7 @@ def _images_and_models(table: dict[str, Image]) -> Runner:
     _add_images(runner, table)
     runner.add("model-real", "Model SmolLM2 135M", models.fetch_real)
     runner.add("model-smoke", "Model smoke", models.make_smoke)
+    runner.add("model-encoders", "Models for embeddings and reranking", models.make_encoders)
     return runner
 
 
@@ -90,7 +91,8 @@ def _add_services(runner: Runner, instance: Instance, table: dict[str, Image]) -
     hub = partial(services.start_hub, instance=instance, image=image)
     certificate = partial(authority.make, instance=instance)
     runner.add("certificate", "Certificate of the hub", certificate)
-    runner.add("hub", "Model hub", hub, [*needs, "certificate", "model-real", "model-smoke"])
+    weights = ["model-real", "model-smoke", "model-encoders"]
+    runner.add("hub", "Model hub", hub, [*needs, "certificate", *weights])
     published = {name: table[name] for name in images.PUBLISHED}
     for name, each in published.items():
         push = partial(services.publish, instance=instance, image=each)

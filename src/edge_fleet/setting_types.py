@@ -34,6 +34,7 @@ _ORIGIN = re.compile(
 
 EngineName = Literal["llamacpp", "ollama", "vllm"]
 CacheType = Literal["f16", "q8_0", "q4_0"]
+TaskName = Literal["chat", "embedding", "rerank"]
 
 
 class Advice(NamedTuple):

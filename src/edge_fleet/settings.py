@@ -56,12 +56,16 @@ class Settings(ChatApiSettings):
     llm_model: Text = _variable(
         "llama-3.2-3b-instruct", "smollm2-135m", "The model, a key of models.yml."
     )
-    llm_context_size: WholeNumber = _variable(
-        4096, 8192, "Tokens of one conversation; the same meaning on every engine.", ge=256
-    )
-    llm_parallel: WholeNumber = _variable(
-        4, 2, "Conversations that are answered at the same time (slots).", ge=1, le=64
-    )
+    llm_context_size: WholeNumber | None = _variable(
+        None, 8192,
+        "Tokens of one conversation; the same meaning on every engine. Of a model for embeddings or"
+        " reranking: tokens of one input.",
+        "4096, or as many as model and engine can have where that is less", ge=256,
+    )  # fmt: skip
+    llm_parallel: WholeNumber | None = _variable(
+        None, 2, "Conversations that are answered at the same time (slots).",
+        "4; 1 where the engine serves the model one request at a time", ge=1, le=64,
+    )  # fmt: skip
     llm_gpu_layers: WholeNumber | None = _variable(
         None, 20, "Layers of the model on the GPU.", "99 on a Jetson (all layers), else 0",
         ge=0, le=999,

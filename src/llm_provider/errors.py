@@ -39,9 +39,10 @@ class EngineLoadingError(LLMError):
 
 
 class Unsupported(LLMError):
-    """The engine cannot do what was asked, and would have left it out without a word.
+    """The engine cannot do what was asked, and would have ignored it without a word.
 
-    `param` is the field of the request that asks for it; None where the whole route is missing.
+    `param` is the field of the request that asks for it, or a member of the field
+    (`text.format.type`); None where the whole route is missing.
     """
 
     def __init__(self, message: str, *, param: str | None = None) -> None:

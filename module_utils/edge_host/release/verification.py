@@ -35,6 +35,26 @@ def find_restart_time(state: Facts) -> str:
     return started if state["Running"] and not state["Restarting"] else ""
 
 
+def check_options(plan: Facts, timeout: float) -> Facts:
+    """Return the options of `llm-provider check` for a release's engine; None is left out.
+
+    A release of a version without tasks has none, and its chat API has no option for them.
+    """
+    model = plan["model"]
+    task = model.get("task")
+    return {
+        "provider": plan["provider"],
+        "model": model["name"],
+        "task": None if task == "chat" else task,
+        "dimensions": model.get("dimensions"),
+        "context-size": plan["environment"]["CTX_SIZE"],
+        "parallel": plan["environment"]["PARALLEL"],
+        "timeout": timeout,
+        "prompt": model["proof"]["prompt"],
+        "answer": model["proof"]["answer"],
+    }
+
+
 class Verification:
     """The verification of a release's engine: `llm-provider check` in a container of its own.
 
@@ -49,16 +69,7 @@ class Verification:
         self._restarts = self._inspect_engine()["RestartCount"]
         replace_file(host.root / ENGINE_FILE, release.engine_file)
         host.docker.remove(CONTAINER)
-        plan = release.plan
-        options = {
-            "provider": plan["provider"],
-            "model": plan["model"]["name"],
-            "context-size": plan["environment"]["CTX_SIZE"],
-            "parallel": plan["environment"]["PARALLEL"],
-            "timeout": release.start_timeout,
-            "prompt": plan["model"]["proof"]["prompt"],
-            "answer": plan["model"]["proof"]["answer"],
-        }
+        options = check_options(release.plan, release.start_timeout)
         self._process = subprocess.Popen(
             [
                 "docker", *host.compose.options(release.folder),

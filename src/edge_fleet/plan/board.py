@@ -6,6 +6,7 @@ from typing import Any
 
 from edge_fleet.l4t import l4t_within
 from edge_fleet.plan.memory import BATCH, UBATCH
+from edge_fleet.plan.task import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 from edge_fleet.plan.types import EngineOptions
 from edge_fleet.settings import Settings
 from edge_fleet.text import GIB, Problem, join_choices, parse_version
@@ -40,8 +41,8 @@ def engine_options(settings: Settings, board: dict[str, Any]) -> EngineOptions:
     small = board["memory_total"] < SMALL_MEMORY
     return EngineOptions(
         provider=provider,
-        context_size=settings.llm_context_size,
-        parallel=settings.llm_parallel,
+        context_size=settings.llm_context_size or DEFAULT_CONTEXT,
+        parallel=settings.llm_parallel or DEFAULT_PARALLEL,
         gpu_layers=layers,
         gpu_required=layers > 0 if required is None else required,
         threads=settings.llm_threads or default_threads(board["cpus"]),

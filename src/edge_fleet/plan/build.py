@@ -40,6 +40,13 @@ from edge_fleet.plan.memory import (
     repacking,
 )
 from edge_fleet.plan.suggestions import other_models, what_fits
+from edge_fleet.plan.task import (
+    CHAT,
+    chat_api_problems,
+    task_options,
+    task_problems,
+    with_task,
+)
 from edge_fleet.plan.types import (
     Docker,
     Engine,
@@ -146,6 +153,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         options.gpu_layers > 0,
     )
     rules = engine_rules(catalogues["engines"][options.provider], row)
+    of_task: list[Problem] = []
     images, more = _images(row.get("image", ""), settings, request)
     model, model_problems = plan_model(
         settings.llm_model,
@@ -156,8 +164,14 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         state["models"],
     )
     chat_api, limit_problems = plan_chat_api(settings, bool(model and model.vision))
+    if model:
+        of_task = task_problems(model, options.provider, rules, catalogues)
+        of_task += chat_api_problems(model, state["deployment"]["release"])
+        options, of_sizes = task_options(options, settings, model, rules)
+        of_task += of_sizes
+        rules = with_task(rules, model.task)
     gpu, of_gpu = _gpu(options, model, state)
-    problems += limit_problems + more + image_problems + model_problems + of_gpu
+    problems += limit_problems + more + image_problems + model_problems + of_task + of_gpu
     problems += cache_type_problems(options, rules)
     issues = diagnose(state, settings)
     issues = replace(issues, notices=(*issues.notices, *request.tls["notices"]))
@@ -278,7 +292,10 @@ def _memory(
     on_gpu = gpu and options.gpu_required
     features = [] if on_gpu else cpu_features(board, catalogues["cpus"])
     repacked = repacking(catalogues["models"][model.name], rules, features)
-    estimate = MemoryEstimate(dict(model.shape), model.size, rules, gpu, repacked, chat_api)
+    estimate = MemoryEstimate(
+        dict(model.shape), model.size, rules, gpu, repacked, chat_api,
+        family=model.family, whole=model.task != CHAT,
+    )  # fmt: skip
     memory = estimate.of(options)
     too_long = context_problems(model, options.context_size)
     problems = too_long + gpu_problems(model, memory, board, options)
@@ -293,7 +310,7 @@ def _memory(
     if memory.total > board["memory_total"] and not too_long:
         problem = memory_problem(model, memory, board, options)
         if request.suggest:
-            models = other_models(catalogues["models"], rules, gpu, features)
+            models = other_models(catalogues["models"], rules, gpu, features, model.task)
             problem += what_fits(estimate, board, options, models, works)
         problems.append(problem)
     return memory, problems

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from edge_fleet.l4t import l4t_within
+from edge_fleet.plan.task import engine_tasks
 from edge_fleet.text import Problem
 from edge_host.constants import REGISTRY_PORT
 from edge_host.image_ref import ImageRef, authority, is_pinned
 
 # Keys of a row of the image table: rules in place of the engine's, and others.
 _RULES_OF_A_ROW = ("context", "outputs", "cache_types", "repacks")
-_OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "environment")
+_OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "tasks", "environment")
 
 
 def choose_image(
@@ -95,4 +96,11 @@ def engine_image(
 def engine_rules(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     """An engine's rules, with those of its image's row in their place."""
     row = {key: image[key] for key in _RULES_OF_A_ROW if image.get(key) is not None}
-    return engine | row | {"environment": engine["environment"] | (image.get("environment") or {})}
+    tasks = engine_tasks(engine)
+    able = image.get("tasks") or tasks
+    return (
+        engine
+        | row
+        | {"tasks": {name: each for name, each in tasks.items() if name in able}}
+        | {"environment": engine["environment"] | (image.get("environment") or {})}
+    )

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from edge_fleet.plan.chat_api import DEFAULT, ChatApi
+from edge_fleet.plan.encoders import ENCODERS, UNGATED
 from edge_fleet.plan.repacking import in_memory
 from edge_fleet.plan.types import EngineOptions, MemoryParts, Model
 from edge_fleet.text import Problem, join_choices
@@ -40,6 +41,8 @@ class MemoryEstimate:
         gpu: whether layers go onto one.
         repacking: bytes of the CPU's own form of the weights, in addition (`repacking`).
         chat_api: what serves beside the engine; its limits of memory count as used.
+        family: of the model.
+        whole: whether the engine computes a whole input at once, whatever its micro-batch.
     """
 
     def __init__(
@@ -50,6 +53,9 @@ class MemoryEstimate:
         gpu: bool = False,
         repacking: int = 0,
         chat_api: ChatApi = DEFAULT,
+        *,
+        family: str = "",
+        whole: bool = False,
     ) -> None:
         self._shape = shape
         self._weights = weights
@@ -57,6 +63,8 @@ class MemoryEstimate:
         self._gpu = gpu
         self._repacking = repacking
         self._chat_api = chat_api
+        self._family = family
+        self._whole = whole
 
     def parts(
         self,
@@ -68,15 +76,16 @@ class MemoryEstimate:
     ) -> MemoryParts:
         """The bytes of each part."""
         shape, engine = self._shape, self._engine
-        ubatch = engine.get("ubatch") or ubatch
+        ubatch = context_size if self._whole else engine.get("ubatch") or ubatch
         tokens = context_size * (parallel if engine["context"] == "slot" else 1)
+        layers = 0 if self._family in ENCODERS else shape["layers"]
         heads = shape["kv_heads"] * shape["head_size"]
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
         return MemoryParts(
             weights=self._weights,
             repacking=self._repacking,
             # Key and value of each layer, head and token.
-            kv_cache=round(2 * shape["layers"] * heads * tokens * CACHE_TYPES[cache_type]),
+            kv_cache=round(2 * layers * heads * tokens * CACHE_TYPES[cache_type]),
             compute=self._compute(context_size, ubatch, flash_attention != "off"),
             engine=engine["process"]
             + rows * shape["vocabulary"] * F32_BYTES
@@ -98,11 +107,17 @@ class MemoryEstimate:
         """Intermediate results of one micro-batch, and who may look at which token."""
         shape = self._shape
         row = ubatch * F32_BYTES
-        feed_forward = row * (3 * shape["feed_forward"] + 5 * shape["embedding"])
+        widths = 3 * shape["feed_forward"] + 5 * shape["embedding"]
+        if self._family in UNGATED:
+            widths = 2 * (shape["feed_forward"] + shape["embedding"])
+        feed_forward = row * widths
         if flash_attention:
             return feed_forward + context_size * ubatch * F16_BYTES
         scores = row * context_size * (shape["heads"] + 1) + row * 4 * shape["embedding"]
         keys = context_size * shape["kv_heads"] * shape["head_size"] * F32_BYTES
+        if self._family in ENCODERS:
+            # Keys and values are of the same micro-batch.
+            keys = row * 3 * shape["embedding"]
         return max(feed_forward + row * context_size, scores + keys)
 
 
@@ -125,7 +140,8 @@ def repacking(entry: dict[str, Any], engine: dict[str, Any], features: Collectio
         return 0
     weights = entry[engine["weights"]]
     size = sum(each["size"] for each in weights["files"] if each.get("part") != "projector")
-    kept = in_memory(entry["shape"], weights["quantization"], size, features)
+    family, quantization = weights["family"], weights["quantization"]
+    kept = in_memory(entry["shape"], quantization, size, features, family)
     return int(kept.mapped + kept.repacked - size)
 
 

@@ -8,14 +8,15 @@ output layer is its embedding table then has that table twice: as it is in the f
 are looked up, and repacked.
 
 A plan is made before the file is on a host, so its tensors are derived from the model's shape and
-from the rules by which llama-quantize chooses their types (src/llama-quant.cpp). Pure functions,
-and the standard library only.
+from the rules by which llama-quantize chooses their types (src/llama-quant.cpp). Pure functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
+
+from edge_fleet.plan.encoders import ENCODERS, UNGATED
 
 # Type of a tensor -> (numbers in a block, bytes of a block).
 BLOCKS: dict[str, tuple[int, int]] = {
@@ -100,14 +101,18 @@ def repacked_size(tensor: Tensor, features: Collection[str]) -> int | None:
 
 
 def in_memory(
-    shape: Mapping[str, int], quantization: str, size: int, features: Collection[str]
+    shape: Mapping[str, int],
+    quantization: str,
+    size: int,
+    features: Collection[str],
+    family: str = "",
 ) -> Weights:
     """Return how a CPU with these features keeps the weights of a file of `size` bytes.
 
-    `shape` is as models.yml has it, `quantization` as a GGUF file's header names it. Where the
-    tensors cannot be derived, the estimate is an upper bound.
+    `shape` is as models.yml has it, `quantization` and `family` as a GGUF file's header names
+    them. Where the tensors cannot be derived, the estimate is an upper bound.
     """
-    found = _of_file(shape, quantization, size)
+    found = _of_file(shape, quantization, size, family)
     if found is None:
         return _at_most(shape, size, features)
     mapped, repacked = size, 0
@@ -150,15 +155,26 @@ def tensors(shape: Mapping[str, int], quantization: str, tied: bool) -> list[Ten
     return found
 
 
-def _of_file(shape: Mapping[str, int], quantization: str, size: int) -> list[Tensor] | None:
+def _of_file(
+    shape: Mapping[str, int], quantization: str, size: int, family: str
+) -> list[Tensor] | None:
     """The matrices of a file of that size, or None where they cannot be derived."""
     if quantization not in _BASE:
         return None
     wanted = size - _HEADER_BYTES * shape["vocabulary"]
-    both = [tensors(shape, quantization, tied) for tied in (True, False)]
-    sizes = [sum(each.size for each in some if each.name != "tied output") for some in both]
+    if family in ENCODERS:
+        choices = [_of_encoder(tensors(shape, quantization, tied=True), family)]
+    else:
+        choices = [tensors(shape, quantization, tied) for tied in (True, False)]
+    sizes = [sum(each.size for each in some if each.name != "tied output") for some in choices]
     distance, nearest = min((abs(found - wanted), index) for index, found in enumerate(sizes))
-    return both[nearest] if distance <= _NEAR * size else None
+    return choices[nearest] if distance <= _NEAR * size else None
+
+
+def _of_encoder(found: list[Tensor], family: str) -> list[Tensor]:
+    """The matrices of an encoder, which has no output layer."""
+    absent = {"tied output", "ffn_gate"} if family in UNGATED else {"tied output"}
+    return [each for each in found if each.name not in absent]
 
 
 def _at_most(shape: Mapping[str, int], size: int, features: Collection[str]) -> Weights:

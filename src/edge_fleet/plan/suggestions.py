@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from edge_fleet.plan.memory import MemoryEstimate, repacking
+from edge_fleet.plan.task import CHAT
 from edge_fleet.plan.types import EngineOptions
 
 Works = Callable[[dict[str, object]], bool]
@@ -60,19 +61,27 @@ def what_fits(
 
 
 def other_models(
-    catalogue: dict[str, Any], engine: dict[str, Any], gpu: bool, features: Collection[str]
+    catalogue: dict[str, Any],
+    engine: dict[str, Any],
+    gpu: bool,
+    features: Collection[str],
+    task: str,
 ) -> dict[str, MemoryEstimate]:
-    """The memory estimate of each locked, public model that the engine could serve."""
+    """The memory estimate of each locked, public model for a task that the engine could serve."""
     kind = engine["weights"]
     found = {}
     for name, entry in catalogue.items():
         files = entry.get(kind, {}).get("files", [])
         if (
             entry.get("public", True)
+            and entry.get("task", CHAT) == task
             and files
             and all(file.get("size") and file.get("sha256") for file in files)
         ):
             size = sum(file["size"] for file in files)
             more = repacking(entry, engine, features)
-            found[name] = MemoryEstimate(entry["shape"], size, engine, gpu, more)
+            family, whole = entry[kind]["family"], task != CHAT
+            found[name] = MemoryEstimate(
+                entry["shape"], size, engine, gpu, more, family=family, whole=whole
+            )
     return found

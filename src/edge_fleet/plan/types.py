@@ -15,6 +15,8 @@ from edge_host.constants import REGISTRY_PORT
 
 # vLLM's cache comes in blocks of up to 128 tokens, and one of them is its own.
 _SPARE_TOKENS = 256
+# Bytes for a model that keeps none: vLLM reads 0 as no figure, and measures by itself.
+_NO_CACHE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Model:
     """The model that a host serves. `bundle` names these very files, wherever they are."""
 
     name: str
+    task: str
     bundle: str
     digest: str
     files: tuple[ModelFile, ...]
@@ -199,7 +202,7 @@ class Plan:
             "UBATCH": options.ubatch_size,
             "FLASH_ATTENTION": self.engine.flash_attention,
             "CACHE_TYPE": options.cache_type,
-            "KV_CACHE_BYTES": self.memory.kv_cache // size * (size + _SPARE_TOKENS),
+            "KV_CACHE_BYTES": self.memory.kv_cache // size * (size + _SPARE_TOKENS) or _NO_CACHE,
             "LLM_MODEL_ALIASES": ",".join(self.aliases),
             "HARDWARE": self.kind,
             "ENGINE_IMAGE": self.images.engine,
@@ -238,6 +241,9 @@ def render(plan: Plan) -> dict[str, Any]:
         "l4t": plan.l4t,
         "model": {
             "name": model.name,
+            "task": model.task,
+            # How many numbers a vector has.
+            "dimensions": model.shape["embedding"] if model.task == "embedding" else None,
             "bundle": model.bundle,
             "files": [asdict(file) for file in model.files],
             "size": model.size,

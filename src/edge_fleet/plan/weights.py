@@ -127,6 +127,7 @@ def plan_model(
     header = {"family": weights["family"], "quantization": weights["quantization"]}
     return Model(
         name=name,
+        task=entry.get("task", "chat"),
         bundle=bundle,
         digest=digest,
         files=files,

@@ -46,13 +46,26 @@ def serve(arguments: argparse.Namespace) -> int:
     return main([f"--host={arguments.host}", f"--port={arguments.port}"])
 
 
+def _check_task_options(arguments: argparse.Namespace) -> None:
+    """Raise ConfigurationError for an option that has no meaning for a model of the task."""
+    of_task = {"prompt": "chat", "answer": "chat", "dimensions": "embedding"}
+    for name, task in of_task.items():
+        if getattr(arguments, name) is not None and arguments.task != task:
+            raise ConfigurationError(
+                f"--{name} is for --task {task}, and --task is {arguments.task}."
+            )
+
+
 async def check_host(arguments: argparse.Namespace) -> int:
     from llm_provider.cli.check import DEFAULT_PROMPT, Wanted, check
     from llm_provider.cli.display import for_stdout
 
+    _check_task_options(arguments)
     wanted = Wanted(
         provider=arguments.provider,
         model=arguments.model,
+        task=arguments.task,
+        dimensions=arguments.dimensions,
         prompt=arguments.prompt or DEFAULT_PROMPT,
         answer=arguments.answer,
         max_tokens=arguments.max_tokens,

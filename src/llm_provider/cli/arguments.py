@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_provider import API_PORT, __version__
 from llm_provider.cli import actions
+from llm_provider.providers.settings import Task
 
 DESCRIPTION = """\
 The `llm-provider` command: prove that a host answers, talk to it, list its models, time it; serve
@@ -113,6 +114,18 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--provider", help="the provider that must serve")
     check.add_argument("--model", help="the model that must be served")
+    check.add_argument(
+        "--task",
+        choices=[task.value for task in Task],
+        default=Task.CHAT.value,
+        help="what the model is for (default: chat)",
+    )
+    check.add_argument(
+        "--dimensions",
+        type=_count,
+        metavar="N",
+        help="how many numbers the vector of an embedding model must have",
+    )
     check.add_argument("--prompt", help="what to ask (default: the capital of France)")
     check.add_argument("--answer", help="the exact answer wanted, at temperature 0")
     check.add_argument(

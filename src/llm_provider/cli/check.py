@@ -1,4 +1,4 @@
-"""The proof that a host answers chat requests as it should, seen from a client.
+"""Verifies that a host answers requests as it should, seen from a client.
 
 Each check has a name that stays, says what it saw and what it wanted, and fails on a host that
 it could not look at.
@@ -9,10 +9,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llm_provider.cli.check_failure import Failed
+from llm_provider.cli.task_checks import (
+    DOCUMENTS,
+    EMBEDDING_TEXTS,
+    QUERY,
+    check_ranking,
+    check_vectors,
+)
 from llm_provider.cli.timed_answer import TimedAnswer
 from llm_provider.client.chat_api import ChatAPIClient
 from llm_provider.errors import (
@@ -26,7 +35,7 @@ from llm_provider.errors import (
 from llm_provider.http.transports import Verify
 from llm_provider.http.url import redact
 from llm_provider.providers.chat_format import choice_of, reasoning_of, text_of
-from llm_provider.providers.routes import CHAT
+from llm_provider.providers.routes import CHAT, EMBEDDINGS, RERANK
 
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence."
 MAX_TOKENS = 64
@@ -53,7 +62,8 @@ class Check:
 
 @dataclass
 class Report:
-    """What all checks found. `answer` is the chat answer's text, without white space around it.
+    """What all checks found. `answer` is the chat answer's text, without white space around it; of
+    a model that does not chat, what it returned in a few words.
 
     `context_size` (tokens of one conversation), `parallel` and `gpu_share` are as /ready tells; no
     check judges `gpu_share`, since only the host's plan tells how many layers belong on a GPU.
@@ -89,6 +99,9 @@ class Wanted:
 
     provider: str | None = None
     model: str | None = None
+    task: str = "chat"
+    dimensions: int | None = None
+    """How many numbers the vector of an embedding model has."""
     prompt: str = DEFAULT_PROMPT
     answer: str | None = None
     max_tokens: int = MAX_TOKENS
@@ -96,10 +109,6 @@ class Wanted:
     parallel: int | None = None
     seconds: float = 120.0
     """How long to wait for readiness, and for each answer."""
-
-
-class Failed(Exception):
-    """A check saw something other than what it wanted."""
 
 
 class Watcher:
@@ -159,15 +168,13 @@ class _Checker:
         }
 
     async def run(self) -> None:
-        text = "some text" if self.wanted.answer is None else repr(self.wanted.answer.strip())
         steps = [
             ("health", self._health, "GET /health answered 200"),
             ("key", self._key, "401 without a valid key"),
             ("ready", self._is_ready, self._wanted_ready()),
             ("models", self._models, f"{self.wanted.model or 'the model of /ready'} listed"),
             ("context", self._context, self._wanted_context()),
-            ("chat", self._chat, f"{text}, with a finish_reason"),
-            ("stream", self._stream, f"{text}, in more than one chunk, properly ended"),
+            *self._task_steps(),
             ("identity", self._identity, "answers that name the served model"),
         ]
         try:
@@ -182,6 +189,19 @@ class _Checker:
         finally:
             for board in (self._board, *self._strangers.values()):
                 await board.close()
+
+    def _task_steps(self) -> list[tuple[str, Callable[[], Awaitable[str]], str]]:
+        """The checks of what the model is for."""
+        if self.wanted.task == "embedding":
+            size = self.wanted.dimensions or "some"
+            return [("vectors", self._embedding, f"vectors of {size} numbers, one for each text")]
+        if self.wanted.task == "rerank":
+            return [("ranking", self._rerank, "the document that answers the query first")]
+        text = "some text" if self.wanted.answer is None else repr(self.wanted.answer.strip())
+        return [
+            ("chat", self._chat, f"{text}, with a finish_reason"),
+            ("stream", self._stream, f"{text}, in more than one chunk, properly ended"),
+        ]
 
     def _wanted_ready(self) -> str:
         parts = [
@@ -322,6 +342,21 @@ class _Checker:
             f"first after {self.report.ttft_seconds:.3f} s, "
             + ("all at once" if pace is None else f"{pace:g} tokens/s")
         )
+
+    async def _embedding(self) -> str:
+        self._need(self._ready, "the engine is not ready")
+        answer = (await self._board.send(EMBEDDINGS, {"input": list(EMBEDDING_TEXTS)})).data
+        self._names.append(answer.get("model"))
+        self.report.answer = seen = check_vectors(answer, self.wanted.dimensions)
+        return seen
+
+    async def _rerank(self) -> str:
+        self._need(self._ready, "the engine is not ready")
+        body = {"query": QUERY, "documents": list(DOCUMENTS)}
+        answer = (await self._board.send(RERANK, body)).data
+        self._names.append(answer.get("model"))
+        self.report.answer = seen = check_ranking(answer)
+        return seen
 
     def _compare(self, text: str, reasoning: str) -> None:
         # White space around it does not count: a model whose first token begins a word comes out

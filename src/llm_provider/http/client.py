@@ -42,7 +42,7 @@ from llm_provider.http.url import BaseURL, parse_base_url
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 # Parsing an address takes as long as all else for a request; there are few of them.
 _MAX_PARSED = 64
-_JSON = "application/json"
+JSON = "application/json"
 
 
 class HTTPClient:
@@ -91,7 +91,7 @@ class HTTPClient:
         await self.close()
 
     async def open(
-        self, method: str, path: str, data: bytes | None = None, *, content_type: str = _JSON
+        self, method: str, path: str, data: bytes | None = None, *, content_type: str = JSON
     ) -> Exchange:
         """Send a request and return its exchange, whose status and headers are there; close it.
 

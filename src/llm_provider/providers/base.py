@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from reprlib import repr as shortened
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast
 
@@ -26,11 +26,17 @@ from llm_provider.providers.chat_events import ChatEvents, StreamEnd
 from llm_provider.providers.chat_format import chat_body, choice_of, one_message, text_of
 from llm_provider.providers.chat_types import ChatCompletion, ChatCompletionChunk
 from llm_provider.providers.embeddings import Embeddings, read_embeddings
-from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP, encode
-from llm_provider.providers.request_fields import first_dropped
+from llm_provider.providers.encoded_body import editable, encode_body
+from llm_provider.providers.engine_http import MAX_ANSWER_BYTES, Answer, EngineHTTP
+from llm_provider.providers.parameters.sorting import sort_fields
 from llm_provider.providers.routes import CHAT, EMBEDDINGS
 from llm_provider.providers.settings import DEFAULT_BASE_URL, DEFAULT_TIMEOUT
 from llm_provider.providers.stream import Stream
+
+OnDropped = Callable[[tuple[str, ...]], None]
+"""Takes the parameters of a request that the engine ignores, before the request is sent."""
+
+_log = logging.getLogger("llm_provider.parameters")
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,14 @@ class Capacity:
     """What an engine says of itself; None where it does not tell.
 
     `context_size`: tokens that one conversation may use. `parallel`: conversations at a time.
-    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1 (see `vram`).
+    `gpu_share`: how much of the model is in the GPU's memory, 0 to 1 (see `vram`). `vision`:
+    whether it says that the model reads images.
     """
 
     context_size: int | None = None
     parallel: int | None = None
     gpu_share: float | None = None
+    vision: bool = False
 
 
 class LLMProvider(EngineHTTP, ABC):
@@ -52,9 +60,11 @@ class LLMProvider(EngineHTTP, ABC):
     `model` is the name that the engine serves the model by; it is sent with every request,
     whatever the body says. `timeout` is a `Timeouts`, or seconds of silence from the engine.
     `headers` are sent with every request, and replace the module's own. `verify` is a CA file, an
-    `ssl.SSLContext`, or False; `transport`, one of httpx, replaces the way to the engine. Use it as
-    an async context manager, or call `close()`. One provider belongs to one event loop, and carries
-    any number of requests at a time. Raises ConfigurationError for settings that cannot work.
+    `ssl.SSLContext`, or False; `transport`, one of httpx, replaces the way to the engine. `strict`
+    refuses every parameter that the engine would ignore; else those that do no harm are dropped,
+    with a warning for each in the log. Use it as an async context manager, or call `close()`. One
+    provider belongs to one event loop, and carries any number of requests at a time. Raises
+    ConfigurationError for settings that cannot work.
     """
 
     usage_on_request: ClassVar[bool] = True
@@ -73,11 +83,14 @@ class LLMProvider(EngineHTTP, ABC):
         headers: Mapping[str, str] | None = None,
         verify: Verify = True,
         transport: httpx.AsyncBaseTransport | None = None,
+        strict: bool = False,
     ) -> None:
         if not model:
             raise ConfigurationError("No model is named; set LLM_MODEL or give model=.")
         super().__init__(base_url, api_key, timeout, headers or {}, verify, transport)
         self.model = model
+        self.strict = strict
+        self._warned: set[str] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,8 +143,9 @@ class LLMProvider(EngineHTTP, ABC):
         """Send a chat request and return the whole answer.
 
         It is given as an OpenAI chat body or as `messages`; `options` are further fields of the
-        body. Everything reaches the engine, save a body's `model` and `stream`, which are set here.
-        Raises Unsupported for a field that this engine would drop, and any of LLMError's kinds.
+        body. Everything reaches the engine, save a body's `model` and `stream`, which are set here,
+        and parameters that it would ignore without harm. Raises Unsupported for one whose loss
+        changes the answer, and any of LLMError's kinds.
         """
         answer = (await self.send(CHAT, chat_body(body, messages, options))).data
         choices = answer.get("choices")
@@ -199,22 +213,37 @@ class LLMProvider(EngineHTTP, ABC):
         answer = await self.send(EMBEDDINGS, {**options, "input": asked})
         return read_embeddings(answer.data, len(asked))
 
-    async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
+    async def send(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> Answer:
         """POST a body to one of OpenAI's routes (/v1/...) and return the whole answer.
 
+        An `EncodedBody` is passed on without being decoded, as far as the engine allows.
+        `on_dropped` takes the parameters that the engine ignores, in place of a warning in the log.
         Raises what `chat` raises; Unsupported too where the engine has no such route.
         """
-        data = await self._encode(path, body, stream=False)
+        data = await self._encode(path, body, stream=False, on_dropped=on_dropped)
         return await self._whole("POST", path, data, seconds=None)
 
-    async def raw_stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def send_form(self, path: str, form: bytes, content_type: str) -> Answer:
+        """POST a form (multipart/form-data) to one of the engine's routes.
+
+        Its field `model` is the caller's to set. The answer is a text where the form asks for one.
+        Raises what `send` raises.
+        """
+        return await self._post_form(path, form, content_type)
+
+    async def raw_stream(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """POST a body to one of OpenAI's routes and yield the streamed answer's bytes as they come.
 
         They are server-sent events, cut anywhere; `llm_provider.providers.chat_events` reads
         them. Closing the generator closes the connection, which makes the engine stop its work. A
-        stream that does not come to its proper end raises StreamInterruptedError.
+        stream that does not come to its proper end raises StreamInterruptedError. `on_dropped` as
+        for `send`.
         """
-        data = await self._encode(path, body, stream=True)
+        data = await self._encode(path, body, stream=True, on_dropped=on_dropped)
         count = 0
         ending = StreamEnd()
         try:
@@ -246,19 +275,11 @@ class LLMProvider(EngineHTTP, ABC):
 
     # What an engine may do its own way.
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The body as this engine wants it. Raises Unsupported for what it would drop."""
-        return dict(body)
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        """The body as this engine wants it. Raises Unsupported for what that cannot say."""
+        return editable(body)
 
     # Requests.
-
-    def _refuse(self, body: Mapping[str, Any], dropped: tuple[str, ...]) -> None:
-        """Raise Unsupported for the first of the fields that an engine drops, if it asks for it."""
-        if (param := first_dropped(body, dropped)) is not None:
-            raise self._unsupported(param, f"cannot do {param} {shortened(body[param])}")
-
-    def _unsupported(self, param: str, why: str) -> Unsupported:
-        return Unsupported(f"{self.name} {why}; leave '{param}' out.", param=param)
 
     async def _listed(self) -> list[dict[str, Any]]:
         answer = await self._get("/v1/models")
@@ -270,5 +291,24 @@ class LLMProvider(EngineHTTP, ABC):
             pass
         raise MalformedAnswer(f"{self._who} answered /v1/models without a list of models.")
 
-    async def _encode(self, path: str, body: Mapping[str, Any], *, stream: bool) -> bytes:
-        return encode({**await self._body(path, body), "model": self.model, "stream": stream})
+    async def _encode(
+        self, path: str, body: Mapping[str, Any], *, stream: bool, on_dropped: OnDropped | None
+    ) -> bytes:
+        fields = sort_fields(self.name, path, body, self.strict)
+        if fields.refusal is not None:
+            raise Unsupported(fields.refusal.message, param=fields.refusal.param)
+        wanted = await self._body(path, body)
+        wanted.update(model=self.model, stream=stream)
+        for name in body:
+            if name not in fields.kept and name in wanted:
+                del wanted[name]
+        if fields.dropped:
+            (on_dropped or self._warn)(fields.dropped)
+        return encode_body(wanted)
+
+    def _warn(self, dropped: tuple[str, ...]) -> None:
+        """Log parameters that the engine ignores, each once."""
+        for name in dropped:
+            if name not in self._warned:
+                self._warned.add(name)
+                _log.warning("%s ignores %r: it is left out.", self.name, name)

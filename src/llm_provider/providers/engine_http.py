@@ -23,7 +23,7 @@ from llm_provider.errors import (
     Unsupported,
 )
 from llm_provider.http.blocks import read_block, split_blocks
-from llm_provider.http.client import Exchange, HTTPClient
+from llm_provider.http.client import JSON, Exchange, HTTPClient
 from llm_provider.http.errors import (
     ConnectError,
     InvalidResponse,
@@ -34,6 +34,7 @@ from llm_provider.http.errors import (
 from llm_provider.http.settings import Timeouts, check_headers
 from llm_provider.http.transports import Verify
 from llm_provider.http.url import BaseURL, parse_base_url
+from llm_provider.providers.encoded_body import encode_body
 from llm_provider.providers.error_body import decode, error_of, read_error
 from llm_provider.providers.redaction import Redaction
 
@@ -46,10 +47,14 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: the engine's own bytes, and the JSON object that they hold."""
+    """A whole answer: the engine's own bytes, and the JSON object that they hold.
+
+    `data` is empty where they are of another type, such as subtitles.
+    """
 
     raw: bytes
     data: dict[str, Any]
+    content_type: str = JSON
 
 
 class EngineHTTP:
@@ -113,7 +118,18 @@ class EngineHTTP:
         await self._whole("GET", path, None, PROBE_SECONDS, empty=True)
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return (await self._whole("POST", path, encode(body), None)).data
+        return (await self._whole("POST", path, encode_body(body), None)).data
+
+    async def _post_form(self, path: str, form: bytes, content_type: str) -> Answer:
+        """POST a form; its answer is JSON, or a text where the form asks for one."""
+        try:
+            async with self._request("POST", path, form, content_type) as answer:
+                raw = await answer.read(MAX_ANSWER_BYTES)
+        except TransportError as error:
+            raise self._translated(error, 0) from error
+        kind = answer.headers.get("content-type", "")
+        is_text = answer.status == 200 and kind.startswith("text/")
+        return Answer(raw, {} if is_text else self._answer(path, answer.status, raw), kind)
 
     async def _whole(
         self, method: str, path: str, data: bytes | None, seconds: float | None, empty: bool = False
@@ -135,7 +151,7 @@ class EngineHTTP:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, data: bytes | None
+        self, method: str, path: str, data: bytes | None, content_type: str = JSON
     ) -> AsyncGenerator[Exchange, None]:
         """Send a request; entered once its answer's head is there.
 
@@ -146,7 +162,7 @@ class EngineHTTP:
                 f"{self._who} is not asked any more: this provider is closed."
             )
         with _settings():
-            exchange = await self._http.open(method, path, data)
+            exchange = await self._http.open(method, path, data, content_type=content_type)
         async with exchange as answer:
             yield answer
 
@@ -226,14 +242,3 @@ def _json(raw: bytes) -> object:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
-
-
-def encode(body: dict[str, Any]) -> bytes:
-    """Return a body as JSON; ASCII escapes carry any text, lone surrogates included.
-
-    Raises ConfigurationError for what JSON has no form for.
-    """
-    try:
-        return json.dumps(body, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"The body of the request is invalid: {error}.") from error

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from llm_provider.errors import EngineLoadingError, MalformedAnswer, StreamInterruptedError
-from llm_provider.providers.base import Capacity, LLMProvider
+from llm_provider.errors import (
+    EngineLoadingError,
+    EngineRefusedError,
+    MalformedAnswer,
+    StreamInterruptedError,
+)
+from llm_provider.providers.base import Capacity, LLMProvider, OnDropped
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.request_fields import join_text_parts, positive
-from llm_provider.providers.routes import CHAT, COMPLETIONS
+from llm_provider.providers.routes import CHAT, COMPLETIONS, RESPONSES
+from llm_provider.providers.tool_choice import offer_chosen_tool
 from llm_provider.providers.vram import gpu_share
-
-DROPPED = {
-    CHAT: (
-        *("n", "logit_bias", "parallel_tool_calls", "functions", "function_call", "modalities"),
-        *("prediction", "audio", "top_k", "min_p", "repeat_penalty", "typical_p", "mirostat"),
-        *("ignore_eos", "grammar"),
-    ),
-    COMPLETIONS: ("n", "best_of", "echo", "logit_bias", "logprobs", "top_k", "min_p", "grammar"),
-}
-"""Fields that its routes drop without a word."""
 
 
 class Ollama(LLMProvider):
     """Ollama: it answers at once, and loads a model when told to, or at the first request.
 
-    What of OpenAI's bodies its /v1 routes do not read (as of 0.34: openai/openai.go) is mapped to
-    what they do, or refused: it would be dropped without a word.
+    What of OpenAI's bodies its /v1 routes do not read (see `parameters.ollama`) is rewritten where
+    they have other words for it.
     """
 
     name = "ollama"
@@ -47,8 +43,10 @@ class Ollama(LLMProvider):
         share = gpu_share(entry.get("size"), entry.get("size_vram"), self.base_url)
         return Capacity(positive(entry.get("context_length")), None, share)
 
-    async def send(self, path: str, body: Mapping[str, Any]) -> Answer:
-        answer = await super().send(path, body)
+    async def send(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> Answer:
+        answer = await super().send(path, body, on_dropped=on_dropped)
         choices = answer.data.get("choices")
         if isinstance(choices, list) and any(
             isinstance(choice, dict) and choice.get("finish_reason") is None for choice in choices
@@ -61,29 +59,40 @@ class Ollama(LLMProvider):
 
     async def load(self) -> None:
         # A request without a prompt loads and no more; -1 keeps the model until the engine stops.
-        await self._post("/api/generate", {"model": self.model, "keep_alive": -1, "stream": False})
+        body = {"model": self.model, "keep_alive": -1}
+        try:
+            await self._post("/api/generate", body | {"stream": False})
+        except EngineRefusedError as error:
+            if "does not support generate" not in error.words:
+                raise
+            await self._post("/api/embed", body | {"input": []})  # a model for embeddings
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        mapped = await super()._body(path, body)
+        if path in (CHAT, RESPONSES):
+            self._choose_tools(mapped)
         if path not in (CHAT, COMPLETIONS):
-            return dict(body)
-        self._refuse(body, DROPPED[path])
-        mapped = dict(body)
+            return mapped
         if (limit := mapped.pop("max_completion_tokens", None)) is not None:
             mapped["max_tokens"] = limit
-        if mapped.get("top_logprobs") is not None and not mapped.get("logprobs"):
-            raise self._unsupported("top_logprobs", "gives top_logprobs only beside logprobs")
-        choice = mapped.pop("tool_choice", None)
-        if choice == "none":
-            mapped.pop("tools", None)
-        elif choice not in (None, "auto"):
-            raise self._unsupported("tool_choice", "cannot be made to call a tool")
         if isinstance(messages := mapped.get("messages"), list):
-            mapped["messages"] = [join_text_parts(message) for message in messages]
+            joined = [join_text_parts(message) for message in messages]
+            if joined != messages:
+                mapped["messages"] = joined
         # Last: what cannot be done is said without asking the engine.
         if mapped.get("max_tokens") is None and (size := await self._context()):
             # It would shift its context and go on, to ten times that; others end there.
             mapped["max_tokens"] = size
         return mapped
+
+    @staticmethod
+    def _choose_tools(body: MutableMapping[str, Any]) -> None:
+        """Offer the tools that `tool_choice` allows: it is not read itself."""
+        if "tool_choice" not in body:
+            return
+        if not offer_chosen_tool(body) and body["tool_choice"] == "none" and "tools" in body:
+            del body["tools"]
+        del body["tool_choice"]
 
     async def _context(self) -> int | None:
         """The context of a conversation, asked for once; the model is loaded to know it."""

@@ -1,30 +1,8 @@
-"""Fields of OpenAI's bodies that an engine drops, or reads in one form only."""
+"""Fields of OpenAI's bodies that an engine reads in one form only; numbers of its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-
-_NOTHING: tuple[Any, ...] = (None, {}, [], "")
-# The one value of a field that engines drop that they do anyway.
-_DONE_ANYWAY: dict[str, Any] = {
-    "n": 1,
-    "best_of": 1,
-    "echo": False,
-    "parallel_tool_calls": True,
-    "modalities": ["text"],
-    "ignore_eos": False,
-    "repeat_penalty": 1,
-    "mirostat": 0,
-}
-
-
-def first_dropped(body: Mapping[str, Any], dropped: tuple[str, ...]) -> str | None:
-    """Return the first of the fields that an engine drops that asks for something, if any."""
-    for param in dropped:
-        if body.get(param) not in _NOTHING and body[param] != _DONE_ANYWAY.get(param):
-            return param
-    return None
 
 
 def join_text_parts(message: Any) -> Any:

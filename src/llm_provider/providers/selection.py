@@ -38,6 +38,7 @@ def get_llm_provider(
     headers: Mapping[str, str] | None = None,
     verify: Verify = True,
     transport: httpx.AsyncBaseTransport | None = None,
+    strict: bool | None = None,
     environ: Mapping[str, str] = os.environ,
     root: Path = Path("/"),
 ) -> LLMProvider:
@@ -45,8 +46,9 @@ def get_llm_provider(
 
     What is not given is taken from `environ`: LLM_PROVIDER (see `choose_provider`),
     LLM_BASE_URL (http://127.0.0.1:11434), LLM_MODEL (required), LLM_API_KEY or the first line of
-    the file LLM_API_KEY_FILE (none), LLM_TIMEOUT (seconds of silence allowed, 600). `headers`,
-    `verify` and `transport` are as `LLMProvider` describes them.
+    the file LLM_API_KEY_FILE (none), LLM_TIMEOUT (seconds of silence allowed, 600),
+    CHAT_API_STRICT (1: `strict`). `headers`, `verify`, `transport` and `strict` are as
+    `LLMProvider` describes them.
     Raises ConfigurationError with what would be accepted.
     """
     kind = PROVIDERS[choose_provider(provider, environ=environ, root=root)]
@@ -59,6 +61,7 @@ def get_llm_provider(
         headers=headers,
         verify=verify,
         transport=transport,
+        strict=settings.strict if strict is None else strict,
     )
 
 

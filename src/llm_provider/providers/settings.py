@@ -1,11 +1,12 @@
 """The settings of an engine, read from the environment.
 
 LLM_PROVIDER, HARDWARE, LLM_BASE_URL, LLM_MODEL, LLM_API_KEY, LLM_API_KEY_FILE, LLM_TIMEOUT; and for
-the chat API: CTX_SIZE, PARALLEL, LLM_HOLD.
+the chat API: LLM_TASK, CHAT_API_STRICT, CTX_SIZE, PARALLEL, LLM_HOLD.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,14 @@ DEFAULT_BASE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 """Where a host of this project publishes its engine, whichever it is, to itself alone."""
 DEFAULT_TIMEOUT = 600.0
 """Seconds of silence allowed: a long prompt on a small board takes minutes to the first token."""
+
+
+class Task(enum.Enum):
+    """What an engine was started for."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    RERANK = "rerank"
 
 
 class EngineSettings:
@@ -70,6 +79,25 @@ class EngineSettings:
         return read_number(self._environ, "LLM_TIMEOUT", DEFAULT_TIMEOUT)
 
     @property
+    def task(self) -> Task:
+        """What the engine was started for."""
+        text = self._environ.get("LLM_TASK") or Task.CHAT.value
+        try:
+            return Task(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"LLM_TASK is {text!r}; known are: {', '.join(task.value for task in Task)}."
+            ) from None
+
+    @property
+    def strict(self) -> bool:
+        """Whether parameters that the engine would ignore are refused, also where it is no harm."""
+        text = self._environ.get("CHAT_API_STRICT") or "0"
+        if text not in ("0", "1"):
+            raise ConfigurationError(f"CHAT_API_STRICT is {text!r}; it must be 0 or 1.")
+        return text == "1"
+
+    @property
     def context_size(self) -> int | None:
         """Tokens of one conversation, as was asked for; None where not told."""
         return read_count(self._environ, "CTX_SIZE")
@@ -87,7 +115,9 @@ class EngineSettings:
         return read_number(self._environ, "LLM_HOLD", 0)
 
     def check_numbers(self) -> None:
-        """Raise ConfigurationError where one of the chat API's numbers cannot work."""
+        """Raise ConfigurationError where one of the chat API's settings cannot work."""
+        _ = self.task
+        _ = self.strict
         read_count(self._environ, "PARALLEL")
         read_count(self._environ, "CTX_SIZE")
         _ = self.hold_seconds

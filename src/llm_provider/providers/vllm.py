@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from llm_provider.errors import EngineLoadingError, LLMError
 from llm_provider.http.errors import ConnectError
 from llm_provider.providers.base import Capacity, LLMProvider
 from llm_provider.providers.request_fields import join_text_parts, positive
-from llm_provider.providers.routes import CHAT, COMPLETIONS
-
-# As of 0.32: vllm/entrypoints/openai/*/protocol.py.
-DROPPED = {
-    CHAT: (
-        *("functions", "function_call", "modalities", "prediction", "audio"),
-        *("repeat_penalty", "typical_p", "mirostat", "grammar"),
-    ),
-    COMPLETIONS: ("best_of", "repeat_penalty", "typical_p", "mirostat", "grammar"),
-}
-"""Fields that its routes drop without a word."""
+from llm_provider.providers.routes import CHAT
 
 
 class VLLM(LLMProvider):
@@ -27,13 +17,12 @@ class VLLM(LLMProvider):
 
     name = "vllm"
 
-    async def _body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        if path not in (CHAT, COMPLETIONS):
-            return dict(body)
-        self._refuse(body, DROPPED[path])
-        mapped = dict(body)
-        if isinstance(messages := mapped.get("messages"), list):
-            mapped["messages"] = [join_text_parts(message) for message in messages]
+    async def _body(self, path: str, body: Mapping[str, Any]) -> MutableMapping[str, Any]:
+        mapped = await super()._body(path, body)
+        if path == CHAT and isinstance(messages := mapped.get("messages"), list):
+            joined = [join_text_parts(message) for message in messages]
+            if joined != messages:
+                mapped["messages"] = joined
         return mapped
 
     async def health(self) -> None:

@@ -1,7 +1,10 @@
 """Admission of requests to the engine: in which order, how many at once, and who waits how long.
 
-Requests pass in the order in which they came. While the engine loads, is lost or is being changed
-(see `engine_state`), they are held; once it is ready they go on, to whichever engine that is.
+A request first gets a place in the queue, before its body is read: there are QUEUE of them, and a
+key that has most of them gives one up for a key that has few. Once the body is there, it waits for
+its turn. The keys have their turns one after the other, by their shares, and requests of one key
+pass in the order in which they came. While the engine loads, is lost or is being changed (see
+`engine_state`), all are held; once it is ready they go on, to whichever engine that is.
 """
 
 from __future__ import annotations
@@ -11,90 +14,20 @@ import itertools
 import logging
 import math
 import time
-from bisect import insort
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
-from llm_provider.errors import (
-    ContextFullError,
-    EngineLoadingError,
-    EngineUnreachableError,
-    StreamInterruptedError,
-)
+from llm_provider.errors import EngineLoadingError
 from llm_provider.providers.base import LLMProvider
 from llm_provider.server.engine_state import EngineState
-from llm_provider.server.token_estimate import NOTHING, TokenEstimate
-
-Result = TypeVar("Result")
+from llm_provider.server.fair_queue import FairQueue
+from llm_provider.server.seats import Seats
+from llm_provider.server.ticket import QueueFull, Stopping, Ticket
 
 QUEUE = 64
 """Requests that may wait beside those that run."""
 
 _log = logging.getLogger("llm_provider.engine")
-
-
-class QueueFull(Exception):
-    """As many requests wait as may."""
-
-
-class Stopping(Exception):
-    """The chat API stops: what has not begun will not."""
-
-
-class Ticket:
-    """A request's place: first in the queue, then at the engine."""
-
-    def __init__(
-        self,
-        queue: AdmissionQueue,
-        number: int,
-        arrived: float,
-        hold_seconds: float,
-        estimate: TokenEstimate = NOTHING,
-    ) -> None:
-        self._queue = queue
-        self.number = number
-        self.arrived = arrived
-        self.estimate = estimate
-        self.alone = False
-        self.leaving = False
-        self.provider = queue.engine.provider
-        self.taken = 0.0
-        self.slots = 0
-        self.hold_left = hold_seconds
-        self.held_until = math.inf
-        self.future: asyncio.Future[None] | None = None
-        self.running = False
-
-    def report_broken(self) -> None:
-        """Have others held until the engine has been asked: it may have died, not this alone."""
-        # Not the error's own words, which may quote the request.
-        self._queue.engine.lost(self.provider, f"{self.provider.name} broke off an answer.")
-
-    async def ask(self, question: Callable[[LLMProvider], Awaitable[Result]]) -> Result:
-        """Return `question`'s answer, put to the engine whose turn it is.
-
-        Put again only after an error that says that the engine has not begun, or has given up for
-        lack of room beside others: then alone. Raises EngineLoadingError when it was held for too
-        long, Stopping, and whatever else `question` raises.
-        """
-        while True:
-            provider = self.provider
-            try:
-                return await question(provider)
-            except StreamInterruptedError:
-                self.report_broken()
-                raise
-            except (EngineUnreachableError, EngineLoadingError) as error:
-                self._queue.engine.lost(provider, str(error))
-                await self._queue.retry(self)
-            except ContextFullError:
-                if self.alone:
-                    raise
-                self.alone = True
-                await self._queue.requeue(self)
 
 
 class AdmissionQueue:
@@ -116,7 +49,8 @@ class AdmissionQueue:
         self._taken = 0.0
         self._slots = 0  # that those which run have taken
         self._hold_seconds = hold_seconds
-        self._waiting: deque[Ticket] = deque()  # by their numbers
+        self._seats: Seats[Ticket] = Seats()  # all that have not begun
+        self._waiting: FairQueue[Ticket] = FairQueue()  # those of them that may begin
         self._numbers = itertools.count()
         self._shut_at = time.monotonic()
         self._was_open = self.open
@@ -142,30 +76,45 @@ class AdmissionQueue:
         return 0 if self.open else len(self._waiting)
 
     @property
+    def arriving(self) -> int:
+        """Requests that have a place, and whose bodies have not arrived."""
+        return len(self._seats) - len(self._waiting)
+
+    @property
     def empty(self) -> bool:
         """Whether no request runs or waits."""
-        return not self._tickets and not self._waiting
+        return not self._tickets and not len(self._seats)
 
     # Requests.
 
     @asynccontextmanager
-    async def admit(
-        self, arrived: float, estimate: TokenEstimate = NOTHING
+    async def place(
+        self, arrived: float, key: str = "", share: float = 1.0
     ) -> AsyncGenerator[Ticket, None]:
-        """Wait in the queue; what is entered is at the engine, and is its place until left.
+        """Have a place in the queue, and then at the engine, until left; see `Ticket`.
 
-        `arrived` is when the request came (time.monotonic). Where conversations share one context,
-        those run together whose estimates it has room for. Raises QueueFull at once where the queue
-        has no place, EngineLoadingError when held for too long, Stopping.
+        `arrived` is when the request came (time.monotonic); `share` is the weight of its key.
+        Raises QueueFull where there is no place, Stopping.
         """
-        if self.running + len(self._waiting) >= self.engine.parallel + QUEUE:
-            raise QueueFull
-        ticket = Ticket(self, next(self._numbers), arrived, self._hold_seconds, estimate)
-        await self._wait(ticket)
+        if self.stopping:
+            raise Stopping
+        self._make_room(key, share)
+        ticket = Ticket(self, next(self._numbers), arrived, self._hold_seconds, key, share)
+        self._seats.add(ticket)
         try:
             yield ticket
         finally:
-            self._leave(ticket)
+            self._seats.discard(ticket)
+            self.leave(ticket)
+
+    async def enter(self, ticket: Ticket) -> None:
+        """Wait for the turn of a request that has a place.
+
+        Where conversations share one context, those run together whose estimates it has room for.
+        Raises EngineLoadingError when held for too long, QueueFull when it had to go for a request
+        of another key, Stopping.
+        """
+        await self._wait(ticket, again=False)
 
     async def retry(self, ticket: Ticket) -> None:
         """Put a request that has not begun back to where it stood: before all that came later."""
@@ -175,24 +124,37 @@ class AdmissionQueue:
 
     async def requeue(self, ticket: Ticket) -> None:
         """Let others pass, and wait anew."""
-        self._leave(ticket)
-        await self._wait(ticket)
+        self.leave(ticket)
+        self._seats.add(ticket)
+        await self._wait(ticket, again=True)
 
     def stop(self) -> None:
         """Send away all that wait, and let none in; what runs goes on."""
         self.stopping = True
         self.engine.stop()
-        for ticket in list(self._waiting):
+        for ticket in self._seats:
             self._send_away(ticket, Stopping())
 
-    async def _wait(self, ticket: Ticket) -> None:
+    def _make_room(self, key: str, share: float) -> None:
+        """See to it that there is a place for a request of a key. Raises QueueFull."""
+        if self.running + len(self._seats) < self.engine.parallel + QUEUE:
+            return
+        displaced = self._seats.find_displaced(key, share)
+        if displaced is None:
+            raise QueueFull
+        self._send_away(displaced, QueueFull())
+
+    async def _wait(self, ticket: Ticket, *, again: bool) -> None:
         if self.stopping:
             raise Stopping
-        if self.open and not self._waiting and self._fits(ticket):
+        if ticket.refused is not None:
+            raise ticket.refused
+        if self.open and not len(self._waiting) and self._fits(ticket):
             self._enter(ticket)
             return
         ticket.future = asyncio.get_running_loop().create_future()
-        insort(self._waiting, ticket, key=lambda each: each.number)
+        add = self._waiting.put_back if again else self._waiting.push
+        add(ticket, ticket.key, ticket.share)
         if not self.open:
             self._hold(ticket)
             self._arm()
@@ -201,7 +163,7 @@ class AdmissionQueue:
             await ticket.future
         except BaseException:
             if ticket.running:  # let in, and cancelled before it knew
-                self._leave(ticket)
+                self.leave(ticket)
             elif ticket in self._waiting:
                 self._waiting.remove(ticket)
                 self._pump()  # those behind it may have room where it had none
@@ -232,6 +194,7 @@ class AdmissionQueue:
         return math.inf if ticket.alone else ticket.estimate.tokens(room / self.engine.parallel)
 
     def _enter(self, ticket: Ticket) -> None:
+        self._seats.discard(ticket)
         ticket.running = True
         ticket.leaving = False
         ticket.provider = self.engine.provider
@@ -242,7 +205,8 @@ class AdmissionQueue:
         self._slots += ticket.slots
         self.running += 1
 
-    def _leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket) -> None:
+        """Give a place at the engine up; where there is none, this does nothing."""
         if not ticket.running:
             return
         ticket.running = False
@@ -260,11 +224,15 @@ class AdmissionQueue:
         self._pump()
 
     def _pump(self) -> None:
-        while self._waiting and self.open and self._fits(self._waiting[0]):
-            ticket = self._waiting.popleft()
-            if ticket.future is not None and not ticket.future.done():
-                self._enter(ticket)
-                ticket.future.set_result(None)
+        while self.open and (ticket := self._waiting.peek()) is not None:
+            if ticket.future is None or ticket.future.done():  # cancelled, and not told yet
+                self._waiting.remove(ticket)
+                continue
+            if not self._fits(ticket):
+                break
+            self._waiting.pop()
+            self._enter(ticket)
+            ticket.future.set_result(None)
 
     # Holding.
 
@@ -278,7 +246,7 @@ class AdmissionQueue:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        if self._waiting and not self.open:
+        if len(self._waiting) and not self.open:
             first = min(ticket.held_until for ticket in self._waiting)
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(max(0.0, first - time.monotonic()), self._expire)
@@ -291,9 +259,11 @@ class AdmissionQueue:
         self._arm()
 
     def _send_away(self, ticket: Ticket, error: Exception) -> None:
-        self._waiting.remove(ticket)
-        if ticket.future is not None and not ticket.future.done():
-            ticket.future.set_exception(error)
+        """Take a request's place away, wherever it is before it runs."""
+        self._seats.discard(ticket)
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        ticket.refuse(error)
 
     # `engine_state.Observer`.
 

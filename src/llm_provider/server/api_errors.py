@@ -1,15 +1,16 @@
-"""Answers other than success, in OpenAI's shape."""
+"""Answers other than success: each failure by its status, type and code."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from llm_provider.errors import (
     EngineLoadingError,
@@ -19,10 +20,19 @@ from llm_provider.errors import (
     LLMError,
     Unsupported,
 )
+from llm_provider.providers.encoded_body import TooManyValuesError
 from llm_provider.providers.error_body import context_overflow
-from llm_provider.server.admission import QUEUE, QueueFull, Stopping
+from llm_provider.server.admission import QUEUE
+from llm_provider.server.body import BodyRefusedError
+from llm_provider.server.fields import FieldError
+from llm_provider.server.formats import OPENAI, ErrorFormat, error_format
 from llm_provider.server.public_text import engine_address, without_addresses
-from llm_provider.server.routes import ErrorFormat, openai_error
+from llm_provider.server.refusal import Refusal
+from llm_provider.server.ticket import QueueFull, Stopping
+from llm_provider.server.translations.errors import TranslationError
+
+if TYPE_CHECKING:
+    from llm_provider.server.route import Route
 
 _RETRY = {"Retry-After": "5"}
 MAY_HAVE_RUN = {"x-should-retry": "false"}
@@ -63,8 +73,18 @@ class APIError(Exception):
         match error:
             case APIError():
                 return error
+            case FieldError() | TranslationError() | TooManyValuesError():
+                return cls(400, str(error), param=error.param)
             case LLMError():
                 return cls._of_engine(error)
+            case BodyRefusedError():
+                return cls(
+                    error.status,
+                    str(error),
+                    type="server_error" if error.status == 503 else "invalid_request_error",
+                    code=error.code,
+                    headers=_RETRY if error.status == 503 else None,
+                )
             case QueueFull():
                 return cls(
                     429,
@@ -91,7 +111,8 @@ class APIError(Exception):
             case EngineLoadingError() | EngineUnreachableError():
                 return cls(503, text, type="server_error", code="engine_not_ready", headers=_RETRY)
             case Unsupported(param=None):
-                return cls(501, text, code="not_supported_by_engine")
+                # Nor would it work another time.
+                return cls(501, text, code="not_supported_by_engine", headers=MAY_HAVE_RUN)
             case Unsupported():
                 return cls(400, text, param=error.param, code="not_supported_by_engine")
             case EngineTimeoutError():
@@ -126,11 +147,17 @@ class APIError(Exception):
             figures=_figures(said) | (overflow or {}),
         )
 
-    def response(self, form: ErrorFormat = openai_error, **beside: Any) -> Response:
+    def body(self, errors: ErrorFormat, request_id: str) -> dict[str, Any]:
+        """Return the answer's body in a format."""
+        return errors.body(self.status, self.error, request_id)
+
+    def response(
+        self, errors: ErrorFormat = OPENAI, request_id: str = "", **beside: Any
+    ) -> Response:
         """Return the answer in a format; `beside` are further keys of its body."""
         # ASCII escapes carry any text: an engine's words may quote half a character.
-        body = json.dumps({**beside, **form(self.error)})
-        return Response(body, self.status, self.headers, "application/json")
+        body = json.dumps({**beside, **self.body(errors, request_id)})
+        return Refusal(body, self.status, self.headers, "application/json")
 
 
 def _text(code: object) -> str | None:
@@ -149,7 +176,15 @@ def _figures(said: Mapping[str, Any]) -> dict[str, float]:
     return dict(list(numbers.items())[:_MOST_FIGURES])
 
 
-FORESEEN = (APIError, LLMError, QueueFull, Stopping)
+FORESEEN = (
+    APIError,
+    LLMError,
+    QueueFull,
+    Stopping,
+    BodyRefusedError,
+    FieldError,
+    TranslationError,
+)
 """What `APIError.of` can say."""
 
 
@@ -170,10 +205,9 @@ def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-async def answer_error(
-    request: Request, error: Exception, form: ErrorFormat = openai_error
-) -> Response:
-    """Answer any foreseen failure of a handler, in a route's format."""
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer any foreseen failure of a request, in its route's format."""
+    state = request.state
     if isinstance(error, HTTPException):
         problem = APIError(
             error.status_code,
@@ -183,7 +217,13 @@ async def answer_error(
         )
     else:
         problem = APIError.of(error)
-    request.state.notes["outcome"] = problem.outcome
+    state.notes["outcome"] = problem.outcome
     if isinstance(error, LLMError):
-        note_failure(request.state.notes, error)
-    return problem.response(form)
+        note_failure(state.notes, error)
+    return problem.response(errors_of(request.scope), state.request_id)
+
+
+def errors_of(scope: Scope) -> ErrorFormat:
+    """Return the format of a request's errors; the body decides, once it has been read."""
+    route: Route | None = scope["state"].get("route")
+    return error_format(scope["path"]) if route is None else route.errors

@@ -1,4 +1,10 @@
-"""The chat API as an ASGI application: `create_app()` makes it."""
+"""The chat API as an ASGI application: `create_app()` makes it.
+
+A request passes `RequestLog`, FastAPI's routing, the dependencies of its route (key, rate), and its
+handler. Handlers take nothing but the request: FastAPI would read a declared body before it looks
+at dependencies, and a body is read only once its request has a place in the queue. What a handler
+or its response raises is answered by `api_errors.answer_error`.
+"""
 
 from __future__ import annotations
 
@@ -8,95 +14,55 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
 
 from llm_provider import __version__
+from llm_provider.errors import ConfigurationError
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.selection import get_llm_provider
+from llm_provider.server.access import Access
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import FORESEEN, answer_error
+from llm_provider.server.body_budget import BodyBudget
+from llm_provider.server.client_apis.ollama_info import OllamaInfo
+from llm_provider.server.dropped_header import DROPPED_HEADER
 from llm_provider.server.engine_file import HELD, EngineFile
 from llm_provider.server.engine_state import EngineState
-from llm_provider.server.handlers import Handler, Handlers
-from llm_provider.server.keys import KeyFile
+from llm_provider.server.handlers import Documents, Handlers, OwnRoute
+from llm_provider.server.key_store import KeyFileError, KeyStore
 from llm_provider.server.metrics import Metrics
-from llm_provider.server.middleware import Middleware
+from llm_provider.server.models import Models
 from llm_provider.server.openapi import describe, describe_route, document
-from llm_provider.server.routes import MESSAGE, OPEN, ROUTES, Route
+from llm_provider.server.proxy import Proxy
+from llm_provider.server.rate_limit import RateLimiter
+from llm_provider.server.request_log import RequestLog
+from llm_provider.server.routes import ROUTES
 from llm_provider.server.settings import ServerSettings
+
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "X-Should-Retry", DROPPED_HEADER)
+"""Headers of answers that a page of another origin may read."""
 
 
 class Application(FastAPI):
-    """FastAPI, with the routes that engines answer in a lane of their own.
-
-    Its layers (nine of them, and a wrapper each around every chunk sent) cost those a fifth of all
-    that the chat API does for a request, and they use none of them. The same handlers are FastAPI's
-    too: for its OpenAPI document, and for whatever method is not POST.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._lane: dict[str, tuple[BaseRoute, Route, Handler]] = {}
-        self._middleware: Middleware | None = None
+    """FastAPI, whose document describes the keys and the bodies that handlers read themselves."""
 
     def openapi(self) -> dict[str, Any]:
         return document(super().openapi())
-
-    def answer(self, route: Route, handler: Handler) -> None:
-        """Have `handler` answer POST requests to `route`."""
-        self.post(route.path, response_model=None, **describe_route(route))(handler)
-        self._lane[route.path] = self.routes[-1], route, handler
-
-    def enclose(self, engine: EngineState, keys: KeyFile, metrics: Metrics) -> None:
-        """Put the outermost layer around everything."""
-        self._middleware = Middleware(self._inside, engine, keys, metrics)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._middleware is not None:
-            await self._middleware(scope, receive, send)
-
-    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            await self._head(scope, receive, send)
-            return
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._lane:
-            await super().__call__(scope, receive, send)
-            return
-        scope["route"], route, handler = self._lane[scope["path"]]
-        request = Request(scope, receive)
-        try:
-            response: Response = await handler(request)
-            await response(scope, receive, send)
-        except FORESEEN as error:
-            await (await answer_error(request, error, route.error_format))(scope, receive, send)
-
-    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as GET would be answered, without the body."""
-
-        async def send_head(message: Message) -> None:
-            await send({**message, "body": b""} if "body" in message else message)
-
-        asked = {**scope, "method": "GET"}
-        try:
-            await super().__call__(asked, receive, send_head)
-        finally:
-            scope["route"] = asked.get("route")  # for the log
 
 
 def create_app(
     environ: Mapping[str, str] = os.environ, *, provider: LLMProvider | None = None
 ) -> Application:
-    """Return the chat API as an ASGI application; `app.state` has its `queue` and `settings`.
+    """Return the chat API as an ASGI application.
 
+    `app.state` has its `queue`, `settings` and `metrics`.
     `provider` replaces the one that `environ` describes. Raises ConfigurationError, with a
     sentence for whoever set the environment.
     """
     settings = ServerSettings.from_environ(environ)
-    keys = KeyFile(settings.keys_file)
+    keys = _read_keys(settings)
     engine_file = EngineFile(environ, settings.engine_file)
     described = engine_file.settings
     engine = EngineState(
@@ -105,7 +71,9 @@ def create_app(
     queue = AdmissionQueue(engine, settings.hold_seconds)
     if described.hold_seconds:
         engine.hold(HELD, described.hold_seconds)
-    metrics = Metrics(queue)
+    limits = settings.limits
+    budget = BodyBudget(limits.max_queued_body_bytes, limits.max_body_bytes)
+    metrics = Metrics(queue, budget)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -125,7 +93,8 @@ def create_app(
         title="edge-llm chat API",
         version=__version__,
         lifespan=lifespan,
-        # They would load scripts from elsewhere; /openapi.json stays, behind the key.
+        # Both need a key here: see `handlers.Documents`.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # It would record exceptions with their text, and send it wherever the environment says.
@@ -133,20 +102,60 @@ def create_app(
     )
     app.state.queue = queue
     app.state.settings = settings
-    _add_routes(app, Handlers(queue, engine_file, settings.aliases, metrics))
-    app.enclose(engine, keys, metrics)
+    app.state.metrics = metrics
+    models = Models(engine, engine_file, settings.aliases)
+    access = Access(keys, RateLimiter())
+    proxy = Proxy(
+        queue=queue,
+        models=models,
+        access=access,
+        budget=budget,
+        settings=settings,
+    )
+    own = (*Handlers(queue, models, metrics).routes, *OllamaInfo(engine, models).routes)
+    _add_routes(app, access, proxy, own)
+    app.add_middleware(RequestLog, engine=engine, metrics=metrics)
+    if settings.cors_origins:
+        _allow_origins(app, settings.cors_origins)
     return app
 
 
-def _add_routes(app: Application, handlers: Handlers) -> None:
-    app.get(OPEN)(handlers.health)
-    app.get("/ready", **describe(401, 503))(handlers.ready)
-    app.get("/metrics", response_class=PlainTextResponse, **describe(401))(handlers.metrics)
-    app.get("/v1/models", **describe(401))(handlers.models)
-    # A model's name may hold slashes.
-    app.get("/v1/models/{name:path}", **describe(401, 404))(handlers.model)
+def _read_keys(settings: ServerSettings) -> KeyStore:
+    try:
+        return KeyStore(settings.keys_file)
+    except KeyFileError as error:
+        raise ConfigurationError(str(error)) from None  # which may hold a part of a key
+
+
+def _allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
+    # Outside of all else: a preflight has no key, and a page may read why it was refused.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED_HEADERS,
+        max_age=600,
+    )
+
+
+def _add_routes(
+    app: Application, access: Access, proxy: Proxy, own_routes: tuple[OwnRoute, ...]
+) -> None:
+    key, rate = Depends(access.check_key), Depends(access.check_rate)
+    for own in own_routes:
+        options: dict[str, Any] = {"dependencies": [] if own.open else [key]}
+        app.api_route(own.path, methods=[own.method], **describe(own), **options)(own.handler)
+        if own.method == "GET":
+            app.head(own.path, include_in_schema=False, **options)(own.handler)
     for route in ROUTES.values():
-        handler = handlers.message if route.path == MESSAGE else handlers.proxy(route)
-        app.answer(route, handler)
+        options = {"dependencies": [key, rate], "response_model": None}
+        app.post(route.path, **describe_route(route), **options)(proxy.handler(route))
+    documents = Documents(app)
+    hidden: dict[str, Any] = {"include_in_schema": False, "dependencies": [key]}
+    for method in (app.get, app.head):
+        method("/openapi.json", **hidden)(documents.openapi)
+        if app.state.settings.docs:
+            method("/docs", **hidden)(documents.docs)
     for kind in (*FORESEEN, HTTPException):
         app.add_exception_handler(kind, answer_error)

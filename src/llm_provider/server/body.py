@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, MutableMapping
 from types import TracebackType
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+
+from llm_provider.server.body_budget import BodyBudget, OutOfMemoryError
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -46,48 +48,18 @@ class BodyBudgetError(BodyRefusedError):
     code = "body_memory_full"
 
 
-class BodyBudget:
-    """Bytes of memory that all bodies share.
-
-    Only what asks for bytes decides about them, and no request waits for bytes of another one: two
-    bodies that are half read cannot wait for each other.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.used = 0
-
-    def reserve(self, size: int) -> None:
-        """Take `size` bytes. Raises BodyBudgetError where they are not left."""
-        if self.used + size > self.total:
-            raise BodyBudgetError(
-                f"The bodies of waiting requests take {self.used} of {self.total} bytes; "
-                f"{size} more do not fit. Send the request again later."
-            )
-        self.used += size
-
-    def release(self, size: int) -> None:
-        """Give `size` bytes back."""
-        self.used -= size
-
-
 class Body:
     """A body in memory; its bytes count against the budget until `release`, or the end of `with`.
 
-    `data` is a bytearray, which grew while the body arrived: a copy as bytes would hold the body
-    twice. Its memory is up to an eighth larger than the body.
+    `data` is a bytearray, into which the parts were written as they arrived: a copy as bytes would
+    hold the body twice.
     """
 
-    def __init__(self, budget: BodyBudget) -> None:
-        self.data = bytearray()
+    def __init__(self, data: bytearray, budget: BodyBudget, key: Hashable) -> None:
+        self.data = data
         self._budget = budget
-        self._reserved = 0
-
-    def reserve(self, size: int) -> None:
-        """Count `size` bytes of this body, where fewer are counted. Raises BodyBudgetError."""
-        if size > self._reserved:
-            self._budget.reserve(size - self._reserved)
-            self._reserved = size
+        self._key = key
+        self._size = len(data)
 
     def release(self) -> None:
         """Drop the bytes. A second call does nothing.
@@ -95,8 +67,9 @@ class Body:
         What was decoded from `data` without a copy keeps the bytes in memory: drop that before.
         """
         self.data = bytearray()
-        self._budget.release(self._reserved)
-        self._reserved = 0
+        size, self._size = self._size, 0
+        if size:
+            self._budget.give_back(size, self._key)
 
     def __enter__(self) -> Body:
         return self
@@ -110,11 +83,14 @@ class Body:
         self.release()
 
 
-def content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
-    """Return the declared size of a body, None where there is none. Raises InvalidLengthError."""
+def declared_size(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """Return the size of a body as its request declares it; None for one that comes in chunks.
+
+    Raises InvalidLengthError.
+    """
     found = [value.strip() for name, value in headers if name == b"content-length"]
     if not found:
-        return None
+        return None if any(name == b"transfer-encoding" for name, _ in headers) else 0
     # The parser of HTTP refuses this too; an ASGI server with another parser might not.
     if len(set(found)) > 1 or not found[0].isdigit() or len(found[0]) > 18:
         text = ", ".join(value.decode("latin-1") for value in found)
@@ -126,52 +102,60 @@ async def read_body(
     receive: Receive,
     budget: BodyBudget,
     *,
+    key: Hashable,
     most: int,
     seconds: float,
     declared: int | None = None,
 ) -> Body:
     """Read a request's body: at most `most` bytes, within `seconds`.
 
-    `declared` is the body's Content-Length. A body that is declared too large, or does not fit into
-    the budget, is refused before any byte is read. One without a declared size (chunked) counts as
-    it grows. Raises BodyRefusedError, or ClientDisconnect where the client leaves; the bytes are
-    given back then.
+    `declared` is the body's Content-Length. Nothing is read before there is memory for all of it,
+    in turn with the bodies of other keys; one without a declared size (chunked) takes `most` bytes
+    until its size is known. Raises BodyRefusedError, or ClientDisconnect where the client leaves;
+    the bytes are given back then.
     """
     if declared is not None and declared > most:
         raise BodyTooLargeError(f"The body has {declared} bytes; at most {most} are accepted.")
-    body = Body(budget)
+    size = most if declared is None else declared
     try:
-        body.reserve(declared or 0)
-        async with asyncio.timeout(seconds):
-            await _fill(body, receive, most)
-    except TimeoutError:
-        arrived = len(body.data)
-        body.release()
-        raise BodyTimeoutError(
-            f"The body did not arrive within {seconds:g} s: {arrived} bytes did"
-            + (f", of {declared}." if declared is not None else ".")
+        await budget.take(size, key, seconds)
+    except OutOfMemoryError:
+        raise BodyBudgetError(
+            f"The bodies of other requests took the memory for bodies, {budget.total} bytes, for "
+            f"{seconds:g} s. Send the request again later."
         ) from None
-    except BaseException:
-        body.release()
+    data = bytearray(declared or 0)
+    arrived = 0
+    try:
+        async with asyncio.timeout(seconds):
+            more = True
+            while more:
+                part, more = await _receive(receive)
+                if arrived + len(part) > size:
+                    raise BodyTooLargeError(
+                        f"The body has more than {size} bytes, and no more are accepted."
+                    )
+                data[arrived : arrived + len(part)] = part
+                arrived += len(part)
+    except BaseException as error:
+        budget.give_back(size, key)
+        if isinstance(error, TimeoutError):
+            raise BodyTimeoutError(
+                f"The body did not arrive within {seconds:g} s: {arrived} bytes did"
+                + (f", of {declared}." if declared is not None else ".")
+            ) from None
         raise
-    return body
+    del data[arrived:]
+    budget.give_back(size - arrived, key)
+    return Body(data, budget, key)
 
 
-async def _fill(body: Body, receive: Receive, most: int) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        part = message.get("body", b"")
-        size = len(body.data) + len(part)
-        if size > most:
-            raise BodyTooLargeError(
-                f"The body has more than {most} bytes, and no more are accepted."
-            )
-        body.reserve(size)
-        body.data += part
-        if not message.get("more_body", False):
-            return
+async def _receive(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next part of a body, and whether more follows. Raises ClientDisconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def discard_body(receive: Receive, *, most: int, seconds: float) -> bool:

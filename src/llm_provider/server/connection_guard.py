@@ -10,7 +10,8 @@ import ipaddress
 import logging
 import math
 from collections import Counter
-from enum import Enum
+from collections.abc import Collection
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from llm_provider.server.limits import Limits
@@ -36,6 +37,17 @@ class Admission(Enum):
     """It is not even answered."""
 
 
+class Rest(IntEnum):
+    """Why a connection may make room for another one; the lower, the sooner."""
+
+    SILENT = 0
+    """It never sent a byte."""
+    IDLE = 1
+    """All that it asked for is answered."""
+    INCOMPLETE = 2
+    """A handshake or a header that is not complete: no client needs long for that."""
+
+
 class Connection(Protocol):
     """What the guard needs to know of a connection."""
 
@@ -43,14 +55,14 @@ class Connection(Protocol):
     """When its time is over, by the loop's clock; infinite while a request is served."""
 
     @property
-    def idle_rank(self) -> int | None:
-        """None while it does anything; the lower, the sooner it makes room for another one."""
+    def rest(self) -> Rest | None:
+        """None while a request is served."""
 
     def expire(self) -> None:
         """End it: its time is over."""
 
     def evict(self) -> None:
-        """End it: it is idle, and another one needs its place."""
+        """End it: another one needs its place, or the process ends."""
 
 
 def parse_address(address: str) -> Address | None:
@@ -76,13 +88,17 @@ def address_group(address: str) -> str:
 class ConnectionGuard:
     """All connections of one process.
 
-    At a limit, the connection that was idle for longest is closed in favour of the new one, so that
-    idle connections keep nobody out. One timer looks after all of them: a timer for each phase of
+    Each of `gateways` may stand for many clients, so it has half of all connections: one of these
+    clients keeps neither the others of its gateway out before that, nor ever those of elsewhere.
+
+    At a limit, a connection that serves no request is closed in favour of the new one, so that only
+    requests keep others out. One timer looks after all of them: a timer for each phase of
     each connection would cost more than serving it.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, gateways: Collection[Address] = ()) -> None:
         self.limits = limits
+        self._gateways = gateways
         self.refused = 0
         """How many were refused, since the start."""
         self.evicted = 0
@@ -100,6 +116,10 @@ class ConnectionGuard:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def over_network(self) -> list[Connection]:
+        """Return the connections that did not come over a Unix socket."""
+        return [connection for connection, group in self._open.items() if group is not None]
 
     def admit(self, connection: Connection, address: str | None) -> Admission:
         """Count a new connection; None as its address is a Unix socket, which has no limit.
@@ -131,7 +151,15 @@ class ConnectionGuard:
                 del self._per_group[group]
 
     def refuse(self, connection: Connection, reason: str, address: str | None) -> bool:
-        """Count a connection as refused, which frees its place; False: it is to be dropped.
+        """Count a connection as refused, which frees its place; False: it is to be dropped."""
+        self.drop(connection, reason, address)
+        if len(self._lingering) >= MOST_REFUSED:
+            return False
+        self._lingering.add(connection)
+        return True
+
+    def drop(self, connection: Connection, reason: str, address: str | None) -> None:
+        """Count a connection as refused, and watch it no more.
 
         Logs a few of an attack's refusals, with the number of all.
         """
@@ -142,16 +170,13 @@ class ConnectionGuard:
             self._logged_at = now
             extra = {"reason": reason, "client": address, "refused": self.refused}
             _log.warning("connections are refused", extra=extra)
-        if len(self._lingering) >= MOST_REFUSED:
-            return False
-        self._lingering.add(connection)
-        return True
 
     def _admission(self, address: str, group: str) -> Admission:
         limits = self.limits
+        count = self._per_group[group]
         if (
-            self._per_group[group] >= limits.max_connections_per_address
-            and not self._is_trusted(address)
+            count >= limits.max_connections_per_address
+            and count >= self._most_of(address)
             and not self._evict(group)
         ):
             return Admission.TOO_MANY_OF_ADDRESS
@@ -159,20 +184,26 @@ class ConnectionGuard:
             return Admission.TOO_MANY
         return Admission.ADMITTED
 
-    def _is_trusted(self, address: str) -> bool:
+    def _most_of(self, address: str) -> int:
+        """How many connections an address may have."""
+        limits = self.limits
         ip = parse_address(address)
-        return ip is not None and any(ip in network for network in self.limits.trusted_proxies)
+        if ip is not None and any(ip in network for network in limits.trusted_proxies):
+            return limits.max_connections
+        if ip in self._gateways:
+            return max(limits.max_connections_per_address, limits.max_connections // 2)
+        return limits.max_connections_per_address
 
     def _evict(self, group: str | None) -> bool:
-        """Close the connection that is idle for longest, of `group` where given."""
+        """Close the one of least use, and of those the nearest to its end; of `group` if given."""
         found: Connection | None = None
         best = (math.inf, math.inf)
         for connection, its_group in self._open.items():
             if its_group is None or (group is not None and its_group != group):
                 continue
-            rank = connection.idle_rank
-            if rank is not None and (rank, connection.deadline) < best:
-                best = (rank, connection.deadline)
+            rest = connection.rest
+            if rest is not None and (rest, connection.deadline) < best:
+                best = (rest, connection.deadline)
                 found = connection
         if found is None:
             return False

@@ -1,7 +1,7 @@
 """HTTP connections with limits: headers, their time, and connections.
 
-The only file that uses internals of uvicorn. Its HTTP protocol sets no limit to headers, and closes
-an idle connection only after an answer.
+Uvicorn's HTTP protocol sets no limit to headers, and closes an idle connection only after an
+answer. So its internals are used here, and those of its server in `uvicorn_server`; nowhere else.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llm_provider.server.connection_guard import Admission, ConnectionGuard
+from llm_provider.server.connection_guard import Admission, Connection, ConnectionGuard, Rest
 from llm_provider.server.limits import MIB, Limits
 
 UVICORN = "0.54.0"
-"""The version whose internals this file knows; a test compares it with the installed one."""
+"""The version whose internals are used; a test compares it, and them, with the installed one."""
 LINGER_SECONDS = 2.0
 """How long a refused connection stays open, and what arrives is dropped: closing at once would
 reset the connection, and the client might not read the answer."""
@@ -26,6 +26,7 @@ MOST_PIPELINED = 8
 """Requests of one connection that wait for the answer to the one before. Few clients do that."""
 DRAIN_BYTES = 64 * MIB
 """Of a body that arrives after its answer, until the connection is closed."""
+HTTPS_ONLY = "This port answers HTTPS only. Use https:// in place of http:// in the address."
 
 
 class _RefusedError(Exception):
@@ -33,9 +34,15 @@ class _RefusedError(Exception):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `limited_protocol` makes the class that uvicorn is given."""
+    """One connection. `limited_protocol` makes the class that uvicorn is given.
+
+    `arrival` is what the guard has counted this connection as until now. With `https_only`, every
+    request is refused: it came in clear to a port for HTTPS.
+    """
 
     guard: ConnectionGuard
+    arrival: Connection | None = None
+    https_only = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -59,9 +66,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._end_within(self._limits.first_byte_seconds)
+        if self.arrival is not None:
+            self.guard.leave(self.arrival)
+            self.arrival = None
         admission = self.guard.admit(self, self.client[0] if self.client else None)
         if admission is Admission.DROPPED:
             transport.abort()
+        elif self.https_only:
+            self._refuse(400, HTTPS_ONLY, "https_only")
         elif admission is not Admission.ADMITTED:
             self._answer(
                 503,
@@ -76,13 +88,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     @property
-    def idle_rank(self) -> int | None:
-        """The guard's question: one that never sent a byte goes before one that did."""
-        if self._in_header or self._in_body or self._lingering or self._answering:
+    def rest(self) -> Rest | None:
+        """The guard's question."""
+        if self._answering or self.transport.is_closing() or self._lingering:
             return None
-        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+        if self.transport.get_write_buffer_size():
             return None  # the client still reads an answer
-        return 1 if self._heard else 0
+        if self._in_header:
+            return Rest.INCOMPLETE
+        # Also while the rest of a body arrives, for which nobody waits.
+        return Rest.IDLE if self._heard else Rest.SILENT
 
     def expire(self) -> None:
         """The guard's order: the connection's time is over."""

@@ -1,10 +1,10 @@
 """The engine file: which engine the chat API stands before, followed while it runs.
 
 The file holds NAME=VALUE lines which override the environment's: LLM_PROVIDER, LLM_BASE_URL,
-LLM_MODEL, LLM_API_KEY_FILE, CTX_SIZE, PARALLEL; LLM_HOLD=SECONDS holds requests, for that long or
-LLM_HOLD_SECONDS, whichever is more, and no longer than the process that asked for it lives (see
-`hold_lock`). It is replaced whole (written beside, then renamed), and a process that starts anew
-reads the same.
+LLM_MODEL, LLM_API_KEY_FILE, LLM_TASK, CTX_SIZE, PARALLEL; LLM_HOLD=SECONDS holds requests, for that
+long or LLM_HOLD_SECONDS, whichever is more, and no longer than the process that asked for it lives
+(see `hold_lock`). It is replaced whole (written beside, then renamed), and a process that starts
+anew reads the same.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ NAMES = frozenset(
         "LLM_BASE_URL",
         "LLM_MODEL",
         "LLM_API_KEY_FILE",
+        "LLM_TASK",
         "CTX_SIZE",
         "PARALLEL",
         "LLM_HOLD",

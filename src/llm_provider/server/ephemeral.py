@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import socket
@@ -11,10 +10,8 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import uvicorn
-
-from llm_provider.server.application import Application, create_app
-from llm_provider.server.uvicorn_server import server_config
+from llm_provider.server.application import create_app
+from llm_provider.server.uvicorn_server import serving
 
 
 @asynccontextmanager
@@ -38,26 +35,6 @@ async def ephemeral_server(
         app.state.queue.engine.retire()
         async with serving(app, listener) as url:
             yield url, key
-
-
-@asynccontextmanager
-async def serving(app: Application, listener: socket.socket) -> AsyncGenerator[str, None]:
-    """Serve `app` at `listener` within this process; yields its URL."""
-    # Uvicorn's parts: as a whole it would take over the process's signals, and its time to stop.
-    config = server_config(app)
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup([listener])
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        for each in server.servers:
-            each.close()
-        for task in server.server_state.tasks:
-            task.cancel()
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-        await server.lifespan.shutdown()
 
 
 @contextmanager

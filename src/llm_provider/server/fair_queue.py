@@ -30,14 +30,6 @@ class Ticket(Protocol):
 T = TypeVar("T", bound=Ticket)
 
 
-class KeyQueueFullError(Exception):
-    """As many tickets of one key wait as may."""
-
-
-class TotalQueueFullError(Exception):
-    """As many tickets of all keys together wait as may."""
-
-
 class _Line(Generic[T]):
     """The tickets of one key. `entry` is its only valid entry in the heap of keys.
 
@@ -57,14 +49,9 @@ class _Line(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """`push`, `pop` and `remove` take O(log n), for n tickets and keys, on average over many calls.
+    """`push`, `pop` and `remove` take O(log n) on average, for n tickets and keys."""
 
-    `most_per_key` and `most` limit what waits; a ticket that is put back has a place in any case.
-    """
-
-    def __init__(self, most_per_key: int, most: int) -> None:
-        self.most_per_key = most_per_key
-        self.most = most
+    def __init__(self) -> None:
         self._lines: dict[Hashable, _Line[T]] = {}
         self._heap: list[tuple[int, int, int, _Line[T]]] = []  # position, turn, entry
         self._forget_at = _SLACK
@@ -83,20 +70,8 @@ class FairQueue(Generic[T]):
         """All tickets that wait, in no particular order."""
         return (ticket for _, _, ticket in list(self._where.values()))
 
-    def waiting(self, key: Hashable) -> int:
-        """How many tickets of `key` wait."""
-        line = self._lines.get(key)
-        return 0 if line is None else line.waiting
-
     def push(self, ticket: T, key: Hashable, weight: float = 1.0) -> None:
-        """Add a ticket of `key`, whose share is `weight` from now on.
-
-        Raises KeyQueueFullError or TotalQueueFullError, and adds nothing then.
-        """
-        if self.waiting(key) >= self.most_per_key:
-            raise KeyQueueFullError
-        if len(self) >= self.most:
-            raise TotalQueueFullError
+        """Add a ticket of `key`, whose share is `weight` from now on."""
         self._add(ticket, key, weight, served=False)
 
     def put_back(self, ticket: T, key: Hashable, weight: float = 1.0) -> None:

@@ -7,12 +7,13 @@ messages, stay bytes: as Python objects they can take 25 times their size.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from llm_provider.providers.encoded_body import MOST_VALUES, EncodedBody, count_values
 from llm_provider.server.json_text import find_invalid_utf8, number_problem
 
 MOST_FIELDS = 256
@@ -20,6 +21,9 @@ MOST_FIELDS = 256
 MOST_SMALL_BYTES = 4096
 """The largest value that is decoded: names, numbers and options, never messages."""
 _QUOTE = ord('"')
+_BRACKET = ord("[")
+_DIGITS = b"-0123456789"
+_NUMBERS = re.compile(rb"\[\s*[-0-9]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_EMPTY_LIST = re.compile(rb"\[\s*[^\s\]]")
 _LIST_OF_OBJECTS = re.compile(rb"\[\s*\{")
@@ -109,9 +113,10 @@ class Fields:
 
     @property
     def stream_options(self) -> dict[str, Any] | None:
-        """The options of a stream; None where there are none, or none that is an object: that is
-        the engine's to refuse."""
+        """The options of a stream; None where they are no object, and the engine's to refuse."""
         options = self.small("stream_options")
+        if options is None:
+            return {}
         return options if isinstance(options, dict) else None
 
     @property
@@ -123,12 +128,16 @@ class Fields:
                 return most
         return None
 
-    def require_text(self, name: str) -> str:
-        """Return the field `name`, a text of any size that is not empty. Raises FieldError."""
+    def is_text(self, name: str) -> bool:
+        """Whether the field `name` is a text, which may be empty."""
+        value = self.raw(name)
+        return value is not None and value[0] == _QUOTE
+
+    def require_text(self, name: str) -> None:
+        """Raise FieldError where `name` is no text, or an empty one."""
         value = self.raw(name)
         if value is None or value[0] != _QUOTE or len(value) == 2:
             raise FieldError(f"'{name}' must be a text.", name)
-        return msgspec.json.decode(value, type=str)
 
     def require_objects(self, name: str) -> None:
         """Raise FieldError where `name` is no list that starts with an object.
@@ -148,35 +157,24 @@ class Fields:
         if not usable:
             raise FieldError(f"'{name}' must be a text or a list.", name)
 
-    def replace(self, values: Mapping[str, Any], drop: Iterable[str] = ()) -> Fields:
-        """Return the body with other top-level values, which are encoded, and without `drop`.
+    def count(self, name: str) -> int:
+        """Return how many prompts the field `name` holds: as many as a list has values, else one.
 
-        All other values are the same bytes, in the same order, and are not copied.
+        A list with a number in it is one prompt, as tokens. Above MOST_VALUES it is at least so
+        many.
         """
-        changed = {name: Raw(msgspec.json.encode(value)) for name, value in values.items()}
-        merged = {**self._values, **changed}
-        for name in drop:
-            merged.pop(name, None)
-        return Fields(merged)
+        value = self.raw(name)
+        if value is None or value[0] != _BRACKET:
+            return 1
+        if count_values(value, MOST_VALUES) > MOST_VALUES:
+            # What begins with a number has one prompt; others have more than any engine has slots.
+            return 1 if _NUMBERS.match(value) else MOST_VALUES
+        values = [memoryview(each)[0] for each in msgspec.json.decode(value, type=list[Raw])]
+        return 1 if any(first in _DIGITS for first in values) else max(1, len(values))
 
-    def parts(self) -> list[bytes | memoryview]:
-        """Return the body's JSON in pieces, for a transport that writes pieces: no copy is made."""
-        pieces: list[bytes | memoryview] = []
-        before = b"{"
-        for name, value in self._values.items():
-            pieces += (before + msgspec.json.encode(str(name)) + b":", memoryview(value))
-            before = b","
-        pieces.append(b"}" if pieces else b"{}")
-        return pieces
-
-    @property
-    def size(self) -> int:
-        """The bytes of all parts together: the Content-Length."""
-        return sum(len(part) for part in self.parts())
-
-    def encode(self) -> bytes:
-        """Return the body's JSON in one piece, which is a copy."""
-        return b"".join(self.parts())
+    def body(self) -> EncodedBody:
+        """Return the body for an engine: all fields, as they were sent and in their order."""
+        return EncodedBody({name: memoryview(value) for name, value in self._values.items()})
 
 
 def _decode(data: bytes | bytearray) -> dict[str, Raw]:

@@ -7,15 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from llm_provider.errors import ConfigurationError
+
 KIB = 1024
 MIB = 1024 * KIB
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _PREFIX = "CHAT_API_"
 _MOST_DIGITS = 15
-
-
-class LimitError(ValueError):
-    """A limit in the environment is invalid; the message names variable, value and valid values."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,24 @@ class Limits:
     """How long a connection stays open between requests. Longer than clients keep idle
     connections, so that the client closes them and no request meets a closing connection."""
     max_connections: int = 512
-    max_connections_per_address: int = 64
-    """Of one IPv4 address, or one IPv6 network of 64 bits: a host can use all addresses in that."""
+    max_connections_per_address: int = 128
+    """Of one IPv4 address, or one IPv6 network of 64 bits: a host can use all addresses in that.
+    More than the requests that may wait, so that a client with many requests meets the queue's
+    limit first, which tells it so."""
     trusted_proxies: tuple[Network, ...] = ()
     """Addresses and networks without a limit per address, separated by commas."""
     max_body_bytes: int = 4 * MIB
     body_seconds: float = 120.0
     """From the first read to the last byte of a body."""
-    max_queued_body_bytes: int = 64 * MIB
+    max_queued_body_bytes: int = 48 * MIB
     """All bodies that are held in memory at the same time."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Limits:
-        """Read the limits. Raises LimitError."""
+        """Read the limits.
+
+        Raises ConfigurationError, which names variable, value and valid values.
+        """
         values: dict[str, object] = {}
         for field in fields(cls):
             name = _PREFIX + field.name.upper()
@@ -68,7 +71,7 @@ class Limits:
         return limits
 
     def _check(self) -> None:
-        """Raise LimitError for limits that contradict each other."""
+        """Raises ConfigurationError for limits that contradict each other."""
         for smaller, larger in (
             ("max_request_line_bytes", "max_header_bytes"),
             ("max_connections_per_address", "max_connections"),
@@ -76,7 +79,7 @@ class Limits:
         ):
             low, high = getattr(self, smaller), getattr(self, larger)
             if low > high:
-                raise LimitError(
+                raise ConfigurationError(
                     f"{_PREFIX}{smaller.upper()} is {low}, more than {_PREFIX}{larger.upper()}, "
                     f"which is {high}. Lower the first or raise the second."
                 )
@@ -85,7 +88,7 @@ class Limits:
 def _count(name: str, text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) > 0:
         return int(text)
-    raise LimitError(f"{name} is invalid: {text!r}. Set a whole number above 0.")
+    raise ConfigurationError(f"{name} is invalid: {text!r}. Set a whole number above 0.")
 
 
 def _seconds(name: str, text: str) -> float:
@@ -95,7 +98,7 @@ def _seconds(name: str, text: str) -> float:
         value = math.nan
     if 0 < value < math.inf:
         return value
-    raise LimitError(f"{name} is invalid: {text!r}. Set a number of seconds above 0.")
+    raise ConfigurationError(f"{name} is invalid: {text!r}. Set a number of seconds above 0.")
 
 
 def _networks(name: str, text: str) -> tuple[Network, ...]:
@@ -104,7 +107,7 @@ def _networks(name: str, text: str) -> tuple[Network, ...]:
         try:
             networks.append(ipaddress.ip_network(part.strip(), strict=False))
         except ValueError as error:
-            raise LimitError(
+            raise ConfigurationError(
                 f"{name} is invalid: {part.strip()!r}. Set IP addresses or networks, separated by "
                 "commas, such as 192.0.2.10,2001:db8::/32."
             ) from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_provider.errors import ConfigurationError
-from llm_provider.standalone.socket_holder import GREETING, listen_at
+from llm_provider.standalone.socket_holder import BACKLOG, GREETING, listen_at
 
 RETRY_SECONDS = 0.25
 _MOST = 16
@@ -49,11 +49,27 @@ class Listeners:
         if self.own is not None:
             self.own.unlink(missing_ok=True)
 
+    @property
+    def network(self) -> list[socket.socket]:
+        """Those of `api` that clients connect to over the network."""
+        return self.api[:-1] if self.own else self.api
+
+    @property
+    def unix(self) -> list[socket.socket]:
+        """The others of `api`."""
+        return self.api[-1:] if self.own else []
+
     def close_shared(self) -> None:
         """Close all but its own Unix socket; the socket holder keeps them open."""
-        for each in (*(self.api[:-1] if self.own else self.api), self.engine, self.holder):
+        for each in (*self.network, self.engine, self.holder):
             if each is not None:
                 each.close()
+
+
+def own_port(host: str, port: int) -> Listeners:
+    """Listen on a port of its own. Raises OSError where the port is in use, or no such host."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return Listeners([socket.create_server((host, port), family=family, backlog=BACKLOG)])
 
 
 def from_socket_holder(

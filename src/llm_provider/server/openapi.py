@@ -5,9 +5,12 @@ Only what the chat API itself looks at is described; the rest is the engine's to
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from llm_provider.server.routes import Route
+from llm_provider.server.formats import ErrorFormat
+from llm_provider.server.handlers import OwnRoute
+from llm_provider.server.route import Route
 
 _STRING = {"type": "string"}
 _MODEL = {
@@ -22,6 +25,8 @@ _STREAM = {"stream": {"type": ["boolean", "null"], "default": False}}
 
 def _body(route: Route) -> dict[str, Any]:
     """The body of a route, as a JSON schema."""
+    if route.alternative is not None:
+        return {"anyOf": [_body(replace(route, alternative=None)), _body(route.alternative)]}
     properties = {route.required.name: route.required.schema, **route.further}
     if route.streams:
         properties |= _STREAM
@@ -32,28 +37,13 @@ def _body(route: Route) -> dict[str, Any]:
     }
 
 
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": _STRING,
-                "type": _STRING,
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
 _FAILURES = {
     400: "The body is not what it must be, or the engine refused it, in its own words.",
     401: "No valid API key.",
     404: "A model that is not served here; the message names those that are.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
-    429: "Too many requests wait already; Retry-After.",
+    429: "Too many requests wait already, or the key's rate is exceeded; Retry-After.",
     501: "The engine has no such route.",
     502: "The engine failed.",
     503: "The engine is not ready, or the chat API stops; Retry-After.",
@@ -69,37 +59,44 @@ _KEYS = {
 }
 _ANY_KEY: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
 
-# How a POST route can fail, whatever its path; and where an engine may not have it.
-_POST_FAILURES = (400, 401, 404, 413, 429, 502, 503, 504)
-_NO_SUCH_ROUTE = 501
+# How a POST route can fail, whatever its path.
+_POST_FAILURES = (400, 401, 404, 408, 413, 429, 501, 502, 503, 504)
 
 
-def describe(*failures: int) -> dict[str, Any]:
-    """Return FastAPI's arguments that describe a route without a body: how it can fail."""
-    return {"responses": _responses(failures), "openapi_extra": {"security": _ANY_KEY}}
+def describe(route: OwnRoute) -> dict[str, Any]:
+    """Return FastAPI's arguments that describe a route that the chat API answers itself."""
+    return {
+        "response_class": route.response_class,
+        "responses": _responses(route.failures, route.errors),
+        "openapi_extra": {} if route.open else {"security": _ANY_KEY},
+    }
 
 
 def describe_route(route: Route) -> dict[str, Any]:
     """Return FastAPI's arguments that describe a route that the engine answers."""
-    failures = _POST_FAILURES if route.everywhere else (*_POST_FAILURES, _NO_SUCH_ROUTE)
-    described = describe(*failures)
+    described: dict[str, Any] = {
+        "responses": _responses(_POST_FAILURES, route.errors),
+        "openapi_extra": {"security": _ANY_KEY},
+    }
     if route.streams:
         described["responses"][200] = {
-            "description": "The answer; as server-sent events where `stream` is true.",
-            "content": {"text/event-stream": {}},
+            "description": "The answer; piece by piece where `stream` is true.",
+            "content": {route.stream.media_type.decode().partition(";")[0]: {}},
         }
+    is_file = route.required.schema.get("format") == "binary"
+    kind = "multipart/form-data" if is_file else "application/json"
     described["openapi_extra"]["requestBody"] = {
         "required": True,
-        "content": {"application/json": {"schema": _body(route)}},
+        "content": {kind: {"schema": _body(route)}},
     }
     return described
 
 
-def _responses(failures: tuple[int, ...]) -> dict[int, dict[str, Any]]:
+def _responses(failures: tuple[int, ...], errors: ErrorFormat) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _FAILURES[status],
-            "content": {"application/json": {"schema": _ERROR}},
+            "content": {"application/json": {"schema": dict(errors.schema)}},
         }
         for status in failures
     }

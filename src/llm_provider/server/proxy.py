@@ -1,236 +1,162 @@
-"""An engine's answer on its way to a client: whole, or byte for byte as it comes."""
+"""Handlers of the routes that the engine answers: from a request to the engine's answer.
+
+A request gets its place in the queue before its body is read: what finds none costs no memory. Then
+the body is read, as soon as there is memory for it, and only the fields that the chat API needs are
+decoded; the rest goes to the engine as the bytes that came.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llm_provider.errors import EngineTimeoutError, LLMError, StreamInterruptedError
-from llm_provider.providers.base import LLMProvider
-from llm_provider.providers.engine_http import Answer
-from llm_provider.providers.routes import CHAT
-from llm_provider.server.admission import AdmissionQueue, Ticket
-from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, note_failure
-from llm_provider.server.public_text import without_addresses_in_errors
-from llm_provider.server.routes import Route
-from llm_provider.server.stall_timer import stall_timer
-from llm_provider.server.token_estimate import TokenEstimate
-from llm_provider.server.usage import StreamOutcome, UsageFilter, tokens_of
+from llm_provider.server.access import Access
+from llm_provider.server.admission import AdmissionQueue
+from llm_provider.server.answer import EngineAnswer, Question, StreamedAnswer, WholeAnswer
+from llm_provider.server.body import Body, declared_size, read_body
+from llm_provider.server.body_budget import BodyBudget
+from llm_provider.server.fields import Fields
+from llm_provider.server.key_store import Key
+from llm_provider.server.models import Models
+from llm_provider.server.refusal import BODY_READ
+from llm_provider.server.route import Route
+from llm_provider.server.settings import ServerSettings
+from llm_provider.server.ticket import QueueFull, Ticket
+from llm_provider.server.token_estimate import TokenEstimate, measure_prompt
+from llm_provider.server.translator import Asked
 
-_SSE = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would keep events back
-]
-_JSON = b"application/json"
-_CUT_OFF = APIError(
-    503,
-    "The chat API stopped before the answer was complete.",
-    type="server_error",
-    code="stopped",
-    headers=MAY_HAVE_RUN,
-)
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class ProxyRequest:
-    """What the engine is asked: `body` at `route`.
+class Proxy:
+    """The handlers of the routes, and the state that they share."""
 
-    `arrived` is when the request came (time.monotonic); `estimate` is what it takes of the engine's
-    context; `notes` takes what the log is to tell; `check` raises APIError where the engine of the
-    moment does not serve the model that is asked for: it may be another than when the request came.
-    """
+    queue: AdmissionQueue
+    models: Models
+    access: Access
+    budget: BodyBudget
+    settings: ServerSettings
 
-    route: Route
-    body: dict[str, Any]
-    arrived: float
-    estimate: TokenEstimate
-    notes: dict[str, object]
-    check: Callable[[], None]
+    def handler(self, route: Route) -> Handler:
+        """Return the handler of a route."""
+
+        async def handle(request: Request) -> Response:
+            return EngineResponse(self, route, request)
+
+        handle.__name__ = route.name
+        handle.__doc__ = f"Served where the engine offers {route.feature.name}."
+        return handle
+
+    def check(self, route: Route, model: str | None) -> None:
+        """Raise what is wrong where the engine of the moment cannot serve the route, or the model.
+
+        Unsupported and APIError.
+        """
+        engine = self.queue.engine.provider.name
+        route.feature.path(engine, self.models.task)
+        self.models.check(model)
 
 
-class ProxyResponse(Response):
-    """A response that is the engine's own."""
+class EngineResponse(Response):
+    """The response to one request: everything from its place in the queue to its end."""
 
-    def __init__(self, queue: AdmissionQueue, asked: ProxyRequest) -> None:
+    def __init__(self, proxy: Proxy, route: Route, request: Request) -> None:
         super().__init__()
-        self._queue = queue
-        self._asked = asked
-        self._notes = asked.notes
+        self._proxy = proxy
+        self._route = route
+        self._request = request
+        self._arrived = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises ClientDisconnect when the client leaves; the engine stops at once then."""
+        key: Key = self._request.state.key
+        try:
+            async with self._proxy.queue.place(self._arrived, key.name, key.share) as ticket:
+                with await self._read(ticket, scope, receive) as body:
+                    fields = self._examine(body)
+                    if (own := self._route.own_answer(fields, self._proxy.models)) is not None:
+                        await JSONResponse(dict(own))(scope, receive, send)
+                        return
+                    question = self._question(body, fields)
+                    kind = StreamedAnswer if question.asked.stream else WholeAnswer
+                    await self._until_client_leaves(kind(ticket, question, send), receive)
+        except QueueFull:
+            self._proxy.access.give_back(key)
+            raise
 
-        async def leave() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+    async def _read(self, ticket: Ticket, scope: Scope, receive: Receive) -> Body:
+        limits = self._proxy.settings.limits
+        async with ticket.arriving():
+            body = await read_body(
+                receive,
+                self._proxy.budget,
+                key=ticket.key,
+                most=limits.max_body_bytes,
+                seconds=limits.body_seconds,
+                declared=declared_size(scope["headers"]),
+            )
+        scope["state"][BODY_READ] = True
+        return body
 
-        work = asyncio.create_task(self._answer(send))
-        left = asyncio.create_task(leave())
+    def _examine(self, body: Body) -> Fields:
+        """Decode the fields that decide, and refuse what cannot be asked."""
+        fields = self._route.read(body.data, self._request.scope["headers"])
+        self._request.state.route = self._route = route = self._route.of_body(fields)
+        route.required.check(fields, route.required.name)
+        route.check(fields)
+        self._proxy.check(route, fields.model)
+        return fields
+
+    def _question(self, body: Body, fields: Fields) -> Question:
+        route, state, model = self._route, self._request.state, fields.model
+        stream, headers = route.wants_stream(fields), self._request.scope["headers"]
+        return Question(
+            asked=Asked(route, fields, stream, state.request_id, headers),
+            arrived=self._arrived,
+            estimate=self._estimate(body, fields),
+            comment_seconds=self._proxy.settings.comment_seconds,
+            notes=state.notes,
+            check=lambda: self._proxy.check(route, model),
+        )
+
+    def _estimate(self, body: Body, fields: Fields) -> TokenEstimate:
+        route = self._route
+        number = fields.small("n") if route.streams else None
+        each = number if isinstance(number, int) and number > 0 else 1
+        prompts = fields.count(route.required.name) if route.batch else 1
+        prompt = measure_prompt(body.data).tokens(self._proxy.settings.image_tokens)
+        return TokenEstimate(prompt, route.most_tokens(fields), each * prompts)
+
+    async def _until_client_leaves(self, answer: EngineAnswer, receive: Receive) -> None:
+        work = asyncio.create_task(answer.send())
+        left = asyncio.create_task(_leave(receive))
         try:
             await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 raise ClientDisconnect
             work.result()
         except asyncio.CancelledError:
-            if not self._queue.stopping:
+            if not self._proxy.queue.stopping:
                 raise
             # The time that a stop allows is over: tell, rather than just break off.
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            await self._end(send, _CUT_OFF)
+            await answer.cut_off()
         finally:
             left.cancel()
             if not work.done():
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-    @abstractmethod
-    async def _answer(self, send: Send) -> None:
-        """Ask the engine and send what it says."""
 
-    async def _end(self, send: Send, error: Exception) -> None:
-        """Raise a failure, which is answered in place of what has not begun."""
-        raise error
-
-    def _count(self, tokens: tuple[int, int] | None) -> None:
-        if tokens is not None:
-            self._notes["tokens_in"], self._notes["tokens_out"] = tokens
-
-
-class WholeResponse(ProxyResponse):
-    """An answer in one piece."""
-
-    async def _answer(self, send: Send) -> None:
-        async def ask(provider: LLMProvider) -> Answer:
-            self._asked.check()
-            return await provider.send(self._asked.route.engine_path, self._asked.body)
-
-        async with self._queue.admit(self._asked.arrived, self._asked.estimate) as ticket:
-            answer = await ticket.ask(ask)
-        self._count(tokens_of(answer.data))
-        raw = self._shaped(answer)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [
-                    (b"content-type", _JSON),
-                    (b"content-length", str(len(raw)).encode()),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": raw})
-
-    def _shaped(self, answer: Answer) -> bytes:
-        return answer.raw
-
-
-class StreamedResponse(ProxyResponse):
-    """A streamed answer, passed on as it comes."""
-
-    def __init__(self, queue: AdmissionQueue, asked: ProxyRequest) -> None:
-        super().__init__(queue, asked)
-        self._begun = False
-        self._filter: UsageFilter | None = None
-
-    async def _answer(self, send: Send) -> None:
-        async def begin(
-            provider: LLMProvider,
-        ) -> tuple[bytes, AsyncGenerator[bytes, None]]:
-            self._asked.check()
-            # Up to the first bytes, a failure can still be answered with a status of its own.
-            chunks = provider.raw_stream(self._asked.route.engine_path, self._body(provider))
-            return await anext(chunks), chunks
-
-        async with self._queue.admit(self._asked.arrived, self._asked.estimate) as ticket:
-            first, chunks = await ticket.ask(begin)
-            async with aclosing(chunks):
-                self._notes["first_bytes_seconds"] = round(
-                    time.monotonic() - self._asked.arrived, 4
-                )
-                await self._pass_on(send, first, chunks, ticket)
-
-    def _body(self, provider: LLMProvider) -> dict[str, Any]:
-        """The body; the number of tokens is asked for too, where it can be taken out again."""
-        self._filter = None
-        body = self._asked.body
-        options = body.get("stream_options") or {}
-        if (
-            not provider.usage_on_request
-            or self._asked.route.engine_path != CHAT
-            or not isinstance(options, dict)  # the engine's to refuse
-            or options.get("include_usage")
-        ):
-            return body
-        self._filter = UsageFilter()
-        return {**body, "stream_options": {**options, "include_usage": True}}
-
-    async def _pass_on(
-        self, send: Send, first: bytes, chunks: AsyncGenerator[bytes, None], ticket: Ticket
-    ) -> None:
-        self._begun = True
-        await send({"type": "http.response.start", "status": 200, "headers": _SSE})
-        outcome = StreamOutcome(self._asked.route.engine_path)
-        outcome.feed(first)
-        try:
-            async with stall_timer() as timer:
-
-                async def give(data: bytes) -> None:
-                    if data:
-                        timer.begin()
-                        await send({"type": "http.response.body", "body": data, "more_body": True})
-                        timer.end()
-
-                await give(self._shaped(first))
-                async for chunk in chunks:
-                    outcome.feed(chunk)
-                    await give(self._shaped(chunk))
-                await give(self._rest())
-        except TimeoutError:
-            self._notes["outcome"] = "client_stalled"
-            raise ClientDisconnect from None
-        except LLMError as error:
-            if isinstance(error, StreamInterruptedError):
-                ticket.report_broken()
-            await self._end(send, error)
-            return
-        self._count(outcome.tokens)
-        if outcome.failed:
-            self._notes["outcome"] = "interrupted"
-        await send({"type": "http.response.body", "body": b""})
-
-    def _shaped(self, chunk: bytes) -> bytes:
-        events = chunk if self._filter is None else self._filter.feed(chunk)
-        return without_addresses_in_errors(events) if b'"error"' in events else events
-
-    def _rest(self) -> bytes:
-        return b"" if self._filter is None else self._filter.rest()
-
-    async def _end(self, send: Send, error: Exception) -> None:
-        if not self._begun:
-            await super()._end(send, error)
-            return
-        # The status is sent; an error event is how OpenAI's clients learn of it.
-        problem = APIError.of(error)
-        if isinstance(error, LLMError):
-            note_failure(self._notes, error)
-        self._notes["outcome"] = (
-            "interrupted"
-            if isinstance(error, StreamInterruptedError | EngineTimeoutError)
-            else problem.outcome
-        )
-        event = (
-            f"\n\ndata: {json.dumps(self._asked.route.error_format(problem.error))}\n\n".encode()
-        )
-        await send({"type": "http.response.body", "body": event})
+async def _leave(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

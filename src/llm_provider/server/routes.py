@@ -1,91 +1,198 @@
-"""The route table: what each POST route of the chat API needs."""
+"""The route table: what each route that the engine answers needs.
+
+A route is added by adding a `Route` to `ROUTES`; FastAPI's routes and the OpenAPI document follow
+from the table. What each engine offers is in `llm_provider.providers.support`. A client's API that
+engines do not speak has a `Translator` (see there) for requests and answers, and an `ErrorFormat`.
+Routes that the chat API answers itself (GET, mostly) are in `handlers`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from llm_provider.providers import support
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.server.client_apis import anthropic, engine_routes, ollama, transcription
+from llm_provider.server.fields import Fields
+from llm_provider.server.formats import ANTHROPIC, JSON_LINES, OLLAMA
+from llm_provider.server.message import MessageTranslator, check_system
+from llm_provider.server.route import Field, Route
 
-OPEN = "/health"
-"""The one path that needs no key."""
 MESSAGE = "/api/chat"
 
 _STRING = {"type": "string"}
 
-ErrorFormat = Callable[[Mapping[str, Any]], dict[str, Any]]
-
-
-def openai_error(error: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of an error in OpenAI's format; `error` has message, type, param, code."""
-    return {"error": error}
-
-
-@dataclass(frozen=True)
-class Field:
-    """The field that a route is about: what it must be, in words, as a schema and as a check."""
-
-    name: str
-    kind: str
-    schema: Mapping[str, Any]
-    accepts: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class Route:
-    """A route that the engine answers.
-
-    `engine_path`: the engine's own route. `everywhere`: whether every engine has that route; else
-    501 is an answer of this one. `streams`: whether the body may ask for a stream. `batch`: whether
-    a list in the field that it is about holds several prompts. `further`: schemas of other fields
-    that the chat API reads. `error_format`: the body of its errors.
-    """
-
-    path: str
-    engine_path: str
-    required: Field
-    everywhere: bool = False
-    streams: bool = True
-    batch: bool = False
-    further: Mapping[str, Any] = field(default_factory=dict)
-    error_format: ErrorFormat = openai_error
-
-
-def _is_messages(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
-
 
 def _text_or_list(name: str) -> Field:
     schema = {"anyOf": [_STRING, {"type": "array", "minItems": 1}]}
-    return Field(name, "a text or a list", schema, lambda value: isinstance(value, str | list))
+    return Field(name, schema, Fields.require_text_or_list)
 
 
-_MESSAGES = Field(
+def _list(name: str) -> Field:
+    return Field(name, {"type": "array", "minItems": 1}, engine_routes.require_list)
+
+
+def _text(name: str) -> Field:
+    return Field(name, {"type": "string", "minLength": 1}, Fields.require_text)
+
+
+def _unchecked(name: str, schema: Mapping[str, object]) -> Field:
+    """A field that the route's own check looks at."""
+    return Field(name, schema, lambda fields, name: None)
+
+
+MESSAGES = Field(
     "messages",
-    "a list of at least one message",
     {
         "type": "array",
         "minItems": 1,
         "items": {"type": "object", "required": ["role"], "properties": {"role": _STRING}},
     },
-    _is_messages,
-)
-_MESSAGE = Field(
-    "message",
-    "a text",
-    {"type": "string", "minLength": 1},
-    lambda value: isinstance(value, str),
+    Fields.require_objects,
 )
 
-ROUTES = {
-    route.path: route
-    for route in (
-        Route(CHAT, CHAT, _MESSAGES),
-        Route(COMPLETIONS, COMPLETIONS, _text_or_list("prompt"), batch=True),
-        Route(EMBEDDINGS, EMBEDDINGS, _text_or_list("input"), streams=False, batch=True),
-        Route(RESPONSES, RESPONSES, _text_or_list("input")),
-        Route(MESSAGE, CHAT, _MESSAGE, everywhere=True, further={"system": _STRING}),
-    )
-}
-"""The POST routes, by their paths."""
+_OPENAI = (
+    Route(CHAT, support.CHATTING, MESSAGES),
+    Route(COMPLETIONS, support.COMPLETING, _text_or_list("prompt"), batch=True),
+    Route(RESPONSES, support.RESPONDING, _text_or_list("input")),
+    Route(EMBEDDINGS, support.EMBEDDING, _text_or_list("input"), streams=False, batch=True),
+    Route(
+        "/v1/audio/transcriptions",
+        support.TRANSCRIBING,
+        _unchecked("file", {"type": "string", "format": "binary"}),
+        streams=False,
+        read=transcription.read_form,
+        translator=transcription.TranscriptionTranslator,
+    ),
+)
+_ANTHROPIC = (
+    Route(
+        anthropic.MESSAGES,
+        support.CHATTING,
+        MESSAGES,
+        further={"max_tokens": {"type": "integer", "minimum": 1}},
+        check=anthropic.check_messages,
+        translator=anthropic.MessagesTranslator,
+        errors=ANTHROPIC,
+    ),
+    Route(
+        anthropic.COUNT_TOKENS,
+        support.COUNTING_TOKENS,
+        MESSAGES,
+        streams=False,
+        takes_slot=False,
+        check=anthropic.check_count,
+        translator=anthropic.CountTokensTranslator,
+        errors=ANTHROPIC,
+    ),
+)
+_MESSAGE = Route(
+    MESSAGE,
+    support.CHATTING,
+    _text("message"),
+    further={"system": _STRING},
+    check=check_system,
+    translator=MessageTranslator,
+)
+_OLLAMA = (
+    Route(
+        ollama.CHAT,
+        support.CHATTING,
+        _unchecked("messages", {"type": "array", "items": {"type": "object"}}),
+        streams_by_default=True,
+        check=ollama.check_chat,
+        most_tokens=ollama.most_tokens,
+        own_answer=ollama.loaded_for_chat,
+        alternative=_MESSAGE,
+        translator=ollama.ChatTranslator,
+        errors=OLLAMA,
+        stream=JSON_LINES,
+    ),
+    Route(
+        ollama.GENERATE,
+        support.CHATTING,
+        _unchecked("model", _STRING),
+        streams_by_default=True,
+        further={"prompt": _STRING},
+        check=ollama.check_generate,
+        most_tokens=ollama.most_tokens,
+        own_answer=ollama.loaded_for_text,
+        translator=ollama.GenerateTranslator,
+        errors=OLLAMA,
+        stream=JSON_LINES,
+    ),
+    Route(
+        ollama.EMBED,
+        support.EMBEDDING,
+        _text_or_list("input"),
+        streams=False,
+        batch=True,
+        check=ollama.check_embed,
+        translator=ollama.EmbedTranslator,
+        errors=OLLAMA,
+    ),
+    Route(
+        ollama.EMBEDDINGS,
+        support.EMBEDDING,
+        _text("prompt"),
+        streams=False,
+        check=ollama.check_embeddings,
+        translator=ollama.EmbeddingsTranslator,
+        errors=OLLAMA,
+    ),
+)
+_RERANK = Route(
+    "/v1/rerank",
+    support.RERANKING,
+    _list("documents"),
+    streams=False,
+    batch=True,
+    further={"query": _STRING},
+    check=engine_routes.check_query,
+)
+_ENGINES_OWN = (
+    _RERANK,
+    replace(_RERANK, path="/rerank"),
+    Route(
+        "/tokenize",
+        support.TOKENIZING,
+        _unchecked("content", _STRING),
+        streams=False,
+        takes_slot=False,
+        check=engine_routes.check_tokenize,
+        translator=engine_routes.TokenizeTranslator,
+    ),
+    Route(
+        "/detokenize",
+        support.DETOKENIZING,
+        _unchecked("tokens", {"type": "array"}),
+        streams=False,
+        takes_slot=False,
+        check=engine_routes.check_detokenize,
+        translator=engine_routes.DetokenizeTranslator,
+    ),
+    Route(
+        "/apply-template",
+        support.APPLYING_TEMPLATE,
+        MESSAGES,
+        streams=False,
+        takes_slot=False,
+    ),
+    Route(
+        "/infill",
+        support.INFILLING,
+        _unchecked("input_prefix", _STRING),
+        streams=False,
+        further={"input_suffix": _STRING},
+        check=engine_routes.check_infill,
+    ),
+)
+
+
+def _table(routes: Iterable[Route]) -> dict[str, Route]:
+    return {route.path: route for route in routes}
+
+
+ROUTES = _table((*_OPENAI, *_ANTHROPIC, *_OLLAMA, *_ENGINES_OWN))
+"""The routes, by their paths."""

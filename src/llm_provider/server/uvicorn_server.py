@@ -1,4 +1,8 @@
-"""Uvicorn as the chat API runs it: stopping, and retiring beside another process."""
+"""Uvicorn as the chat API runs it: stopping, and retiring beside another process.
+
+With `connection_limits`, which names the version, the only file that uses internals of uvicorn:
+here of its server, `startup`, `shutdown`, `servers`, `lifespan`, `server_state`.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,25 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import Application
+from llm_provider.server.connection_guard import Connection, ConnectionGuard, Rest
+from llm_provider.server.connection_limits import LimitedProtocol, limited_protocol
 from llm_provider.server.listeners import Listeners
+from llm_provider.server.tls import Certificate
+from llm_provider.server.tls_listener import TLSListener
 from llm_provider.standalone.tcp_forward import TCPForward
 
 LINGER_SECONDS = 0.25
 """How long a retiring process leaves an idle connection open: a request may be on its way."""
 _LOOK_SECONDS = 0.02
+_IDLE = (Rest.SILENT, Rest.IDLE)
 
 _log = logging.getLogger("llm_provider.api")
 
@@ -31,10 +41,20 @@ class Server(uvicorn.Server):
     are; then it waits to be stopped, since a process that ended by itself would be started again.
     """
 
-    def __init__(self, config: uvicorn.Config, queue: AdmissionQueue) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        queue: AdmissionQueue,
+        guard: ConnectionGuard,
+        certificate: Certificate | None = None,
+    ) -> None:
         super().__init__(config)
         self.lost_holder = False
         self._queue = queue
+        self._guard = guard
+        self._certificate = certificate
+        self._following: asyncio.Task[None] | None = None
+        self._tls: list[TLSListener] = []
         self._forward = TCPForward(lambda: queue.engine.provider.base_url)
         self._listeners = Listeners([])
         self._retirement: asyncio.Task[None] | None = None
@@ -45,8 +65,17 @@ class Server(uvicorn.Server):
         self.run(listeners.api)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
         loop = asyncio.get_running_loop()
+        if self._certificate is None:
+            await super().startup(self._listeners.api)
+        else:
+            await super().startup(self._listeners.unix)
+            self._following = loop.create_task(self._certificate.follow())
+            protocol = protocol_factory(self, self._guard)
+            self._tls = [
+                TLSListener(each, self._guard, self._certificate, protocol)
+                for each in self._listeners.network
+            ]
         if self._listeners.engine is not None:
             await self._forward.serve(self._listeners.engine)
         if self._listeners.holder is not None:
@@ -56,8 +85,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._queue.stop()
-        if self._retirement is not None:
-            self._retirement.cancel()
+        for task in (self._retirement, self._following):
+            if task is not None:
+                task.cancel()
+        for each in self._tls:
+            await each.close()
         await self._forward.close()
         try:
             await super().shutdown(sockets)
@@ -85,25 +117,24 @@ class Server(uvicorn.Server):
         _log.info("retiring", extra={"in_flight": self._queue.running + self._queue.leaving})
         self._queue.engine.retire()
         self._leave_holder()
-        for server in self.servers[:-1] if self._listeners.own else self.servers:
+        for server in self.servers[: len(self.servers) - len(self._listeners.unix)]:
             server.close()
+        for each in self._tls:
+            each.shut()
         self._forward.shut()
         self._listeners.close_shared()
         self._retirement = asyncio.create_task(self._finish())
 
     async def _finish(self) -> None:
         """Wait until all that was accepted is answered; then be found no more."""
-        idle: dict[HttpToolsProtocol, float] = {}
-        while (clients := self._clients()) or not self._queue.empty:
+        idle: dict[Connection, float] = {}
+        # Over its own socket it is only asked how far it is.
+        while (clients := self._guard.over_network()) or not self._queue.empty:
             now = time.monotonic()
-            idle = {
-                each: idle.get(each, now)
-                for each in clients
-                if each.cycle is None or each.cycle.response_complete
-            }
+            idle = {each: idle.get(each, now) for each in clients if each.rest in _IDLE}
             for each, since in idle.items():
                 if now - since >= LINGER_SECONDS:
-                    each.shutdown()
+                    each.evict()
             await asyncio.sleep(_LOOK_SECONDS)
         self._queue.stop()
         self._listeners.forget_own()
@@ -111,24 +142,56 @@ class Server(uvicorn.Server):
             server.close()
         _log.info("retired: all that came is answered")
 
-    def _clients(self) -> list[HttpToolsProtocol]:
-        """Connections over the network; over its own socket it is only asked how far it is."""
-        return [
-            each
-            for each in self.server_state.connections
-            if isinstance(each, HttpToolsProtocol) and each.client
-        ]
 
-
-def server_config(app: Application, **more: Any) -> uvicorn.Config:
+def server_config(app: Application, guard: ConnectionGuard, **more: Any) -> uvicorn.Config:
     """How uvicorn serves the chat API, wherever it listens."""
     return uvicorn.Config(
         app,
         # Nobody stands between: an address in a header is whatever a client makes up.
         proxy_headers=False,
-        http="httptools",
+        http=limited_protocol(guard),
         log_config=None,
         access_log=False,
         server_header=False,
         **more,
     )
+
+
+@asynccontextmanager
+async def serving(app: Application, listener: socket.socket) -> AsyncGenerator[str, None]:
+    """Serve `app` at `listener` within this process; yields its URL.
+
+    Uvicorn's parts alone: as a whole it would take over the process's signals, and its time to
+    stop.
+    """
+    guard = ConnectionGuard(app.state.settings.limits)
+    config = server_config(app, guard)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        for each in server.servers:
+            each.close()
+        for task in server.server_state.tasks:
+            task.cancel()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+        await server.lifespan.shutdown()
+
+
+def protocol_factory(
+    server: uvicorn.Server, guard: ConnectionGuard
+) -> Callable[[], LimitedProtocol]:
+    """Return what makes the protocol of a connection that uvicorn did not accept."""
+    kind = limited_protocol(guard)
+
+    def make() -> LimitedProtocol:
+        return kind(
+            config=server.config,
+            server_state=server.server_state,
+            app_state=server.lifespan.state,
+        )
+
+    return make

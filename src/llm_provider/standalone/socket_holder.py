@@ -21,6 +21,8 @@ from pathlib import Path
 
 BACKLOG = 1024
 GREETING = b"door\n"
+MOST_PEERS = 32
+"""Chat APIs at a time; a further one is sent away. Each takes a file descriptor."""
 
 
 def listen(port: int) -> socket.socket:
@@ -55,12 +57,21 @@ def listen_at(path: Path) -> socket.socket:
 def serve(entrance: socket.socket, listeners: list[socket.socket]) -> None:
     """Hand `listeners` to whoever connects to `entrance`, and keep those connections, for ever."""
     files = [each.fileno() for each in listeners]
+    entrance.setblocking(False)
+    peers = 0
     with selectors.DefaultSelector() as selector:
         selector.register(entrance, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is entrance:
-                    peer, _ = entrance.accept()
+                    try:
+                        peer, _ = entrance.accept()
+                    except OSError:  # gone already, or the system has none left: it comes again
+                        continue
+                    if peers >= MOST_PEERS:
+                        peer.close()
+                        continue
+                    peers += 1
                     peer.setblocking(False)
                     selector.register(peer, selectors.EVENT_READ, peer)
                     with suppress(OSError):  # gone already: its end will be read
@@ -74,6 +85,7 @@ def serve(entrance: socket.socket, listeners: list[socket.socket]) -> None:
                 if ended:
                     selector.unregister(peer)
                     peer.close()
+                    peers -= 1
 
 
 def main(argv: list[str] | None = None) -> int:

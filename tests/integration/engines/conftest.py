@@ -100,10 +100,12 @@ class House:
         self._apis.append(made)
         return made
 
-    def served(self, name: str, model: str) -> Served:
+    def served(
+        self, name: str, model: str, context: int = CONTEXT, parallel: int = PARALLEL
+    ) -> Served:
         """An engine with a model, ready, and a chat API before it: the same one for all tests."""
         if (name, model) not in self._served:
-            made = self.engine(name, model)
+            made = self.engine(name, model, context, parallel)
             made.start()
             api = self.api(settings_of(made))
             api.start()

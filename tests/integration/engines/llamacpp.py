@@ -15,7 +15,9 @@ class LlamaServer(Container):
 
     provider: ClassVar[str] = "llamacpp"
     models: ClassVar[frozenset[str]] = frozenset(MODELS)
-    unsupported: ClassVar[Mapping[str, Any]] = {}
+    unsupported: ClassVar[Mapping[str, Any]] = {
+        "functions": [{"name": "get_weather", "parameters": {}}],
+    }
     overflow: ClassVar[str] = r"request \(\d+ tokens\) exceeds the available context size"
     malformed: ClassVar[str] = "Expected 'content' to be a string or an array"
     schema: ClassVar[str] = "unrecognized type nonsense"

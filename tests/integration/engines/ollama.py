@@ -24,8 +24,6 @@ class Ollama(Container):
         "logit_bias": {"42": 5},
         "top_k": 1,
         "min_p": 0.1,
-        "tool_choice": "required",
-        "parallel_tool_calls": False,
         "functions": [{"name": "get_weather", "parameters": {}}],
         "repeat_penalty": 1.1,
     }

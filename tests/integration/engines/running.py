@@ -29,6 +29,7 @@ from edge_host.weights.store import update_store
 from sandbox import docker, images, models, shapes, smoke_model, source
 from sandbox.images import content_tag
 from sandbox.instance import CACHE, ROOT
+from sandbox.smoke_encoder import EMBEDDING, RERANK
 from tests.integration.engines.cpus import CpuClass, this_machine
 from tests.unit.edge_fleet.conftest import JETSON
 from tests.unit.project.test_templates import compose, env
@@ -82,7 +83,7 @@ class EngineUnderTest(Protocol):
     models: ClassVar[frozenset[str]]
     """Those of MODELS that it can serve: tests that need others are not for it."""
     unsupported: ClassVar[Mapping[str, Any]]
-    """Fields of a chat body, each with a value, that it would drop: asking is an error."""
+    """Fields of a chat body, each with a value, that it would ignore: asking is an error."""
     overflow: ClassVar[str]
     """A pattern in its own words for a prompt that is longer than the context."""
     malformed: ClassVar[str]
@@ -93,6 +94,8 @@ class EngineUnderTest(Protocol):
     """A pattern in its own words for embeddings asked of a model that is not served for them."""
 
     model: str
+    task: str
+    """What the model is for, as models.yml has it."""
     base_url: str
     key_file: Path | None
     context: int
@@ -127,6 +130,7 @@ def engine(name: str) -> type[EngineUnderTest]:
 def settings_of(running: EngineUnderTest) -> dict[str, str]:
     """What the chat API's environment, or LLM_ENGINE_FILE, says of an engine."""
     found = {
+        "LLM_TASK": running.task,
         "LLM_PROVIDER": running.provider,
         "LLM_BASE_URL": running.base_url,
         "LLM_MODEL": running.model,
@@ -179,6 +183,7 @@ class Container:
             **settings,
         }
         self.plan = plan = _plan(given, catalogues, cpu)
+        self.task = str(plan["model"]["task"])
         self.key_file = _key() if plan["engine"]["key"] else None
         if plan["provider"] == "ollama":
             _offer(plan["model"])
@@ -240,7 +245,7 @@ def missing() -> str | None:
     for name in ("llamacpp", "ollama"):
         if not table[name].there:
             return f"The image {table[name].reference} is not there: {_MISSING}"
-    for name in (REAL, smoke_model.SMOKE.name):
+    for name in (REAL, *(each.name for each in (smoke_model.SMOKE, EMBEDDING, RERANK))):
         for entry in models.entries(name, "gguf"):
             if not models.place(entry).exists():
                 return f"{models.place(entry)} is not there: {_MISSING}"

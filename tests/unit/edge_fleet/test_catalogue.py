@@ -80,6 +80,33 @@ def test_the_catalogues_as_shipped_are_valid(catalogues: dict[str, Any]) -> None
             "models.llama/3.2 is invalid: 'llama/3.2'. Use a plain file name.",
         ),
         (
+            "models.yml",
+            "    task: embedding\n",
+            "    task: embed\n",
+            "models.nomic-embed-text-v1.5.task is invalid: 'embed'."
+            " Use 'chat', 'embedding' or 'rerank'.",
+        ),
+        (
+            "models.yml",
+            "    task: embedding\n",
+            "    abilities: [tools]\n    task: embedding\n",
+            "models.nomic-embed-text-v1.5.abilities is invalid: a list."
+            " Remove the key, which is for chat models.",
+        ),
+        (
+            "models.yml",
+            "    task: embedding\n",
+            "    proof: {prompt: a, answer: b}\n    task: embedding\n",
+            "models.nomic-embed-text-v1.5.proof is invalid: a dict."
+            " Remove the key, which is for chat models.",
+        ),
+        (
+            "engines.yml",
+            "{parallel: 1, context: 2048}",
+            "{parallel: 0}",
+            "engines.ollama.tasks.embedding.parallel is invalid: 0. Use a whole number from 1 up.",
+        ),
+        (
             "engines.yml",
             "kind: jetson",
             "kind: nano",

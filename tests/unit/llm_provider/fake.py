@@ -17,7 +17,7 @@ import pytest
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.server.application import create_app
-from llm_provider.server.ephemeral import serving
+from llm_provider.server.uvicorn_server import serving
 
 MODEL = "smoke"
 ANSWER = "The chain holds: café, 東京, 🚲."
@@ -330,7 +330,8 @@ class FakeEngine:
             for name, _, value in (line.partition(": ") for line in head[1:] if line)
         }
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        body = json.loads(raw) if raw else None
+        is_json = headers.get("content-type", "application/json") == "application/json"
+        body = json.loads(raw) if raw and is_json else raw or None
         exchange = Exchange(method, path, headers, body, writer)
         self.requests.append(exchange)
         works = method == "POST"  # not a mere question about its state

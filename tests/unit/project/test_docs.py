@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,22 @@ from llm_provider import errors
 from llm_provider.cli import exit_status
 from llm_provider.cli.check import MAX_TOKENS, Wanted, check
 from llm_provider.providers.base import LLMProvider
-from llm_provider.providers.ollama import DROPPED
-from llm_provider.providers.settings import DEFAULT_BASE_URL
+from llm_provider.providers.settings import DEFAULT_BASE_URL, Task
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import create_app
+from llm_provider.server.body import BodyRefusedError
+from llm_provider.server.body_budget import BodyBudget
+from llm_provider.server.connection_guard import ConnectionGuard
+from llm_provider.server.connection_metrics import ConnectionCollector
 from llm_provider.server.engine_file import NAMES
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.limits import Limits
 from llm_provider.server.metrics import Metrics
 from llm_provider.server.stall_timer import STALL_SECONDS
+from llm_provider.server.tls import Certificate
 from tests.unit.llm_provider.fake import free_port
 from tests.unit.llm_provider.scripted import Asked, Scripted, serving
+from tests.unit.llm_provider.server.certificates import Files, Pair
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "src/llm_provider"
@@ -361,6 +368,7 @@ def test_the_routes_are_the_codes(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n")
     environ = {"CHAT_API_KEYS_FILE": str(keys), "LLM_MODEL": MODEL, "LLM_PROVIDER": "llamacpp"}
+    environ["CHAT_API_DOCS"] = "1"
     served = set()
     for route in create_app(environ).routes:
         for method in set(getattr(route, "methods", ())) - {"HEAD"}:
@@ -376,10 +384,11 @@ def test_the_settings_are_the_codes() -> None:
     }
     assert readers == {
         "providers/selection.py", "providers/settings.py", "server/application.py",
-        "server/engine_file.py", "server/ephemeral.py", "server/settings.py",
+        "server/engine_file.py", "server/ephemeral.py", "server/limits.py", "server/settings.py",
         "standalone/healthcheck.py",
     }  # fmt: skip
     known = (set.union(*(_constants(name) for name in readers)) | NAMES) - {"GET", "HEAD", "POST"}
+    known |= {f"CHAT_API_{field.name.upper()}" for field in fields(Limits)}
     assert known >= {"CHAT_API_KEYS_FILE", "LLM_MODEL", "HARDWARE", "PARALLEL"}
     assert _named([row[0] for row in _rows(API, "Settings")]) == known
     library = _named([row[1] for row in _rows(LIBRARY, "Which engine, and where")])
@@ -388,10 +397,11 @@ def test_the_settings_are_the_codes() -> None:
         "CTX_SIZE",
         "PARALLEL",
         "LLM_HOLD",
+        "LLM_TASK",
     }
 
 
-def test_the_metrics_are_the_codes() -> None:
+def test_the_metrics_are_the_codes(tmp_path: Path) -> None:
     class Silent(LLMProvider):
         name = "silent"
 
@@ -399,8 +409,13 @@ def test_the_metrics_are_the_codes() -> None:
         async def ready(self) -> None: ...
         async def capacity(self) -> Any: ...
 
-    metrics = Metrics(AdmissionQueue(EngineState(Silent(model=MODEL), 1), 1))
-    metrics.done("/v1/chat/completions", "complete", 1.0, {"first_bytes_seconds": 0.5})
+    queue = AdmissionQueue(EngineState(Silent(model=MODEL), 1), 1)
+    metrics = Metrics(queue, BodyBudget(1))
+    files = Files.at(tmp_path, Pair.made())
+    certificate = Certificate(files.certificate, files.key)
+    metrics.register(ConnectionCollector(ConnectionGuard(Limits()), certificate))
+    notes = {"first_bytes_seconds": 0.5, "tokens_in": 1, "key": "alice"}
+    metrics.done("/v1/chat/completions", "complete", 1.0, notes)
     lines = [line for line in metrics.text().decode().splitlines() if "_created" not in line]
     told = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     ours = {name for name in told if name.startswith("edge_llm_")}
@@ -443,7 +458,7 @@ def _given(name: str) -> set[str]:
 
 def test_the_error_codes_are_the_codes() -> None:
     codes = _named([row[1] for row in _rows(API, "Errors")])
-    assert codes == _given("code")
+    assert codes == _given("code") | {kind.code for kind in BodyRefusedError.__subclasses__()}
     below = API.partition("| outcome |")[2]
     outcomes = re.findall(r"^\| `(\w+)` \|", below, re.MULTILINE)
     assert set(outcomes) == _given("outcome") - codes - {"complete"}
@@ -467,15 +482,10 @@ def test_every_method_of_a_provider_is_told_of() -> None:
         assert name.startswith("_") or f"`{name}(" in LIBRARY, name
 
 
-def test_what_ollama_cannot_do_is_the_codes() -> None:
-    section = LIBRARY.partition("## What an engine cannot do")[2].partition("```python")[0]
-    for path, fields in DROPPED.items():
-        assert set(fields) <= _named([section]), path
-
-
 async def test_the_checks_are_the_codes() -> None:
-    report = await check(f"http://127.0.0.1:{free_port()}", None, Wanted(seconds=0.1))
-    names = [f"`{one.name}`" for one in report.checks]
+    url = f"http://127.0.0.1:{free_port()}"
+    reports = [await check(url, None, Wanted(task=task.value, seconds=0.1)) for task in Task]
+    names = list(dict.fromkeys(f"`{one.name}`" for each in reports for one in each.checks))
     assert [row[0] for row in _rows(LIBRARY, "`check`: is the host as it should be?")] == names
     assert f"`--max-tokens` ({MAX_TOKENS})" in LIBRARY
 

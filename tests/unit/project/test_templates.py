@@ -124,6 +124,16 @@ def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, An
     assert not NAMES & set(environment)
 
 
+def test_the_chat_api_is_told_of_a_task_that_is_not_chat(
+    jetson: dict[str, Any], catalogues: dict[str, Any], plan: dict[str, Any]
+) -> None:
+    """Chat APIs of earlier versions refuse an engine file that has a name more."""
+    assert "LLM_TASK" not in render("engine.env.j2", stack_plan=plan)
+    given = {"llm_provider": "llamacpp", "llm_model": "smoke-rerank", "llm_image": OWN_IMAGE}
+    planned = deployment_plan(jetson, "orin", given, catalogues)
+    assert "\nLLM_TASK=rerank\n" in render("engine.env.j2", stack_plan=planned)
+
+
 def test_a_token_stands_wherever_a_slot_belongs(plan: dict[str, Any]) -> None:
     """And in no file that holds what clients chose."""
     services = compose(plan)["services"]

@@ -166,6 +166,26 @@ async def test_rejected_with_the_engines_own_words(
         )
 
 
+async def test_an_input_that_does_not_fit_a_micro_batch(engine: FakeEngine, llm: LlamaCpp) -> None:
+    """llama-server (b11669) answers a text that is too long for embeddings with status 500."""
+    words = (
+        "input (602 tokens) is too large to process. increase the physical batch size"
+        " (current batch size: 512)"
+    )
+    error = {"code": 500, "message": words, "type": "server_error"}
+    engine.on(EMBEDDINGS, lambda x: x.answer({"error": error}, 500))
+    with pytest.raises(EngineRefusedError) as caught:
+        await llm.send(EMBEDDINGS, {"input": "a" * 600})
+    assert (caught.value.status, caught.value.words) == (400, words)
+    assert caught.value.error == {
+        "code": 400,
+        "message": words,
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 602,
+        "n_ctx": 512,
+    }
+
+
 async def test_an_error_with_status_200_is_a_refusal(engine: FakeEngine, llm: LlamaCpp) -> None:
     engine.on(CHAT, lambda x: x.answer({"error": {"message": "out of memory"}}))
     for ask in (llm.chat(BODY), whole(llm)):

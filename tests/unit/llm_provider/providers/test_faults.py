@@ -340,7 +340,8 @@ async def test_the_chat_api(
     assert "edge_llm_requests_in_flight 0.0" in metrics
     broke_off = fault.begun and fault.kind is not MalformedAnswer
     outcome = "interrupted" if broke_off else fault.code
-    assert f'edge_llm_requests_total{{outcome="{outcome}",route="{CHAT}"}} 1.0' in metrics
+    counted = f'edge_llm_requests_total{{key="key-1",outcome="{outcome}",route="{CHAT}"}} 1.0'
+    assert counted in metrics
 
 
 @pytest.mark.parametrize("stream", [False, True])

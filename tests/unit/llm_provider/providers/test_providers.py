@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from ..fake import (
     MODEL,
     SLOTS,
     WORDS,
+    Exchange,
     FakeEngine,
     completion,
     delta_event,
@@ -112,7 +114,6 @@ async def test_the_whole_body_reaches_the_engine(name: str) -> None:
         "logprobs": True,
         "top_logprobs": 3,
         "stream_options": {"include_usage": True},
-        "user": "somebody",
         "a field of tomorrow": {"deep": [1, None, "\ud800"]},
     }
     async with (
@@ -226,6 +227,34 @@ async def test_what_ollama_may_not_say(ollama: tuple[FakeEngine, Ollama], answer
         await llm.ready()
 
 
+async def test_ollama_loads_an_embedding_model_by_its_own_route(
+    ollama: tuple[FakeEngine, Ollama],
+) -> None:
+    """As Ollama 0.34 says of a model that has no `completion` among its capabilities."""
+    engine, llm = ollama
+    refusal = {"error": f'"{MODEL}" does not support generate'}
+    engine.on("/api/generate", lambda x: x.answer(refusal, 400))
+
+    async def embed(exchange: Exchange) -> None:
+        engine.loaded = [f"{exchange.body['model']}:latest"]
+        await exchange.answer({"model": MODEL, "embeddings": []})
+
+    engine.on("/api/embed", embed)
+    await llm.load()
+    await llm.ready()
+    assert engine.posts[-1].body == {"model": MODEL, "keep_alive": -1, "input": []}
+
+
+async def test_ollama_does_not_load_in_another_way_for_another_reason(
+    ollama: tuple[FakeEngine, Ollama],
+) -> None:
+    engine, llm = ollama
+    engine.on("/api/generate", lambda x: x.answer({"error": "model 'smoke' not found"}, 404))
+    with pytest.raises(EngineRefusedError, match="model 'smoke' not found"):
+        await llm.load()
+    assert [request.path for request in engine.posts] == ["/api/generate"]
+
+
 @pytest.mark.parametrize(
     ("model", "loaded", "ready"),
     [
@@ -303,3 +332,35 @@ async def test_a_capacity_that_is_not_told(name: str, path: str, answer: object)
     ):
         engine.on(path, lambda x: x.answer(answer))
         assert await llm.capacity() == Capacity()
+
+
+async def test_ollama_loads_a_model_for_embeddings() -> None:
+    """It refuses to generate with such a model, also nothing."""
+    async with (
+        FakeEngine("ollama").serving() as engine,
+        PROVIDERS["ollama"](model=MODEL, base_url=engine.url) as llm,
+    ):
+        refusal = {"error": f'"{MODEL}" does not support generate'}
+        engine.on("/api/generate", lambda x: x.answer(refusal, 400))
+        engine.on("/api/embed", lambda x: x.answer({"model": MODEL, "embeddings": []}))
+        await llm.load()
+        assert engine.posts[-1].path == "/api/embed"
+        assert engine.posts[-1].body == {"model": MODEL, "keep_alive": -1, "input": []}
+        engine.on("/api/generate", lambda x: x.answer({"error": "no such model"}, 404))
+        with pytest.raises(EngineRefusedError, match="no such model"):
+            await llm.load()
+
+
+async def test_llamacpp_tells_whether_its_model_sees() -> None:
+    async with (
+        FakeEngine().serving() as engine,
+        PROVIDERS["llamacpp"](model=MODEL, base_url=engine.url) as llm,
+    ):
+        for modalities, vision in (
+            ({"vision": True, "audio": False}, True),
+            ({"vision": False}, False),
+            ([], False),
+        ):
+            props: dict[str, Any] = {"modalities": modalities}
+            engine.on("/props", partial(Exchange.answer, body=props))
+            assert (await llm.capacity()).vision is vision

@@ -1,4 +1,4 @@
-"""What an engine cannot do is mapped or refused, never dropped."""
+"""What an engine has other words for is rewritten; what changes the answer is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from llm_provider import VLLM, EngineRefusedError, LlamaCpp, Ollama
 from llm_provider.errors import Unsupported
-from llm_provider.providers.routes import CHAT, COMPLETIONS
+from llm_provider.providers.routes import CHAT, COMPLETIONS, RESPONSES
 
 from ..fake import CONTEXT, MODEL, FakeEngine
 
@@ -29,9 +29,15 @@ async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
         yield engine, llm
 
 
-# What Ollama does its own way.
+def offering(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
 
-CANNOT = "ollama cannot do {0} {1!r}; leave '{0}' out."
+
+def naming(name: str) -> dict[str, Any]:
+    return {"tool_choice": offering(name)}
+
+
+# What Ollama does its own way.
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,9 @@ CANNOT = "ollama cannot do {0} {1!r}; leave '{0}' out."
         ({"tools": [1], "tool_choice": "auto"}, {"tools": [1]}),
         ({"tools": [1], "tool_choice": None}, {"tools": [1]}),
         ({"tools": [1], "tool_choice": "none"}, {}),
+        ({"tools": [1], "tool_choice": "required"}, {"tools": [1]}),
+        ({"tools": [offering("a"), offering("b")]} | naming("b"), {"tools": [offering("b")]}),
+        ({"parallel_tool_calls": False, "prediction": {"type": "content"}}, {}),
         ({"n": 1, "logit_bias": {}, "parallel_tool_calls": True}, {"n": 1, "logit_bias": {},
           "parallel_tool_calls": True}),
         ({"modalities": ["text"], "grammar": ""}, {"modalities": ["text"], "grammar": ""}),
@@ -63,39 +72,28 @@ async def test_what_ollama_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("param", "value", "words"),
+    ("param", "asked", "found"),
     [
-        ("tool_choice", "required", "ollama cannot be made to call a tool"),
-        ("tool_choice", {"type": "function"}, "ollama cannot be made to call a tool"),
-        ("top_logprobs", 3, "ollama gives top_logprobs only beside logprobs"),
-        *(
-            (param, value, CANNOT.format(param, value))
-            for param, value in (
-                ("n", 2),
-                ("n", 0),
-                ("logit_bias", {"5": 1}),
-                ("parallel_tool_calls", False),
-                ("functions", [1]),
-                ("function_call", "auto"),
-                ("modalities", ["audio"]),
-                ("prediction", {"type": "content"}),
-                ("audio", {"voice": "x"}),
-                ("top_k", 40),
-                ("min_p", 0.05),
-                ("repeat_penalty", 1.1),
-                ("typical_p", 0.9),
-                ("mirostat", 2),
-                ("ignore_eos", True),
-                ("grammar", "root ::= x"),
-            )
-        ),
+        ("tool_choice.type", {"tool_choice": {"type": "allowed_tools"}}, '"allowed_tools"'),
+        ("top_logprobs", {"top_logprobs": 3}, "3"),
+        ("n", {"n": 2}, "2"),
+        ("logit_bias", {"logit_bias": {"5": 1}}, '{"5": 1}'),
+        ("functions", {"functions": [1]}, "[1]"),
+        ("modalities", {"modalities": ["audio"]}, '["audio"]'),
+        ("audio", {"audio": {"voice": "x"}}, '{"voice": "x"}'),
+        ("top_k", {"top_k": 40}, "40"),
+        ("min_p", {"min_p": 0.05}, "0.05"),
+        ("repeat_penalty", {"repeat_penalty": 1.1}, "1.1"),
+        ("ignore_eos", {"ignore_eos": True}, "true"),
+        ("grammar", {"grammar": "root ::= x"}, '"root ::= x"'),
     ],
 )
 async def test_what_ollama_cannot_do_is_said(
-    ollama: tuple[FakeEngine, Ollama], param: str, value: object, words: str
+    ollama: tuple[FakeEngine, Ollama], param: str, asked: dict[str, Any], found: str
 ) -> None:
     engine, llm = ollama
-    for ask in (llm.chat(BODY | {param: value}), anext(llm.stream(BODY | {param: value}))):
+    words = f"'{param}' does not fit ollama: {found} would be ignored, which changes the answer."
+    for ask in (llm.chat(BODY | asked), anext(llm.stream(BODY | asked))):
         with pytest.raises(Unsupported, match=re.escape(words)) as caught:
             await ask
         assert caught.value.param == param
@@ -122,6 +120,33 @@ async def test_others_get_what_ollama_could_not_do(engine: FakeEngine, llm: Llam
     assert engine.asked == [BODY | asked | {"model": MODEL, "stream": False}]
 
 
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+async def test_a_named_function_is_the_only_one_that_llamacpp_is_offered(
+    engine: FakeEngine, llm: LlamaCpp, path: str
+) -> None:
+    """It reads a name as `auto`."""
+    tools = [offering(name) for name in "ab"]
+    choice = naming("b")
+    if path == RESPONSES:
+        tools = [{"type": "function", "name": name} for name in "ab"]
+        choice = {"tool_choice": {"type": "function", "name": "b"}}
+    await llm.send(path, {"tools": tools} | choice)
+    (sent,) = [request.body for request in engine.posts]
+    assert (sent["tools"], sent["tool_choice"]) == ([tools[1]], "required")
+
+
+@pytest.mark.parametrize("tools", [[offering("a"), {"type": "custom"}, 5], [], None])
+async def test_a_function_that_is_not_offered_cannot_be_chosen(
+    ollama: tuple[FakeEngine, Ollama], tools: object
+) -> None:
+    words = "'tool_choice' names the function 'b', which 'tools' does not have: it has "
+    with pytest.raises(Unsupported, match=words + ("a, None" if tools else "none")) as caught:
+        await ollama[1].chat(BODY | naming("b") | {"tools": tools})
+    assert str(caught.value).endswith(". Name one of 'tools'.")
+    assert caught.value.param == "tool_choice"
+    assert ollama[0].requests == []
+
+
 async def test_what_vllm_cannot_do_is_said_and_its_parts_are_one_text() -> None:
     async with (
         FakeEngine("vllm").serving() as engine,
@@ -132,7 +157,7 @@ async def test_what_vllm_cannot_do_is_said_and_its_parts_are_one_text() -> None:
             ("repeat_penalty", 1.1),
             ("audio", {"voice": "x"}),
         ):
-            with pytest.raises(Unsupported, match=f"vllm cannot do {param} ") as caught:
+            with pytest.raises(Unsupported, match=f"'{param}' does not fit vllm: ") as caught:
                 await llm.chat(BODY | {param: value})
             assert caught.value.param == param
         assert engine.requests == []

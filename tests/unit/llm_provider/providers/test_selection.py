@@ -12,6 +12,7 @@ from llm_provider import (
     choose_provider,
     get_llm_provider,
 )
+from llm_provider.providers.settings import EngineSettings, Task
 
 from ..fake import FakeEngine
 
@@ -84,6 +85,24 @@ def test_unknown_names_are_errors_that_list_the_known(
     with pytest.raises(ConfigurationError) as caught:
         choose_provider(argument, environ=environ)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("environ", "task"),
+    [
+        ({}, Task.CHAT),
+        ({"LLM_TASK": ""}, Task.CHAT),
+        ({"LLM_TASK": "rerank"}, Task.RERANK),
+    ],
+)
+def test_the_task_that_an_engine_was_started_for(environ: dict[str, str], task: Task) -> None:
+    assert EngineSettings(environ).task == task
+
+
+def test_an_unknown_task() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _ = EngineSettings({"LLM_TASK": "embed"}).task
+    assert str(caught.value) == "LLM_TASK is 'embed'; known are: chat, embedding, rerank."
 
 
 async def key_sent(llm: LLMProvider, engine: FakeEngine) -> str | None:

@@ -54,7 +54,7 @@ async def end(process: asyncio.subprocess.Process, number: int = signal.SIGTERM)
     """Have a process end, cleanly (0: it was told already); what it wrote to standard output."""
     process.send_signal(number)
     out, err = await asyncio.wait_for(process.communicate(), 15)
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (0, b""), (process.returncode, err, out[-2000:])
     return out
 
 

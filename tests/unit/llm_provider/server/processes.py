@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +27,7 @@ SOURCE = Path(llm_provider.__file__).parents[1]
 CANARY = "canary-8d1f"
 
 
+MIB = 1024 * 1024
 BODY: dict[str, Any] = {"messages": [{"role": "user", "content": CANARY}]}
 
 
@@ -39,10 +42,17 @@ async def start(*arguments: str, **environ: str) -> asyncio.subprocess.Process:
     )
 
 
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that a process has had until now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
 @dataclass
 class Served:
     """The chat API as a process."""
 
+    port: int
     process: asyncio.subprocess.Process
     client: httpx.AsyncClient
 
@@ -63,7 +73,10 @@ class Served:
 
 
 @asynccontextmanager
-async def served(engine: FakeEngine, keys: Path, **environ: str) -> AsyncIterator[Served]:
+async def served(
+    engine: FakeEngine, keys: Path, trust: ssl.SSLContext | None = None, **environ: str
+) -> AsyncIterator[Served]:
+    """Serve until the end of the context; over HTTPS with `trust`, which checks its certificate."""
     port = free_port()
     process = await start(
         "llm_provider.server",
@@ -75,9 +88,11 @@ async def served(engine: FakeEngine, keys: Path, **environ: str) -> AsyncIterato
         LLM_MODEL=MODEL,
         **environ,
     )
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'https' if trust else 'http'}://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client:
+        async with httpx.AsyncClient(
+            base_url=url, headers=AUTH, timeout=20, verify=trust or True
+        ) as client:
             for _ in range(300):
                 assert process.returncode is None
                 try:
@@ -88,7 +103,7 @@ async def served(engine: FakeEngine, keys: Path, **environ: str) -> AsyncIterato
                 await asyncio.sleep(0.05)
             else:
                 pytest.fail("the chat API did not become ready")
-            yield Served(process, client)
+            yield Served(port, process, client)
     finally:
         if process.returncode is None:
             process.kill()

@@ -11,8 +11,9 @@ import pytest
 
 from llm_provider.errors import LLMError
 from llm_provider.providers.base import Capacity, LLMProvider
-from llm_provider.server.admission import AdmissionQueue, Ticket
+from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.ticket import Ticket
 from llm_provider.server.token_estimate import NOTHING, TokenEstimate
 
 
@@ -52,6 +53,16 @@ class Stub(LLMProvider):
         await super().close()
 
 
+@asynccontextmanager
+async def admitted(
+    queue: AdmissionQueue, estimate: TokenEstimate = NOTHING, key: str = "", share: float = 1.0
+) -> AsyncIterator[Ticket]:
+    """A request that comes now, and whose body is there at once."""
+    async with queue.place(time.monotonic(), key, share) as ticket:
+        await ticket.enter(estimate)
+        yield ticket
+
+
 class Line:
     """Requests with names, that enter and leave a queue as told."""
 
@@ -63,18 +74,27 @@ class Line:
         self._leave: dict[str, asyncio.Event] = {}
 
     async def come(
-        self, *names: str, seconds_ago: float = 0.0, estimate: TokenEstimate = NOTHING
+        self,
+        *names: str,
+        seconds_ago: float = 0.0,
+        estimate: TokenEstimate = NOTHING,
+        key: str = "",
+        share: float = 1.0,
     ) -> None:
-        """Have requests come, each before the next."""
+        """Have requests of a key come, each before the next."""
         for name in names:
             self._leave[name] = asyncio.Event()
             arrived = time.monotonic() - seconds_ago
-            self.tasks[name] = asyncio.create_task(self._request(name, arrived, estimate))
+            request = self._request(name, arrived, estimate, key, share)
+            self.tasks[name] = asyncio.create_task(request)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    async def _request(self, name: str, arrived: float, estimate: TokenEstimate) -> None:
-        async with self.queue.admit(arrived, estimate) as ticket:
+    async def _request(
+        self, name: str, arrived: float, estimate: TokenEstimate, key: str, share: float
+    ) -> None:
+        async with self.queue.place(arrived, key, share) as ticket:
+            await ticket.enter(estimate)
             self.tickets[name] = ticket
             self.entered.append(name)
             await self._leave[name].wait()

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from llm_provider.server.connection_guard import ConnectionGuard
 from llm_provider.server.connection_limits import limited_protocol
 from llm_provider.server.limits import Limits
+from llm_provider.server.tls import Certificate
+from llm_provider.server.tls_listener import TLSListener
+from llm_provider.server.uvicorn_server import protocol_factory
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 LIMITS: dict[str, Any] = {
@@ -128,7 +130,7 @@ class Client:
 @asynccontextmanager
 async def serving(
     other: Any = None,
-    certificate: Path | None = None,
+    certificate: Certificate | None = None,
     trust: ssl.SSLContext | None = None,
     **limits: Any,
 ) -> AsyncIterator[Served]:
@@ -141,13 +143,14 @@ async def serving(
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        ssl_certfile=certificate,
     )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     listener = socket.create_server(("127.0.0.1", 0))
-    await server.startup([listener])
+    await server.startup([listener] if certificate is None else [])
+    if certificate is not None:
+        entrance = TLSListener(listener, guard, certificate, protocol_factory(server, guard))
     served = Served(app, guard, server, listener.getsockname()[1], trust)
     try:
         yield served
@@ -156,6 +159,10 @@ async def serving(
             client.writer.transport.abort()
         for each in server.servers:
             each.close()
+        if certificate is not None:
+            await entrance.close()
+            assert entrance.arrivals == set()
+            listener.close()
         for connection in list(server.server_state.connections):
             if isinstance(connection, HttpToolsProtocol):
                 connection.transport.abort()

@@ -9,12 +9,13 @@ import pytest
 
 from llm_provider.errors import EngineLoadingError
 from llm_provider.providers.base import Capacity
-from llm_provider.server.admission import QUEUE, AdmissionQueue, QueueFull
+from llm_provider.server.admission import QUEUE, AdmissionQueue
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.ticket import QueueFull
 from llm_provider.server.token_estimate import TokenEstimate
 
 from ..fake import until
-from .queue_stub import Line, Sharing, Stub, gone, lined, lose
+from .queue_stub import Line, Sharing, Stub, admitted, gone, lined, lose
 
 
 @pytest.fixture
@@ -127,10 +128,10 @@ async def test_who_leaves_the_line_is_not_waited_for(stub: Stub) -> None:
 
 async def test_the_head_of_the_queue_leaves_and_the_next_are_let_in() -> None:
     async with lined(Sharing(), parallel=8) as line:
-        await line.come("a", estimate=TokenEstimate(3000, 1000))
+        await line.come("a", estimate=TokenEstimate(1000, 1000))
         # No room for it beside "a"; for those behind it there is.
-        await line.come("large", estimate=TokenEstimate(3000, 3000))
-        await line.come("b", "c", estimate=TokenEstimate(3, 1))
+        await line.come("large", estimate=TokenEstimate(1000, 3000))
+        await line.come("b", "c", estimate=TokenEstimate(1, 1))
         assert line.entered == ["a"]
         await line.cancel("large")
         await asyncio.sleep(0)
@@ -141,7 +142,7 @@ async def test_the_head_of_the_queue_leaves_and_the_next_are_let_in() -> None:
 async def test_a_failure_frees_the_place(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
         with pytest.raises(RuntimeError):
-            async with line.queue.admit(time.monotonic()):
+            async with admitted(line.queue):
                 raise RuntimeError
         await line.come("a")
         assert line.entered == ["a"]
@@ -149,7 +150,7 @@ async def test_a_failure_frees_the_place(stub: Stub) -> None:
 
 async def test_who_is_let_in_and_cancelled_at_once_frees_the_place(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
-        async with line.queue.admit(time.monotonic()):
+        async with admitted(line.queue):
             await line.come("b", "c")
         # "b" has been let in, and does not know it yet.
         assert line.numbers() == (1, 1, 0)

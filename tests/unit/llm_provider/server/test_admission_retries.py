@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -16,11 +15,10 @@ from llm_provider.errors import (
     StreamInterruptedError,
 )
 from llm_provider.providers.base import LLMProvider
-from llm_provider.server.admission import Ticket
 from llm_provider.server.token_estimate import NOTHING, TokenEstimate
 
 from ..fake import until
-from .queue_stub import Sharing, Stub, lined, lose, watched
+from .queue_stub import Sharing, Stub, admitted, lined, lose, watched
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ class Asked:
 async def test_what_has_not_begun_is_asked_again(stub: Stub, error: LLMError) -> None:
     question = Asked(error, error, "an answer")
     async with lined(stub) as line, watched(line.queue):
-        async with line.queue.admit(time.monotonic()) as ticket:
+        async with admitted(line.queue) as ticket:
             assert await asyncio.wait_for(ticket.ask(question), 5) == "an answer"
         assert len(question.of) == 3
 
@@ -70,7 +68,7 @@ async def test_what_may_have_begun_is_never_asked_again(stub: Stub, error: Excep
     question = Asked(error, "an answer")
     async with lined(stub) as line:
         with pytest.raises(type(error)):
-            async with line.queue.admit(time.monotonic()) as ticket:
+            async with admitted(line.queue) as ticket:
                 await ticket.ask(question)
         assert len(question.of) == 1
         # What broke off may have died: it is asked before others are let in.
@@ -86,7 +84,7 @@ async def test_an_engine_that_calls_itself_ready_and_refuses(stub: Stub) -> None
     question = Refusing()
     async with lined(stub, hold=0.7) as line, watched(line.queue):
         with pytest.raises(EngineLoadingError, match="The engine is not ready: It loads"):
-            async with line.queue.admit(time.monotonic()) as ticket:
+            async with admitted(line.queue) as ticket:
                 await asyncio.wait_for(ticket.ask(question), 5)
     assert 1 < len(question.of) < 10  # again, and not in a frenzy
 
@@ -129,31 +127,38 @@ async def test_who_is_put_back_at_an_open_gate_stays_before_those_who_wait(stub:
 
 async def test_a_request_put_back_that_is_cancelled(stub: Stub) -> None:
     async with lined(stub, parallel=1) as line:
-        lose(line.queue)
-        await line.come("a")
-        back = asyncio.create_task(line.queue.retry(Ticket(line.queue, -1, time.monotonic(), 5)))
+
+        async def refused(provider: LLMProvider) -> None:
+            raise EngineUnreachableError("gone")
+
+        async def request() -> None:
+            async with admitted(line.queue) as ticket:
+                await ticket.ask(refused)
+
+        back = asyncio.create_task(request())
         await asyncio.sleep(0)
+        await line.come("a")
         assert line.numbers() == (0, 0, 2)
         back.cancel()
         await asyncio.wait([back])
         assert line.numbers() == (0, 0, 1)
 
 
-THOUSAND = TokenEstimate(size=1500, most=500)
+THOUSAND = TokenEstimate(prompt=500, most=500)
 
 
 @pytest.mark.parametrize(
     ("estimate", "tokens"),
     [
-        (TokenEstimate(300, 50), 150),
-        (TokenEstimate(300, 0), 100),
+        (TokenEstimate(100, 50), 150),
+        (TokenEstimate(100, 0), 100),
         (
-            TokenEstimate(300),
+            TokenEstimate(100),
             100 + 512,
         ),  # half of its share is kept for an answer that nobody bounds
         (NOTHING, 512),
-        (TokenEstimate(300, 50, answers=3), 250),
-        (TokenEstimate(300, answers=2), 100 + 1024),
+        (TokenEstimate(100, 50, answers=3), 250),
+        (TokenEstimate(100, answers=2), 100 + 1024),
     ],
 )
 def test_what_a_request_needs(estimate: TokenEstimate, tokens: float) -> None:
@@ -211,7 +216,7 @@ async def test_who_was_given_up_for_lack_of_room_is_asked_again_alone() -> None:
             return "an answer"
 
         async def request() -> str:
-            async with queue.admit(time.monotonic(), TokenEstimate(3, 1)) as ticket:
+            async with admitted(queue, TokenEstimate(1, 1)) as ticket:
                 return await ticket.ask(question)
 
         answers = await asyncio.gather(*(request() for _ in range(3)))
@@ -226,7 +231,7 @@ async def test_who_has_no_room_even_alone_is_told() -> None:
     question = Asked(crowded, crowded)
     async with lined(Sharing()) as line:
         with pytest.raises(ContextFullError):
-            async with line.queue.admit(time.monotonic()) as ticket:
+            async with admitted(line.queue) as ticket:
                 await asyncio.wait_for(ticket.ask(question), 5)
         await line.come("a")
         assert line.entered == ["a"]

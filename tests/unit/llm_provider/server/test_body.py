@@ -12,18 +12,19 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from llm_provider.server.body import (
-    BodyBudget,
     BodyBudgetError,
     BodyRefusedError,
     BodyTimeoutError,
     BodyTooLargeError,
     InvalidLengthError,
-    content_length,
+    declared_size,
     discard_body,
     read_body,
 )
+from llm_provider.server.body_budget import BodyBudget
 
 MIB = 1024 * 1024
+KEY = "alice"
 
 
 def sender(
@@ -44,7 +45,7 @@ def sender(
 
 async def test_a_body_in_parts_is_one_body() -> None:
     budget = BodyBudget(100)
-    body = await read_body(sender(b"ab", b"", b"cd"), budget, most=10, seconds=1)
+    body = await read_body(sender(b"ab", b"", b"cd"), budget, key=KEY, most=10, seconds=1)
     assert body.data == b"abcd"
     assert budget.used == 4
     body.release()
@@ -53,14 +54,14 @@ async def test_a_body_in_parts_is_one_body() -> None:
 
 
 async def test_an_empty_body() -> None:
-    budget = BodyBudget(0)
-    with await read_body(sender(b""), budget, most=10, seconds=1) as body:
+    budget = BodyBudget(10)
+    with await read_body(sender(b""), budget, key=KEY, most=10, seconds=1) as body:
         assert body.data == b""
 
 
 async def test_the_end_of_with_releases() -> None:
     budget = BodyBudget(100)
-    with await read_body(sender(b"abcd"), budget, most=10, seconds=1, declared=4):
+    with await read_body(sender(b"abcd"), budget, key=KEY, most=10, seconds=1, declared=4):
         assert budget.used == 4
     assert budget.used == 0
 
@@ -71,34 +72,52 @@ async def test_a_declared_size_is_refused_before_anything_is_read() -> None:
 
     budget = BodyBudget(100)
     with pytest.raises(BodyTooLargeError) as caught:
-        await read_body(receive, budget, most=10, seconds=1, declared=11)
+        await read_body(receive, budget, key=KEY, most=10, seconds=1, declared=11)
     assert str(caught.value) == "The body has 11 bytes; at most 10 are accepted."
     assert (caught.value.status, caught.value.code) == (413, "body_too_large")
-    budget.reserve(95)
+
+
+async def test_a_body_waits_for_memory_and_is_refused_after_its_time() -> None:
+    budget = BodyBudget(100)
+    await budget.take(95, "bob", 1)
     with pytest.raises(BodyBudgetError) as full:
-        await read_body(receive, budget, most=10, seconds=1, declared=6)
+        await read_body(sender(b"123456"), budget, key=KEY, most=10, seconds=0.05, declared=6)
     assert str(full.value) == (
-        "The bodies of waiting requests take 95 of 100 bytes; 6 more do not fit. "
+        "The bodies of other requests took the memory for bodies, 100 bytes, for 0.05 s. "
         "Send the request again later."
     )
     assert (full.value.status, full.value.code, budget.used) == (503, "body_memory_full", 95)
+    reading = asyncio.create_task(
+        read_body(sender(b"123456"), budget, key=KEY, most=10, seconds=9, declared=6)
+    )
+    await asyncio.sleep(0)
+    assert not reading.done()
+    budget.give_back(95, "bob")
+    with await reading as body:
+        assert (bytes(body.data), budget.used) == (b"123456", 6)
 
 
-async def test_a_body_without_a_declared_size_is_counted_as_it_grows() -> None:
+async def test_a_body_without_a_declared_size_takes_the_most_until_it_is_known() -> None:
     budget = BodyBudget(100)
     with pytest.raises(BodyTooLargeError, match="more than 10 bytes"):
-        await read_body(sender(b"123456", b"78901"), budget, most=10, seconds=1)
+        await read_body(sender(b"123456", b"78901"), budget, key=KEY, most=10, seconds=1)
     assert budget.used == 0
-    budget.reserve(95)
-    with pytest.raises(BodyBudgetError, match="take 99 of 100 bytes; 2 more"):
-        await read_body(sender(b"1234", b"56"), budget, most=10, seconds=1)
-    assert budget.used == 95
+    reading = asyncio.create_task(
+        read_body(sender(b"123", b"4", pause=0.01), budget, key=KEY, most=10, seconds=1)
+    )
+    await asyncio.sleep(0)
+    assert budget.used == 10
+    with await reading as body:
+        assert (bytes(body.data), budget.used) == (b"1234", 4)
+    assert budget.used == 0
 
 
-async def test_a_body_that_is_larger_than_declared_is_counted() -> None:
+async def test_a_body_of_another_size_than_declared() -> None:
     budget = BodyBudget(100)
-    body = await read_body(sender(b"123456"), budget, most=10, seconds=1, declared=2)
-    assert budget.used == 6
+    with pytest.raises(BodyTooLargeError, match="more than 2 bytes"):
+        await read_body(sender(b"123456"), budget, key=KEY, most=10, seconds=1, declared=2)
+    body = await read_body(sender(b"12"), budget, key=KEY, most=10, seconds=1, declared=6)
+    assert (bytes(body.data), budget.used) == (b"12", 2)
     body.release()
     assert budget.used == 0
 
@@ -109,10 +128,10 @@ async def test_a_slow_body_is_refused() -> None:
     with pytest.raises(
         BodyTimeoutError, match=r"within 0\.1 s: [1-9] bytes did, of 50\.$"
     ) as caught:
-        await read_body(slow, budget, most=60, seconds=0.1, declared=50)
+        await read_body(slow, budget, key=KEY, most=60, seconds=0.1, declared=50)
     assert (caught.value.status, caught.value.code, budget.used) == (408, "body_timeout", 0)
     with pytest.raises(BodyTimeoutError, match=r"within 0\.1 s: 2 bytes did\.$"):
-        await read_body(sender(b"ab", end=False), budget, most=60, seconds=0.1)
+        await read_body(sender(b"ab", end=False), budget, key=KEY, most=60, seconds=0.1)
     assert budget.used == 0
 
 
@@ -122,14 +141,14 @@ async def test_a_client_that_leaves_gives_its_bytes_back() -> None:
 
     budget = BodyBudget(100)
     with pytest.raises(ClientDisconnect):
-        await read_body(receive, budget, most=10, seconds=1, declared=5)
+        await read_body(receive, budget, key=KEY, most=10, seconds=1, declared=5)
     assert budget.used == 0
 
 
 async def test_a_cancelled_request_gives_its_bytes_back() -> None:
     budget = BodyBudget(100)
     reading = asyncio.create_task(
-        read_body(sender(b"abc", end=False), budget, most=10, seconds=9, declared=5)
+        read_body(sender(b"abc", end=False), budget, key=KEY, most=10, seconds=9, declared=5)
     )
     await asyncio.sleep(0.01)
     assert budget.used == 5
@@ -143,20 +162,15 @@ async def test_many_bodies_at_once_stay_within_the_budget() -> None:
     budget = BodyBudget(1000)
     most = 0
 
-    async def one() -> bool:
+    async def one(key: str, declared: int | None) -> None:
         nonlocal most
-        try:
-            with await read_body(
-                sender(*[b"x" * 100] * 4, pause=0.001), budget, most=400, seconds=5
-            ):
-                most = max(most, budget.used)
-                await asyncio.sleep(0.005)
-                return True
-        except BodyBudgetError:
-            return False
+        receive = sender(*[b"x" * 100] * 4, pause=0.001)
+        with await read_body(receive, budget, key=key, most=450, seconds=20, declared=declared):
+            most = max(most, budget.used)
+            await asyncio.sleep(0.001)
 
-    done = await asyncio.gather(*(one() for _ in range(20)))
-    assert 0 < sum(done) < 20
+    requests = [one("ab"[number % 2], (None, 400)[number % 3 % 2]) for number in range(20)]
+    await asyncio.wait_for(asyncio.gather(*requests), 20)  # all of them, one after the other
     assert 400 <= most <= 1000
     assert budget.used == 0
 
@@ -174,7 +188,7 @@ async def test_a_body_is_held_once() -> None:
     gc.collect()
     tracemalloc.start()
     try:
-        body = await read_body(receive, BodyBudget(32 * MIB), most=20 * MIB, seconds=60)
+        body = await read_body(receive, BodyBudget(32 * MIB), key=KEY, most=20 * MIB, seconds=60)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -185,13 +199,14 @@ async def test_a_body_is_held_once() -> None:
 @pytest.mark.parametrize(
     ("headers", "length"),
     [
-        ([], None),
+        ([], 0),
+        ([(b"transfer-encoding", b"chunked")], None),
         ([(b"content-length", b"12")], 12),
         ([(b"content-length", b" 0 "), (b"content-length", b"0")], 0),
     ],
 )
-def test_content_length(headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-    assert content_length(headers) == length
+def test_declared_size(headers: list[tuple[bytes, bytes]], length: int | None) -> None:
+    assert declared_size(headers) == length
 
 
 @pytest.mark.parametrize(
@@ -199,7 +214,7 @@ def test_content_length(headers: list[tuple[bytes, bytes]], length: int | None) 
 )
 def test_an_invalid_content_length_is_refused(values: list[bytes]) -> None:
     with pytest.raises(InvalidLengthError, match=r"^Content-Length is invalid: '.*'\. Send one"):
-        content_length([(b"content-length", value) for value in values])
+        declared_size([(b"content-length", value) for value in values])
 
 
 def test_every_refusal_has_a_status() -> None:

@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from llm_provider.server.body import (
-    BodyBudget,
     BodyRefusedError,
-    content_length,
+    declared_size,
     discard_body,
     read_body,
 )
+from llm_provider.server.body_budget import BodyBudget
 
 from .serving import serving
 
@@ -34,9 +34,10 @@ class Reader:
             with await read_body(
                 receive,
                 self.budget,
+                key="alice",
                 most=MIB,
                 seconds=0.5,
-                declared=content_length(scope["headers"]),
+                declared=declared_size(scope["headers"]),
             ) as body:
                 await asyncio.sleep(0.1)
                 status, text = 200, json.dumps({"size": len(body.data)})
@@ -82,13 +83,20 @@ async def test_a_client_reads_why_its_large_body_is_refused(
         assert (await client.post("/", content=b"x" * MIB)).json() == {"size": MIB}
 
 
-async def test_bodies_beyond_the_budget_are_refused(base: tuple[str, BodyBudget]) -> None:
+async def test_bodies_beyond_the_budget_wait(base: tuple[str, BodyBudget]) -> None:
     async with httpx.AsyncClient(base_url=base[0]) as client:
-        answers = await asyncio.gather(*(client.post("/", content=b"x" * MIB) for _ in range(10)))
-        found = [answer.status_code for answer in answers]
-        assert set(found) == {200, 503}
-        assert found.count(200) >= 3
-        assert (await client.post("/", content=b"x" * MIB)).status_code == 200
+        answers = await asyncio.gather(*(client.post("/", content=b"x" * MIB) for _ in range(6)))
+        assert [answer.status_code for answer in answers] == [200] * 6
+
+
+async def test_bodies_that_wait_for_too_long_are_refused(base: tuple[str, BodyBudget]) -> None:
+    url, budget = base
+    await budget.take(3 * MIB, "bob", 1)
+    async with httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post("/", content=b"x" * MIB)
+        assert answer.status_code == 503
+        assert answer.json()["error"].startswith("The bodies of other requests took the memory")
+    budget.give_back(3 * MIB, "bob")
 
 
 async def test_a_slow_body_is_refused(base: tuple[str, BodyBudget]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.server.routes import ROUTES
 
 from ..fake import DONE, KEY, Exchange, FakeEngine, error_of, event, until
 
@@ -174,7 +175,7 @@ async def test_a_defect_is_answered_without_its_text(
 async def test_the_openapi_document(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     paths = document["paths"]
-    assert {path for path, methods in paths.items() if "post" in methods} == set(POSTS)
+    assert {path for path, methods in paths.items() if "post" in methods} == {*ROUTES, "/api/show"}
     schemes = document["components"]["securitySchemes"]
     for path, methods in paths.items():
         for operation in methods.values():

@@ -1,120 +1,214 @@
-"""Floods against a server in a process of its own, whose memory is measured."""
+"""Floods against the chat API as a process: memory, answers, and what others notice.
+
+With the default limits, where nothing else is said; one process for each kind of port.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import signal
-import sys
+import resource
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
-_SERVER = """
-import socket, sys, uvicorn
-from llm_provider.server.connection_guard import ConnectionGuard
-from llm_provider.server.connection_limits import limited_protocol
+from llm_provider.providers.routes import CHAT
 from llm_provider.server.limits import Limits
 
-async def app(scope, receive, send):
-    headers = [(b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
+from ..fake import AUTH, FakeEngine, completion, error_of
+from .certificates import Files, Pair, trusting
+from .processes import BODY, MIB, Served, peak_memory, served
 
-guard = ConnectionGuard(Limits(header_seconds=2, first_byte_seconds=2))
-config = uvicorn.Config(
-    app, http=limited_protocol(guard), lifespan="off", log_config=None, loop="uvloop"
-)
-listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-print(listener.getsockname()[1], flush=True)
-uvicorn.Server(config).run([listener])
-"""
+LIMIT = 150 * MIB
+"""What attacks may add to the process."""
+HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
+PAIR = Pair.made()
+
+
+@dataclass
+class Attack:
+    """Connections to a port, from several addresses of loopback."""
+
+    port: int
+    opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+
+    async def open(
+        self, count: int, data: bytes = b"", source: str = "127.0.0.1"
+    ) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Open so many that send `data` and nothing more."""
+        made = []
+        for _ in range(count):
+            made.append(
+                await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+            )
+            made[-1][1].write(data)
+        self.opened += made
+        return made
+
+    def close(self) -> None:
+        for _, writer in self.opened:
+            writer.transport.abort()
+        self.opened.clear()
 
 
 @asynccontextmanager
-async def process() -> AsyncIterator[tuple[int, Callable[[], int]]]:
-    """A server of its own, with uvloop: its port, and what gives its memory in bytes."""
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _SERVER, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
-    )
-    assert started.stdout is not None
-    port = int(await asyncio.wait_for(started.stdout.readline(), 20))
-
-    def memory() -> int:
-        status = Path(f"/proc/{started.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) * 1024
-
+async def attacking(api: Served) -> AsyncIterator[Attack]:
+    """An attack, which leaves the chat API as well as it was, and little larger."""
+    attack = Attack(api.port)
+    before = peak_memory(api.process.pid)
     try:
-        yield port, memory
+        yield attack
+        assert (await api.client.post(CHAT, json=BODY)).json() == completion()
+        assert peak_memory(api.process.pid) - before < LIMIT
     finally:
-        started.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(started.wait(), 5)
-        except TimeoutError:
-            started.kill()
-            await started.wait()
+        attack.close()
 
 
-async def ok(port: int) -> bool:
-    async with httpx.AsyncClient() as client:
-        return (await client.get(f"http://127.0.0.1:{port}/")).text == "ok"
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the end; nothing where the connection was reset."""
+    try:
+        return await asyncio.wait_for(reader.read(), 30)
+    except ConnectionResetError:
+        return b""
 
 
-@pytest.mark.parametrize(
-    "flood",
-    [
-        b"x: " + b"y" * 65533,
-        b"".join(b"x%d: yyyyyyyy\r\n" % number for number in range(3000)),
-        b"y" * 65536,
-        b"\r\n" * 32768,
-    ],
-    ids=["one line", "small headers", "no end", "blank lines"],
-)
-async def test_a_flood_of_headers_takes_no_memory(flood: bytes) -> None:
-    """16 connections with up to 4 MiB of header each, against a server in a process of its own."""
-    async with process() as (port, memory):
-        assert await ok(port)
-        before = memory()
-
-        async def attack() -> bytes:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(b"GET / HTTP/1.1\r\n" if flood[:1] != b"\r" else b"")
-                for _ in range(64):
-                    writer.write(flood)
-                    await writer.drain()
-                return await asyncio.wait_for(reader.read(), 10)
-            except OSError:
-                return b""
-            finally:
-                writer.close()
-
-        answers = await asyncio.gather(*(attack() for _ in range(16)))
-        assert sum(answer.startswith(b"HTTP/1.1 431 ") for answer in answers) >= 14
-        assert memory() - before < 12 * 1024 * 1024
-        assert await ok(port)
+async def flood(port: int, head: bytes, piece: bytes, total: int) -> tuple[bytes, int]:
+    """Send `head`, then `piece` until `total` bytes or the end: the answer, the bytes sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    sent = 0
+    try:
+        writer.write(head)
+        while sent < total and not reader.at_eof():
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+        return await rest(reader), sent
+    except OSError:
+        return b"", sent
+    finally:
+        writer.transport.abort()
 
 
-async def test_many_silent_and_slow_clients_end_by_themselves() -> None:
-    async with process() as (port, memory):
-        assert await ok(port)
-        before = memory()
-        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
-        for _, writer in connections[::2]:
-            writer.write(b"GET / HTTP/1.1\r\nx: ")
-        started = time.monotonic()
-        assert await ok(port)
-        answers = await asyncio.gather(
-            *(asyncio.wait_for(reader.read(), 10) for reader, _ in connections)
+async def connections(api: Served) -> int:
+    """As the chat API counts them."""
+    text = (await api.client.get("/metrics")).text
+    lines = [line for line in text.splitlines() if line.startswith("edge_llm_connections ")]
+    return int(float(lines[0].split()[1]))
+
+
+async def until_closed(api: Served) -> None:
+    """Wait until the test's own connection is the only one."""
+    for _ in range(300):
+        if await connections(api) == 1:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("connections stay open that their client has closed")
+
+
+async def test_headers_without_end(engine: FakeEngine, keys: Path) -> None:
+    small = b"".join(b"x-%04d: %s\r\n" % (number, b"y" * 20) for number in range(2000))
+    async with served(engine, keys) as api, attacking(api) as attack:
+        before = peak_memory(api.process.pid)
+        for head, piece, total in (
+            (HEAD, small, 32 * MIB),
+            (HEAD + b"x: ", b"y" * 65536, 64 * MIB),
+            (HEAD, b"y" * 65536, 32 * MIB),
+            (b"", b"\r\n" * 32768, 32 * MIB),
+        ):
+            answer, _ = await flood(attack.port, head, piece, total)
+            assert answer.startswith(b"HTTP/1.1 431 "), (piece[:20], answer[:100])
+        assert (await flood(attack.port, b"GET /", b"y" * 9000, 9000))[0].startswith(
+            b"HTTP/1.1 414 "
         )
-        assert 1.5 < time.monotonic() - started < 6
-        assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers[::2])
-        assert answers[1::2] == [b""] * 30
-        assert memory() - before < 8 * 1024 * 1024
-        for _, writer in connections:
-            writer.close()
+        assert peak_memory(api.process.pid) - before < 16 * MIB
+
+
+async def test_many_slow_headers(engine: FakeEngine, keys: Path) -> None:
+    """As many connections as are allowed, each just below the limit of a header."""
+    almost = HEAD + b"x: " + b"y" * (Limits().max_header_bytes - 1000)
+    async with served(engine, keys, CHAT_API_HEADER_SECONDS="8") as api, attacking(api) as attack:
+        for number in range(5):
+            await attack.open(128, almost, f"127.0.1.{number}")
+        assert 400 < await connections(api) <= Limits().max_connections
+        assert (await api.client.get("/health")).status_code == 200, "another client meanwhile"
+        attack.close()
+        await until_closed(api)
+        started = time.monotonic()
+        slow = await attack.open(8, b"GET / HT")
+        answers = await asyncio.gather(*(rest(reader) for reader, _ in slow))
+        assert {answer[:13] for answer in answers} == {b"HTTP/1.1 408 "}
+        assert time.monotonic() - started > 7
+
+
+async def test_a_thousand_idle_connections(engine: FakeEngine, keys: Path) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(1000, soft - 200)
+    assert count > Limits().max_connections
+    async with served(engine, keys) as api, attacking(api) as attack:
+        for number in range(10):
+            await attack.open(count // 10, b"", f"127.0.1.{number}")
+            assert (await api.client.get("/health")).status_code == 200
+        assert 400 < await connections(api) <= Limits().max_connections
+        async with httpx.AsyncClient() as other:
+            url = f"http://127.0.0.1:{api.port}{CHAT}"
+            assert (await other.post(url, json=BODY, headers=AUTH)).json() == completion()
+
+
+async def test_one_address_takes_no_more_than_its_share(
+    engine: FakeEngine, keys: Path, tmp_path: Path
+) -> None:
+    """Of requests that run or wait; those of others come in all the same, and the Unix socket."""
+    goes_on = engine.paused()
+    own = tmp_path / "own.sock"
+    environ = {"CHAT_API_MAX_CONNECTIONS_PER_ADDRESS": "4", "CHAT_API_SOCKET": str(own)}
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with served(engine, keys, None, **environ) as api:
+        await api.client.aclose()
+        url = f"http://127.0.0.1:{api.port}"
+        elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.9")
+        local = httpx.AsyncHTTPTransport(uds=str(own))
+        async with (
+            httpx.AsyncClient(base_url=url, headers=AUTH, limits=limits) as greedy,
+            httpx.AsyncClient(base_url=url, headers=AUTH, transport=elsewhere) as other,
+            httpx.AsyncClient(base_url=url, headers=AUTH, transport=local) as operator,
+        ):
+
+            async def become(count: int) -> None:
+                for _ in range(600):
+                    ready = (await operator.get("/ready")).json()
+                    if ready["in_flight"] + ready["queued"] == count:
+                        return
+                    await asyncio.sleep(0.02)
+                pytest.fail(f"not {count} requests: {ready}")
+
+            asked = [asyncio.create_task(greedy.post(CHAT, json=BODY)) for _ in range(4)]
+            await become(4)
+            refused = await greedy.get("/ready")
+            assert refused.status_code == 503
+            assert error_of(refused)["code"] == "too_many_connections"
+            assert refused.headers["retry-after"] == "5"
+            asked.append(asyncio.create_task(other.post(CHAT, json=BODY)))
+            await become(5)
+            goes_on.set()
+            assert [(await each).json() for each in asked] == [completion()] * 5
+
+
+async def test_handshakes_without_end(engine: FakeEngine, keys: Path, tmp_path: Path) -> None:
+    """A port for HTTPS: as many connections as are allowed, each a handshake that stands still."""
+    files = Files.at(tmp_path, PAIR)
+    hello = b"\x16\x03\x01\x3f\x00\x01\x00\x3f\xf0\x03\x03" + b"y" * 16_000
+    environ = {**files.environ, "CHAT_API_HEADER_SECONDS": "8"}
+    async with served(engine, keys, trusting(PAIR), **environ) as api, attacking(api) as attack:
+        for number in range(5):
+            await attack.open(125, hello, f"127.0.1.{number}")
+        assert (await api.client.get("/health")).status_code == 200, "another client meanwhile"
+        assert 300 < await connections(api) <= Limits().max_connections
+        reader, _ = attack.opened[-1]
+        assert await rest(reader) == b""
+        for head in (b"\x16\x03\x01\x40\x00\x01\x01\x00\x00", b"\x16\x03\x01"):
+            _, sent = await flood(attack.port, head, b"y" * 65536, 64 * MIB)
+            assert sent < 64 * MIB, "it was cut"

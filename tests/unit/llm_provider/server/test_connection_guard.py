@@ -11,21 +11,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from llm_provider.server import connection_guard
-from llm_provider.server.connection_guard import Admission, ConnectionGuard, address_group
+from llm_provider.server.connection_guard import Admission, ConnectionGuard, Rest, address_group
 from llm_provider.server.limits import Limits
 
 
 @dataclass(eq=False)
 class Fake:
-    """A connection; `rank` as its idle_rank."""
+    """A connection."""
 
     deadline: float = math.inf
-    rank: int | None = None
+    rest: Rest | None = None
     ended: list[str] = field(default_factory=list)
-
-    @property
-    def idle_rank(self) -> int | None:
-        return self.rank
 
     def expire(self) -> None:
         self.ended.append("expired")
@@ -99,6 +95,44 @@ async def test_trusted_proxies_have_no_limit_of_their_own() -> None:
     assert guard.admit(Fake(), "192.0.2.3") is Admission.TOO_MANY
 
 
+async def test_a_gateway_has_half_of_all_connections() -> None:
+    """It may stand for many clients; whoever they are, the others have the other half."""
+    gateway = ipaddress.ip_address("172.18.0.1")
+    limits = Limits(max_connections=10, max_connections_per_address=2)
+    guard = ConnectionGuard(limits, {gateway})
+    for _ in range(5):
+        assert guard.admit(Fake(), "172.18.0.1") is Admission.ADMITTED
+    assert guard.admit(Fake(), "172.18.0.1") is Admission.TOO_MANY_OF_ADDRESS
+    for number in range(5):
+        assert guard.admit(Fake(), f"192.0.2.{number}") is Admission.ADMITTED
+    assert guard.admit(Fake(), "192.0.2.9") is Admission.TOO_MANY
+
+
+async def test_a_gateway_has_no_less_than_any_address() -> None:
+    limits = Limits(max_connections=3, max_connections_per_address=3)
+    guard = ConnectionGuard(limits, {ipaddress.ip_address("172.18.0.1")})
+    for _ in range(3):
+        assert guard.admit(Fake(), "172.18.0.1") is Admission.ADMITTED
+
+
+async def test_connections_over_the_network() -> None:
+    guard = guard_of()
+    remote = Fake()
+    guard.admit(Fake(), None)
+    guard.admit(remote, "192.0.2.1")
+    assert guard.over_network() == [remote]
+
+
+async def test_a_dropped_connection_is_watched_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    guard = guard_of(max_connections_per_address=1)
+    first = Fake()
+    guard.admit(first, "192.0.2.1")
+    guard.drop(first, "TLS handshake: too slow", "192.0.2.1")
+    assert (len(guard), guard._lingering, guard.refused) == (0, set(), 1)
+    assert caplog.records[0].__dict__["reason"] == "TLS handshake: too slow"
+    assert guard.admit(Fake(), "192.0.2.1") is Admission.ADMITTED
+
+
 async def test_a_unix_socket_has_no_limit_and_takes_no_place() -> None:
     guard = guard_of(max_connections=1, max_connections_per_address=1)
     for _ in range(3):
@@ -110,20 +144,21 @@ async def test_a_unix_socket_has_no_limit_and_takes_no_place() -> None:
 
 async def test_an_idle_connection_makes_room() -> None:
     """First one that never sent anything, and of those the one that is nearest to its end."""
-    guard = guard_of(max_connections=4, max_connections_per_address=4)
-    busy, kept, silent, older = Fake(), Fake(5, 1), Fake(20, 0), Fake(10, 0)
-    for number, connection in enumerate((busy, kept, silent, older)):
+    guard = guard_of(max_connections=5, max_connections_per_address=5)
+    silent, older = Fake(20, Rest.SILENT), Fake(10, Rest.SILENT)
+    busy, late, kept = Fake(), Fake(1, Rest.INCOMPLETE), Fake(5, Rest.IDLE)
+    for number, connection in enumerate((busy, late, kept, silent, older)):
         guard.admit(connection, f"192.0.2.{number}")
-    for expected in (older, silent, kept):
+    for expected in (older, silent, kept, late):
         assert guard.admit(Fake(), "192.0.2.9") is Admission.ADMITTED
         assert expected.ended == ["evicted"]
-    assert (busy.ended, len(guard), guard.evicted) == ([], 4, 3)
+    assert (busy.ended, len(guard), guard.evicted) == ([], 5, 4)
     assert guard.admit(Fake(), "192.0.2.10") is Admission.TOO_MANY
 
 
 async def test_an_address_makes_room_for_itself_only() -> None:
     guard = guard_of(max_connections=9, max_connections_per_address=2)
-    other, own = Fake(1, 0), Fake(99, 1)
+    other, own = Fake(1, Rest.SILENT), Fake(99, Rest.IDLE)
     guard.admit(other, "192.0.2.1")
     guard.admit(own, "192.0.2.2")
     guard.admit(Fake(), "192.0.2.2")

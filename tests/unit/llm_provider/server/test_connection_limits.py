@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import inspect
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 
-import httptools
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llm_provider.server import connection_limits
-from llm_provider.server.connection_limits import UVICORN
+from llm_provider.server.connection_guard import Rest
 
+from ..fake import until
 from .serving import GET, error_of, serving
-
-
-def test_uvicorn_is_the_one_that_the_protocol_knows() -> None:
-    """After an update: read connection_limits.py beside the new version, then change UVICORN."""
-    assert importlib.metadata.version("uvicorn") == UVICORN
-    source = inspect.getsource(HttpToolsProtocol)
-    for name in (
-        "timeout_keep_alive", "ws_protocol_class", "transport", "client", "cycle", "pipeline",
-        "headers", "url", "loop",
-    ):  # fmt: skip
-        assert f"self.{name}" in source, name
-    for name in (
-        "connection_made", "connection_lost", "data_received", "on_message_begin", "on_url",
-        "on_header", "on_headers_complete", "on_body", "on_message_complete",
-        "on_response_complete", "send_400_response", "_unset_keepalive_if_required",
-    ):  # fmt: skip
-        assert callable(getattr(HttpToolsProtocol, name)), name
-    assert "except httptools.HttpParserError" in inspect.getsource(HttpToolsProtocol.data_received)
-    assert "self.send_400_response(msg)" in inspect.getsource(HttpToolsProtocol.data_received)
-    assert issubclass(httptools.HttpParserCallbackError, httptools.HttpParserError)
-    cycle = inspect.getsource(RequestResponseCycle)
-    assert "self.response_complete" in cycle
-    assert "if not self.keep_alive:\n                    self.transport.close()" in cycle
 
 
 async def test_requests_are_served_as_ever() -> None:
@@ -362,6 +328,28 @@ async def test_idle_connections_keep_nobody_out() -> None:
             client.writer.close()
 
 
+@pytest.mark.parametrize(
+    "unfinished",
+    [b"GET / HTTP/1.1\r\nx: ", b"POST /early HTTP/1.1\r\ncontent-length: 9000\r\n\r\nabc"],
+    ids=["header", "body of an answered request"],
+)
+async def test_unfinished_requests_keep_nobody_out(unfinished: bytes) -> None:
+    """Not even while their time goes on, as it does with a new connection for each that ends."""
+    async with serving(
+        max_connections=5, max_connections_per_address=5, header_seconds=30, keep_alive_seconds=30
+    ) as served:
+        slow = [await served.connect() for _ in range(5)]
+        for client in slow:
+            client.writer.write(unfinished)
+        begun = {Rest.IDLE, Rest.INCOMPLETE}
+        await until(
+            lambda: [each.rest in begun for each in served.guard.over_network()] == [True] * 5
+        )
+        for _ in range(3):
+            assert await served.is_well()
+        assert served.guard.refused == 0
+
+
 async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.2)
     async with serving(keep_alive_seconds=0.3) as served:
@@ -410,44 +398,3 @@ async def test_counts_are_right_after_much_coming_and_going() -> None:
         assert (len(guard), guard._counted, len(guard._per_group), len(guard._lingering)) == (
             0, 0, 0, 0,
         )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for 127.0.0.1, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + signed.public_bytes(pem))
-    return path
-
-
-async def test_limits_hold_with_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There one side of a connection cannot be closed alone: it ends with the time to linger."""
-    monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.3)
-    trust = ssl.create_default_context(cafile=certificate)
-    async with serving(None, certificate, trust, max_connections_per_address=3) as served:
-        assert await served.is_well()
-        answer = await served.sends(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
-        assert error_of(answer, 431)["code"] == "header_too_large"
-        answer = await served.sends(b"GET / HTTP/1.1\r\n")
-        assert error_of(answer, 408)["code"] == "header_timeout"
-        assert await (await served.connect()).rest() == b""
-        for _ in range(3):
-            (await served.connect()).writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
-        await asyncio.sleep(0.1)
-        assert error_of(await served.sends(GET), 503)["code"] == "too_many_connections"

@@ -203,6 +203,7 @@ async def test_a_hold_lets_those_that_run_end(
         ("LLM_PROVIDER ollama\n", "holds 'LLM_PROVIDER ollama'; known are: CTX_SIZE"),
         ("PARALLEL=many\n", "PARALLEL is 'many'"),
         ("CTX_SIZE=4k\n", "CTX_SIZE is '4k'"),
+        ("LLM_TASK=embed\n", "LLM_TASK is 'embed'; known are: chat, embedding, rerank."),
         ("LLM_HOLD=-1\n", "LLM_HOLD is '-1'"),
         ("LLM_BASE_URL=nowhere\n", "The address 'nowhere' is not usable"),
         ("LLM_API_KEY_FILE=/absent\n", "LLM_API_KEY_FILE cannot be read"),

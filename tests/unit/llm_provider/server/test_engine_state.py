@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from llm_provider.errors import EngineLoadingError, EngineRefusedError, EngineUnreachableError
 from llm_provider.providers.base import Capacity, LLMProvider
-from llm_provider.server.admission import AdmissionQueue, Stopping
+from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.engine_state import EngineState
+from llm_provider.server.ticket import Stopping
 
 from ..fake import until
-from .queue_stub import Stub, gone, lined, lose, watched
+from .queue_stub import Stub, admitted, gone, lined, lose, watched
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_what_had_not_begun_at_the_former_engine_goes_to_the_new(stub: Stu
             raise EngineUnreachableError("closed")
 
         async def request() -> str:
-            async with queue.admit(time.monotonic()) as ticket:
+            async with admitted(queue) as ticket:
                 return await ticket.ask(question)
 
         asked = asyncio.create_task(request())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llm_provider.server.fair_queue import FairQueue, KeyQueueFullError, TotalQueueFullError
+from llm_provider.server.fair_queue import FairQueue
 
 KEYS = st.sampled_from("abcd")
 
@@ -22,10 +22,6 @@ KEYS = st.sampled_from("abcd")
 class Waiting:
     number: int
     key: str = ""
-
-
-def make_queue(most_per_key: int = 1_000_000, most: int = 1_000_000) -> FairQueue[Waiting]:
-    return FairQueue(most_per_key, most)
 
 
 def fill(queue: FairQueue[Waiting], keys: str, **weights: float) -> list[Waiting]:
@@ -41,7 +37,7 @@ def served(queue: FairQueue[Waiting]) -> str:
 
 
 def test_one_key_is_served_in_order() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     tickets = fill(queue, "aaa")
     assert [queue.pop() for _ in range(3)] == tickets
     assert len(queue) == 0
@@ -50,20 +46,20 @@ def test_one_key_is_served_in_order() -> None:
 
 
 def test_keys_are_served_in_turn() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "aaaaabbc")
     assert served(queue) == "abcabaaa"
 
 
 def test_a_weight_is_a_share() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "a" * 40 + "b" * 40, a=3.0)
     first = Counter(queue.pop().key for _ in range(40))
     assert first == {"a": 30, "b": 10}
 
 
 def test_a_key_that_comes_late_does_not_catch_up() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "a" * 20)
     for _ in range(10):
         queue.pop()
@@ -73,7 +69,7 @@ def test_a_key_that_comes_late_does_not_catch_up() -> None:
 
 
 def test_a_key_that_was_idle_for_long_does_not_catch_up() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "ab" + "a" * 20)
     for _ in range(12):
         queue.pop()
@@ -83,7 +79,7 @@ def test_a_key_that_was_idle_for_long_does_not_catch_up() -> None:
 
 
 def test_a_key_that_leaves_and_comes_back_gains_nothing() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "aabbcc")
     order = ""
     for number in range(12):
@@ -95,7 +91,7 @@ def test_a_key_that_leaves_and_comes_back_gains_nothing() -> None:
 
 
 def test_peek_is_what_pop_returns() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     assert queue.peek() is None
     first, second = fill(queue, "ab")
     assert queue.peek() is first
@@ -107,7 +103,7 @@ def test_peek_is_what_pop_returns() -> None:
 
 
 def test_a_ticket_that_is_put_back_has_its_place_and_its_key_the_turn() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     tickets = fill(queue, "aabb")
     first, second = queue.pop(), queue.pop()
     assert [first.key, second.key] == ["a", "b"]
@@ -117,7 +113,7 @@ def test_a_ticket_that_is_put_back_has_its_place_and_its_key_the_turn() -> None:
 
 
 def test_a_key_does_not_pay_for_a_ticket_that_is_put_back() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "aabb")
     for _ in range(3):
         queue.put_back(queue.pop(), "a")
@@ -125,7 +121,7 @@ def test_a_key_does_not_pay_for_a_ticket_that_is_put_back() -> None:
 
 
 def test_a_ticket_is_put_back_where_nothing_else_waits() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     (ticket,) = fill(queue, "a")
     assert queue.pop() is ticket
     queue.put_back(ticket, "a")
@@ -133,29 +129,8 @@ def test_a_ticket_is_put_back_where_nothing_else_waits() -> None:
     assert served(queue) == "ab"
 
 
-def test_a_ticket_that_is_put_back_ignores_the_limits() -> None:
-    queue = make_queue(most_per_key=1, most=1)
-    (ticket,) = fill(queue, "a")
-    queue.pop()
-    other = Waiting(1, "a")
-    queue.push(other, "a")
-    queue.put_back(ticket, "a")
-    assert [queue.pop(), queue.pop()] == [ticket, other]
-
-
-def test_limits_for_each_key_and_for_all() -> None:
-    queue = make_queue(most_per_key=2, most=3)
-    fill(queue, "aa")
-    with pytest.raises(KeyQueueFullError):
-        queue.push(Waiting(9, "a"), "a")
-    queue.push(Waiting(3, "b"), "b")
-    with pytest.raises(TotalQueueFullError):
-        queue.push(Waiting(9, "c"), "c")
-    assert (len(queue), queue.waiting("a"), queue.waiting("b"), queue.waiting("c")) == (3, 2, 1, 0)
-
-
 def test_remove_and_double_use_are_checked() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     (ticket,) = fill(queue, "a")
     with pytest.raises(ValueError, match="waits already"):
         queue.push(ticket, "b")
@@ -171,7 +146,7 @@ def test_remove_and_double_use_are_checked() -> None:
 
 
 def test_clients_that_come_and_go_leave_nothing_behind() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     fill(queue, "a")
     for number in range(5000):
         ticket = Waiting(number, "b")
@@ -190,7 +165,7 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
 
 
 def test_tickets_that_left_are_dropped_behind_one_that_waits() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     (first,) = fill(queue, "a")
     for number in range(5000):
         ticket = Waiting(number, "a")
@@ -202,7 +177,7 @@ def test_tickets_that_left_are_dropped_behind_one_that_waits() -> None:
 
 
 def test_keys_that_are_served_once_are_forgotten() -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     numbers = itertools.count()
     queue.push(Waiting(next(numbers), "busy"), "busy")
     for each in range(5000):
@@ -216,7 +191,7 @@ def test_keys_that_are_served_once_are_forgotten() -> None:
 
 def test_a_large_queue_is_fast() -> None:
     """30,000 tickets take seconds at most; a queue of O(n) would take minutes."""
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     tickets = [Waiting(number, str(number * 7919 % 1009)) for number in range(30_000)]
     started = time.process_time()
     for ticket in tickets:
@@ -239,7 +214,7 @@ class Gap:
 @given(st.lists(st.tuples(st.sampled_from(["push", "push", "pop", "remove"]), KEYS), max_size=120))
 def test_no_key_starves(steps: list[tuple[str, str]]) -> None:
     """With equal weights, while a key waits, no other key is served twice before it."""
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     waiting: dict[str, list[Waiting]] = {}
     gaps: dict[str, Gap] = {}
     for number, (step, key) in enumerate(steps):
@@ -272,7 +247,7 @@ def test_no_key_starves(steps: list[tuple[str, str]]) -> None:
     st.integers(20, 200),
 )
 def test_shares_are_kept_within_one_ticket(weights: dict[str, float], rounds: int) -> None:
-    queue = make_queue()
+    queue = FairQueue[Waiting]()
     for key in weights:
         for number in range(rounds):
             queue.push(Waiting(number, key), key, weights[key])
@@ -287,7 +262,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = make_queue(most_per_key=6, most=15)
+        self.queue = FairQueue[Waiting]()
         self.waiting: list[Waiting] = []
         self.popped: list[Waiting] = []
         self.numbers = itertools.count()
@@ -295,16 +270,8 @@ class Model(RuleBasedStateMachine):
     @rule(key=KEYS, weight=st.sampled_from([0.1, 1.0, 2.0]))
     def push(self, key: str, weight: float) -> None:
         ticket = Waiting(next(self.numbers), key)
-        same = sum(each.key == key for each in self.waiting)
-        if same >= 6:
-            with pytest.raises(KeyQueueFullError):
-                self.queue.push(ticket, key, weight)
-        elif len(self.waiting) >= 15:
-            with pytest.raises(TotalQueueFullError):
-                self.queue.push(ticket, key, weight)
-        else:
-            self.queue.push(ticket, key, weight)
-            self.waiting.append(ticket)
+        self.queue.push(ticket, key, weight)
+        self.waiting.append(ticket)
 
     @precondition(lambda self: self.waiting)
     @rule()
@@ -335,8 +302,6 @@ class Model(RuleBasedStateMachine):
         assert len(self.queue) == len(self.waiting)
         assert set(self.queue) == set(self.waiting)
         assert all(ticket in self.queue for ticket in self.waiting)
-        for key in "abcd":
-            assert self.queue.waiting(key) == sum(each.key == key for each in self.waiting)
         assert (self.queue.peek() is None) == (not self.waiting)
 
 

@@ -35,6 +35,13 @@ REQUIRED = {
     EMBEDDINGS: "input",
     RESPONSES: "input",
     MESSAGE: "message",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "messages",
+    "/api/generate": "prompt",
+    "/api/show": "model",
+    "/tokenize": "content",
+    "/detokenize": "tokens",
+    "/infill": "input_prefix",
 }
 HANGS = 10.0
 """Seconds after which an answer counts as one that never comes."""
@@ -47,6 +54,21 @@ bounded = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+def message_of(path: str, body: dict[str, Any]) -> str:
+    """The message of an error, whose shape is checked: that of the path's API."""
+    error = body["error"]
+    if path.startswith("/api/") and isinstance(error, str):
+        return error
+    if path.startswith("/v1/messages"):
+        assert (body["type"], bool(body["request_id"])) == ("error", True)
+        assert {"type", "message"} <= set(error) <= {"type", "message", "details"}
+    else:
+        assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert isinstance(error["type"], str)
+    return str(error["message"])
 
 
 class Running:
@@ -67,14 +89,11 @@ class Running:
         assert answer.status_code < 500 or answer.status_code == 501, answer.text
         if answer.status_code != 200:
             assert answer.headers["Content-Type"] == "application/json"
-            error = answer.json()["error"]
-            assert set(error) == {"message", "type", "param", "code"}
-            assert isinstance(error["message"], str)
-            assert isinstance(error["type"], str)
-            told = set(INSIDE.findall(error["message"]))
+            message = message_of(path, answer.json())
+            told = set(INSIDE.findall(message))
             # What a client says itself may be quoted.
-            assert not [one for one in told if one.encode() not in content], error["message"]
-            assert len(error["message"]) < 2000
+            assert not [one for one in told if one.encode() not in content], message
+            assert len(message) < 2000
 
     def slots_are_free(self) -> None:
         report = self.client.get("/ready").json()

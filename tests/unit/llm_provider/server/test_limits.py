@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from llm_provider.server.limits import LimitError, Limits
+from llm_provider.errors import ConfigurationError
+from llm_provider.server.limits import Limits
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -35,7 +36,7 @@ def test_limits_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "1e3", "٣", "9" * 16])
 def test_an_invalid_count_is_named(text: str) -> None:
-    with pytest.raises(LimitError) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         Limits.from_environ({"CHAT_API_MAX_HEADER_BYTES": text})
     assert str(caught.value) == (
         f"CHAT_API_MAX_HEADER_BYTES is invalid: {text!r}. Set a whole number above 0."
@@ -44,7 +45,7 @@ def test_an_invalid_count_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
 def test_an_invalid_time_is_named(text: str) -> None:
-    with pytest.raises(LimitError) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         Limits.from_environ({"CHAT_API_HEADER_SECONDS": text})
     assert str(caught.value) == (
         f"CHAT_API_HEADER_SECONDS is invalid: {text!r}. Set a number of seconds above 0."
@@ -53,12 +54,14 @@ def test_an_invalid_time_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["proxy.example", "192.0.2.1,,", "192.0.2.0/33"])
 def test_an_invalid_proxy_is_named(text: str) -> None:
-    with pytest.raises(LimitError, match=r"^CHAT_API_TRUSTED_PROXIES is invalid: '.*'\. Set IP"):
+    with pytest.raises(
+        ConfigurationError, match=r"^CHAT_API_TRUSTED_PROXIES is invalid: '.*'\. Set IP"
+    ):
         Limits.from_environ({"CHAT_API_TRUSTED_PROXIES": text})
 
 
 def test_limits_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(LimitError) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         Limits.from_environ(
             {"CHAT_API_MAX_BODY_BYTES": "200", "CHAT_API_MAX_QUEUED_BODY_BYTES": "100"}
         )

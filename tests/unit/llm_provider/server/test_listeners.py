@@ -100,7 +100,7 @@ async def test_the_socket_holders_end_is_the_chat_apis(
         await api.becomes(in_flight=1)
         holder.process.kill()
         await holder.process.communicate()
-        out, err = await asyncio.wait_for(api.process.communicate(), 3)
+        out, err = await asyncio.wait_for(api.process.communicate(), 15)
         assert (api.process.returncode, err) == (1, b"")
         assert b"the socket holder is gone" in out
         assert error_of(await request)["code"] == "stopped"

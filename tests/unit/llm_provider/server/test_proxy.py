@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from llm_provider import Ollama
-from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from llm_provider.providers.routes import CHAT, COMPLETIONS, RESPONSES
 from llm_provider.providers.selection import PROVIDERS
 
 from ..fake import (
@@ -92,7 +92,7 @@ async def test_usage_is_asked_for_to_be_counted_and_given_to_who_asked(
         assert answer.content == stream_of(kind=name, usage=usage)
         assert engine.asked[-1]["stream_options"] == {"include_usage": True}
         metrics = (await client.get("/metrics")).text
-    assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
+    assert f'edge_llm_tokens_total{{direction="out",key="key-1"}} {len(WORDS)}.0' in metrics
 
 
 async def test_a_stream_comes_as_it_is_made(engine: FakeEngine, client: httpx.AsyncClient) -> None:
@@ -141,8 +141,8 @@ async def test_a_stream_with_crlf_and_comments_comes_as_it_is_made(keys: Path) -
             raw += b"".join([chunk async for chunk in chunks])
         assert raw == stream_of(kind="vllm").replace(b"\n", b"\r\n") + last
         metrics = (await client.get("/metrics")).text
-    assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
-    assert f'{{outcome="complete",route="{CHAT}"}} 1.0' in metrics
+    assert f'edge_llm_tokens_total{{direction="out",key="key-1"}} {len(WORDS)}.0' in metrics
+    assert f'{{key="key-1",outcome="complete",route="{CHAT}"}} 1.0' in metrics
 
 
 async def test_other_routes_are_passed_through(
@@ -188,8 +188,8 @@ async def test_tokens_of_a_long_response_are_counted(
         answer = await client.post(RESPONSES, json={"input": "Hello", "stream": True})
         assert answer.content == raw
         metrics = (await client.get("/metrics")).text
-        assert f'edge_llm_tokens_total{{direction="in"}} {7.0 * number}' in metrics
-        assert f'edge_llm_tokens_total{{direction="out"}} {5.0 * number}' in metrics
+        assert f'edge_llm_tokens_total{{direction="in",key="key-1"}} {7.0 * number}' in metrics
+        assert f'edge_llm_tokens_total{{direction="out",key="key-1"}} {5.0 * number}' in metrics
 
 
 async def test_routes_that_the_engine_has_not(keys: Path) -> None:
@@ -201,12 +201,11 @@ async def test_routes_that_the_engine_has_not(keys: Path) -> None:
             httpx.AsyncClient(base_url=url, headers=AUTH) as client,
         ):
             engine.without(RESPONSES)
-            for path in (EMBEDDINGS, RESPONSES):
-                answer = await client.post(path, json={"input": "Hello"})
-                assert answer.status_code == 501
-                problem = error_of(answer)
-                assert problem["code"] == "not_supported_by_engine"
-                assert problem["message"].startswith(f"{name} has no {path} here: ")
+            answer = await client.post(RESPONSES, json={"input": "Hello"})
+            assert answer.status_code == 501
+            problem = error_of(answer)
+            assert problem["code"] == "not_supported_by_engine"
+            assert problem["message"].startswith(f"{name} has no {RESPONSES} here: ")
 
 
 async def test_what_ollama_cannot_do_is_the_requests_fault(keys: Path) -> None:
@@ -220,7 +219,8 @@ async def test_what_ollama_cannot_do_is_the_requests_fault(keys: Path) -> None:
             answer = await client.post(CHAT, json=BODY | {"n": 2, "stream": stream})
             assert answer.status_code == 400
             assert error_of(answer) == {
-                "message": "ollama cannot do n 2; leave 'n' out.",
+                "message": "'n' does not fit ollama: 2 would be ignored, which changes the answer. "
+                "Leave it out, or use llamacpp or vllm.",
                 "type": "invalid_request_error",
                 "param": "n",
                 "code": "not_supported_by_engine",

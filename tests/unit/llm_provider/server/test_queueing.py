@@ -74,7 +74,8 @@ async def test_a_queued_client_that_leaves_never_reaches_the_engine(
     assert [(await task).status_code for task in crowd.tasks[:2]] == [200, 200]
     assert seeds(engine) == [0, 1]
     metrics = (await client.get("/metrics")).text
-    assert f'edge_llm_requests_total{{outcome="client_left",route="{CHAT}"}} 2.0' in metrics
+    left = f'edge_llm_requests_total{{key="key-1",outcome="client_left",route="{CHAT}"}} 2.0'
+    assert left in metrics
 
 
 async def test_a_held_client_that_leaves_never_reaches_the_engine(

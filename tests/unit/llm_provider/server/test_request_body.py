@@ -9,9 +9,12 @@ import httpx
 import pytest
 
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
-from llm_provider.server.request_body import MAX_BODY_BYTES
+from llm_provider.server.limits import Limits
 
 from ..fake import FakeEngine, error_of
+
+MAX_BODY_BYTES = Limits.max_body_bytes
+
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
@@ -44,12 +47,13 @@ TEXT = "must be a text or a list."
     [
         (CHAT, b"", "The body is not JSON"),
         (CHAT, b"{", "The body is not JSON"),
-        (CHAT, b"\xff\xfe{", "The body is not JSON"),
+        (CHAT, b"\xff\xfe{", "The body is not UTF-8"),
         (CHAT, b'{"messages": [{}], "temperature": NaN}', "The body is not JSON"),
         (CHAT, b'{"messages": [{}], "temperature": -Infinity}', "The body is not JSON"),
         (CHAT, b'{"messages": [{}], "temperature": 1e999}', "The body is not JSON"),
         (CHAT, b'{"messages": [{}], "n": ' + b"9" * 5000 + b"}", "The body is not JSON: a number"),
-        (CHAT, b"[" * 100_000, "The body is nested too deeply."),
+        (CHAT, b'{"a": ' + b"[" * 100_000, "The body is nested too deeply."),
+        (CHAT, b'{"messages": [{}], "user": "\\ud800"}', "The body is not JSON: half a pair of"),
         (CHAT, b"[]", "The body must be a JSON object."),
         (CHAT, b'"messages"', "The body must be a JSON object."),
         (CHAT, b"{}", LIST),
@@ -62,7 +66,6 @@ TEXT = "must be a text or a list."
         (COMPLETIONS, b'{"prompt": ""}', f"'prompt' {TEXT}"),
         (EMBEDDINGS, b"{}", f"'input' {TEXT}"),
         (RESPONSES, b'{"input": {}}', f"'input' {TEXT}"),
-        (MESSAGE, b'{"messages": [{}]}', "'message' must be a text."),
         (MESSAGE, b'{"message": ["Hello"]}', "'message' must be a text."),
         (MESSAGE, b'{"message": ""}', "'message' must be a text."),
         (MESSAGE, b'{"message": "Hello", "system": 1}', "'system' must be a string."),
@@ -79,7 +82,6 @@ async def test_bodies_that_are_no_requests(
 
 async def test_any_text_reaches_the_engine(engine: FakeEngine, client: httpx.AsyncClient) -> None:
     for content, text in (
-        (b'"\\ud800"', "\ud800"),  # a lone surrogate
         (b'"\\u0000"', "\0"),
         ('"café 東京 🚲"'.encode(), "café 東京 🚲"),
         ('"café 東京 🚲"'.encode("ascii", "backslashreplace").replace(b"U000", b"u"), None),
@@ -87,7 +89,7 @@ async def test_any_text_reaches_the_engine(engine: FakeEngine, client: httpx.Asy
         body = b'{"messages": [{"role": "user", "content": ' + content + b"}]}"
         answer = await client.post(CHAT, content=body)
         if text is not None:
-            assert answer.status_code == 200
+            assert answer.status_code == 200, answer.text
             assert engine.asked[-1]["messages"][0]["content"] == text
 
 
@@ -130,4 +132,5 @@ async def test_paths_and_methods_that_are_not(client: httpx.AsyncClient) -> None
     for path in POSTS:
         answer = await client.get(path)
         assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
-        assert error_of(answer)["message"] == f"GET {path}: Method Not Allowed."
+        told = answer.json()["error"] if path == MESSAGE else error_of(answer)["message"]
+        assert told == f"GET {path}: Method Not Allowed."

@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from pydantic import BaseModel
 
 from llm_provider import LlamaCpp
-from llm_provider.providers.routes import CHAT, EMBEDDINGS
+from llm_provider.providers.routes import CHAT
 
 from ..fake import (
     ANSWER,
@@ -220,17 +220,14 @@ async def test_responses(sdk: openai.AsyncOpenAI) -> None:
     assert kinds == [*["response.output_text.delta"] * len(WORDS), "response.completed"]
 
 
-async def test_embeddings(engine: FakeEngine, sdk: openai.AsyncOpenAI) -> None:
+async def test_embeddings_of_an_engine_for_chat(
+    engine: FakeEngine, sdk: openai.AsyncOpenAI
+) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         await sdk.embeddings.create(model=MODEL, input="Hello")
     assert caught.value.status_code == 501
-    assert "llamacpp has no /v1/embeddings here" in caught.value.message
-    entry = {"object": "embedding", "index": 0, "embedding": [0.5, -1.0]}
-    usage = {"prompt_tokens": 1, "total_tokens": 1}
-    whole = {"object": "list", "data": [entry], "model": MODEL, "usage": usage}
-    engine.on(EMBEDDINGS, lambda x: x.answer(whole))
-    answer = await sdk.embeddings.create(model=MODEL, input="Hello", encoding_format="float")
-    assert answer.data[0].embedding == [0.5, -1.0]
+    assert "llamacpp was started for chat" in caught.value.message
+    assert engine.posts == []
 
 
 # Errors, as its own types.

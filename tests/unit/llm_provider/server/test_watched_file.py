@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from llm_provider import ConfigurationError
-from llm_provider.server.keys import KeyFile
 from llm_provider.server.watched_file import WatchedFile
 
 
@@ -49,32 +47,3 @@ def test_lines_that_count(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\n")
     with pytest.raises(ConfigurationError, match=r"The file .* cannot be read: "):
         WatchedFile(path).lines("The file", "a line")
-
-
-def test_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    path = tmp_path / "keys"
-    path.write_text("one\ntwo\n")
-    keys = KeyFile(path)
-    for offered, accepted in (
-        (["one"], True),
-        (["two"], True),
-        (["wrong", "two"], True),
-        (["one two"], False),
-        (["On"], False),
-        (["onee"], False),
-        (["\xe9"], False),
-        ([""], False),
-        ([], False),
-    ):
-        assert keys.accepts(offered) is accepted, offered
-    assert caplog.records == []
-    path.write_text("three three\n")
-    assert [keys.accepts(["one"]), keys.accepts(["three"])] == [True, False]
-    (record,) = caplog.records  # said once, not with each request
-    assert "the keys before stay in force" in record.getMessage()
-    assert "three" not in record.getMessage()
-    path.write_text("three\n")
-    assert [keys.accepts(["one"]), keys.accepts(["three"])] == [False, True]
-    assert keys.accepts(["three"])
-    assert [one.getMessage() for one in caplog.records[1:]] == ["keys read again"]

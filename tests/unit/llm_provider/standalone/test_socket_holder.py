@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from llm_provider.standalone.socket_holder import MOST_PEERS
+
 from ..fake import free_port, until
 from ..server.handing_over import HolderProcess, end, start_holder
+from ..server.processes import MIB, peak_memory
 
 
 @pytest.fixture
@@ -92,6 +95,40 @@ async def test_connections_wait_where_nobody_takes_them(holder: HolderProcess) -
                 taken.close()
             for each in (connection, listener, other):
                 each.close()
+
+
+async def test_the_peers_of_a_socket_holder_are_bounded(holder: HolderProcess) -> None:
+    """More than any host has chat APIs; those there are stay, and an end makes room."""
+    peers = []
+    for _ in range(MOST_PEERS):
+        connection, said, given = await greeted(holder.path)
+        assert said == b"door\n"
+        for each in given:
+            each.close()
+        peers.append(connection)
+    connection, said, given = await greeted(holder.path)
+    assert (said, given) == (b"", [])
+    connection.close()
+    peers[0].close()
+
+    async def welcome() -> bool:
+        connection, said, given = await greeted(holder.path)
+        for each in (connection, *given):
+            each.close()
+        return said == b"door\n"
+
+    for _ in range(200):
+        if await welcome():
+            break
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("an end made no room")
+    peers[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peers[1].recv(1)
+    for each in peers[1:]:
+        each.close()
+    assert peak_memory(holder.process.pid) < 24 * MIB
 
 
 async def test_a_socket_holder_whose_port_is_taken(holder: HolderProcess, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from llm_provider.standalone import tcp_forward
 from llm_provider.standalone.tcp_forward import TCPForward
 
 from ..fake import free_port, until
@@ -162,7 +163,7 @@ async def test_the_port_that_an_address_means(
     connect = asyncio.open_connection
     asked: list[tuple[str, int]] = []
 
-    async def refuse(host: str, port: int) -> None:
+    async def refuse(host: str, port: int, **_: object) -> None:
         asked.append((host, port))
         raise ConnectionRefusedError
 
@@ -174,6 +175,30 @@ async def test_the_port_that_an_address_means(
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
     assert asked == [where]
+
+
+async def test_connections_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those beyond are closed at once, and the log has one line of it; an end makes room."""
+    monkeypatch.setattr(tcp_forward, "MOST", 2)
+    async with (
+        listening(echo_at_the_end) as engine,
+        forward(Upstream(engine)) as (made, port),
+        connected(port) as (reader, writer),
+    ):
+        async with connected(port):
+            await until(lambda: len(made._open) == 2)
+            for _ in range(3):
+                async with connected(port) as (refused, _writer):
+                    assert await asyncio.wait_for(refused.read(), 10) == b""
+            assert caplog.messages == ["connections to the engine are refused: 2 are open"]
+        await until(lambda: len(made._open) == 1)
+        async with connected(port):
+            await until(lambda: len(made._open) == 2)
+        writer.write(b"still open")
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b"still open"
 
 
 @pytest.mark.parametrize("breaks", ["client", "engine"])

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_provider.server.prompt_tokens import IMAGE_TOKENS, TokenEstimate, estimate
+from llm_provider.server.token_estimate import IMAGE_TOKENS, PromptSize, measure_prompt
 
 PHOTO = base64.b64encode(bytes(range(256)) * 4000).decode()  # 1.4 MB: all letters of base64
 TEXT = "What is this? " * 10
 
 
-def of(body: Any, **options: Any) -> TokenEstimate:
-    return estimate(json.dumps(body, **options).encode())
+def of(body: Any, **options: Any) -> PromptSize:
+    return measure_prompt(json.dumps(body, **options).encode())
 
 
 def test_text_counts_three_bytes_a_token() -> None:
     body = json.dumps({"messages": [{"role": "user", "content": TEXT}]}).encode()
-    found = estimate(body)
-    assert found == TokenEstimate(len(body), 0)
+    found = measure_prompt(body)
+    assert found == PromptSize(len(body), 0)
     assert found.tokens() == -(-len(body) // 3)
 
 
@@ -62,11 +62,11 @@ def test_images_of_ollama() -> None:
 def test_a_slash_may_be_escaped() -> None:
     part = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{PHOTO}"}}
     raw = json.dumps({"messages": [{"content": [part]}]}).replace("/", "\\/").encode()
-    found = estimate(raw)
+    found = measure_prompt(raw)
     assert found.images == 1
     assert found.text_bytes < 200
     raw = json.dumps({"source": {"data": PHOTO}, "images": [PHOTO]}).replace("/", "\\/").encode()
-    assert estimate(raw).images == 2
+    assert measure_prompt(raw).images == 2
 
 
 def test_an_image_elsewhere_on_the_net_counts_too() -> None:
@@ -97,7 +97,7 @@ def test_short_data_is_text() -> None:
 
 def test_bytes_of_any_kind_are_read() -> None:
     raw = json.dumps({"images": [PHOTO]}).encode()
-    assert estimate(bytearray(raw)) == estimate(memoryview(raw)) == estimate(raw)
+    assert measure_prompt(bytearray(raw)) == measure_prompt(memoryview(raw)) == measure_prompt(raw)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_no_body_takes_long(part: bytes) -> None:
     """4 MiB that the patterns nearly match: the time grows with the size only."""
     body = part * (4 * 2**20 // len(part))
     started = time.process_time()
-    estimate(body)
+    measure_prompt(body)
     assert time.process_time() - started < 5
 
 
 @given(st.binary(max_size=300))
 def test_anything_has_an_estimate(data: bytes) -> None:
-    assert estimate(data).tokens() >= 0
+    assert measure_prompt(data).tokens() >= 0

@@ -1,4 +1,4 @@
-"""The chat API's outermost layer: request id, key, one log line a request, no error unanswered."""
+"""What every request gets: an id, one line in the log, its place in the metrics, an answer."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import uuid
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
-from llm_provider.server.credentials import CHALLENGES, offered_keys
+from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError, errors_of
 from llm_provider.server.engine_state import EngineState
-from llm_provider.server.keys import KeyFile
+from llm_provider.server.formats import ANTHROPIC, error_format
 from llm_provider.server.metrics import Metrics
-from llm_provider.server.routes import OPEN
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _log = logging.getLogger("llm_provider.api")
 
 
-class Middleware:
-    """Wraps the application; see the module."""
+HEALTH = "/health"
+"""Asked every few seconds, by Docker and others: an answer of 200 is not worth a line."""
 
-    def __init__(self, app: ASGIApp, engine: EngineState, keys: KeyFile, metrics: Metrics) -> None:
+
+class RequestLog:
+    """The layer around the application; see the module."""
+
+    def __init__(self, app: ASGIApp, engine: EngineState, metrics: Metrics) -> None:
         self._app = app
         self._engine = engine
-        self._keys = keys
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,26 +51,18 @@ class Middleware:
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                 ]
+                if error_format(scope["path"]) is ANTHROPIC:  # its SDKs' name for it
+                    message["headers"].append((b"request-id", request_id.encode()))
                 if self._engine.retiring:
                     # Said with an answer, it costs no client a request, as closing might.
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         notes: dict[str, object] = {}
-        scope.setdefault("state", {})["notes"] = notes
+        state = scope.setdefault("state", {})
+        state["notes"], state["request_id"] = notes, request_id
         try:
-            if not _is_open(scope) and not self._keys.accepts(offered_keys(scope["headers"])):
-                refusal = APIError(
-                    401,
-                    "A valid API key is needed: send it as 'Authorization: Bearer KEY', as "
-                    "'x-api-key: KEY', or as the password of HTTP Basic authentication.",
-                    code="invalid_api_key",
-                    headers={"WWW-Authenticate": CHALLENGES},
-                )
-                notes["outcome"] = refusal.outcome
-                await refusal.response()(scope, receive, send_named)
-            else:
-                await self._app(scope, receive, send_named)
+            await self._app(scope, receive, send_named)
         except ClientDisconnect:
             notes.setdefault("outcome", "client_left")
         except Exception:
@@ -83,9 +76,9 @@ class Middleware:
                 type="server_error",
                 headers=MAY_HAVE_RUN,
             )
-            await defect.response()(scope, receive, send_named)
+            await defect.response(errors_of(scope), request_id)(scope, receive, send_named)
         finally:
-            if scope["path"] != OPEN or status != 200:
+            if scope["path"] != HEALTH or status != 200:
                 self._tell(scope, request_id, status, time.monotonic() - started, notes)
 
     def _tell(
@@ -107,8 +100,3 @@ class Middleware:
                 **notes,
             },
         )
-
-
-def _is_open(scope: Scope) -> bool:
-    """Whether a request needs no key. Browsers send none with OPTIONS, which does nothing here."""
-    return bool(scope["path"] == OPEN or scope["method"] == "OPTIONS")

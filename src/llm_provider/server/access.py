@@ -1,0 +1,54 @@
+"""Who may ask, and how often: dependencies of the routes."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from llm_provider.server.api_errors import APIError
+from llm_provider.server.key_store import Key, KeyStore, Refusal
+from llm_provider.server.rate_limit import RateLimiter, retry_after
+
+CHALLENGES = 'Bearer, Basic realm="edge-llm"'
+"""What a 401 asks for, as its WWW-Authenticate. A browser asks its user for Basic's password."""
+
+
+class Access:
+    """Checks the API keys of requests, and their rates."""
+
+    def __init__(self, keys: KeyStore, rates: RateLimiter) -> None:
+        self._keys = keys
+        self._rates = rates
+
+    async def check_key(self, request: Request) -> None:
+        """Set `request.state.key`. Raises APIError 401 without a valid key."""
+        found = self._keys.find(
+            request.headers.get("authorization"), request.headers.get("x-api-key")
+        )
+        if isinstance(found, Refusal):
+            raise APIError(
+                401,
+                found.value,
+                code="expired_api_key" if found is Refusal.EXPIRED else "invalid_api_key",
+                headers={"WWW-Authenticate": CHALLENGES},
+            )
+        request.state.key = found
+        request.state.notes["key"] = found.name
+
+    async def check_rate(self, request: Request) -> None:
+        """Count the request, whose key is known. Raises APIError 429 above the key's rate."""
+        key: Key = request.state.key
+        seconds = self._rates.take(key.name, key.rate)
+        if seconds and key.rate is not None:
+            raise APIError(
+                429,
+                f"The key {key.name} allows {key.rate.per_minute:g} requests per minute, "
+                f"{key.rate.burst} of them at once. Send the request again in "
+                f"{retry_after(seconds)} s.",
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": retry_after(seconds)},
+            )
+
+    def give_back(self, key: Key) -> None:
+        """Do not count a request that found no place in the queue: it may come again soon."""
+        self._rates.give_back(key.name)

@@ -1,0 +1,142 @@
+"""Attacks with a key, on a chat API that is a process: its memory, and what others notice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llm_provider.providers.routes import CHAT
+
+from ..fake import KEY, Exchange, FakeEngine, completion
+from .processes import served
+
+MIB = 1024 * 1024
+OTHER = {"Authorization": "Bearer key-two-of-the-tests"}
+MANY = {
+    "PARALLEL": "1",
+    "CHAT_API_BODY_SECONDS": "600",  # on a slow machine too
+    "CHAT_API_MAX_CONNECTIONS": "1000",
+    "CHAT_API_MAX_CONNECTIONS_PER_ADDRESS": "1000",
+}
+"""What is limited elsewhere is not here."""
+BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+def rss(pid: int, kind: str = "VmHWM") -> float:
+    """The most memory that a process ever had (VmHWM), or what it has now (VmRSS), in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(f"no {kind} of {pid}")
+
+
+def large(part: bytes) -> bytes:
+    """A body of 4 MiB, of a list of such parts."""
+    start, end = b'{"messages": [{"role": "user", "content": "x"}], "other": [', b"0]}"
+    return start + part * ((4 * MIB - len(start) - len(end)) // len(part)) + end
+
+
+async def slow_engine(exchange: Exchange) -> None:
+    await asyncio.sleep(0.005)
+    await exchange.answer(completion())
+
+
+@pytest.mark.parametrize("part", [b"[],", b'"\\u00e4",'])
+async def test_64_large_bodies_take_no_more_memory_than_is_meant_for_bodies(
+    engine: FakeEngine, keys: Path, part: bytes
+) -> None:
+    """And all of them are answered, and so is a request of another key beside them."""
+    engine.on(CHAT, slow_engine)
+    body = large(part)
+    async with served(engine, keys, **MANY | {"PARALLEL": "2"}) as api:
+        before = rss(api.process.pid, "VmRSS")
+
+        async def attack() -> int:
+            async with httpx.AsyncClient(base_url=api.client.base_url, timeout=600) as client:
+                headers = {"Authorization": f"Bearer {KEY}"}
+                return (await client.post(CHAT, content=body, headers=headers)).status_code
+
+        tasks = [asyncio.create_task(attack()) for _ in range(64)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        started = time.monotonic()
+        beside = await api.client.post(CHAT, json=BODY, headers=OTHER)
+        waited = time.monotonic() - started
+        statuses = Counter(await asyncio.gather(*tasks))
+        most = rss(api.process.pid)
+        print(f"{before:.0f} MiB before, {most:.0f} MiB at most; the other waited {waited:.2f} s")
+        assert beside.status_code == 200
+        assert statuses == {200: 64}
+        assert most < 150
+
+
+async def test_slow_bodies_keep_nobody_else_out(engine: FakeEngine, keys: Path) -> None:
+    """65 requests that send nothing have all the places of their key, and all its memory."""
+    async with served(engine, keys, **MANY) as api:
+        port = api.client.base_url.port
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            f"Content-Length: {4 * MIB}\r\n\r\n"
+        ).encode()
+        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(65)]
+        for _, writer in connections:
+            writer.write(head + b"{")
+        for _ in range(500):
+            text = (await api.client.get("/metrics", headers=OTHER)).text
+            if "edge_llm_requests_arriving 65.0" in text:
+                break
+            await asyncio.sleep(0.02)
+        assert "edge_llm_requests_arriving 65.0" in text
+        for _ in range(5):
+            answer = await api.client.post(CHAT, json=BODY, headers=OTHER)
+            assert answer.status_code == 200
+        for _, writer in connections:
+            writer.close()
+        assert rss(api.process.pid) < 150
+
+
+async def test_500_requests_of_one_key_beside_one_of_another(
+    engine: FakeEngine, keys: Path
+) -> None:
+    """None fails; who finds no place comes again, as the answer tells; the other has its turn."""
+    order: list[str] = []
+
+    async def note(exchange: Exchange) -> None:
+        order.append(exchange.body["user"])
+        await slow_engine(exchange)
+
+    engine.on(CHAT, note)
+    async with served(engine, keys, **MANY) as api:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=api.client.base_url, timeout=120, limits=limits
+        ) as client:
+            refused = asyncio.Event()
+
+            async def ask(number: int) -> int:
+                headers = {"Authorization": f"Bearer {KEY}"}
+                while True:
+                    body = BODY | {"user": f"a{number}"}
+                    answer = await client.post(CHAT, json=body, headers=headers)
+                    if answer.status_code != 429:
+                        return answer.status_code
+                    assert json.loads(answer.content)["error"]["code"] == "queue_full"
+                    assert answer.headers["Retry-After"] == "5"
+                    refused.set()
+                    await asyncio.sleep(2)  # a test has no time for five
+
+            tasks = [asyncio.create_task(ask(number)) for number in range(500)]
+            await asyncio.wait_for(refused.wait(), 60)  # its key has all the places
+            before = len(order)
+            answer = await client.post(CHAT, json=BODY | {"user": "b"}, headers=OTHER)
+            assert answer.status_code == 200
+            # Behind the one that runs, and at most one of the other key.
+            assert order.index("b") - before <= 3
+            assert Counter(await asyncio.gather(*tasks)) == {200: 500}
+            assert sorted(order) == sorted(["b", *(f"a{number}" for number in range(500))])
