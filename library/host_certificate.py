@@ -37,7 +37,8 @@ options:
     type: int
     default: 10010
   timeout:
-    description: Seconds to wait until the chat API serves with a changed certificate.
+    description:
+      - Seconds to wait until the chat API serves with a changed certificate; 0 for no wait.
     type: float
     default: 10
 author: edge-llm
@@ -87,6 +88,7 @@ def main() -> None:
     served = (
         changed
         and not module.check_mode
+        and asked["timeout"] > 0
         and wait_until_served(asked["certificate"], API_PORT, asked["timeout"])
     )
     module.exit_json(changed=changed, folder=str(secrets / "tls"), served=served)

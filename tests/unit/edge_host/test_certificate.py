@@ -180,7 +180,7 @@ def test_a_port_without_tls_is_not_waited_for(pairs: tuple[Path, Path]) -> None:
 
 def test_the_module_shows_no_key(secrets: Path) -> None:
     pair = {"certificate": "C1", "key": "K1-of-a-host"}
-    arguments = {"root": str(secrets.parent), "owner": OWNER, **pair}
+    arguments = {"root": str(secrets.parent), "owner": OWNER, "timeout": 0, **pair}
     first = ansible("host_certificate", arguments, "--diff")
     assert first["changed"] is True
     assert first["folder"] == f"{secrets}/tls"

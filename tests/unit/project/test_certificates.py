@@ -41,7 +41,7 @@ TASKS = [
         "vars": {
             "verify_plan": {
                 "provider": "ollama",
-                "model": {"name": "smoke"},
+                "model": {"name": "smoke", "task": "chat"},
                 "environment": {"CTX_SIZE": 4096, "PARALLEL": 4},
             },
             "verify_url": "{{ preflight_url }}",
