@@ -60,15 +60,16 @@ async def test_a_line_for_each_request(
     await client.post(CHAT, json=BODY | {"stream": True}, headers={"X-Request-Id": "mine-1"})
     await client.get("/v1/models")
     await client.get("/health")  # every few seconds: told only where it fails
-    await client.get(f"/{CANARY}", headers={"Authorization": "Bearer wrong"})
+    await client.get("/v1/models", headers={"Authorization": "Bearer wrong"})
+    await client.get(f"/{CANARY}")
     engine.on(CHAT, lambda x: x.answer({"error": {"message": CANARY}}, 400))
     await client.post(CHAT, json=BODY)
     engine.on(CHAT, lambda x: x.stream(event("Hel")))
     await client.post(CHAT, json=BODY | {"stream": True})
-    whole, stream, models, stranger, refused, cut = requests(caplog)
+    whole, stream, models, stranger, nowhere, refused, cut = requests(caplog)
     common = {"method", "path", "status", "seconds", "client", "outcome", "request_id"}
     standard = {"time", "level", "logger", "message"}
-    assert set(whole) == standard | common | {"tokens_in", "tokens_out"}
+    assert set(whole) == standard | common | {"tokens_in", "tokens_out", "key"}
     assert set(stream) == set(whole) | {"first_bytes_seconds"}
     assert stream["request_id"] == "mine-1"
     assert (stream["path"], stream["status"], stream["outcome"]) == (CHAT, 200, "complete")
@@ -76,7 +77,9 @@ async def test_a_line_for_each_request(
     assert (stream["tokens_in"], stream["tokens_out"]) == (7, 6)
     assert stream["client"] == "127.0.0.1"
     assert (models["method"], models["path"]) == ("GET", "/v1/models")
-    assert (stranger["path"], stranger["status"]) == (None, 401)
+    assert (models["key"], "key" in stranger) == ("key-1", False)
+    assert (stranger["path"], stranger["status"]) == ("/v1/models", 401)
+    assert (nowhere["path"], nowhere["status"]) == (None, 404)
     assert (refused["status"], refused["outcome"], refused["error"]) == (
         400,
         "rejected",
@@ -198,7 +201,8 @@ async def test_changes_of_the_engine_are_told(
         await until(lambda: app.state.queue.open)
     entries = [json.loads(line) for line in lines(caplog)]
     assert [entry["message"].split(":")[0] for entry in entries] == [
+        "keys read",
         "engine not ready",
         "engine ready",
     ]
-    assert (entries[1]["provider"], entries[1]["model"]) == ("llamacpp", MODEL)
+    assert (entries[2]["provider"], entries[2]["model"]) == ("llamacpp", MODEL)

@@ -92,7 +92,7 @@ async def test_usage_is_asked_for_to_be_counted_and_given_to_who_asked(
         assert answer.content == stream_of(kind=name, usage=usage)
         assert engine.asked[-1]["stream_options"] == {"include_usage": True}
         metrics = (await client.get("/metrics")).text
-    assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
+    assert f'edge_llm_tokens_total{{direction="out",key="key-1"}} {len(WORDS)}.0' in metrics
 
 
 async def test_a_stream_comes_as_it_is_made(engine: FakeEngine, client: httpx.AsyncClient) -> None:
@@ -141,7 +141,7 @@ async def test_a_stream_with_crlf_and_comments_comes_as_it_is_made(keys: Path) -
             raw += b"".join([chunk async for chunk in chunks])
         assert raw == stream_of(kind="vllm").replace(b"\n", b"\r\n") + last
         metrics = (await client.get("/metrics")).text
-    assert f'edge_llm_tokens_total{{direction="out"}} {len(WORDS)}.0' in metrics
+    assert f'edge_llm_tokens_total{{direction="out",key="key-1"}} {len(WORDS)}.0' in metrics
     assert f'{{key="key-1",outcome="complete",route="{CHAT}"}} 1.0' in metrics
 
 
@@ -188,8 +188,8 @@ async def test_tokens_of_a_long_response_are_counted(
         answer = await client.post(RESPONSES, json={"input": "Hello", "stream": True})
         assert answer.content == raw
         metrics = (await client.get("/metrics")).text
-        assert f'edge_llm_tokens_total{{direction="in"}} {7.0 * number}' in metrics
-        assert f'edge_llm_tokens_total{{direction="out"}} {5.0 * number}' in metrics
+        assert f'edge_llm_tokens_total{{direction="in",key="key-1"}} {7.0 * number}' in metrics
+        assert f'edge_llm_tokens_total{{direction="out",key="key-1"}} {5.0 * number}' in metrics
 
 
 async def test_routes_that_the_engine_has_not(keys: Path) -> None:
