@@ -74,16 +74,23 @@ def describe(route: OwnRoute) -> dict[str, Any]:
 
 def describe_route(route: Route) -> dict[str, Any]:
     """Return FastAPI's arguments that describe a route that the engine answers."""
+    forms = [route] if route.alternative is None else [route, route.alternative]
     described: dict[str, Any] = {
-        "responses": _responses(_POST_FAILURES, route.errors),
+        "responses": _responses(_POST_FAILURES, *(form.errors for form in forms)),
         "openapi_extra": {"security": _ANY_KEY},
     }
     if route.streams:
+        kinds = [form.stream.media_type.decode().partition(";")[0] for form in forms]
         described["responses"][200] = {
             "description": "The answer; piece by piece where `stream` is true.",
-            "content": {route.stream.media_type.decode().partition(";")[0]: {}},
+            "content": {kind: {} for kind in kinds},
         }
     is_file = route.required.schema.get("format") == "binary"
+    if is_file:
+        described["responses"][200] = {
+            "description": "The answer; as text where `response_format` asks for one.",
+            "content": {"text/plain": {}},
+        }
     kind = "multipart/form-data" if is_file else "application/json"
     described["openapi_extra"]["requestBody"] = {
         "required": True,
@@ -92,11 +99,13 @@ def describe_route(route: Route) -> dict[str, Any]:
     return described
 
 
-def _responses(failures: tuple[int, ...], errors: ErrorFormat) -> dict[int | str, dict[str, Any]]:
+def _responses(failures: tuple[int, ...], *errors: ErrorFormat) -> dict[int | str, dict[str, Any]]:
+    schemas = [dict(each.schema) for each in errors]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {
         status: {
             "description": _FAILURES[status],
-            "content": {"application/json": {"schema": dict(errors.schema)}},
+            "content": {"application/json": {"schema": schema}},
         }
         for status in failures
     }

@@ -43,7 +43,9 @@ class OllamaInfo:
             OwnRoute("/api/tags", self.tags, errors=OLLAMA),
             OwnRoute("/api/ps", self.running, errors=OLLAMA),
             OwnRoute("/api/version", self.version, errors=OLLAMA),
-            OwnRoute("/api/show", self.show, (400, 401, 404, 413), method="POST", errors=OLLAMA),
+            OwnRoute(
+                "/api/show", self.show, (400, 401, 404, 408, 413, 503), method="POST", errors=OLLAMA
+            ),
         )
 
     async def tags(self) -> dict[str, Any]:

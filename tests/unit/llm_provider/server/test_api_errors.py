@@ -60,8 +60,8 @@ async def test_an_engines_refusal(
         answer = await client.post(path, json=body | {"stream": stream})
         assert answer.status_code == expected
         assert ("Retry-After" in answer.headers) == (expected == 503)
-        # It may have run: clients that would send it again are told not to.
-        assert ("x-should-retry" in answer.headers) == (expected == 502)
+        # It may have run, or will never work: clients that would send it again are told not to.
+        assert ("x-should-retry" in answer.headers) == (expected in (501, 502))
         problem = error_of(answer)
         assert problem["code"] == code
         assert problem["message"].endswith(message)

@@ -39,6 +39,11 @@ async def chat_api(
         yield engine, url
 
 
+def asked(engine: FakeEngine) -> list[str]:
+    """The paths at which an engine was asked, but for loading its model."""
+    return [each.path for each in engine.posts if each.path != "/api/generate"]
+
+
 def say_in_two_parts(engine: FakeEngine) -> asyncio.Event:
     """Have the engine stream "Hel", and "lo." once the event returned is set."""
     goes_on = asyncio.Event()

@@ -30,7 +30,7 @@ from ...fake import (
     event,
     until,
 )
-from .engines import ENGINES, chat_api, endless, offer, say_in_two_parts
+from .engines import ENGINES, asked, chat_api, endless, offer, say_in_two_parts
 
 HELLO: dict[str, Any] = {
     "model": MODEL,
@@ -279,7 +279,7 @@ async def test_an_engine_that_counts_no_tokens(keys: Path) -> None:
             "It is served where the engine is llamacpp or vllm."
         )
         assert refused.value.error_code == "not_supported_by_engine"
-        assert engine.posts == []
+        assert asked(engine) == []
 
 
 @pytest.mark.parametrize(

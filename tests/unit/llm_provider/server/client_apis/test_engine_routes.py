@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from ...fake import AUTH, KEY, MODEL, FakeEngine, error_of, until
-from .engines import ENGINES, RANKS, VECTORS, chat_api, offer
+from .engines import ENGINES, RANKS, VECTORS, asked, chat_api, offer
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 BODIES: dict[str, dict[str, Any]] = {
@@ -52,11 +52,6 @@ def words_of(answer: httpx.Response) -> str:
     """The message of an error, in any format."""
     error = answer.json()["error"]
     return str(error if isinstance(error, str) else error["message"])
-
-
-def asked(engine: FakeEngine) -> list[str]:
-    """The paths at which an engine was asked, but for loading its model."""
-    return [each.path for each in engine.posts if each.path != "/api/generate"]
 
 
 @pytest.mark.parametrize("kind", ENGINES)
