@@ -122,7 +122,7 @@ def plan_model(
     parts = {file.part: file.path for file in reversed(files)}
     folder = files[0].path.rpartition("/")[0] if kind == "hf" else ""
     # vLLM's weights have the projector within; llama.cpp and Ollama see by a file of its own.
-    vision = "projector" in parts if kind == "gguf" else "vision" in entry["abilities"]
+    vision = "projector" in parts if kind == "gguf" else "vision" in entry.get("abilities", [])
     proof = entry.get("proof") or {}
     header = {"family": weights["family"], "quantization": weights["quantization"]}
     return Model(
