@@ -84,7 +84,7 @@ def test_without_flash_attention_scores_are_kept(catalogues: dict[str, Any]) -> 
         (
             4 * GIB,
             {"llm_context_size": 65536, "llm_cache_type": "q8_0"},
-            ["llm_context_size: 17408", "llm_model: llama-3.2-1b-instruct"],
+            ["llm_context_size: 17664", "llm_model: llama-3.2-1b-instruct"],
         ),
     ],
 )

@@ -126,7 +126,7 @@ def test_following_a_suggestion_never_gives_another_error(
         ("36.4.3", 8 * GIB, {"llm_flash_attention": False, "llm_provider": "ollama"}),
         (
             "36.4.3",
-            3000 * MIB,
+            2984 * MIB,
             {"llm_provider": "vllm", "llm_model": "smollm2-135m", "llm_context_size": 8192},
         ),
     ],

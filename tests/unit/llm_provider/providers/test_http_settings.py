@@ -67,7 +67,7 @@ SECRET = "S3CR3T-of-the-tests"
             "'verify' has no effect beside 'transport'. Give one of the two.",
         ),
     ],
-    ids=str,
+    ids=lambda each: each if isinstance(each, str) else None,
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], sentence: str) -> None:
     for make in (LlamaCpp, get_llm_provider):
