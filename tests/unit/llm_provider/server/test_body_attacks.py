@@ -133,7 +133,7 @@ async def test_500_requests_of_one_key_beside_one_of_another(
     async with attacked(engine, keys) as (api, _):
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
-            base_url=api.client.base_url, timeout=120, limits=limits
+            base_url=api.client.base_url, timeout=600, limits=limits
         ) as client:
             refused = asyncio.Event()
 
@@ -145,9 +145,8 @@ async def test_500_requests_of_one_key_beside_one_of_another(
                     if answer.status_code != 429:
                         return answer.status_code
                     assert json.loads(answer.content)["error"]["code"] == "queue_full"
-                    assert answer.headers["Retry-After"] == "5"
                     refused.set()
-                    await asyncio.sleep(2)  # a test has no time for five
+                    await asyncio.sleep(int(answer.headers["Retry-After"]))
 
             tasks = [asyncio.create_task(ask(number)) for number in range(500)]
             await asyncio.wait_for(refused.wait(), 60)  # its key has all the places
