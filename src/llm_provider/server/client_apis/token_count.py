@@ -41,7 +41,7 @@ def _number(count: object, provider: LLMProvider) -> int:
     return count
 
 
-def _images(chat: Mapping[str, Any], image_tokens: int) -> int:
+def _images(chat: Mapping[str, Any]) -> int:
     return sum(
         1
         for message in chat["messages"]
