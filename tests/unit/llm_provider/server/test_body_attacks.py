@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import pytest
 from llm_provider.providers.routes import CHAT
 
 from ..fake import KEY, Exchange, FakeEngine, completion
-from .processes import served
+from .processes import Served, served
 
 MIB = 1024 * 1024
 OTHER = {"Authorization": "Bearer key-two-of-the-tests"}
 MANY = {
-    "PARALLEL": "1",
-    "CHAT_API_BODY_SECONDS": "600",  # on a slow machine too
+    # On a slow machine too.
+    "CHAT_API_BODY_SECONDS": "600",
+    "LLM_HOLD_SECONDS": "600",
     "CHAT_API_MAX_CONNECTIONS": "1000",
     "CHAT_API_MAX_CONNECTIONS_PER_ADDRESS": "1000",
 }
@@ -43,6 +46,21 @@ def large(part: bytes) -> bytes:
     return start + part * ((4 * MIB - len(start) - len(end)) // len(part)) + end
 
 
+@asynccontextmanager
+async def attacked(
+    engine: FakeEngine, keys: Path, parallel: int = 1
+) -> AsyncIterator[tuple[Served, int]]:
+    """A chat API whose log is read, so that it does not wait for that; and its process id."""
+    async with served(engine, keys, PARALLEL=str(parallel), **MANY) as api:
+        assert api.process.stdout is not None
+        log = asyncio.create_task(api.process.stdout.read())
+        try:
+            yield api, api.process.pid
+        finally:
+            log.cancel()
+            await asyncio.gather(log, return_exceptions=True)
+
+
 async def slow_engine(exchange: Exchange) -> None:
     await asyncio.sleep(0.005)
     await exchange.answer(completion())
@@ -55,8 +73,8 @@ async def test_64_large_bodies_take_no_more_memory_than_is_meant_for_bodies(
     """And all of them are answered, and so is a request of another key beside them."""
     engine.on(CHAT, slow_engine)
     body = large(part)
-    async with served(engine, keys, **MANY | {"PARALLEL": "2"}) as api:
-        before = rss(api.process.pid, "VmRSS")
+    async with attacked(engine, keys, parallel=2) as (api, pid):
+        before = rss(pid, "VmRSS")
 
         async def attack() -> int:
             async with httpx.AsyncClient(base_url=api.client.base_url, timeout=600) as client:
@@ -69,7 +87,7 @@ async def test_64_large_bodies_take_no_more_memory_than_is_meant_for_bodies(
         beside = await api.client.post(CHAT, json=BODY, headers=OTHER)
         waited = time.monotonic() - started
         statuses = Counter(await asyncio.gather(*tasks))
-        most = rss(api.process.pid)
+        most = rss(pid)
         print(f"{before:.0f} MiB before, {most:.0f} MiB at most; the other waited {waited:.2f} s")
         assert beside.status_code == 200
         assert statuses == {200: 64}
@@ -78,7 +96,7 @@ async def test_64_large_bodies_take_no_more_memory_than_is_meant_for_bodies(
 
 async def test_slow_bodies_keep_nobody_else_out(engine: FakeEngine, keys: Path) -> None:
     """65 requests that send nothing have all the places of their key, and all its memory."""
-    async with served(engine, keys, **MANY) as api:
+    async with attacked(engine, keys) as (api, pid):
         port = api.client.base_url.port
         head = (
             f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
@@ -98,7 +116,7 @@ async def test_slow_bodies_keep_nobody_else_out(engine: FakeEngine, keys: Path) 
             assert answer.status_code == 200
         for _, writer in connections:
             writer.close()
-        assert rss(api.process.pid) < 150
+        assert rss(pid) < 150
 
 
 async def test_500_requests_of_one_key_beside_one_of_another(
@@ -112,7 +130,7 @@ async def test_500_requests_of_one_key_beside_one_of_another(
         await slow_engine(exchange)
 
     engine.on(CHAT, note)
-    async with served(engine, keys, **MANY) as api:
+    async with attacked(engine, keys) as (api, _):
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
             base_url=api.client.base_url, timeout=120, limits=limits
