@@ -119,7 +119,14 @@ class EngineResponse(Response):
         route, state, model = self._route, self._request.state, fields.model
         stream, headers = route.wants_stream(fields), self._request.scope["headers"]
         return Question(
-            asked=Asked(route, fields, stream, state.request_id, headers),
+            asked=Asked(
+                route,
+                fields,
+                stream,
+                state.request_id,
+                headers,
+                self._proxy.settings.image_tokens,
+            ),
             arrived=self._arrived,
             estimate=self._estimate(body, fields),
             comment_seconds=self._proxy.settings.comment_seconds,

@@ -11,6 +11,7 @@ from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.fields import Fields
 from llm_provider.server.public_text import without_addresses_in_errors
+from llm_provider.server.token_estimate import IMAGE_TOKENS
 from llm_provider.server.usage import UsageFilter
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Headers = list[tuple[bytes, bytes]]
 class Asked:
     """A client's request: its body has been read, and its route's checks passed.
 
-    `headers` are the request's, as ASGI has them.
+    `headers` are the request's, as ASGI has them; `image_tokens` is what an image counts as.
     """
 
     route: Route
@@ -31,6 +32,7 @@ class Asked:
     stream: bool
     request_id: str
     headers: Headers
+    image_tokens: int = IMAGE_TOKENS
 
 
 class Translator:

@@ -54,13 +54,14 @@ class CountTokensTranslator(Translator):
     def __init__(self, asked: Asked, provider: LLMProvider) -> None:
         body = decode_fields(asked.fields)
         translated = count_tokens_to_chat(body, thinking_style(provider.name))
+        self._image_tokens = asked.image_tokens
         self.path = asked.route.feature.paths[provider.name]
         self.body = translated.body
         self.headers = []
         self.dropped = accept_dropped(translated, provider)
 
     async def send(self, provider: LLMProvider) -> Answer:
-        count = await count_chat_tokens(provider, self.path, self.body)
+        count = await count_chat_tokens(provider, self.path, self.body, self._image_tokens)
         return Answer(b"", token_count(count))
 
     def whole(self, answer: Answer) -> bytes:

@@ -9,14 +9,15 @@ from llm_provider.errors import MalformedAnswer
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.request_fields import join_text_parts
 from llm_provider.providers.support import TOKENIZING
-from llm_provider.server.token_estimate import IMAGE_TOKENS
 
 
-async def count_chat_tokens(provider: LLMProvider, path: str, chat: Mapping[str, Any]) -> int:
+async def count_chat_tokens(
+    provider: LLMProvider, path: str, chat: Mapping[str, Any], image_tokens: int
+) -> int:
     """Return the tokens of an OpenAI chat body, as the engine's template and tokenizer make them.
 
     `path` is the engine's for COUNTING_TOKENS. llama-server renders the prompt, in which an image
-    is a mark: each counts as IMAGE_TOKENS. Raises LLMError.
+    is a mark: each counts as `image_tokens`. Raises LLMError.
     """
     if path == TOKENIZING.paths.get(provider.name):
         messages = [join_text_parts(message) for message in chat["messages"]]
@@ -31,7 +32,7 @@ async def count_chat_tokens(provider: LLMProvider, path: str, chat: Mapping[str,
     )
     tokens = answer.data.get("tokens")
     count = len(tokens) if isinstance(tokens, list) else None
-    return _number(count, provider) + IMAGE_TOKENS * _images(chat)
+    return _number(count, provider) + image_tokens * _images(chat)
 
 
 def _number(count: object, provider: LLMProvider) -> int:

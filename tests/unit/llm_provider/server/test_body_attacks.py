@@ -51,7 +51,7 @@ async def attacked(
     engine: FakeEngine, keys: Path, parallel: int = 1
 ) -> AsyncIterator[tuple[Served, int]]:
     """A chat API whose log is read, so that it does not wait for that; and its process id."""
-    async with served(engine, keys, PARALLEL=str(parallel), **MANY) as api:
+    async with served(engine, keys, None, **MANY, PARALLEL=str(parallel)) as api:
         assert api.process.stdout is not None
         log = asyncio.create_task(api.process.stdout.read())
         try:
