@@ -60,6 +60,13 @@ def test_reasoning(field: str) -> None:
     assert message == {"role": "assistant", "content": "Yes", field: "Well, so."}
 
 
+def test_a_null_leaves_a_field_as_it_was() -> None:
+    """vLLM has `usage: null` in each event but one."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+    answer = accumulated(event("a", usage=None) + event("b", usage=usage) + event("c", usage=None))
+    assert answer.usage == answer.completion()["usage"] == usage
+
+
 def call(index: int | None = None, **function: str) -> dict[str, Any]:
     found: dict[str, Any] = {"function": function}
     return found if index is None else {"index": index, **found}
