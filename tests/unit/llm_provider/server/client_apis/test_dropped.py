@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from llm_provider.cli.check import Wanted, check
 from llm_provider.server.dropped_header import DROPPED_HEADER
 
-from ...fake import AUTH, MODEL
+from ...fake import AUTH, KEY, MODEL
 from .engines import ENGINES, chat_api
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -81,3 +82,12 @@ async def test_strict_serves_what_has_none(
     async with chat_api(kind, keys, strict=True) as (_, url):
         answer = await post(url, path, further, stream)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_a_strict_host_passes_the_check(kind: str, keys: Path) -> None:
+    async with chat_api(kind, keys, strict=True) as (_, url):
+        report = await check(url, KEY, Wanted(seconds=10))
+    failed = [each for each in report.checks if not each.ok]
+    assert [each for each in failed if "ignored" in each.seen] == []
+    assert report.reachable
