@@ -75,12 +75,12 @@ def embeddings(*vectors: Any, **more: Any) -> Callable[[Any], Any]:
 async def test_embeddings(engine: FakeEngine, llm: LlamaCpp) -> None:
     usage = {"prompt_tokens": 5, "total_tokens": 5}
     engine.on(EMBEDDINGS, embeddings([0.1, 2], [-1.0, 0.5], usage=usage))
-    found = await llm.embed(["one", "two"], dimensions=2)
+    found = await llm.embed(["one", "two"], encoding_format="float")
     assert found == Embeddings([[0.1, 2], [-1.0, 0.5]], "emb", 5)
     engine.on(EMBEDDINGS, embeddings([0.1]))
     assert (await llm.embed("one")).vectors == [[0.1]]
     assert [each.body for each in engine.posts] == [
-        {"dimensions": 2, "input": ["one", "two"], "model": MODEL, "stream": False},
+        {"encoding_format": "float", "input": ["one", "two"], "model": MODEL, "stream": False},
         {"input": ["one"], "model": MODEL, "stream": False},
     ]
 
