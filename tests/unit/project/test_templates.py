@@ -199,7 +199,7 @@ def test_memory_of_all_containers_is_limited(plan: dict[str, Any]) -> None:
     assert limits == {
         "door": 48 * 1024**2,
         "engine-a": plan["engine"]["memory_limit"],
-        "api-a": 240 * 1024**2,
+        "api-a": 224 * 1024**2,
     }
 
 
