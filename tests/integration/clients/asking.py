@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any, Literal
 
+import pytest
 from pydantic import BaseModel
 
 from sandbox.smoke_encoder import CONTEXT, EMBEDDING, WIDTH
 from tests.integration.engines.conftest import House
 from tests.integration.engines.serving import KEY, Served
-from tests.waiting import until
+from tests.waiting import until, until_async
 
 __all__ = ["CALL", "EMBEDDERS", "KEY", "QUESTION", "STORY", "TOO_LONG", "WEATHER", "WIDTH"]
 
@@ -68,3 +71,22 @@ def works_on(served: Served, requests: int) -> None:
         lambda found: found == requests,
         every=1.2,
     )
+
+
+async def stops_when_cancelled(served: Served, asking: Coroutine[Any, Any, None]) -> None:
+    """Have a client ask for STORY, cancel it while the engine works, and see the engine stop."""
+    await asyncio.to_thread(works_on, served, 0)
+    task = asyncio.create_task(asking)
+    await until_async(
+        lambda: task.done() or served.engine.busy() == 1,
+        f"{served.engine.provider} to work on a request",
+        seconds=180,
+        every=1.2,
+    )
+    if task.done():
+        task.result()
+        pytest.fail("The answer came to its end before it could be cancelled.")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(works_on, served, 0)

@@ -26,7 +26,7 @@ from tests.integration.clients.asking import (
     WIDTH,
     Place,
     embedder,
-    works_on,
+    stops_when_cancelled,
 )
 from tests.integration.engines.conftest import House
 from tests.integration.engines.serving import Served
@@ -63,6 +63,8 @@ def by_ollama(served: Served, key: str = KEY) -> BaseChatModel:
     )
 
 
+# It keeps connections for later calls, and they belong to the loop that opened them.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVERY = pytest.mark.parametrize(
     "make", [by_openai, by_anthropic, by_ollama], ids=["openai", "anthropic", "ollama"]
 )
@@ -132,15 +134,8 @@ def test_errors_are_of_the_packages_below(
 
 @EVERY
 async def test_leaving_a_stream_stops_the_engine(smollm2: Served, make: Maker) -> None:
-    await asyncio.to_thread(works_on, smollm2, 0)
-
     async def read() -> None:
         async for _ in make(smollm2, KEY).astream(STORY):
             pass
 
-    reading = asyncio.create_task(read())
-    await asyncio.to_thread(works_on, smollm2, 1)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
-    await asyncio.to_thread(works_on, smollm2, 0)
+    await stops_when_cancelled(smollm2, read())

@@ -21,13 +21,15 @@ from tests.integration.clients.asking import (
     WIDTH,
     Place,
     embedder,
-    works_on,
+    stops_when_cancelled,
 )
 from tests.integration.engines.conftest import House
 from tests.integration.engines.serving import Served
 
 PROVIDERS = {"openai": "/v1", "anthropic": "", "ollama_chat": ""}
 """LiteLLM's name of an API -> the path of its base URL."""
+# It keeps connections for later calls, and they belong to the loop that opened them.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 EVERY = pytest.mark.parametrize("provider", PROVIDERS)
 
 
@@ -104,15 +106,8 @@ async def test_a_context_that_is_too_small_has_a_type_of_its_own(smoke: Served) 
 
 @EVERY
 async def test_cancelling_a_stream_stops_the_engine(smollm2: Served, provider: str) -> None:
-    await asyncio.to_thread(works_on, smollm2, 0)
-
     async def read() -> None:
         async for _ in await litellm.acompletion(**asked(smollm2, provider, STORY, stream=True)):
             pass
 
-    reading = asyncio.create_task(read())
-    await asyncio.to_thread(works_on, smollm2, 1)
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
-    await asyncio.to_thread(works_on, smollm2, 0)
+    await stops_when_cancelled(smollm2, read())
