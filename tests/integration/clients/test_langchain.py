@@ -101,8 +101,8 @@ async def test_a_structured_answer(smollm2: Served, make: Maker) -> None:
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)
-def test_embeddings(house: House, name: str) -> None:
-    served = embedder(house, name)
+async def test_embeddings(house: House, name: str) -> None:
+    served = await asyncio.to_thread(embedder, house, name)
     # It would count with OpenAI's tokenizer, which it loads, and send numbers of tokens.
     model = OpenAIEmbeddings(
         model="default",
@@ -110,7 +110,7 @@ def test_embeddings(house: House, name: str) -> None:
         api_key=KEY,
         check_embedding_ctx_length=False,
     )
-    vectors = model.embed_documents(["The cat", "The dog"])
+    vectors = await model.aembed_documents(["The cat", "The dog"])
     assert [len(vector) for vector in vectors] == [WIDTH] * 2
 
 
@@ -123,13 +123,13 @@ def test_embeddings(house: House, name: str) -> None:
     ],
     ids=["openai", "anthropic", "ollama"],
 )
-def test_errors_are_of_the_packages_below(
+async def test_errors_are_of_the_packages_below(
     smoke: Served, make: Maker, key: type[Exception], size: type[Exception]
 ) -> None:
     with pytest.raises(key, match="key"):
-        make(smoke, "another-key").invoke("Hello")
+        await make(smoke, "another-key").ainvoke("Hello")
     with pytest.raises(size, match="context"):
-        make(smoke, KEY).invoke(TOO_LONG)
+        await make(smoke, KEY).ainvoke(TOO_LONG)
 
 
 @EVERY

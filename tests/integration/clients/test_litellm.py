@@ -80,9 +80,9 @@ async def test_a_structured_answer(smollm2: Served, provider: str) -> None:
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)
-def test_embeddings(house: House, name: str) -> None:
-    served = embedder(house, name)
-    answer = litellm.embedding(
+async def test_embeddings(house: House, name: str) -> None:
+    served = await asyncio.to_thread(embedder, house, name)
+    answer = await litellm.aembedding(
         model="openai/default",
         api_base=f"{served.api.base_url}/v1",
         api_key=KEY,
