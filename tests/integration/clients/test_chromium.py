@@ -82,7 +82,9 @@ def before(house: House, served: Served, pages: Pages) -> ChatApi:
 
 
 @contextmanager
-def browsing(pages: Pages, folder: Path, api: str, what: str, text: str, key: str) -> Iterator[None]:
+def browsing(
+    pages: Pages, folder: Path, api: str, what: str, text: str, key: str
+) -> Iterator[None]:
     """Have Chromium at the page."""
     chromium = shutil.which("chromium")
     assert chromium, "Chromium is missing: install it (Debian: apt-get install chromium)."

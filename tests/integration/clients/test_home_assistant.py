@@ -49,10 +49,11 @@ TURN_ON = {
 }
 
 
-def body(text: str, **more: Any) -> dict[str, Any]:
+def body(served: Served, text: str, **more: Any) -> dict[str, Any]:
     """A chat's body; fields that are None are left out on the wire, an empty list is not."""
     return {
-        "model": "default:latest",
+        # As the list has it, from which a person has chosen.
+        "model": f"{served.engine.model}:latest",
         "messages": [SYSTEM, {"role": "user", "content": text}],
         "tools": [],
         "stream": True,
@@ -90,7 +91,7 @@ async def test_it_is_set_up(smoke: Served) -> None:
 
 @pytest.mark.parametrize("keep_alive", [-1, "300s"])
 async def test_a_conversation(smoke: Served, keep_alive: int | str) -> None:
-    parts = [part async for part in parts_of(smoke, body("Hello", keep_alive=keep_alive))]
+    parts = [part async for part in parts_of(smoke, body(smoke, "Hello", keep_alive=keep_alive))]
     assert {part["message"]["role"] for part in parts} == {"assistant"}
     pieces = [part["message"].get("content") for part in parts]
     assert len([piece for piece in pieces if piece]) > 2
@@ -99,7 +100,7 @@ async def test_a_conversation(smoke: Served, keep_alive: int | str) -> None:
 
 
 async def test_a_tool_and_its_result(tools: Served) -> None:
-    asked = body("Will it rain?", tools=[TURN_ON, WEATHER], think=False)
+    asked = body(tools, "Will it rain?", tools=[TURN_ON, WEATHER], think=False)
     parts = [part async for part in parts_of(tools, asked)]
     calls = [call for part in parts for call in part["message"].get("tool_calls") or []]
     assert [call["function"] for call in calls] == [{"name": "get_weather", "arguments": CALL}]
@@ -117,7 +118,7 @@ async def test_a_tool_and_its_result(tools: Served) -> None:
 async def test_an_ai_task(smollm2: Served) -> None:
     """Its structure goes out as the format of the answer."""
     options = {"num_ctx": 8192, "temperature": 0, "num_predict": 80}
-    asked = body(QUESTION, format=Place.model_json_schema(), options=options)
+    asked = body(smollm2, QUESTION, format=Place.model_json_schema(), options=options)
     parts = [part async for part in parts_of(smollm2, asked)]
     text = "".join(part["message"].get("content") or "" for part in parts)
     assert Place.model_validate_json(text) == PARIS
@@ -130,14 +131,14 @@ async def test_errors_are_in_its_format(smoke: Served) -> None:
     assert answer.status_code == 401
     assert "key" in answer.json()["error"]
     async with smoke.api.client() as client:
-        answer = await client.post("/api/chat", json=body(TOO_LONG))
+        answer = await client.post("/api/chat", json=body(smoke, TOO_LONG))
     assert answer.status_code == 400
     assert "context" in answer.json()["error"]
 
 
 async def test_leaving_a_conversation_stops_the_engine(smollm2: Served) -> None:
     async def ask() -> None:
-        async with aclosing(parts_of(smollm2, body(STORY))) as parts:
+        async with aclosing(parts_of(smollm2, body(smollm2, STORY))) as parts:
             async for _ in parts:
                 await asyncio.sleep(0)
 

@@ -51,11 +51,10 @@ def command(*words: str, key: str = KEY) -> list[str]:
 
 
 def run(*words: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    return subprocess.run(
         command(*words, key=key), stdin=subprocess.DEVNULL, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    return done
 
 
 def test_the_command(folder: Path, smoke: Served) -> None:

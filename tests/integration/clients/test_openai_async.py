@@ -129,9 +129,7 @@ async def test_errors_are_of_its_own_types(smoke: Served) -> None:
 async def test_cancelling_stops_the_engine(smollm2: Served) -> None:
     await asyncio.to_thread(works_on, smollm2, 0)
     async with sdk(smollm2) as client:
-        asking = asyncio.create_task(
-            client.chat.completions.create(model="default", messages=LONG)
-        )
+        asking = asyncio.create_task(client.chat.completions.create(model="default", messages=LONG))
         await asyncio.to_thread(works_on, smollm2, 1)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
