@@ -21,7 +21,7 @@ STORY = "Write a very long story about the sea."
 """Half a minute of work for SmolLM2, unless it is told to stop."""
 TOO_LONG = "far too long " * 400
 """More than the context, for models whose tokens are bytes."""
-WEATHER: dict[str, Any] = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -33,7 +33,7 @@ WEATHER: dict[str, Any] = {
         },
     },
 }
-CALL = {"city": "Paris", "days": 3}
+CALL: dict[str, Any] = {"city": "Paris", "days": 3}
 """What the model `tools` calls WEATHER with, whatever it is asked."""
 EMBEDDERS = {"llamacpp": 4, "ollama": 1}
 """Engines that embed, with how many texts at a time."""

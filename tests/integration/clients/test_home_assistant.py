@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -63,7 +63,7 @@ def body(served: Served, text: str, **more: Any) -> dict[str, Any]:
     }
 
 
-async def parts_of(served: Served, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def parts_of(served: Served, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     """The lines of an answer, which came to its end."""
     done = False
     async with (
