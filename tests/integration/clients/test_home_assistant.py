@@ -103,7 +103,8 @@ async def test_a_tool_and_its_result(tools: Served) -> None:
     asked = body(tools, "Will it rain?", tools=[TURN_ON, WEATHER], think=False)
     parts = [part async for part in parts_of(tools, asked)]
     calls = [call for part in parts for call in part["message"].get("tool_calls") or []]
-    assert [call["function"] for call in calls] == [{"name": "get_weather", "arguments": CALL}]
+    called = [call["function"] for call in calls]
+    assert [(each["name"], each["arguments"]) for each in called] == [("get_weather", CALL)]
     # The result follows the call without a name of either.
     result = {"data": {"success": True, "result": "Rain."}, "error": None}
     call = {"function": {"name": "get_weather", "arguments": CALL}}
