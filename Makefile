@@ -19,7 +19,7 @@ KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (
 
 .PHONY: help up down chat env status verify plan lock lint unit molecule bench
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
-.PHONY: test-vllm test-vm test-arm64 test-core
+.PHONY: test-clients test-vllm test-vm test-arm64 test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,7 +81,7 @@ test: ## what must hold before a commit: lint, unit tests, the main scenario (15
 	@scripts/venv dev
 	@python -m tests main
 
-test-all: ## that, and every suite below (50 minutes)
+test-all: ## that, and every suite below but clients (50 minutes)
 	@scripts/venv dev
 	@python -m tests all
 
@@ -95,6 +95,11 @@ test-uninstall: ## suite: removal of everything that the project put on a host
 test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
+
+test-clients: ## suite: clients of others (SDKs, agents, a browser) against the chat API, on request: 15 minutes
+	@scripts/venv dev
+	@scripts/venv clients
+	@python -m tests suite clients
 
 test-one: ## one test alone, as a failed run names it: make test-one TEST='tests/...::test_name'
 	@scripts/venv dev

@@ -26,7 +26,8 @@ from tests.playing import ENVIRONMENT, ROOT
 from tests.suites import MINUTES, PAIR, SUITES, Part, Suite, suite_of
 
 FOLDER = LOGS / "tests"
-PYTEST = [sys.executable, "-m", "pytest", "-v", "-rP", "--durations=10"]
+_WORDS = ["-m", "pytest", "-v", "-rP", "--durations=10"]
+PYTEST = [sys.executable, *_WORDS]
 RERUN = ["--reruns", "1"]
 """Boards share a machine with everything else that runs: a test that fails gets a second try."""
 _REASON_COLUMNS = 200
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("main", help="lint, unit tests and the scenario on two boards")
-    verbs.add_parser("all", help="that, and every suite")
+    verbs.add_parser("all", help="that, and every suite but those on request")
     verbs.add_parser("scenario", help="the scenario on two boards alone")
     suite = verbs.add_parser("suite", help="one suite alone")
     suite.add_argument("name", choices=[each.name for each in SUITES])
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.verb in ("main", "all", "scenario"):
             run.add_scenario()
         if asked.verb == "all":
-            run.add_suites(SUITES)
+            run.add_suites(each for each in SUITES if not each.on_request)
         if asked.verb == "suite":
             run.add_suites(each for each in SUITES if each.name == asked.name)
         if asked.verb == "one":
@@ -78,6 +79,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _pytest(suite: Suite) -> list[str]:
+    """pytest, in the suite's environment."""
+    if suite.environment == ".venv":
+        return PYTEST
+    python = ROOT / suite.environment / "bin/python"
+    if not python.exists():
+        name = suite.environment.removeprefix(".venv-")
+        raise SystemExit(f"{suite.environment} is missing: run `scripts/venv {name}` first.")
+    return [str(python), *_WORDS]
 
 
 def _needs_boards(test: str) -> bool:
@@ -151,7 +163,7 @@ class Run:
         """Add suites; boards that the whole of site.yml has provisioned are shared."""
         for suite in suites:
             for part in suite.parts:
-                argv = [*PYTEST, *(RERUN if part.boards else []), *part.paths]
+                argv = [*_pytest(suite), *(RERUN if part.boards else []), *part.paths]
                 # A suite's parts run side by side where they can: each may take the suite's time.
                 self._add_part(part, f"make test-{suite.name}", argv, suite.minutes)
 
@@ -164,7 +176,7 @@ class Run:
             self._add_part(Part("test", (test,), PAIR), rerun_command(test), argv)
         else:
             part = Part("test", (test,), suite.boards)
-            self._add_part(part, rerun_command(test), [*PYTEST, test])
+            self._add_part(part, rerun_command(test), [*_pytest(suite), test])
 
     def _add_part(
         self, part: Part, command: str, argv: list[str], minutes: float | None = None

@@ -31,6 +31,10 @@ class Suite:
     name: str
     minutes: int
     parts: tuple[Part, ...]
+    environment: str = ".venv"
+    """The virtual environment that its tests run in."""
+    on_request: bool = False
+    """Whether `make test-all` leaves it out."""
 
     @property
     def boards(self) -> tuple[str, ...]:
@@ -71,6 +75,13 @@ SUITES = (
             Part("swap-tasks", _paths("swap", "tasks"), ("pi-01",)),
             Part("swap-fleet", _paths("swap", "fleet"), PAIR),
         ),
+    ),
+    Suite(
+        "clients",
+        15,
+        (Part("clients", ("tests/integration/clients",)),),
+        environment=".venv-clients",
+        on_request=True,
     ),
     Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),

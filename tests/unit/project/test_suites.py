@@ -54,6 +54,28 @@ def test_every_suite_has_a_make_target_of_its_own() -> None:
     assert sorted(targets) == sorted(suite.name for suite in SUITES)
 
 
+def test_a_suite_on_request_runs_in_its_own_environment_and_not_with_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(run.Run, "add_checks", lambda self: None)
+    monkeypatch.setattr(run.Run, "add_scenario", lambda self: None)
+    monkeypatch.setattr(
+        run.Run, "add_suites", lambda self, suites: asked.extend(each.name for each in suites)
+    )
+    monkeypatch.setattr(run.Run, "execute", lambda self: 0)
+    assert run.main(["all"]) == 0
+    assert asked == [suite.name for suite in SUITES if suite.name != "clients"]
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    (clients,) = [suite for suite in SUITES if suite.name == "clients"]
+    with pytest.raises(SystemExit, match="venv-clients is missing: run `scripts/venv clients`"):
+        run._pytest(clients)
+    python = tmp_path / ".venv-clients/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert run._pytest(clients)[:3] == [str(python), "-m", "pytest"]
+
+
 def test_every_suite_is_documented() -> None:
     text = (ROOT / "docs/testing.md").read_text()
     for suite in SUITES:

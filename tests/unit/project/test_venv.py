@@ -106,6 +106,21 @@ def test_a_missing_python_is_named(project: Path) -> None:
     assert not (project / ".venv-core-2.21").exists()
 
 
+def test_clients_have_an_environment_of_their_own(project: Path) -> None:
+    done = venv(project, "clients", PYTHON=f"{project}/python")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project / ".venv-clients/bin/python").read_text() == PYTHON
+    lock = pins((project / "requirements/clients.txt").read_text())
+    assert pins((project / "seen").read_text()) == lock
+
+
+def test_clients_are_tested_with_the_chat_api_s_own_pins() -> None:
+    lock = pins((ROOT / "requirements/clients.txt").read_text())
+    for name, pin in pins((ROOT / "requirements/api.txt").read_text()).items():
+        if name:
+            assert lock[name].splitlines()[0] == pin.splitlines()[0]
+
+
 def test_an_unknown_lock_is_named(project: Path) -> None:
     done = venv(project, "core-2.18")
     assert done.returncode == 1
