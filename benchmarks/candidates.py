@@ -22,13 +22,12 @@ from benchmarks import llama_swap
 from edge_fleet.chat_api_bundle import bundle
 from sandbox import docker, images, source
 from sandbox.instance import CACHE, ROOT
-from tests.integration.engines.running import EngineUnderTest, free_port, settings_of
+from tests.integration.engines.running import READY_SECONDS, EngineUnderTest, free_port, settings_of
 
 KEY, OTHER_KEY = "bench-key-0123456789", "bench-other-key-0123456789"
 BEFORE = "before-chat-api"
 """The tag of the revision that the chat API is compared with."""
 QUARTER = 0.25
-START_SECONDS = 120.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -107,7 +106,7 @@ def before_engine_llama_swap(
 
 def _await(made: Candidate, path: str) -> None:
     headers = {"Authorization": f"Bearer {made.key}"} if made.key else {}
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
         try:
             if httpx.get(f"{made.base_url}{path}", headers=headers).status_code == 200:
@@ -117,7 +116,7 @@ def _await(made: Candidate, path: str) -> None:
         time.sleep(0.05)
     log = docker.docker("logs", "--tail=20", made.container)
     made.remove()
-    raise OSError(f"{made.name} is not ready after {START_SECONDS:g} s: {log}")
+    raise OSError(f"{made.name} is not ready after {READY_SECONDS:g} s: {log}")
 
 
 def image_of(project: Path) -> str:

@@ -40,8 +40,8 @@ from llm_provider.cli.bench import Address, Load
 from llm_provider.cli.check import DEFAULT_PROMPT
 from sandbox.instance import ROOT
 from tests.integration.engines import running
-from tests.integration.engines.conftest import CONTEXT, LOCK, PARALLEL, House
-from tests.integration.engines.running import EngineUnderTest, REAL
+from tests.integration.engines.conftest import LOCK, House
+from tests.integration.engines.running import REAL, EngineUnderTest
 
 PROVIDER = "llamacpp"
 LEVELS = (1, 4, 32)
@@ -87,13 +87,15 @@ class Run:
         for subject in SUBJECTS:
             engine = self._engine(PROVIDER, subject.model)
             with ExitStack() as stack:
-                made = [start(engine, cpus) for start in self._starts().values()]
+                stack.callback(engine.remove)
+                made = [
+                    each for name in self._starts() if (each := self._start(name, engine, cpus))
+                ]
                 for each in made:
                     stack.callback(each.remove)
                 for parallel in LEVELS:
                     sides = [_direct(engine)] + [
-                        Side(each.name, Address(each.base_url, each.key), each.pid)
-                        for each in made
+                        Side(each.name, Address(each.base_url, each.key), each.pid) for each in made
                     ]
                     asked = Load(
                         subject.requests, (), subject.prompt, subject.max_tokens, seconds=120
@@ -108,8 +110,19 @@ class Run:
                         self.verdicts.append(
                             verdict(what, rss, TARGET_IDLE, most=True, unit=" MiB")
                         )
-            engine.remove()
         self.console.print(table)
+
+    def _start(
+        self, name: str, engine: EngineUnderTest, cpus: float | None
+    ) -> candidates.Candidate | None:
+        """Start a candidate; None: one of those compared with does not start, and is named."""
+        try:
+            return self._starts()[name](engine, cpus)
+        except OSError as error:
+            if name == THIS:
+                raise
+            self.verdicts.append(f"{engine.model}, not compared with {name}: {error}")
+            return None
 
     def _tell(
         self, table: Table, subject: Subject, parallel: int, sides: list[Side], share: str
@@ -136,9 +149,7 @@ class Run:
 
     def load(self) -> None:
         """2,000 streamed requests on each engine."""
-        table = _table(
-            "Streamed requests", "engine", "at once", "requests", "failed", "failures"
-        )
+        table = _table("Streamed requests", "engine", "at once", "requests", "failed", "failures")
         image = candidates.image_of(ROOT)
         for name in ENGINES:
             engine = self._engine(name, "smoke")
@@ -180,10 +191,10 @@ class Run:
         self.console.print(table)
 
     def _engine(self, name: str, model: str) -> EngineUnderTest:
-        # With a chat API of its own, which tells when it is ready.
-        served = self.house.served(name, model, CONTEXT, PARALLEL)
-        served.api.stop()
-        return served.engine
+        """Start an engine; the first candidate before it waits until it is ready."""
+        made = self.house.engine(name, model)
+        made.start()
+        return made
 
     def _starts(self) -> dict[str, Callable[..., candidates.Candidate]]:
         """Return how the candidates are started; those that cannot be made are named, once."""
@@ -191,9 +202,7 @@ class Run:
             return self._images
 
         def api(name: str, image: str) -> Callable[..., candidates.Candidate]:
-            return lambda engine, cpus: candidates.chat_api(
-                name, image, engine, self.folder, cpus
-            )
+            return lambda engine, cpus: candidates.chat_api(name, image, engine, self.folder, cpus)
 
         self._images[THIS] = api(THIS, candidates.image_of(ROOT))
         try:

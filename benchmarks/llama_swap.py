@@ -54,7 +54,9 @@ def config(model: str, engine: str) -> str:
     llama-swap has to start something for a model: a process that waits.
     """
     entry = {"cmd": "sleep infinity", "proxy": engine.removesuffix("/v1"), "ttl": 0}
-    return json.dumps({"logLevel": "warn", "models": {model: {**entry, "checkEndpoint": "/health"}}})
+    return json.dumps(
+        {"logLevel": "warn", "models": {model: {**entry, "checkEndpoint": "/health"}}}
+    )
 
 
 def main() -> int:

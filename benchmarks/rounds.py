@@ -73,12 +73,13 @@ def row(side: Side, direct: Tally) -> list[str]:
     """Return the cells of a side: failed, requests, TTFT added (p50, p95), CPU, throughput."""
     added = [side.added_ttft(direct, share) for share in (0.5, 0.95)]
     ratio, cpu, pace = side.ratio(direct), side.cpu_per_token, side.tally.throughput
+    each_request = side.cpu / side.tally.requests if side.pid and side.tally.requests else None
     return [
         side.name,
         str(side.tally.failed),
         str(side.tally.requests),
         *("-" if each is None else f"{each * 1000:.2f} ms" for each in added),
-        f"{side.cpu / side.tally.requests * 1000:.2f} ms" if side.pid and side.tally.requests else "-",
+        "-" if each_request is None else f"{each_request * 1000:.2f} ms",
         "-" if cpu is None else f"{cpu * 1e6:.0f} µs",
         "-" if pace is None else f"{pace:.0f}/s",
         "-" if ratio is None else f"{ratio:.3f}",
