@@ -24,6 +24,7 @@ from tests.unit.llm_provider.server.attacks import HEAD, MIB, Attack, flood, lar
 RSS_LIMIT = 150.0
 """MiB."""
 CONNECTIONS, BODIES, REQUESTS = 1000, 64, 500
+OTHER_ADDRESS = "127.0.0.9"
 HOLD_SECONDS = 10.0
 """How long connections that do nothing stay, unless the chat API closes them before."""
 _TRIES = 200
@@ -132,7 +133,9 @@ async def _beside(
     outcome, pid = Outcome(name), api.pid
     forget_peak(pid)
     task = asyncio.ensure_future(attack(api, outcome))
-    async with httpx.AsyncClient(base_url=api.base_url, timeout=600) as other:
+    # Connections of one address are limited: the other client is on another machine, so to say.
+    elsewhere = httpx.AsyncHTTPTransport(local_address=OTHER_ADDRESS)
+    async with httpx.AsyncClient(base_url=api.base_url, timeout=600, transport=elsewhere) as other:
         while True:
             await _stream(other, outcome)
             if task.done():
