@@ -127,7 +127,7 @@ test-arm64: ## emulated arm64 boards, a Raspberry Pi and a Jetson by their devic
 	@python -m sandbox arm64
 	pytest -q -s tests/system/arm64
 
-bench: ## what the chat API costs over the engine alone, a change its clients, and weights the line outside
+bench: ## what the chat API costs and stands, a change its clients, and weights the line outside
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m benchmarks.chat_api

@@ -173,7 +173,9 @@ class Watcher:
         """A level is over."""
 
 
-class _Server(ChatAPIClient):
+class BenchServer(ChatAPIClient):
+    """A chat API or an engine under load."""
+
     name = "the server"
 
     async def served(self) -> str:
@@ -213,10 +215,10 @@ async def bench(
         servers = []
         for one in addresses:
             name = model or await _served(one, load)
-            server = _server(one, name, load)
+            server = server_at(one, name, load)
             servers.append(await stack.enter_async_context(server))
             result.models.append(name)
-            await _warm(server, load)
+            await warm(server, load)
         watcher.starts(result)
         for parallel in load.levels:
             level = Level(parallel, compare=Tally() if compare else None)
@@ -227,12 +229,13 @@ async def bench(
 
 
 async def _served(address: Address, load: Load) -> str:
-    async with _server(address, "default", load) as server:
+    async with server_at(address, "default", load) as server:
         return await server.served()
 
 
-def _server(address: Address, model: str, load: Load) -> _Server:
-    return _Server(
+def server_at(address: Address, model: str, load: Load) -> BenchServer:
+    """Return a client of an address; a context manager."""
+    return BenchServer(
         model=model,
         base_url=address.url,
         api_key=address.key,
@@ -241,7 +244,8 @@ def _server(address: Address, model: str, load: Load) -> _Server:
     )
 
 
-async def _warm(server: _Server, load: Load) -> None:
+async def warm(server: BenchServer, load: Load) -> None:
+    """Ask once, and count nothing. Raises LLMError."""
     try:
         async with (
             asyncio.timeout(load.timeout),
@@ -253,7 +257,7 @@ async def _warm(server: _Server, load: Load) -> None:
         raise EngineTimeoutError(_late(server, load)) from error
 
 
-async def _run(level: Level, servers: list[_Server], load: Load, watcher: Watcher) -> None:
+async def _run(level: Level, servers: list[BenchServer], load: Load, watcher: Watcher) -> None:
     tallies = [side for side in (level.url, level.compare) if side is not None]
     rounds = max(math.ceil(load.requests / level.parallel), len(servers))
     total = rounds * level.parallel * len(servers)
@@ -271,12 +275,13 @@ async def _run(level: Level, servers: list[_Server], load: Load, watcher: Watche
             break
         turns = list(zip(servers, tallies, strict=True))
         for server, tally in turns if number % 2 == 0 else reversed(turns):
-            await _round(server, tally, level.parallel, load, tick)
+            await ask_round(server, tally, level.parallel, load, tick)
 
 
-async def _round(
-    server: _Server, tally: Tally, parallel: int, load: Load, tick: Callable[[], None]
+async def ask_round(
+    server: BenchServer, tally: Tally, parallel: int, load: Load, tick: Callable[[], None]
 ) -> None:
+    """Ask so many at once, wait for all, and add the outcome to `tally`; `tick` after each."""
     started = time.monotonic()
     asked = [asyncio.create_task(_ask(server, load, tick)) for _ in range(parallel)]
     try:
@@ -305,7 +310,7 @@ async def _round(
 
 
 async def _ask(
-    server: _Server, load: Load, tick: Callable[[], None]
+    server: BenchServer, load: Load, tick: Callable[[], None]
 ) -> tuple[float, list[tuple[float, bytes]], str | None]:
     """One request: when it began, what came when, and why it failed, if it did.
 
@@ -329,7 +334,7 @@ async def _ask(
     return begun, kept, failure
 
 
-def _late(server: _Server, load: Load) -> str:
+def _late(server: BenchServer, load: Load) -> str:
     return f"{server.base_url} gave no complete answer within {load.timeout:g} s."
 
 

@@ -299,6 +299,10 @@ class Exchange:
                 if response is not None:
                     await response.aclose()
         finally:
+            if response is not None:
+                # httpx's stream refers to its response, and that to the request, whose body may be
+                # large: such a cycle would stay in memory until Python looks for cycles.
+                response.stream = httpx.ByteStream(b"")
             self._on_close(self)
             self._released.set()
 

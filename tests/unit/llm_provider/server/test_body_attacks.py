@@ -17,9 +17,9 @@ import pytest
 from llm_provider.providers.routes import CHAT
 
 from ..fake import KEY, Exchange, FakeEngine, completion
+from .attacks import MIB, large
 from .processes import Served, served
 
-MIB = 1024 * 1024
 OTHER = {"Authorization": "Bearer key-two-of-the-tests"}
 MANY = {
     # On a slow machine too.
@@ -38,12 +38,6 @@ def rss(pid: int, kind: str = "VmHWM") -> float:
         if line.startswith(f"{kind}:"):
             return int(line.split()[1]) / 1024
     raise AssertionError(f"no {kind} of {pid}")
-
-
-def large(part: bytes) -> bytes:
-    """A body of 4 MiB, of a list of such parts."""
-    start, end = b'{"messages": [{"role": "user", "content": "x"}], "other": [', b"0]}"
-    return start + part * ((4 * MIB - len(start) - len(end)) // len(part)) + end
 
 
 @asynccontextmanager

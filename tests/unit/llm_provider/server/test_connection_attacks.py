@@ -10,7 +10,6 @@ import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -20,39 +19,13 @@ from llm_provider.providers.routes import CHAT
 from llm_provider.server.limits import Limits
 
 from ..fake import AUTH, FakeEngine, completion, error_of
+from .attacks import HEAD, Attack, flood, rest
 from .certificates import Files, Pair, trusting
 from .processes import BODY, MIB, Served, peak_memory, served
 
 LIMIT = 150 * MIB
 """What attacks may add to the process."""
-HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 PAIR = Pair.made()
-
-
-@dataclass
-class Attack:
-    """Connections to a port, from several addresses of loopback."""
-
-    port: int
-    opened: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
-
-    async def open(
-        self, count: int, data: bytes = b"", source: str = "127.0.0.1"
-    ) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Open so many that send `data` and nothing more."""
-        made = []
-        for _ in range(count):
-            made.append(
-                await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
-            )
-            made[-1][1].write(data)
-        self.opened += made
-        return made
-
-    def close(self) -> None:
-        for _, writer in self.opened:
-            writer.transport.abort()
-        self.opened.clear()
 
 
 @asynccontextmanager
@@ -66,31 +39,6 @@ async def attacking(api: Served) -> AsyncIterator[Attack]:
         assert peak_memory(api.process.pid) - before < LIMIT
     finally:
         attack.close()
-
-
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the end; nothing where the connection was reset."""
-    try:
-        return await asyncio.wait_for(reader.read(), 30)
-    except ConnectionResetError:
-        return b""
-
-
-async def flood(port: int, head: bytes, piece: bytes, total: int) -> tuple[bytes, int]:
-    """Send `head`, then `piece` until `total` bytes or the end: the answer, the bytes sent."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    sent = 0
-    try:
-        writer.write(head)
-        while sent < total and not reader.at_eof():
-            writer.write(piece)
-            await writer.drain()
-            sent += len(piece)
-        return await rest(reader), sent
-    except OSError:
-        return b"", sent
-    finally:
-        writer.transport.abort()
 
 
 async def connections(api: Served) -> int:
