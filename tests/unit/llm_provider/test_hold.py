@@ -70,13 +70,13 @@ async def test_a_hold_without_its_process_lets_requests_pass(
         gone = time.monotonic()
         assert await numbers(client) == (0, 0, 3)  # somebody may take over
         assert_all_answered(await crowd.answers())
-        assert grace * 0.8 < time.monotonic() - gone < 30  # and not the 60 that it was to last
+        assert grace * 0.8 < time.monotonic() - gone < grace + 3
         await reported(client, "holding", False)
         assert (await client.post(CHAT, json=BODY)).status_code == 200
 
 
 async def test_where_no_engine_is_there_either_requests_are_refused_at_once(
-    engine: FakeEngine, file: EngineFile, keys: Path
+    engine: FakeEngine, file: EngineFile, keys: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.write(f"LLM_PROVIDER=llamacpp\nLLM_BASE_URL=http://127.0.0.1:{free_port()}\nLLM_HOLD=60\n")
     with held(file.path):
@@ -86,7 +86,7 @@ async def test_where_no_engine_is_there_either_requests_are_refused_at_once(
         await crowd.come(2)
         begun = time.monotonic()
         answers = [*await crowd.answers(), await client.post(CHAT, json=BODY)]
-        assert time.monotonic() - begun < 25  # and not the 30 that requests may be held
+        assert time.monotonic() - begun < 10
         for answer in answers:
             assert answer.status_code == 503
             assert "Retry-After" in answer.headers
@@ -95,6 +95,7 @@ async def test_where_no_engine_is_there_either_requests_are_refused_at_once(
             assert "A change of the engine was interrupted, and nothing ends it." in str(
                 error["message"]
             )
+        assert "the hold is ended: the process that held requests is gone" in caplog.messages
         # Whoever takes the change up again holds them again, and an engine that comes has them.
         with held(file.path):
             await reported(client, "holding", True)
@@ -119,7 +120,7 @@ async def test_an_engine_that_died_meanwhile_is_not_waited_for(
             engine.loading = True
         begun = time.monotonic()
         assert [each.status_code for each in await crowd.answers()] == [503, 503]
-        assert time.monotonic() - begun < 25  # and not the 30 that requests may be held
+        assert time.monotonic() - begun < 10
         engine.loading = False
         await reported(client, "ready", True)
         assert (await client.post(CHAT, json=BODY)).status_code == 200
