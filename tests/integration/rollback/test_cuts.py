@@ -3,7 +3,11 @@
 The cuts that depend on how fast things happen can be repeated, while busy processes compete for the
 CPUs; the result of each is appended to a table:
 
-    SANDBOX=test REPEAT=50 TABLE=cuts.tsv pytest tests/integration/rollback/test_cuts.py -k again
+    export SANDBOX=test
+    python -m sandbox up && ansible-playbook -i inventories/sandbox site.yml --limit jetson-01
+    REPEAT=13 TABLE=cuts.tsv pytest tests/integration/rollback/test_cuts.py -k again
+
+Each repetition is four cuts: of a change and of a recovery, with both kinds of swap.
 """
 
 from __future__ import annotations
