@@ -47,7 +47,9 @@ Messages, prompts and inputs are not looked into: an engine refuses contents tha
 Routes without a table are passed on as they are.
 
 The tables come from the sources of llama.cpp's build 11669, Ollama 0.34.0 and vLLM 0.32.0.
-llama.cpp's were also tried. Earlier versions ignore more.
+`make test-engines` and `make test-vllm` try some of the parameters on the engines and compare what
+they do with the tables (`tests/integration/engines/test_parameters.py`); the others were read, not
+tried. Earlier versions ignore more.
 
 - **yes**: the engine does what the parameter asks, or refuses it in its own words.
 - **dropped**, **refused**: as above. After "except" are the values that the engine reads, or does

@@ -1,6 +1,6 @@
 """What llama.cpp's llama-server does with the fields of OpenAI's routes.
 
-Build 11669, each row tried on it; source: tools/server/server-schema.cpp (all that it reads),
+Build 11669: tools/server/server-schema.cpp (all that it reads),
 server-common.cpp (`oaicompat_chat_params_parse`) and server-chat.cpp
 (`server_chat_convert_responses_to_chatcmpl`: what it does not convert it treats as chat's).
 `providers.llamacpp` rewrites a `tool_choice` that names a function.
