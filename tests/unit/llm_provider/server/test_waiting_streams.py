@@ -15,6 +15,7 @@ import pytest
 
 from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT
+from llm_provider.server.dropped_header import DROPPED_HEADER
 
 from ..fake import ANSWER, AUTH, KEY, MODEL, FakeEngine, error_of, serve_api, stream_of, until
 
@@ -70,6 +71,24 @@ async def test_a_queued_stream_gets_comments_and_then_its_answer(
         assert rest == stream_of()
         # The first was at the engine: its status was open until its first bytes.
         assert (await first).content == stream_of()
+
+
+async def test_headers_that_a_comment_sent_name_no_dropped_parameter(
+    engine: FakeEngine, llm: LlamaCpp, keys: Path
+) -> None:
+    """Which parameters the engine ignores is known when it is the request's turn."""
+    async with waiting(llm, keys) as client:
+        goes_on = engine.paused()
+        first = asyncio.create_task(client.post(CHAT, json=STREAM | {"user": "me"}))
+        await until(lambda: engine.running == 1)
+        async with client.stream("POST", CHAT, json=STREAM | {"user": "me"}) as answer:
+            chunks = answer.aiter_raw()
+            await begun(answer, chunks)
+            goes_on.set()
+            rest = b"".join([chunk async for chunk in chunks])
+        assert rest.endswith(stream_of())
+        assert DROPPED_HEADER not in answer.headers
+        assert (await first).headers[DROPPED_HEADER] == "user"
 
 
 async def test_the_sdk_does_not_notice(engine: FakeEngine, llm: LlamaCpp, keys: Path) -> None:
