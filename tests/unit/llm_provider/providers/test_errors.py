@@ -285,32 +285,70 @@ async def test_an_error_in_the_middle_of_a_stream(engine: FakeEngine, llm: Llama
     assert (caught.value.received, caught.value.text) == (raw, "Hel")
 
 
-async def test_silence_holds_what_had_arrived(engine: FakeEngine) -> None:
+class Clock:
+    """The event loop's clock, which a test puts forward: a limit passes without a wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead = 0.0
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now() + self._ahead)
+
+    def put_forward(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+@pytest.fixture
+async def clock(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clock]:
+    with monkeypatch.context() as patched:
+        yield Clock(patched)
+
+
+LIMIT = 600.0
+"""Seconds of silence that a provider allows: more than any test takes."""
+
+
+async def test_silence_holds_what_had_arrived(engine: FakeEngine, clock: Clock) -> None:
+    arrived = asyncio.Event()
+
     async def silent(exchange: Exchange) -> None:
         if exchange.body["stream"]:
             await exchange.begin_stream()
             await exchange.chunk(event("Hel"))
+            await arrived.wait()
+        clock.put_forward(LIMIT + 1)
         await asyncio.sleep(10)
 
+    async def read(llm: LLMProvider) -> None:
+        async for _ in llm.stream(BODY):
+            arrived.set()
+
     engine.on(CHAT, silent)
-    async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=0.1) as llm:
+    async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=LIMIT) as llm:
         with pytest.raises(EngineTimeoutError) as caught:
             await llm.chat(BODY)
         assert caught.value.received == b""
         with pytest.raises(EngineTimeoutError) as caught:
-            await events(llm)
+            await read(llm)
         assert (caught.value.received, caught.value.text) == (event("Hel"), "Hel")
 
 
-async def test_a_slow_answer_is_no_silence(engine: FakeEngine) -> None:
+async def test_a_slow_answer_is_no_silence(engine: FakeEngine, clock: Clock) -> None:
+    """In all it takes longer than the limit, and no part of it does."""
+    parts = [part + b"\n\n" for part in stream_of().split(b"\n\n") if part]
+    read: asyncio.Queue[bytes] = asyncio.Queue()
+
     async def slow(exchange: Exchange) -> None:
         await exchange.begin_stream()
-        raw = stream_of()
-        for start in range(0, len(raw), len(raw) // 8):
-            await asyncio.sleep(0.1)
-            await exchange.chunk(raw[start : start + len(raw) // 8])
+        for part in parts:
+            await exchange.chunk(part)
+            assert await read.get() == part
+            clock.put_forward(LIMIT * 0.8)  # the client waits for the next part by now
         await exchange.chunk(b"")
 
     engine.on(CHAT, slow)
-    async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=0.6) as llm:
-        assert await whole(llm) == stream_of()
+    async with LlamaCpp(model=MODEL, base_url=engine.url, timeout=LIMIT) as llm:
+        async for part in llm.raw_stream(CHAT, BODY):
+            read.put_nowait(part)
+    assert len(parts) > 5
+    assert read.empty()
