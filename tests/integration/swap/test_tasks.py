@@ -42,7 +42,10 @@ def test_from_chat_to_embeddings_to_reranking_and_back(board: Board, settled: No
     for one, other in zip(answer.json()["data"], again.json()["data"], strict=True):
         pairs = zip(one["embedding"], other["embedding"], strict=True)
         assert all(abs(left - right) < 0.01 for left, right in pairs)
-    assert asked(board, "/v1/chat/completions", {"messages": []}).status_code in (400, 501)
+    question = {"messages": [{"role": "user", "content": "Hello"}]}
+    refused = asked(board, "/v1/chat/completions", question)
+    assert refused.status_code == 501, refused.text
+    assert "LLM_TASK=chat" in refused.json()["error"]["message"]
 
     changed(board, **_RERANK)
     assert "LLM_TASK=rerank" in board.run("cat", "/opt/edge-llm/engine/engine.env")
