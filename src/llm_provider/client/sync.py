@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from llm_provider.errors import EngineUnreachableError, StreamInterruptedError
-from llm_provider.providers.base import Capacity, LLMProvider
+from llm_provider.providers.base import Capacity, LLMProvider, OnDropped
 from llm_provider.providers.chat_types import ChatCompletion, ChatCompletionChunk
 from llm_provider.providers.embeddings import Embeddings
 from llm_provider.providers.engine_http import Answer
@@ -110,13 +110,28 @@ class SyncLLMProvider:
         """Return a vector for each text."""
         return self._wait(self._provider.embed(texts, **options))
 
-    def send(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """POST a body to one of OpenAI's routes and return the whole answer."""
-        return self._wait(self._provider.send(path, body))
+    def send(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> Answer:
+        """POST a body to one of OpenAI's routes and return the whole answer.
 
-    def raw_stream(self, path: str, body: Mapping[str, Any]) -> SyncStream[bytes]:
-        """POST a body to one of OpenAI's routes; return the bytes of its stream as they arrive."""
-        return SyncStream(self._loop, Stream(self._provider.raw_stream(path, body)))
+        `on_dropped` is called in the provider's own thread.
+        """
+        return self._wait(self._provider.send(path, body, on_dropped=on_dropped))
+
+    def send_form(self, path: str, form: bytes, content_type: str) -> Answer:
+        """POST a form to one of the engine's routes and return the whole answer."""
+        return self._wait(self._provider.send_form(path, form, content_type))
+
+    def raw_stream(
+        self, path: str, body: Mapping[str, Any], *, on_dropped: OnDropped | None = None
+    ) -> SyncStream[bytes]:
+        """POST a body to one of OpenAI's routes; return the bytes of its stream as they arrive.
+
+        `on_dropped` is called in the provider's own thread.
+        """
+        chunks = self._provider.raw_stream(path, body, on_dropped=on_dropped)
+        return SyncStream(self._loop, Stream(chunks))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if not self._loop.running:
