@@ -85,7 +85,6 @@ class KeyStore:
         self._clock = clock
         self._signature = self._sign()
         self._keys = parse_keys(self._read())
-        self._tell()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,9 +118,10 @@ class KeyStore:
         except KeyFileError as error:
             _log.error("the former keys stay valid: %s", error)
             return
-        self._tell()
+        self.report()
 
-    def _tell(self) -> None:
+    def report(self) -> None:
+        """Log whether there are keys, at the start as after each change of the file."""
         if self._keys:
             _log.info("keys read", extra={"keys": len(self._keys)})
         else:

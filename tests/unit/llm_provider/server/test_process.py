@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -173,7 +172,7 @@ async def test_a_stop_before_it_has_begun(engine: FakeEngine, keys: Path) -> Non
     ("environ", "sentence"),
     [
         ({}, "CHAT_API_KEYS_FILE is not set; it must name a file with one API key per line.\n"),
-        ({"CHAT_API_KEYS_FILE": os.devnull}, "The key file /dev/null is empty; wanted: one API"),
+        ({"CHAT_API_KEYS_FILE": "/dev/null/keys"}, "The key file /dev/null/keys cannot be read: "),
     ],
 )
 async def test_it_does_not_start_without_keys(environ: dict[str, str], sentence: str) -> None:
