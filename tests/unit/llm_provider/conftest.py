@@ -10,6 +10,7 @@ import pytest
 
 from llm_provider.providers.llamacpp import LlamaCpp
 
+from .clock import Clock
 from .fake import AUTH, KEY, MODEL, FakeEngine, serve_api
 
 
@@ -33,6 +34,12 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+async def clock() -> AsyncIterator[Clock]:
+    with pytest.MonkeyPatch.context() as patched:
+        yield Clock(patched)
 
 
 @pytest.fixture

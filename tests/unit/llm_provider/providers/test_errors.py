@@ -24,6 +24,7 @@ from llm_provider.errors import Unsupported
 from llm_provider.providers.routes import CHAT, EMBEDDINGS
 from llm_provider.providers.selection import PROVIDERS
 
+from ..clock import Clock
 from ..fake import MODEL, Exchange, FakeEngine, completion, error_event, event, free_port, stream_of
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -283,25 +284,6 @@ async def test_an_error_in_the_middle_of_a_stream(engine: FakeEngine, llm: Llama
     with pytest.raises(StreamInterruptedError, match="Context size has been exceeded") as caught:
         await events(llm)
     assert (caught.value.received, caught.value.text) == (raw, "Hel")
-
-
-class Clock:
-    """The event loop's clock, which a test puts forward: a limit passes without a wait."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._ahead = 0.0
-        loop = asyncio.get_running_loop()
-        now = loop.time
-        monkeypatch.setattr(loop, "time", lambda: now() + self._ahead)
-
-    def put_forward(self, seconds: float) -> None:
-        self._ahead += seconds
-
-
-@pytest.fixture
-async def clock(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clock]:
-    with monkeypatch.context() as patched:
-        yield Clock(patched)
 
 
 LIMIT = 600.0

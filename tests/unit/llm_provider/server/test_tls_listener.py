@@ -7,7 +7,6 @@ import errno
 import logging
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 import pytest
 
 from llm_provider.server import connection_limits, tls_listener
+from llm_provider.server.connection_guard import Rest
 from llm_provider.server.tls import Certificate
 
+from ..clock import Clock
 from ..fake import until
 from .certificates import Files, Pair, trusting
 from .serving import GET, Client, Served, error_of, serving
@@ -25,6 +26,11 @@ from .serving import GET, Client, Served, error_of, serving
 PAIR = Pair.made()
 HELLO = b"\x16\x03\x01\x10\x00\x01\x00\x0f\xfc\x03\x03"
 """The begin of a handshake: a record of 4 KiB with one message."""
+LIMIT = 60.0
+"""Seconds for each step of a connection: more than any test takes."""
+PATIENT: dict[str, Any] = dict.fromkeys(
+    ("header_seconds", "first_byte_seconds", "keep_alive_seconds"), LIMIT
+)
 
 
 @pytest.fixture
@@ -35,8 +41,16 @@ def files(tmp_path: Path) -> Files:
 @asynccontextmanager
 async def over_tls(files: Files, **limits: Any) -> AsyncIterator[Served]:
     certificate = Certificate(files.certificate, files.key)
-    async with serving(None, certificate, trusting(PAIR), **limits) as served:
+    async with serving(None, certificate, trusting(PAIR), **PATIENT | limits) as served:
         yield served
+
+
+async def until_rests(served: Served, state: Rest) -> None:
+    """Wait until there is one connection, in that state."""
+    await until(
+        lambda: [each.rest for each in served.guard.over_network()] == [state],
+        f"one connection that is {state.name}",
+    )
 
 
 async def plain(served: Served) -> Client:
@@ -44,6 +58,12 @@ async def plain(served: Served) -> Client:
     opened = await asyncio.open_connection("127.0.0.1", served.port)
     served.clients.append(Client(*opened))
     return served.clients[-1]
+
+
+async def a_look(served: Served) -> None:
+    """Wait until the guard has looked for connections whose time is over."""
+    timer = served.guard._timer
+    await until(lambda: served.guard._timer is not timer, "a look of the guard")
 
 
 async def test_requests_over_tls(files: Files) -> None:
@@ -61,46 +81,62 @@ async def test_requests_over_tls(files: Files) -> None:
         assert chosen.version() == "TLSv1.3"
 
 
-async def test_limits_hold_with_tls(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_limits_hold_with_tls(
+    files: Files, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     """There one side of a connection cannot be closed alone: it ends with the time to linger."""
     monkeypatch.setattr(connection_limits, "LINGER_SECONDS", 0.3)
     async with over_tls(files) as served:
         answer = await served.sends(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
         assert error_of(answer, 431)["code"] == "header_too_large"
-        answer = await served.sends(b"GET / HTTP/1.1\r\n")
-        assert error_of(answer, 408)["code"] == "header_timeout"
-        assert await (await served.connect()).rest() == b""
+        await until(lambda: len(served.guard) == 0, "its end")
+        client = await served.connect()
+        await until_rests(served, Rest.SILENT)
+        client.writer.write(b"GET / HTTP/1.1\r\n")
+        await until_rests(served, Rest.INCOMPLETE)
+        clock.put_forward(LIMIT)
+        assert error_of(await client.rest(), 408)["code"] == "header_timeout"
+        await until(lambda: len(served.guard) == 0, "its end")
+        client = await served.connect()
+        await until_rests(served, Rest.SILENT)
+        clock.put_forward(LIMIT)
+        assert await client.rest() == b""
         assert await served.is_well()
 
 
 @pytest.mark.parametrize("begins", [b"", b"\x16", HELLO[:8], HELLO])
-async def test_a_client_that_does_not_finish_its_handshake(files: Files, begins: bytes) -> None:
+async def test_a_client_that_does_not_finish_its_handshake(
+    files: Files, begins: bytes, clock: Clock
+) -> None:
     async with over_tls(files) as served:
-        started = time.monotonic()
         client = await plain(served)
         client.writer.write(begins)
-        await until(lambda: len(served.guard) == 1)
+        await until_rests(served, Rest.INCOMPLETE if begins == HELLO else Rest.SILENT)
         assert served.connections == 0
+        clock.put_forward(LIMIT / 2)
+        await a_look(served)
+        assert len(served.guard) == 1
+        clock.put_forward(LIMIT / 2)
         assert await client.rest() == b""
-        assert time.monotonic() - started > 0.35
         await until(lambda: len(served.guard) == 0, "the end of the connection")
         assert served.guard.refused == (1 if begins == HELLO else 0)
         assert await served.is_well()
 
 
-async def test_a_handshake_byte_by_byte(files: Files) -> None:
+async def test_a_handshake_byte_by_byte(files: Files, clock: Clock) -> None:
     """Its bytes do not lengthen its time."""
     async with over_tls(files) as served:
         client = await plain(served)
-        started = time.monotonic()
         client.writer.write(HELLO)
-        for _ in range(200):
+        await until_rests(served, Rest.INCOMPLETE)
+        for _ in range(9):
             client.writer.write(b"\x01")
-            await asyncio.sleep(0.02)
-            if client.reader.at_eof():
-                break
+            clock.put_forward(LIMIT / 10)
+            await a_look(served)
+            assert len(served.guard) == 1
+        clock.put_forward(LIMIT / 10)
         assert await client.rest() == b""
-        assert 0.35 < time.monotonic() - started < 3.5
+        assert served.guard.refused == 1
 
 
 async def test_what_is_not_tls_is_told_so(files: Files) -> None:
