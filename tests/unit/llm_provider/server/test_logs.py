@@ -174,7 +174,7 @@ async def test_a_defect_is_logged_by_its_places(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def broken(path: str, body: object) -> dict[str, Any]:
+    async def broken(path: str, body: object, **options: object) -> dict[str, Any]:
         raise RuntimeError(CANARY)
 
     caplog.set_level(logging.INFO, logger="llm_provider")

@@ -61,13 +61,19 @@ def admitted(monkeypatch: pytest.MonkeyPatch) -> list[TokenEstimate]:
     ],
 )
 async def test_how_many_answers_a_request_asks_for(
-    client: httpx.AsyncClient,
+    llm: LlamaCpp,
+    keys: Path,
     admitted: list[TokenEstimate],
     path: str,
     body: dict[str, Any],
     answers: int,
 ) -> None:
-    await client.post(path, json=REQUIRED[path] | body)
+    task = "embedding" if path == EMBEDDINGS else "chat"
+    async with (
+        serve_api(llm, keys, LLM_TASK=task) as url,
+        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+    ):
+        await client.post(path, json=REQUIRED[path] | body)
     assert admitted[0].answers == answers
 
 
