@@ -16,7 +16,7 @@ from edge_host.constants import KIB, MIB
 VISION = {"max_body_bytes": 20 * MIB, "max_queued_body_bytes": 128 * MIB}
 """Defaults for a model that sees: a photograph has megabytes, and several requests wait."""
 PROCESS_MEMORY = 96 * MIB
-"""Of the chat API without requests: 60 MiB were measured (docs/chat-api.md)."""
+"""Of the chat API without requests: 65 MiB were measured (docs/chat-api.md)."""
 CONNECTION_MEMORY = 128 * KIB
 """Of one connection: headers, what was read ahead, what a slow client has not taken, TLS."""
 SOCKET_HOLDER_MEMORY = 48 * MIB
