@@ -110,9 +110,7 @@ def test_links_in_the_repository_lead_to_its_own_files() -> None:
     )
     links = [line.partition("\t")[2] for line in listed.stdout.splitlines() if line[:3] == "120"]
     assert links
-    outside = [
-        name for name in links if not (ROOT / name).resolve().is_relative_to(ROOT.resolve())
-    ]
+    outside = [name for name in links if not (ROOT / name).resolve().is_relative_to(ROOT.resolve())]
     assert outside == []
 
 
