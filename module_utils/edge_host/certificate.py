@@ -93,11 +93,14 @@ def _is_installed(secrets: Path, folder: Path, files: Dict[str, str], owner: int
 
 
 def _write(folder: Path, files: Dict[str, str], owner: int) -> None:
+    # The folder secrets is the containers' own: a link in it must not lead root elsewhere.
+    if folder.is_symlink():
+        folder.unlink()
     folder.mkdir(mode=0o700, exist_ok=True)
-    os.chown(folder, owner, owner)
+    os.chown(folder, owner, owner, follow_symlinks=False)
     for name, text in files.items():
         write_atomically(folder / name, text.encode(), folder, _MODE)
-        os.chown(folder / name, owner, owner)
+        os.chown(folder / name, owner, owner, follow_symlinks=False)
 
 
 def _set_link(secrets: Path, target: str) -> None:
@@ -115,5 +118,7 @@ def _set_link(secrets: Path, target: str) -> None:
 
 def _remove_others(secrets: Path, kept: Path) -> None:
     for path in secrets.glob(f"{_PREFIX}*"):
-        if path != kept:
+        if path.is_symlink():
+            path.unlink()
+        elif path != kept:
             shutil.rmtree(path)

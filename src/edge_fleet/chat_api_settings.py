@@ -156,6 +156,12 @@ class ChatApiSettings(BaseModel):
         " served model.",
         "1024", ge=1, le=1_000_000,
     )  # fmt: skip
+    llm_remote_images: Boolean = variable(
+        False, True,
+        "Whether a request may name an image by its address, which the engine then fetches: from"
+        " any address that the board reaches. Otherwise images are accepted within the request"
+        " alone.",
+    )  # fmt: skip
     llm_trusted_proxies: Networks = variable(
         [], ["192.0.2.10"],
         "Addresses and networks of proxies, which send the requests of many clients: they are"

@@ -66,7 +66,11 @@ def _limits(given: Limits, vision: bool) -> Limits:
 
 def _environment(settings: Settings, limits: Limits) -> dict[str, str]:
     """Environment variables of the chat API: those that differ from its own defaults."""
-    flags = {"CHAT_API_DOCS": settings.llm_api_docs, "CHAT_API_STRICT": settings.llm_strict}
+    flags = {
+        "CHAT_API_DOCS": settings.llm_api_docs,
+        "CHAT_API_STRICT": settings.llm_strict,
+        "CHAT_API_REMOTE_IMAGES": settings.llm_remote_images,
+    }
     lists = {
         "CHAT_API_CORS_ORIGINS": settings.llm_cors_origins,
         "CHAT_API_TRUSTED_PROXIES": settings.llm_trusted_proxies,

@@ -1,7 +1,8 @@
 """HTTP connections with limits: headers, their time, and connections.
 
-Uvicorn's HTTP protocol sets no limit to headers, and closes an idle connection only after an
-answer. So its internals are used here, and those of its server in `uvicorn_server`; nowhere else.
+Uvicorn's HTTP protocol sets no limit to headers, closes an idle connection only after an answer,
+and drops the body of a request that offers another protocol (Kludex/uvicorn, issue 2722). So its
+internals are used here, and those of its server in `uvicorn_server`; nowhere else.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llm_provider.server.connection_guard import Admission, Connection, ConnectionGuard, Rest
@@ -56,6 +58,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._heard = False
         self._in_header = False
         self._in_body = False
+        self._is_repeated = False
         self._steps = 0
         self._header_bytes = 0
         self._silent_bytes = 0
@@ -141,21 +144,21 @@ class LimitedProtocol(HttpToolsProtocol):
             # bytes itself, and has no limit.
             size = self._limits.max_header_bytes
             part = view[: size if self._in_body else size - self._header_bytes]
-            self._feed(part)
-            view = view[len(part) :]
+            view = view[self._feed(part) :]
 
-    def _feed(self, part: memoryview) -> None:
+    def _feed(self, part: memoryview) -> int:
+        """Take in the next bytes; returns how many of them have been read."""
         was_between = not (self._in_header or self._in_body)
         in_body, steps = self._in_body, self._steps
         self._silent_bytes += len(part)
-        super().data_received(part)  # type: ignore[arg-type]  # the parser takes any buffer
+        read = self._parse(part)
         if self._lingering or self.transport.is_closing():
-            return
+            return read
         if self._in_body:
             # Trailers, and extensions of chunks: no callback until a line ends.
             if self._silent_bytes > self._limits.max_header_bytes:
                 self._refuse(431, "The body has trailers that are too large.", "header_too_large")
-            return
+            return read
         if steps == self._steps and not in_body:
             self._header_bytes += len(part)  # more of the same header, or blank lines
         elif was_between and steps + 1 == self._steps:
@@ -168,8 +171,40 @@ class LimitedProtocol(HttpToolsProtocol):
                 f"The header of the request has more than {self._limits.max_header_bytes} bytes.",
                 "header_too_large",
             )
+        return read
+
+    def _parse(self, part: memoryview) -> int:
+        """Have the parser call back; returns how many bytes it has read.
+
+        An offer of another protocol is ignored, as a server may (RFC 9110, section 7.8): clients
+        of Java offer HTTP/2 with every request. The parser ends such a request with its header, so
+        the lines that tell how long the body is are repeated: else it would be read as requests.
+        """
+        self._unset_keepalive_if_required()
+        try:
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserUpgrade as offer:
+                if framing := self._framing:
+                    self._is_repeated = True
+                    self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % framing)
+                return int(offer.args[0])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        return len(part)
+
+    @property
+    def _framing(self) -> bytes:
+        """The header's lines that say that a body follows, and how it ends."""
+        return b"".join(
+            b"%s: %s\r\n" % (name, value)
+            for name, value in self.headers
+            if name == b"transfer-encoding" or (name == b"content-length" and int(value))
+        )
 
     def on_message_begin(self) -> None:
+        if self._is_repeated:
+            return
         super().on_message_begin()
         self._steps += 1
         self._in_header = True
@@ -177,6 +212,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._end_within(self._limits.header_seconds)
 
     def on_url(self, url: bytes) -> None:
+        if self._is_repeated:
+            return
         super().on_url(url)
         if len(self.url) > self._limits.max_request_line_bytes:
             self._refuse(
@@ -201,6 +238,9 @@ class LimitedProtocol(HttpToolsProtocol):
             raise _RefusedError
 
     def on_headers_complete(self) -> None:
+        if self._is_repeated:
+            self._is_repeated = False
+            return
         self._steps += 1
         self._in_header = False
         self._in_body = True
@@ -220,6 +260,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self._framing:
+            return  # the body is to come
         self._in_body = False
         super().on_message_complete()
 
@@ -256,7 +298,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
 
     def send_400_response(self, msg: str) -> None:
-        """Uvicorn's answer to what is not HTTP, and to an exception of a callback."""
+        """Answer what is not HTTP, and an exception of a callback."""
         if not self._lingering and not self.transport.is_closing():
             self._refuse(400, msg, "invalid_http")
 

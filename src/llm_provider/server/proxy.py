@@ -26,6 +26,7 @@ from llm_provider.server.fields import Fields
 from llm_provider.server.key_store import Key
 from llm_provider.server.models import Models
 from llm_provider.server.refusal import BODY_READ
+from llm_provider.server.remote_images import refuse_remote_images
 from llm_provider.server.route import Route
 from llm_provider.server.settings import ServerSettings
 from llm_provider.server.ticket import QueueFull, Ticket
@@ -112,6 +113,8 @@ class EngineResponse(Response):
         self._request.state.route = self._route = route = self._route.of_body(fields)
         route.required.check(fields, route.required.name)
         route.check(fields)
+        if not self._proxy.settings.remote_images:
+            refuse_remote_images(body.data, fields)
         self._proxy.check(route, fields.model)
         return fields
 

@@ -188,6 +188,7 @@ def test_every_setting_reaches_the_chat_api() -> None:
         llm_cors_origins=["https://a.example", "https://b.example"],
         llm_api_docs=True,
         llm_strict="yes",
+        llm_remote_images=True,
         llm_image_tokens=256,
         llm_trusted_proxies=["192.0.2.10"],
         llm_limits=limits,
@@ -200,6 +201,7 @@ def test_every_setting_reaches_the_chat_api() -> None:
         "CHAT_API_CORS_ORIGINS": "https://a.example,https://b.example",
         "CHAT_API_DOCS": "1",
         "CHAT_API_STRICT": "1",
+        "CHAT_API_REMOTE_IMAGES": "1",
         "CHAT_API_IMAGE_TOKENS": "256",
         "CHAT_API_TRUSTED_PROXIES": "192.0.2.10",
     }

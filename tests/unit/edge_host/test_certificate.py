@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -108,6 +109,23 @@ def test_an_interrupted_installation_is_completed(
     assert install_certificate(secrets, "C3", "K3", OWNER) is True
     assert served(secrets) == ("C3", "K3")
     assert len(names(secrets)) == 3
+
+
+def test_links_lead_nowhere_else(secrets: Path, tmp_path: Path) -> None:
+    """The containers' user can make them in its folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (elsewhere / "kept").touch()
+    install_certificate(secrets, "C1", "K1", OWNER)
+    folder = (secrets / "tls").resolve()
+    shutil.rmtree(folder)
+    for link in (folder, secrets / "tls-0"):
+        link.symlink_to(elsewhere)
+    assert install_certificate(secrets, "C1", "K1", OWNER) is True
+    assert served(secrets) == ("C1", "K1")
+    assert names(secrets) == ["api_keys", "tls", folder.name]
+    assert not folder.is_symlink()
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
 
 
 def _fail(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_images_are_pinned_by_digest_or_left_open() -> None:
             digest = row["digest"]
             assert digest is None or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
             assert not row["image"].endswith(":latest")
+
+
+def test_links_in_the_repository_lead_to_its_own_files() -> None:
+    """A link to a machine's folder, such as a shared .venv, is broken in every clone, and takes the
+    place of the folder of that name."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    links = [line.partition("\t")[2] for line in listed.stdout.splitlines() if line[:3] == "120"]
+    assert links
+    outside = [name for name in links if not (ROOT / name).resolve().is_relative_to(ROOT.resolve())]
+    assert outside == []
 
 
 def test_locks_agree() -> None:

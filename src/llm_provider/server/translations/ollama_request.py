@@ -42,14 +42,6 @@ _REFUSED = {
 _NOT_RAW = ("system", "template", "images", "format", "think", "logprobs")
 
 
-def is_ollama_chat(body: Mapping[str, Any]) -> bool:
-    """Return whether a body of POST /api/chat is Ollama's: `messages`.
-
-    The chat API's own has a `message`, and keeps the route to itself where both are there.
-    """
-    return "messages" in body and "message" not in body
-
-
 def is_load_request(body: Mapping[str, Any]) -> bool:
     """Return whether a request has nothing to answer: Ollama only loads, or unloads, the model.
 

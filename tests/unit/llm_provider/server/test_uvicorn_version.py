@@ -37,7 +37,7 @@ def test_parts_of_the_protocol() -> None:
     source = inspect.getsource(HttpToolsProtocol)
     for name in (
         "timeout_keep_alive", "ws_protocol_class", "transport", "client", "cycle", "pipeline",
-        "headers", "url", "loop",
+        "headers", "url", "loop", "parser",
     ):  # fmt: skip
         assert f"self.{name}" in source, name
     for name in (
@@ -46,8 +46,11 @@ def test_parts_of_the_protocol() -> None:
         "on_response_complete", "send_400_response", "_unset_keepalive_if_required",
     ):  # fmt: skip
         assert callable(getattr(HttpToolsProtocol, name)), name
-    assert "except httptools.HttpParserError" in inspect.getsource(HttpToolsProtocol.data_received)
-    assert "self.send_400_response(msg)" in inspect.getsource(HttpToolsProtocol.data_received)
+    # `LimitedProtocol._parse` stands for it.
+    received = inspect.getsource(HttpToolsProtocol.data_received)
+    assert "self._unset_keepalive_if_required()\n" in received
+    assert "self.parser.feed_data(data)\n        except httptools.HttpParserError" in received
+    assert "self.send_400_response(msg)" in received
     assert issubclass(httptools.HttpParserCallbackError, httptools.HttpParserError)
     cycle = inspect.getsource(RequestResponseCycle)
     assert "self.response_complete" in cycle

@@ -29,7 +29,6 @@ from llm_provider.server.translations.ollama_request import (
     chat_to_chat,
     generate_to_chat,
     is_load_request,
-    is_ollama_chat,
 )
 from llm_provider.server.translations.ollama_response import Shape, completion_to_answer
 from llm_provider.server.translations.ollama_stream import OllamaStream
@@ -69,7 +68,6 @@ REQUESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, Any]]] = {
     "embed": (embed_to_embeddings, {"model": "m", "input": ["a"]}),
     "embeddings": (embeddings_to_embeddings, {"model": "m", "prompt": "a"}),
     "load": (is_load_request, {"model": "m"}),
-    "ollama": (is_ollama_chat, {"model": "m"}),
     "show": (shown_name, {"model": "m"}),
 }
 

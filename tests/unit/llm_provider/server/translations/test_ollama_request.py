@@ -16,7 +16,6 @@ from llm_provider.server.translations.ollama_request import (
     chat_to_chat,
     generate_to_chat,
     is_load_request,
-    is_ollama_chat,
 )
 from llm_provider.server.translations.openai_format import Translated
 from llm_provider.server.translations.thinking import ThinkingStyle
@@ -258,21 +257,6 @@ def test_what_cannot_be_translated_is_refused_by_name(
     assert refused.value.param == param
     assert str(refused.value).startswith(f"'{param}' is")
     assert words in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("body", "ollamas"),
-    [
-        ({"model": "m", "messages": []}, True),
-        ({"messages": [{"role": "user", "content": "Hello"}]}, True),
-        ({"message": "Hello"}, False),
-        ({"message": "Hello", "stream": True, "system": "Be brief."}, False),
-        ({"message": "Hello", "messages": []}, False),
-        ({}, False),
-    ],
-)
-def test_the_chat_apis_own_body_is_told_apart(body: dict[str, Any], ollamas: bool) -> None:
-    assert is_ollama_chat(body) is ollamas
 
 
 @pytest.mark.parametrize(
