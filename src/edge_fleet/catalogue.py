@@ -139,6 +139,13 @@ class EngineImage(Image):
     environment: dict[str, str] | None = None
 
 
+class Ubatch(_Entry):
+    """The micro-batch that an engine chooses from so many tokens of all slots on."""
+
+    tokens: Size
+    size: Size
+
+
 class Engine(_Entry):
     """An entry of engines.yml."""
 
@@ -147,7 +154,7 @@ class Engine(_Entry):
     process: Size
     outputs: Literal["batch", "slots"] = "slots"
     repacks: bool = False
-    ubatch: Size | None = None
+    ubatch: list[Ubatch] | None = None
     cache_types: list[CacheType]
     flash_attention: dict[Literal["auto", "on", "off"], str]
     command: list[Text]

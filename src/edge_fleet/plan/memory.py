@@ -33,9 +33,10 @@ class MemoryEstimate:
         shape: layers, embedding, heads, kv_heads, head_size, feed_forward, vocabulary.
         weights: their bytes.
         engine: its rules: context (pool: all slots share llm_context_size tokens; slot: each has as
-            many), ubatch (its own micro-batch, where it takes none), process (bytes of the
-            process itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one
-            row for each slot).
+            many), ubatch (where it chooses the micro-batch itself: rows of tokens, a number of all
+            slots, and size, the micro-batch from that number on), process (bytes of the process
+            itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one row for
+            each slot).
         gpu: whether layers go onto one.
         repacking: bytes of the CPU's own form of the weights, in addition (`repacking`).
     """
@@ -64,8 +65,9 @@ class MemoryEstimate:
     ) -> MemoryParts:
         """The bytes of each part."""
         shape, engine = self._shape, self._engine
-        ubatch = engine.get("ubatch") or ubatch
         tokens = context_size * (parallel if engine["context"] == "slot" else 1)
+        if engine.get("ubatch"):
+            ubatch = max(row["size"] for row in engine["ubatch"] if tokens >= row["tokens"])
         heads = shape["kv_heads"] * shape["head_size"]
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
         return MemoryParts(
