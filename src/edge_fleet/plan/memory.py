@@ -18,6 +18,8 @@ LIMIT_STEP = 256 * MIB
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 # What CUDA's own context takes of a GPU's memory, beside the engine's buffers.
 CUDA_MEMORY = 256 * MIB
+# What an engine keeps of each token of its vocabulary: the text, and its places in tables.
+VOCABULARY_ENTRY = 100
 F16_BYTES, F32_BYTES = 2, 4
 # A batch is what an engine takes of prompts at once, a micro-batch what it computes at once.
 BATCH, UBATCH = 2048, 512
@@ -77,7 +79,7 @@ class MemoryEstimate:
             kv_cache=round(2 * shape["layers"] * heads * tokens * CACHE_TYPES[cache_type]),
             compute=self._compute(context_size, ubatch, flash_attention != "off"),
             engine=engine["process"]
-            + rows * shape["vocabulary"] * F32_BYTES
+            + shape["vocabulary"] * (VOCABULARY_ENTRY + rows * F32_BYTES)
             + (CUDA_MEMORY if self._gpu else 0),
             system=SYSTEM_MEMORY,
         )

@@ -85,7 +85,7 @@ def test_without_flash_attention_scores_are_kept(catalogues: dict[str, Any]) -> 
             6 * GIB,
             {"llm_context_size": 32768},
             [
-                "llm_context_size: 27904",
+                "llm_context_size: 27648",
                 "llm_cache_type: q8_0",
                 "llm_model: llama-3.2-1b-instruct",
             ],
