@@ -19,7 +19,8 @@ import yaml
 from tests import report
 
 ROOT = Path(__file__).parents[1]
-
+LIMIT = 1800.0
+"""Seconds after which a run hangs: more than roles wait for the slowest engine."""
 
 ENVIRONMENT = os.environ | {"SANDBOX": "test", "ANSIBLE_FORCE_COLOR": "false"}
 # A test that starts tests says itself whether they failed.
@@ -39,7 +40,7 @@ def play(
     """Run a playbook over some of the tests' boards to its end, whatever that is."""
     return subprocess.run(
         command(playbook, host, *words, **variables),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=ENVIRONMENT,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT, env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def told(playbook: str, host: str, *words: str, **variables: object) -> tuple[in
     """Run a playbook as `play` does: its exit status, and what it said as Ansible's JSON has it."""
     done = subprocess.run(
         command(playbook, host, *words, **variables),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT,
         env=ENVIRONMENT | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
     )  # fmt: skip
     assert done.stdout, done.stderr
@@ -98,7 +99,7 @@ def started(
 def restart(verb: str, board: str) -> None:
     """Restart a board (`reboot` or `power-cut`), and wait until it can be reached."""
     words = [sys.executable, "-m", "sandbox", verb, board]
-    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=600)
+    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=LIMIT)
 
 
 @contextmanager

@@ -168,6 +168,13 @@ class EngineTask(_Entry):
     context: Size | None = None
 
 
+class Ubatch(_Entry):
+    """The micro-batch that an engine chooses from so many tokens of all slots on."""
+
+    tokens: Size
+    size: Size
+
+
 class Engine(_Entry):
     """An entry of engines.yml."""
 
@@ -176,7 +183,7 @@ class Engine(_Entry):
     process: Size
     outputs: Literal["batch", "slots"] = "slots"
     repacks: bool = False
-    ubatch: Size | None = None
+    ubatch: list[Ubatch] | None = None
     cache_types: list[CacheType]
     flash_attention: dict[Literal["auto", "on", "off"], str]
     command: list[Text]

@@ -20,6 +20,8 @@ LIMIT_STEP = 256 * MIB
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 # What CUDA's own context takes of a GPU's memory, beside the engine's buffers.
 CUDA_MEMORY = 256 * MIB
+# What an engine keeps of each token of its vocabulary: the text, and its places in tables.
+VOCABULARY_ENTRY = 100
 F16_BYTES, F32_BYTES = 2, 4
 # A batch is what an engine takes of prompts at once, a micro-batch what it computes at once.
 BATCH, UBATCH = 2048, 512
@@ -35,9 +37,10 @@ class MemoryEstimate:
         shape: layers, embedding, heads, kv_heads, head_size, feed_forward, vocabulary.
         weights: their bytes.
         engine: its rules: context (pool: all slots share llm_context_size tokens; slot: each has as
-            many), ubatch (its own micro-batch, where it takes none), process (bytes of the
-            process itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one
-            row for each slot).
+            many), ubatch (where it chooses the micro-batch itself: rows of tokens, a number of all
+            slots, and size, the micro-batch from that number on), process (bytes of the process
+            itself), outputs (batch: a whole micro-batch's logits are reserved; slots: one row for
+            each slot).
         gpu: whether layers go onto one.
         repacking: bytes of the CPU's own form of the weights, in addition (`repacking`).
         chat_api: what serves beside the engine; its limits of memory count as used.
@@ -76,8 +79,11 @@ class MemoryEstimate:
     ) -> MemoryParts:
         """The bytes of each part."""
         shape, engine = self._shape, self._engine
-        ubatch = context_size if self._whole else engine.get("ubatch") or ubatch
         tokens = context_size * (parallel if engine["context"] == "slot" else 1)
+        if self._whole:
+            ubatch = context_size
+        elif engine.get("ubatch"):
+            ubatch = max(row["size"] for row in engine["ubatch"] if tokens >= row["tokens"])
         layers = 0 if self._family in ENCODERS else shape["layers"]
         heads = shape["kv_heads"] * shape["head_size"]
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
@@ -88,7 +94,7 @@ class MemoryEstimate:
             kv_cache=round(2 * layers * heads * tokens * CACHE_TYPES[cache_type]),
             compute=self._compute(context_size, ubatch, flash_attention != "off"),
             engine=engine["process"]
-            + rows * shape["vocabulary"] * F32_BYTES
+            + shape["vocabulary"] * (VOCABULARY_ENTRY + rows * F32_BYTES)
             + (CUDA_MEMORY if self._gpu else 0),
             system=HOST_MEMORY + self._chat_api.memory,
         )

@@ -4,6 +4,7 @@ of CPUs that this machine can stand for.
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from typing import Any
 
@@ -36,6 +37,9 @@ CASES: list[Case] = [
     # The same words mean the same on both.
     ("llamacpp", "grouped", 8192, 2, {}, BEST),
     ("ollama", "grouped", 8192, 2, {}, BEST),
+    # Ollama chooses its micro-batch by the tokens of all slots.
+    ("ollama", "grouped", 2048, 2, {}, BEST),
+    ("ollama", "grouped", 16384, 4, {}, BEST),
     ("llamacpp", "deep", 4096, 4, {"llm_cache_type": "q8_0"}, BEST),
     ("ollama", "grouped", 4096, 2, {"llm_cache_type": "q8_0"}, BEST),
     ("llamacpp", "grouped", 4096, 4, {"llm_cache_type": "q4_0"}, BEST),
@@ -80,14 +84,25 @@ async def answered(engine: Container, name: str) -> None:
         every=0.2,
         ignored=(httpx.TransportError,),
     )
-    words = "random weights " * (80 if name == "ollama" else 40)
+    async with httpx.AsyncClient(timeout=READY_SECONDS, headers=headers) as client:
+        await ask(client, engine, "random")  # Ollama loads the model for the first request
+        sizes = await until_async(
+            lambda: re.findall(r"n_ubatch += (\d+)", engine.logs()),
+            f"{name} to log the size of its micro-batch",
+            seconds=READY_SECONDS,
+            every=0.2,
+        )
+        await ask(client, engine, "random weights " * (int(sizes[-1]) // 12))
+
+
+async def ask(client: httpx.AsyncClient, engine: Container, words: str) -> None:
+    """Ask for an answer of two tokens."""
     body = {
         "model": engine.model,
         "messages": [{"role": "user", "content": words}],
         "max_tokens": 2,
     }
-    async with httpx.AsyncClient(timeout=READY_SECONDS, headers=headers) as client:
-        answer = await client.post(f"{engine.base_url}/v1/chat/completions", json=body)
+    answer = await client.post(f"{engine.base_url}/v1/chat/completions", json=body)
     assert answer.is_success, answer.text
 
 

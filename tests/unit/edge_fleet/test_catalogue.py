@@ -214,7 +214,7 @@ def test_the_plan_refuses_an_invalid_catalogue(
     assert deployment_plan(jetson, "orin", {}, wrong) == {
         "problems": [f"orin: engines.yml: {problem}"]
     }
-    line = changed_file(folder, "engines.yml", "process: 67108864", "process: 64 MiB")
+    line = changed_file(folder, "engines.yml", "process: 62914560", "process: 64 MiB")
     plan = deployment_plan(jetson, "orin", {"llm_parallel": 0}, read(str(folder)))
     assert plan["problems"] == [
         "orin: llm_parallel is invalid: 0. Use a whole number from 1 to 64.",

@@ -58,6 +58,18 @@ def test_what_each_setting_changes(
     assert getattr(changed, part) == pytest.approx(getattr(plain, part) * factor)
 
 
+@pytest.mark.parametrize(
+    ("context", "parallel", "ubatch"),
+    [(512, 1, 512), (1024, 4, 512), (1025, 4, 1024), (8192, 4, 1024), (8193, 4, 2048)],
+)
+def test_ollama_chooses_its_micro_batch_by_the_tokens_of_all_slots(
+    catalogues: dict[str, Any], context: int, parallel: int, ubatch: int
+) -> None:
+    ollama = estimate(catalogues, "smollm2-135m", "ollama").parts(context, parallel)
+    llamacpp = estimate(catalogues, "smollm2-135m", "llamacpp")
+    assert ollama.compute == llamacpp.parts(context, parallel, ubatch=ubatch).compute
+
+
 def test_without_flash_attention_scores_are_kept(catalogues: dict[str, Any]) -> None:
     model = estimate(catalogues, "smollm2-135m", "llamacpp")
     plain, without = (model.parts(8192, 1, "f16", 512, how) for how in ("auto", "off"))

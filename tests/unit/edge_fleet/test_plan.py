@@ -147,8 +147,8 @@ def test_the_plan_changes_no_input(jetson: dict[str, Any], catalogues: dict[str,
         (
             {"llm_context_size": 131072},
             "orin: llama-3.2-3b-instruct does not fit: with llm_context_size 131072 and"
-            " llm_parallel 4 it needs 17,506 MiB of memory (weights 1,926 MiB, KV cache 14,336 MiB,"
-            " compute 206 MiB, engine 286 MiB, system 752 MiB), and the host has 8,192 MiB."
+            " llm_parallel 4 it needs 17,514 MiB of memory (weights 1,926 MiB, KV cache 14,336 MiB,"
+            " compute 206 MiB, engine 294 MiB, system 752 MiB), and the host has 8,192 MiB."
             " One of these would fit: llm_context_size: 46592; llm_model: llama-3.2-1b-instruct.",
         ),
         (
