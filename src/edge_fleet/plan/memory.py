@@ -68,8 +68,8 @@ class MemoryEstimate:
         """The bytes of each part."""
         shape, engine = self._shape, self._engine
         tokens = context_size * (parallel if engine["context"] == "slot" else 1)
-        if engine.get("ubatch"):
-            ubatch = max(row["size"] for row in engine["ubatch"] if tokens >= row["tokens"])
+        chosen = (row["size"] for row in engine.get("ubatch") or () if tokens >= row["tokens"])
+        ubatch = max(chosen, default=ubatch)
         heads = shape["kv_heads"] * shape["head_size"]
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch
         return MemoryParts(
