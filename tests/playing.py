@@ -19,8 +19,6 @@ import yaml
 from tests import report
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 1800.0
-"""Seconds after which a run hangs: more than roles wait for the slowest engine."""
 
 ENVIRONMENT = os.environ | {"SANDBOX": "test", "ANSIBLE_FORCE_COLOR": "false"}
 # A test that starts tests says itself whether they failed.
@@ -34,23 +32,29 @@ def command(playbook: str, host: str, *words: str, **variables: object) -> list[
     return ["ansible-playbook", *inventory, "-e", given, *words, playbook]
 
 
+def finished(
+    words: list[str], *, limit: float = 600, environment: Mapping[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever that is; after `limit` seconds it counts as hanging."""
+    return subprocess.run(
+        words,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=limit, env=environment,
+    )  # fmt: skip
+
+
 def play(
     playbook: str, host: str, *words: str, **variables: object
 ) -> subprocess.CompletedProcess[str]:
     """Run a playbook over some of the tests' boards to its end, whatever that is."""
-    return subprocess.run(
-        command(playbook, host, *words, **variables),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT, env=ENVIRONMENT,
-    )  # fmt: skip
+    return finished(command(playbook, host, *words, **variables))
 
 
 def told(playbook: str, host: str, *words: str, **variables: object) -> tuple[int, dict[str, Any]]:
     """Run a playbook as `play` does: its exit status, and what it said as Ansible's JSON has it."""
-    done = subprocess.run(
+    done = finished(
         command(playbook, host, *words, **variables),
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT,
-        env=ENVIRONMENT | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
-    )  # fmt: skip
+        environment=ENVIRONMENT | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+    )
     assert done.stdout, done.stderr
     output: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
     return done.returncode, output
@@ -99,7 +103,7 @@ def started(
 def restart(verb: str, board: str) -> None:
     """Restart a board (`reboot` or `power-cut`), and wait until it can be reached."""
     words = [sys.executable, "-m", "sandbox", verb, board]
-    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=LIMIT)
+    subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=600)
 
 
 @contextmanager

@@ -82,8 +82,9 @@ class MemoryEstimate:
         tokens = context_size * (parallel if engine["context"] == "slot" else 1)
         if self._whole:
             ubatch = context_size
-        elif engine.get("ubatch"):
-            ubatch = max(row["size"] for row in engine["ubatch"] if tokens >= row["tokens"])
+        else:
+            chosen = (row["size"] for row in engine.get("ubatch") or () if tokens >= row["tokens"])
+            ubatch = max(chosen, default=ubatch)
         layers = 0 if self._family in ENCODERS else shape["layers"]
         heads = shape["kv_heads"] * shape["head_size"]
         rows = parallel if engine.get("outputs", "slots") == "slots" else ubatch

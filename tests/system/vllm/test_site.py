@@ -9,10 +9,12 @@ import pytest
 
 from tests.integration.load import Board, Load, loaded
 from tests.integration.weights.conftest import shell
-from tests.playing import ROOT, message, play
+from tests.playing import ROOT, command, finished, message, play
 
 HOST = "jetson-01"
 REFERENCE = ROOT / ".sandbox/test/vllm.json"
+START_SECONDS = 900
+"""How long a change waits for vLLM: a CPU takes its time to load torch."""
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,7 @@ def given() -> dict[str, Any]:
         "llm_provider": "vllm",
         "llm_model": "smoke",
         "llm_image": json.loads(REFERENCE.read_text()),
-        # A CPU takes its time to load torch.
-        "stack_start_timeout": 900,
+        "stack_start_timeout": START_SECONDS,
     }
 
 
@@ -40,7 +41,7 @@ def board() -> Board:
 def changed(board: Board, given: dict[str, Any]) -> tuple[str, Load]:
     """What the change to vLLM said, and what clients met who asked all the while."""
     with loaded(board) as load:
-        done = play("site.yml", HOST, **given)
+        done = finished(command("site.yml", HOST, **given), limit=2 * START_SECONDS)
     assert done.returncode == 0, done.stdout
     return message(done), load
 
