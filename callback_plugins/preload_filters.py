@@ -1,4 +1,4 @@
-"""Loads the project's filters once, in the process that the workers of all tasks are forked from."""
+"""Loads the project's filters once, in the process from which Ansible forks its workers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ name: preload_filters
 type: notification
 short_description: Load the project's filters before the first task
 description:
-  - Ansible forks a process for each task and host, and loads filters where a template names one. Without this plugin each
-    of these processes imports the project's packages again, which takes longer than the rest of most tasks.
+  - Ansible forks a process for each task and host, and loads filters where a template names one.
+    Without this plugin each of these processes imports the project's packages again, which takes
+    longer than the rest of most tasks.
   - Prints nothing. A playbook behaves the same without it, and takes longer.
 requirements:
   - The name C(preload_filters) in C(callbacks_enabled) of ansible.cfg.

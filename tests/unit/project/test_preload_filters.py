@@ -34,7 +34,12 @@ def test_workers_do_not_import_the_packages_again(tmp_path: Path) -> None:
     (tmp_path / "packages.py").write_text(LOOKUP)
     (tmp_path / "told.yml").write_text(PLAYBOOK)
     ran = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", tmp_path / "told.yml"],
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            "-i",
+            "localhost,",
+            tmp_path / "told.yml",
+        ],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_LOOKUP_PLUGINS": str(tmp_path)},
         capture_output=True,
