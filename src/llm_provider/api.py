@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from llm_provider.server.__main__ import main
+from llm_provider.server.process import main
 
 __all__ = ["main"]
 

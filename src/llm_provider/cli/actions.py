@@ -41,7 +41,7 @@ def _verify(arguments: argparse.Namespace) -> str | bool:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    from llm_provider.server.__main__ import main
+    from llm_provider.server.process import main
 
     return main([f"--host={arguments.host}", f"--port={arguments.port}"])
 

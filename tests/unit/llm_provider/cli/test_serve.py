@@ -14,7 +14,7 @@ import pytest
 
 from llm_provider import __version__
 from llm_provider.cli import command
-from llm_provider.server import __main__ as server
+from llm_provider.server import process as server
 
 from ..fake import free_port
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_provider.server import __main__
+from llm_provider.server import process
 from llm_provider.server.connection_guard import Admission
 from llm_provider.server.gateway import gateways
 from llm_provider.server.settings import ServerSettings
@@ -51,14 +51,14 @@ def test_default_routes(tmp_path: Path) -> None:
 async def test_the_gateway_counts_where_the_socket_holder_has_the_ports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(__main__, "gateways", lambda: {ipaddress.ip_address("172.18.0.1")})
+    monkeypatch.setattr(process, "gateways", lambda: {ipaddress.ip_address("172.18.0.1")})
     environ = {
         "CHAT_API_KEYS_FILE": "/keys",
         "CHAT_API_MAX_CONNECTIONS": "4",
         "CHAT_API_MAX_CONNECTIONS_PER_ADDRESS": "1",
     }
     for more, most in (({}, 1), ({"CHAT_API_DOOR": "/door.sock"}, 2)):
-        guard = __main__.connection_guard(ServerSettings.from_environ({**environ, **more}))
+        guard = process.connection_guard(ServerSettings.from_environ({**environ, **more}))
         admitted = [guard.admit(Fake(), "172.18.0.1") for _ in range(3)]
         assert admitted.count(Admission.ADMITTED) == most
 

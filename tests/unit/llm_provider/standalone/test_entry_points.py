@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from llm_provider import api, door
-from llm_provider.server import __main__ as server
+from llm_provider.server import process as server
 from llm_provider.standalone import socket_holder
 
 
