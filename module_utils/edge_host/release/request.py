@@ -11,6 +11,7 @@ from .slots import read_source
 from .store import COMPOSE_FILE, ENV_FILE, Release, ReleaseStore
 
 _METADATA_OF_A_ROLLBACK = ("plan", "start_timeout", "drain_timeout", "swap")
+_CHAT = "chat"
 
 
 class ReleaseRequest(NamedTuple):
@@ -31,7 +32,8 @@ def request_rollback(
 ) -> ReleaseRequest:
     """Return the request that repeats an earlier release: the previous one, or the one numbered.
 
-    Raises ReleaseError where it is missing or is the current one.
+    Raises ReleaseError where it is missing or is the current one, or where the chat API that runs
+    cannot be told of its task.
     """
     release = releases.get(number) if number else releases.previous()
     current = releases.current()
@@ -45,6 +47,15 @@ def request_rollback(
     if release.number == current.number:
         raise ReleaseError(
             f"release {number} is the current one already. Choose another release to roll back to"
+        )
+    model, running = release.record["plan"]["model"], current.record["plan"]["model"]
+    task = model.get("task", _CHAT)
+    if task != _CHAT and "task" not in running:
+        # As `edge_fleet.plan.task.chat_api_problems` refuses a plan.
+        raise ReleaseError(
+            f"release {release.number} serves {model['name']}, which is for {task}, and the chat "
+            f"API of the current release {current.number} is of a version that serves chat models "
+            f"only. Run site.yml with llm_model {running['name']} first, which replaces the chat API"
         )
     metadata = {name: release.record[name] for name in _METADATA_OF_A_ROLLBACK}
     return ReleaseRequest(read_source(release), {**metadata, "as": release.number, "by": operator})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
 from fastapi import Request
 
 from llm_provider.server.api_errors import APIError
-from llm_provider.server.key_store import Key, KeyStore, Refusal
+from llm_provider.server.key_store import Key, KeyStore, Refusal, is_basic
 from llm_provider.server.rate_limit import RateLimiter, retry_after
 
 CHALLENGES = 'Bearer, Basic realm="edge-llm"'
@@ -13,17 +16,23 @@ CHALLENGES = 'Bearer, Basic realm="edge-llm"'
 
 
 class Access:
-    """Checks the API keys of requests, and their rates."""
+    """Checks the API keys of requests, and their rates.
 
-    def __init__(self, keys: KeyStore, rates: RateLimiter) -> None:
+    Pages of `origins` may use the password that a browser keeps for this address.
+    """
+
+    def __init__(self, keys: KeyStore, rates: RateLimiter, origins: Collection[str]) -> None:
         self._keys = keys
         self._rates = rates
+        self._origins = origins
 
     async def check_key(self, request: Request) -> None:
-        """Set `request.state.key`. Raises APIError 401 without a valid key."""
-        found = self._keys.find(
-            request.headers.get("authorization"), request.headers.get("x-api-key")
-        )
+        """Set `request.state.key`. Raises APIError 401 without a valid key, and 403 for a page
+        whose browser may have sent the key by itself.
+        """
+        authorization = request.headers.get("authorization")
+        self._check_origin(request, authorization)
+        found = self._keys.find(authorization, request.headers.get("x-api-key"))
         if isinstance(found, Refusal):
             raise APIError(
                 401,
@@ -33,6 +42,21 @@ class Access:
             )
         request.state.key = found
         request.state.notes["key"] = found.name
+
+    def _check_origin(self, request: Request, authorization: str | None) -> None:
+        # Once its user has typed a password, a browser sends it with the requests of any page, and
+        # asks beforehand (CORS) only where a request is not like one of a form.
+        origin = request.headers.get("origin")
+        if origin is None or not is_basic(authorization) or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != request.headers.get("host"):
+            raise APIError(
+                403,
+                f"A page of {origin} may not use the password that the browser keeps for this "
+                "address. Send the key as Authorization: Bearer KEY, or have the origin added to "
+                "llm_cors_origins.",
+                code="origin_not_allowed",
+            )
 
     async def check_rate(self, request: Request) -> None:
         """Count the request, whose key is known. Raises APIError 429 above the key's rate."""

@@ -105,7 +105,7 @@ def create_app(
     app.state.settings = settings
     app.state.metrics = metrics
     models = Models(engine, engine_file, settings.aliases)
-    access = Access(keys, RateLimiter())
+    access = Access(keys, RateLimiter(), settings.cors_origins)
     proxy = Proxy(
         queue=queue,
         models=models,

@@ -20,14 +20,14 @@ _ROUND = 1 << 32
 _SLACK = 32
 
 
-class Ticket(Protocol):
+class Queued(Protocol):
     """What waits. `number` is its place among the tickets of its key, the lowest first."""
 
     @property
     def number(self) -> int: ...
 
 
-T = TypeVar("T", bound=Ticket)
+T = TypeVar("T", bound=Queued)
 
 
 class _Line(Generic[T]):

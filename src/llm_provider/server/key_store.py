@@ -161,10 +161,15 @@ def presented_keys(authorization: str | None, x_api_key: str | None) -> tuple[st
     scheme, _, rest = (authorization or "").strip().partition(" ")
     if scheme.lower() == "bearer":
         found.append(rest.strip())
-    elif scheme.lower() == "basic":
+    elif is_basic(authorization):
         found.append(_password(rest.strip()))
     found.append((x_api_key or "").strip())
     return tuple(key for key in found if key and len(key) <= _LONGEST_KEY)
+
+
+def is_basic(authorization: str | None) -> bool:
+    """Whether a header `Authorization` is HTTP Basic authentication."""
+    return (authorization or "").strip().partition(" ")[0].lower() == "basic"
 
 
 def _password(encoded: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 
-class Ticket(Protocol):
+class Seated(Protocol):
     """What has a place. `number` tells which came later; `share` is the weight of its `key`."""
 
     @property
@@ -18,7 +18,7 @@ class Ticket(Protocol):
     def share(self) -> float: ...
 
 
-T = TypeVar("T", bound=Ticket)
+T = TypeVar("T", bound=Seated)
 
 
 @dataclass

@@ -399,6 +399,22 @@ def test_a_rollback_repeats_an_earlier_release(host: Host) -> None:
             request_rollback(host.releases, "bob", number)
 
 
+def test_a_rollback_past_a_chat_api_without_tasks_is_refused(host: Host) -> None:
+    """It follows the engine file before it is replaced, and would refuse this one."""
+    embedding = model("smoke.gguf", "a" * 64) | {"task": "embedding"}
+    served = committed(host, data=metadata(model=embedding))
+    committed(host, context=2048, api="api:2")
+    with pytest.raises(
+        ReleaseError,
+        match="release 1 serves smoke, which is for embedding, and the chat API of the current "
+        "release 2 .* Run site.yml with llm_model smoke first",
+    ):
+        request_rollback(host.releases, "bob")
+    chat = metadata(model=model("smoke.gguf", "a" * 64) | {"task": "chat"})
+    committed(host, data=chat, context=1024)
+    assert request_rollback(host.releases, "bob", served.number).metadata["as"] == served.number
+
+
 def remove_source(made: Release) -> None:
     """Have a release as this project wrote it before it kept what was rendered."""
     shutil.rmtree(made.folder / "source")

@@ -114,10 +114,11 @@ def test_links_in_the_repository_lead_to_its_own_files() -> None:
     assert outside == []
 
 
-def test_locks_agree() -> None:
+@pytest.mark.parametrize("locks", [("api", "control", "dev"), ("api", "clients")], ids="-".join)
+def test_locks_agree(locks: tuple[str, ...]) -> None:
     """A package has the same pins in every lock that has it."""
     pins: dict[str, set[str]] = {}
-    for lock in ("api", "control", "dev"):
+    for lock in locks:
         found: dict[str, set[str]] = {}
         for line in (ROOT / f"requirements/{lock}.txt").read_text().splitlines():
             if match := re.match(r"([a-z0-9._-]+)==(\S+)", line):

@@ -9,14 +9,14 @@ from typing import Any
 
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
-from llm_provider.server.client_apis.token_count import count_chat_tokens
-from llm_provider.server.client_apis.translator import (
+from llm_provider.server.client_apis.client_translator import (
     Stream,
     StreamingTranslator,
     accept_dropped,
     decode_fields,
     thinking_style,
 )
+from llm_provider.server.client_apis.token_count import count_chat_tokens
 from llm_provider.server.fields import Fields
 from llm_provider.server.translations.anthropic_message import completion_to_message
 from llm_provider.server.translations.anthropic_request import (

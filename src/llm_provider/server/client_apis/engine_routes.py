@@ -10,13 +10,13 @@ from typing import Any
 from llm_provider.errors import MalformedAnswer
 from llm_provider.providers.base import LLMProvider
 from llm_provider.providers.engine_http import Answer
+from llm_provider.server.client_apis.client_translator import decode_fields
 from llm_provider.server.client_apis.tokenize import (
     detokenize_answer,
     detokenize_request,
     tokenize_answer,
     tokenize_request,
 )
-from llm_provider.server.client_apis.translator import decode_fields
 from llm_provider.server.fields import FieldError, Fields
 from llm_provider.server.translations.errors import TranslationError
 from llm_provider.server.translator import Asked, Translator

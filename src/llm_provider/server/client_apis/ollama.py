@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from llm_provider.providers.base import LLMProvider
-from llm_provider.server.client_apis.translator import (
+from llm_provider.server.client_apis.client_translator import (
     ClientTranslator,
     Stream,
     StreamingTranslator,

@@ -8,8 +8,8 @@ from fastapi import Request
 
 from llm_provider.server.body import declared_size, read_body
 from llm_provider.server.body_budget import BodyBudget
+from llm_provider.server.client_apis.client_translator import decode_fields
 from llm_provider.server.client_apis.model_list import ollama_models
-from llm_provider.server.client_apis.translator import decode_fields
 from llm_provider.server.engine_state import EngineState
 from llm_provider.server.fields import Fields
 from llm_provider.server.formats import OLLAMA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,36 @@ async def test_the_page_of_the_document(llm: LlamaCpp, keys: Path) -> None:
         answer = await stranger.get("/docs", auth=("", AUTH["Authorization"].split()[1]))
         assert answer.status_code == 200
         assert "openapi.json" in answer.text
+
+
+KEPT = ("", AUTH["Authorization"].split()[1])
+"""The password that a browser keeps, and sends with the requests of any page."""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status"),
+    [
+        ("", "https://other.example", 403),
+        ("*", "https://other.example", 403),
+        ("https://chat.example", "https://other.example", 403),
+        ("https://chat.example", "null", 403),
+        ("https://chat.example", "https://chat.example", 200),
+        ("", "{own}", 200),
+    ],
+)
+async def test_which_pages_may_use_the_password_of_a_browser(
+    llm: LlamaCpp, keys: Path, engine: FakeEngine, allowed: str, origin: str, status: int
+) -> None:
+    async with (
+        serve_api(llm, keys, CHAT_API_CORS_ORIGINS=allowed) as url,
+        httpx.AsyncClient(base_url=url, timeout=20) as client,
+    ):
+        headers = {"Origin": origin.format(own=url), "Content-Type": "text/plain"}
+        answer = await client.post(CHAT, content=json.dumps(BODY), headers=headers, auth=KEPT)
+        assert answer.status_code == status, answer.text
+        if status == 403:
+            assert engine.posts == []
+            error = error_of(answer)
+            assert error["code"] == "origin_not_allowed"
+            assert f"A page of {origin} may not use the password" in error["message"]
+            assert "Bearer KEY" in error["message"]

@@ -13,7 +13,7 @@ from llm_provider.providers.encoded_body import MOST_VALUES, TooManyValuesError
 from llm_provider.providers.engine_http import Answer
 from llm_provider.providers.selection import PROVIDERS
 from llm_provider.server.client_apis import ollama
-from llm_provider.server.client_apis.translator import decode_fields
+from llm_provider.server.client_apis.client_translator import decode_fields
 from llm_provider.server.fields import Fields
 from llm_provider.server.routes import ROUTES
 from llm_provider.server.translator import Asked, Translator
