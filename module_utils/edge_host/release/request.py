@@ -55,7 +55,8 @@ def request_rollback(
         raise ReleaseError(
             f"release {release.number} serves {model['name']}, which is for {task}, and the chat "
             f"API of the current release {current.number} is of a version that serves chat models "
-            f"only. Run site.yml with llm_model {running['name']} first, which replaces the chat API"
+            f"only. Run site.yml with llm_model {running['name']} first, which replaces the chat "
+            "API"
         )
     metadata = {name: release.record[name] for name in _METADATA_OF_A_ROLLBACK}
     return ReleaseRequest(read_source(release), {**metadata, "as": release.number, "by": operator})

@@ -406,8 +406,8 @@ def test_a_rollback_past_a_chat_api_without_tasks_is_refused(host: Host) -> None
     committed(host, context=2048, api="api:2")
     with pytest.raises(
         ReleaseError,
-        match="release 1 serves smoke, which is for embedding, and the chat API of the current "
-        "release 2 .* Run site.yml with llm_model smoke first",
+        match=r"release 1 serves smoke, which is for embedding, and the chat API of the current "
+        r"release 2 .* Run site\.yml with llm_model smoke first",
     ):
         request_rollback(host.releases, "bob")
     chat = metadata(model=model("smoke.gguf", "a" * 64) | {"task": "chat"})
