@@ -33,7 +33,7 @@ def request_rollback(
     """Return the request that repeats an earlier release: the previous one, or the one numbered.
 
     Raises ReleaseError where it is missing or is the current one, or where the chat API that runs
-    cannot be told of its task.
+    does not know its task.
     """
     release = releases.get(number) if number else releases.previous()
     current = releases.current()

@@ -57,7 +57,7 @@ def task_problems(
 
 
 def chat_api_problems(model: Model, release: Mapping[str, Any] | None) -> list[Problem]:
-    """Why the chat API that runs on a host cannot be told of the task.
+    """Why the chat API that runs on a host does not know tasks.
 
     It follows the engine file before it is replaced; one of a release without tasks would refuse
     the file.

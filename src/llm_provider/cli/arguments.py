@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     chat = command("chat", "Ask a question and print the answer as it comes.")
     chat.add_argument("--model", default="default", help="the model (default: the one served)")
-    chat.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    chat.add_argument("--system", metavar="TEXT", help="system prompt")
     chat.add_argument("--max-tokens", type=_count, metavar="N", help="the answer's longest length")
     chat.add_argument("prompt", metavar="PROMPT")
     chat.set_defaults(run=actions.chat)

@@ -203,7 +203,7 @@ async def bench(
     model: str | None = None,
     watcher: Watcher | None = None,
 ) -> Result:
-    """Put `load` on an address, or on two in turns; failed requests are counted and told.
+    """Put `load` on an address, or on two in turns; failed requests are counted and reported.
 
     One request goes to each address first, which is not counted: it loads what is not loaded.
     Raises LLMError where that one fails, ConfigurationError for what cannot be meant.

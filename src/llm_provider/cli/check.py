@@ -87,7 +87,7 @@ class Report:
         return all(check.ok for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON's types; `reachable` is told by the exit status."""
+        """The report as JSON's types; `reachable` is in the exit status."""
         report = {"ok": self.ok, **asdict(self)}
         del report["reachable"]
         return report
@@ -247,7 +247,7 @@ class _Checker:
         deadline = time.monotonic() + self.wanted.seconds
         while True:
             try:
-                told = await self._board.look("/ready")
+                ready = await self._board.look("/ready")
                 break
             except (
                 EngineLoadingError,
@@ -259,13 +259,13 @@ class _Checker:
                     raise Failed(f"not ready after {self.wanted.seconds:g} s: {error}") from error
                 self._watcher.waits(str(error))
             await asyncio.sleep(_POLL_SECONDS)
-        if told.get("ready") is not True:
-            raise Failed(f"/ready answered 200, but ready is {told.get('ready')!r}")
+        if ready.get("ready") is not True:
+            raise Failed(f"/ready answered 200, but ready is {ready.get('ready')!r}")
         self._ready = True
         report = self.report
-        report.provider, report.model = told.get("provider"), told.get("model")
-        report.context_size, report.parallel = told.get("context_size"), told.get("parallel")
-        report.gpu_share = told.get("gpu_share")
+        report.provider, report.model = ready.get("provider"), ready.get("model")
+        report.context_size, report.parallel = ready.get("context_size"), ready.get("parallel")
+        report.gpu_share = ready.get("gpu_share")
         for what, seen, wanted in (
             ("provider", report.provider, self.wanted.provider),
             ("model", report.model, self.wanted.model),
@@ -287,9 +287,9 @@ class _Checker:
     async def _context(self) -> str:
         self._need(self._ready, "the engine is not ready")
         size, parallel = self.report.context_size, self.report.parallel
-        for what, told in (("context size", size), ("number of slots", parallel)):
-            if not isinstance(told, int):
-                raise Failed(f"/ready does not tell the {what}: it is {told!r}")
+        for what, value in (("context size", size), ("number of slots", parallel)):
+            if not isinstance(value, int):
+                raise Failed(f"/ready has no {what}: it is {value!r}")
         seen = f"{size} tokens for a conversation, {parallel} conversations at once"
         wanted = self.wanted.context_size
         if wanted is not None and not wanted <= (size or 0) < wanted + _CONTEXT_STEP:

@@ -1,4 +1,4 @@
-"""The `llm-provider` command: its start, and how its failures are told."""
+"""The `llm-provider` command: its start, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, ConfigurationError):
             return USAGE
         if arguments.json:
-            told = {"error": str(error)}
+            report = {"error": str(error)}
             if isinstance(error, StreamInterruptedError | EngineTimeoutError):
-                told["answer"] = error.text.strip()
-            print(json.dumps(told))
+                report["answer"] = error.text.strip()
+            print(json.dumps(report))
         return NOT_REACHABLE if isinstance(error, EngineUnreachableError) else FAILED

@@ -22,7 +22,7 @@ _HEADING = (
 _BESIDE = 12
 """Columns of a terminal that a spinner and the time take, beside words."""
 _WORST = 3
-"""How many kinds of failure are told."""
+"""How many kinds of failure are shown."""
 
 
 class Display(check.Watcher, bench.Watcher):

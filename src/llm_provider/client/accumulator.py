@@ -60,7 +60,7 @@ class ChatCompletionAccumulator:
 
     @property
     def usage(self) -> Usage | None:
-        """Numbers of tokens; None where the engine has not told them (`stream_options`)."""
+        """Numbers of tokens; None where the engine did not send them (`stream_options`)."""
         usage = self._fields.get("usage")
         return cast(Usage, usage) if isinstance(usage, dict) else None
 

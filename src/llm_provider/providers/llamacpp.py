@@ -63,8 +63,8 @@ class LlamaCpp(LLMProvider):
         if status == 500 and (sizes := _TOO_LARGE.search(words)):
             # The request's fault, whatever the status says.
             tokens, most = map(int, sizes.groups())
-            told = {"code": 400, "type": "exceed_context_size_error"}
-            error = error | told | {"n_prompt_tokens": tokens, "n_ctx": most}
+            described = {"code": 400, "type": "exceed_context_size_error"}
+            error = error | described | {"n_prompt_tokens": tokens, "n_ctx": most}
             return super()._refusal(path, 400, words, error)
         if status == 404:  # never for a model: it answers to any name
             return Unsupported(f"{self.name} has no {path} here: {words}")

@@ -20,7 +20,7 @@ from llm_provider.providers.vram import gpu_share
 
 
 class Ollama(LLMProvider):
-    """Ollama: it answers at once, and loads a model when told to, or at the first request.
+    """Ollama: it answers at once, and loads a model when asked to, or at the first request.
 
     What of OpenAI's bodies its /v1 routes do not read (see `parameters.ollama`) is rewritten where
     they have other words for it.

@@ -99,7 +99,7 @@ class EngineSettings:
 
     @property
     def context_size(self) -> int | None:
-        """Tokens of one conversation, as was asked for; None where not told."""
+        """Tokens of one conversation, as was asked for; None where it is not known."""
         return read_count(self._environ, "CTX_SIZE")
 
     @property

@@ -1,4 +1,4 @@
-"""A `tool_choice` that names a function, for engines that cannot be told a name.
+"""A `tool_choice` that names a function, for engines that take no name.
 
 A request that offers the one function alone asks for the same.
 """

@@ -225,7 +225,7 @@ class AdmissionQueue:
 
     def _pump(self) -> None:
         while self.open and (ticket := self._waiting.peek()) is not None:
-            if ticket.future is None or ticket.future.done():  # cancelled, and not told yet
+            if ticket.future is None or ticket.future.done():  # cancelled, but it has not run since
                 self._waiting.remove(ticket)
                 continue
             if not self._fits(ticket):

@@ -190,7 +190,7 @@ FORESEEN = (
 
 def note_failure(notes: dict[str, object], error: LLMError) -> None:
     """Have the log tell of a failure: its kind alone, as an engine's words may quote the request;
-    and the address of the engine, which clients are not told.
+    and the address of the engine, which clients do not get.
     """
     notes["error"] = type(error).__name__
     if address := engine_address(str(error)):

@@ -77,7 +77,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        keys.report()  # not before: a wrong setting is told by its sentence alone
+        keys.report()  # not before: a wrong setting is reported by its sentence alone
         tasks = (
             asyncio.create_task(engine.watch()),
             asyncio.create_task(engine_file.follow(engine)),

@@ -69,7 +69,7 @@ class BodyBudget:
         while waiting := [key for key in self._lines if key not in blocked]:
             key = waiting[0]
             waiter = self._lines[key][0]
-            if waiter.future.cancelled():  # its request has not been told yet
+            if waiter.future.cancelled():  # its request has not run since
                 self._remove(waiter, key)
                 continue
             if self._used[key] + waiter.size > self._most_of_one:

@@ -127,7 +127,7 @@ class EngineState:
                 ready = await self.probe(load=True)
             except Exception:
                 # A defect, but one that must not leave the API waiting for ever.
-                _log.exception("the engine's state could not be told")
+                _log.exception("the engine's state could not be read")
                 ready = False
             if ready:
                 with suppress(TimeoutError):
@@ -139,7 +139,7 @@ class EngineState:
     async def probe(self, *, load: bool = False) -> bool:
         """Whether the engine is ready now; if not, `waiting_for` says what for.
 
-        With `load`, an engine that waits to be told is told, and this returns when it has loaded.
+        With `load`, an engine that loads on demand is asked to; this returns when it has loaded.
         """
         provider = self.provider
         try:

@@ -113,6 +113,6 @@ def error_format(path: str) -> ErrorFormat:
     """Return the format of errors at a path, whether or not there is a route.
 
     It counts as long as the body has not been read: /api/chat's own `{"message": ...}`, whose
-    errors are in OpenAI's format, is told from Ollama's by the body.
+    errors are in OpenAI's format, is distinguished from Ollama's by the body.
     """
     return next((form for prefix, form in _BY_PREFIX if f"{path}/".startswith(prefix)), OPENAI)

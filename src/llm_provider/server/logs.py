@@ -14,7 +14,7 @@ _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color
 class JsonFormatter(logging.Formatter):
     """A record as one JSON object: time, level, logger, message, and whatever `extra` held.
 
-    Of an exception, its type and places are told and not its text, which may quote a request.
+    Of an exception, the log has its type and places, and not its text, which may quote a request.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -30,7 +30,7 @@ _log = logging.getLogger("llm_provider.api")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve the chat API until told to stop (SIGTERM, SIGINT); SIGUSR1 has it retire.
+    """Serve the chat API until a signal stops it (SIGTERM, SIGINT); SIGUSR1 has it retire.
 
     Settings come from the environment: see `settings`. Exit status 1: it could not start, or the
     socket holder is gone; 2: a wrong setting.
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     logs.configure()
-    # It is told as soon as there is something that can retire, and ends nothing before.
+    # Held back until there is something that can retire: it would end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         app = create_app()
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             _log.error("port %d of %s: %s", arguments.port, arguments.host, error)
             return 1
         if listeners is None:
-            return 0  # told to stop while it waited for the socket holder
+            return 0  # a signal came while it waited for the socket holder
         if settings.own_socket is not None:
             listeners.add_own(settings.own_socket)
     except ConfigurationError as error:

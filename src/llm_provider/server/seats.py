@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Seated)
 
 @dataclass
 class _Row(Generic[T]):
-    """The tickets of one key, and its share as its last ticket told."""
+    """The tickets of one key, and its share, which is its last ticket's."""
 
     share: float = 1.0
     tickets: dict[T, None] = field(default_factory=dict)

@@ -35,7 +35,7 @@ _log = logging.getLogger("llm_provider.api")
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which sends away what waits as soon as it is told to stop, and can retire.
+    """Uvicorn, which refuses waiting requests as soon as it has to stop, and can retire.
 
     Retiring (SIGUSR1), it takes no more connections and ends everything that came over those there
     are; then it waits to be stopped, since a process that ended by itself would be started again.
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
         self._retirement: asyncio.Task[None] | None = None
 
     def serve_on(self, listeners: Listeners) -> None:
-        """Serve on these until told to stop."""
+        """Serve on these until a signal stops it."""
         self._listeners = listeners
         self.run(listeners.api)
 

@@ -32,7 +32,7 @@ def listen(port: int) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(("0.0.0.0", port))  # noqa: S104 - it serves the network
         opened.listen(BACKLOG)
-        # Of all who share it: two may be told of one connection, and the later must not wait.
+        # Of all who share it: two may be woken for one connection, and the later must not wait.
         opened.setblocking(False)
     except OSError:
         opened.close()
@@ -89,7 +89,7 @@ def serve(entrance: socket.socket, listeners: list[socket.socket]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Hold the ports until told to stop (SIGTERM, SIGINT). Exit status 1: one cannot be had."""
+    """Hold the ports until SIGTERM or SIGINT. Exit status 1: one of them is not available."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)

@@ -382,7 +382,7 @@ def test_the_settings_are_the_codes() -> None:
         str(path.relative_to(SOURCE))
         for path in SOURCE.rglob("*.py")
         if re.search(r"\benviron\b", path.read_text()) and path.parent.name != "cli"
-    }
+    } - {"server/lean_imports.py"}  # sets variables for libraries
     assert readers == {
         "providers/selection.py", "providers/settings.py", "server/application.py",
         "server/engine_file.py", "server/ephemeral.py", "server/limits.py", "server/settings.py",

@@ -75,7 +75,7 @@ TABLES = {
         """,
         [
             _TOOL_CHOICE,
-            drop("tools[].type", "function", note="the model is not told of other tools"),
+            drop("tools[].type", "function", note="other tools do not reach the model"),
             refuse("text.format.type", "text", note="`response_format` is read"),
             refuse("background", False),
             refuse("prompt"),

@@ -111,7 +111,7 @@ def accept_dropped(translated: Translated, provider: LLMProvider) -> tuple[str, 
 
 
 def thinking_style(engine: str) -> ThinkingStyle:
-    """Return how an engine is told whether to think, by its name."""
+    """Return how a request switches thinking on and off, by the engine's name."""
     return ThinkingStyle.EFFORT if engine == "ollama" else ThinkingStyle.TEMPLATE
 
 

@@ -1,7 +1,7 @@
 """Requests of Ollama's /api/chat and /api/generate, as OpenAI bodies.
 
 Field by field of the request types of ollama-python 0.6.3 and of Ollama's own api/types.go. Ollama
-streams unless it is told not to.
+streams unless it is asked not to.
 """
 
 from __future__ import annotations

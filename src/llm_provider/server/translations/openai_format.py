@@ -197,11 +197,13 @@ class UsageReader:
         details = self._usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         computed, reused = (_count(self._timings.get(name)) for name in ("prompt_n", "cache_n"))
-        told = bool(self._usage)
+        has_usage = bool(self._usage)
         return Usage(
-            prompt=_count(self._usage.get("prompt_tokens")) if told else computed + reused,
+            prompt=_count(self._usage.get("prompt_tokens")) if has_usage else computed + reused,
             completion=_count(
-                self._usage.get("completion_tokens") if told else self._timings.get("predicted_n")
+                self._usage.get("completion_tokens")
+                if has_usage
+                else self._timings.get("predicted_n")
             ),
             cached=_count(cached) or reused,
             prompt_ns=_nanoseconds(self._timings.get("prompt_ms")),

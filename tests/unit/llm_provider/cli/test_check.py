@@ -218,13 +218,13 @@ async def test_white_space_around_an_answer_does_not_count(server: Scripted) -> 
             "context",
             {"ready": reply(READY | {"context_size": None})},
             {},
-            "/ready does not tell the context size: it is None",
+            "/ready has no context size: it is None",
         ),
         (
             "context",
             {"ready": reply(READY | {"parallel": "4"})},
             {"parallel": 4},
-            "/ready does not tell the number of slots: it is '4'",
+            "/ready has no number of slots: it is '4'",
         ),
         (
             "chat",

@@ -60,7 +60,7 @@ async def test_watching_survives_a_defect(stub: Stub, caplog: pytest.LogCaptureF
     stub.problem = RuntimeError("a defect")
     queue = AdmissionQueue(EngineState(stub, 1), 5)
     async with watched(queue):
-        await until(lambda: "could not be told" in caplog.text)
+        await until(lambda: "could not be read" in caplog.text)
         assert not queue.open
         stub.problem = None
         await until(lambda: queue.open)
