@@ -27,9 +27,9 @@ LIMITS: dict[str, Any] = {
     "max_request_line_bytes": 1000,
     "max_header_bytes": 4000,
     "max_headers": 20,
-    "header_seconds": 0.4,
-    "first_byte_seconds": 0.6,
-    "keep_alive_seconds": 0.8,
+    "header_seconds": 20,
+    "first_byte_seconds": 20,
+    "keep_alive_seconds": 20,
 }
 
 
@@ -114,7 +114,7 @@ class Client:
     async def asks(self, data: bytes) -> bytes:
         """An answer with a Content-Length."""
         self.writer.write(data)
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 15)
         length = re.search(rb"content-length: (\d+)", head)
         assert length is not None
         return head + await self.reader.readexactly(int(length[1]))
@@ -122,7 +122,7 @@ class Client:
     async def rest(self) -> bytes:
         """All that comes until the end; an empty text where the connection was reset."""
         try:
-            return await asyncio.wait_for(self.reader.read(), 8)
+            return await asyncio.wait_for(self.reader.read(), 15)
         except ConnectionResetError:
             return b""
 

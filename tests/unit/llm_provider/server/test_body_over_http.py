@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from llm_provider.server.body import (
 )
 from llm_provider.server.body_budget import BodyBudget
 
+from ..fake import until
 from .serving import serving
 
 MIB = 1024 * 1024
@@ -26,8 +28,9 @@ MIB = 1024 * 1024
 class Reader:
     """An ASGI application that reads a body of at most 1 MiB, and holds it for a moment."""
 
-    def __init__(self, budget: BodyBudget) -> None:
+    def __init__(self, budget: BodyBudget, seconds: float) -> None:
         self.budget = budget
+        self.seconds = seconds
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -36,7 +39,7 @@ class Reader:
                 self.budget,
                 key="alice",
                 most=MIB,
-                seconds=0.5,
+                seconds=self.seconds,
                 declared=declared_size(scope["headers"]),
             ) as body:
                 await asyncio.sleep(0.1)
@@ -51,12 +54,19 @@ class Reader:
         await send({"type": "http.response.body", "body": data})
 
 
-@pytest.fixture
-async def base() -> AsyncIterator[tuple[str, BodyBudget]]:
+@asynccontextmanager
+async def reading(seconds: float = 20) -> AsyncIterator[tuple[str, BodyBudget]]:
+    """A server whose application waits this long for a body; its URL and its budget."""
     budget = BodyBudget(3 * MIB)
-    async with serving(Reader(budget)) as served:
+    async with serving(Reader(budget, seconds)) as served:
         yield f"http://127.0.0.1:{served.port}", budget
     assert budget.used == 0, "every request has given its bytes back"
+
+
+@pytest.fixture
+async def base() -> AsyncIterator[tuple[str, BodyBudget]]:
+    async with reading() as served:
+        yield served
 
 
 async def pieces(count: int, pause: float = 0.0) -> AsyncIterator[bytes]:
@@ -89,18 +99,17 @@ async def test_bodies_beyond_the_budget_wait(base: tuple[str, BodyBudget]) -> No
         assert [answer.status_code for answer in answers] == [200] * 6
 
 
-async def test_bodies_that_wait_for_too_long_are_refused(base: tuple[str, BodyBudget]) -> None:
-    url, budget = base
-    await budget.take(3 * MIB, "bob", 1)
-    async with httpx.AsyncClient(base_url=url) as client:
+async def test_bodies_that_wait_for_too_long_are_refused() -> None:
+    async with reading(seconds=0.5) as (url, budget), httpx.AsyncClient(base_url=url) as client:
+        await budget.take(3 * MIB, "bob", 1)
         answer = await client.post("/", content=b"x" * MIB)
         assert answer.status_code == 503
         assert answer.json()["error"].startswith("The bodies of other requests took the memory")
-    budget.give_back(3 * MIB, "bob")
+        budget.give_back(3 * MIB, "bob")
 
 
-async def test_a_slow_body_is_refused(base: tuple[str, BodyBudget]) -> None:
-    async with httpx.AsyncClient(base_url=base[0]) as client:
+async def test_a_slow_body_is_refused() -> None:
+    async with reading(seconds=0.5) as (url, _), httpx.AsyncClient(base_url=url) as client:
         answer = await client.post("/", content=pieces(8, pause=0.1))
         assert answer.status_code == 408
         assert answer.json()["error"].startswith("The body did not arrive within 0.5 s: ")
@@ -114,9 +123,7 @@ async def test_clients_that_leave_give_their_bytes_back(base: tuple[str, BodyBud
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc")
         writers.append(writer)
-    await asyncio.sleep(0.1)
-    assert budget.used == 3_000_000
+    await until(lambda: budget.used == 3_000_000)
     for writer in writers:
         writer.close()
-    await asyncio.sleep(0.1)
-    assert budget.used == 0
+    await until(lambda: budget.used == 0)

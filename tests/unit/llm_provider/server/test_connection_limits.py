@@ -14,7 +14,21 @@ from llm_provider.server import connection_limits
 from llm_provider.server.connection_guard import Rest
 
 from ..fake import until
-from .serving import GET, error_of, serving
+from .serving import GET, Client, Served, error_of, serving
+
+
+async def sends_until_closed(served: Served, client: Client, part: bytes) -> None:
+    """Send `part` again and again until the server has closed the connection."""
+
+    async def drip() -> None:
+        while True:
+            client.writer.write(part)
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    await until(lambda: served.connections == 0, "the end of the connection")
+    dripping.cancel()
+    await asyncio.gather(dripping, return_exceptions=True)
 
 
 async def test_requests_are_served_as_ever() -> None:
@@ -53,7 +67,7 @@ async def test_a_header_that_is_too_large_is_refused() -> None:
 
 
 async def test_a_header_in_small_pieces_is_counted_as_one() -> None:
-    async with serving(header_seconds=5) as served:
+    async with serving() as served:
         client = await served.connect()
         client.writer.write(b"GET / HTTP/1.1\r\nx: ")
         for _ in range(50):
@@ -123,7 +137,7 @@ async def test_a_refused_client_reads_why_although_it_goes_on_sending() -> None:
 @pytest.mark.parametrize("first", [b"", GET])
 async def test_a_slow_header_is_refused(first: bytes) -> None:
     """The first one of a connection and a later one, although a byte comes again and again."""
-    async with serving(first_byte_seconds=9, keep_alive_seconds=9) as served:
+    async with serving(header_seconds=0.4) as served:
         client = await served.connect()
         if first:
             await client.asks(first)
@@ -131,7 +145,7 @@ async def test_a_slow_header_is_refused(first: bytes) -> None:
         client.writer.write(b"GET / HTTP/1.1\r\n")
 
         async def drip() -> None:
-            for _ in range(40):
+            while True:
                 client.writer.write(b"x")
                 await asyncio.sleep(0.1)
 
@@ -139,7 +153,7 @@ async def test_a_slow_header_is_refused(first: bytes) -> None:
         error = error_of(await client.rest(), 408)
         assert error["message"] == "The header of the request did not end within 0.4 s."
         assert error["code"] == "header_timeout"
-        assert 0.3 < time.monotonic() - started < 2
+        assert time.monotonic() - started > 0.3
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
 
@@ -171,50 +185,37 @@ async def test_a_refused_connection_does_not_stay(monkeypatch: pytest.MonkeyPatc
     async with serving() as served:
         client = await served.connect()
         client.writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)
-        for _ in range(40):
-            await asyncio.sleep(0.05)
-            client.writer.write(b"more")
-            if served.connections == 0:
-                break
-        assert served.connections == 0
+        await sends_until_closed(served, client, b"more")
         client.writer.close()
 
 
 async def test_a_connection_that_never_sends_is_closed() -> None:
-    async with serving() as served:
+    async with serving(first_byte_seconds=0.6) as served:
         started = time.monotonic()
         client = await served.connect()
         assert await client.rest() == b""
-        assert 0.5 < time.monotonic() - started < 2
+        assert time.monotonic() - started > 0.5
         assert len(served.guard) == 0
 
 
 @pytest.mark.parametrize("begin", [b"", GET])
 async def test_blank_lines_keep_no_connection_open(begin: bytes) -> None:
     """Uvicorn stops its timer for an idle connection with any byte that comes."""
-    async with serving() as served:
+    async with serving(first_byte_seconds=0.6, keep_alive_seconds=0.8) as served:
         client = await served.connect()
         if begin:
             await client.asks(begin)
-        started = time.monotonic()
-        for _ in range(40):
-            client.writer.write(b"\r\n")
-            await asyncio.sleep(0.05)
-            if client.reader.at_eof():
-                break
+        await sends_until_closed(served, client, b"\r\n")
         assert await client.rest() == b""
-        assert time.monotonic() - started < 1.9
 
 
 async def test_an_idle_connection_is_closed() -> None:
-    async with serving() as served:
+    async with serving(keep_alive_seconds=2) as served:
         client = await served.connect()
-        for _ in range(3):
+        for _ in range(5):
             await client.asks(GET)
             await asyncio.sleep(0.5)
-        started = time.monotonic()
         assert await client.rest() == b""
-        assert time.monotonic() - started < 1.5
 
 
 async def test_a_long_answer_has_no_limit() -> None:
@@ -224,23 +225,17 @@ async def test_a_long_answer_has_no_limit() -> None:
 
 
 async def test_a_late_request_does_not_break_the_answer_before_it() -> None:
-    async with serving() as served:
+    async with serving(header_seconds=0.4) as served:
         answer = await served.sends(b"GET /slow HTTP/1.1\r\n\r\nGET / HT")
         assert answer.endswith(b"part,\r\n3\r\nend\r\n0\r\n\r\n")
         assert len(served.app.scopes) == 1
 
 
 async def test_a_body_that_nobody_waits_for_keeps_no_connection_open() -> None:
-    async with serving() as served:
+    async with serving(keep_alive_seconds=0.8) as served:
         client = await served.connect()
         await client.asks(b"POST /early HTTP/1.1\r\ncontent-length: 1000000\r\n\r\nabc")
-        started = time.monotonic()
-        for _ in range(60):
-            client.writer.write(b"x")
-            await asyncio.sleep(0.05)
-            if client.reader.at_eof():
-                break
-        assert time.monotonic() - started < 2.5
+        await sends_until_closed(served, client, b"x")
 
 
 async def test_the_rest_of_a_body_is_dropped_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,19 +284,18 @@ async def test_many_requests_at_once_are_limited() -> None:
     async with serving() as served:
         client = await served.connect()
         client.writer.write(GET * 5)
-        await asyncio.sleep(0.2)
-        assert len(served.app.scopes) == 5, "a few are answered in turn"
+        await until(lambda: len(served.app.scopes) == 5, "an answer to each of a few")
         await served.sends(b"GET /slow HTTP/1.1\r\n\r\n" + GET * 5000)
         assert len(served.app.scopes) <= 7
         assert served.guard.refused == 1
 
 
 async def test_connections_of_one_address_are_limited() -> None:
-    async with serving(max_connections_per_address=3, first_byte_seconds=5) as served:
+    async with serving(max_connections_per_address=3) as served:
         busy = [await served.connect() for _ in range(3)]
         for client in busy:
             client.writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
-        await asyncio.sleep(0.1)
+        await until(lambda: len(served.app.scopes) == 3)
         error = error_of(await served.sends(GET), 503)
         assert error["message"] == (
             "The chat API has too many connections from one address. Try again later."
@@ -310,15 +304,13 @@ async def test_connections_of_one_address_are_limited() -> None:
         assert all([(await client.reader.read(15)).startswith(b"HTTP/1.1 200") for client in busy])
         for client in busy:
             client.writer.close()
-        await asyncio.sleep(0.1)
+        await until(lambda: len(served.guard) == 0)
         assert await served.is_well()
 
 
 async def test_idle_connections_keep_nobody_out() -> None:
     """Many idle connections: each new client is served, and none of them by luck."""
-    async with serving(
-        max_connections=20, max_connections_per_address=20, first_byte_seconds=9
-    ) as served:
+    async with serving(max_connections=20, max_connections_per_address=20) as served:
         idle = [await served.connect() for _ in range(60)]
         for _ in range(10):
             assert await served.is_well()
@@ -335,9 +327,7 @@ async def test_idle_connections_keep_nobody_out() -> None:
 )
 async def test_unfinished_requests_keep_nobody_out(unfinished: bytes) -> None:
     """Not even while their time goes on, as it does with a new connection for each that ends."""
-    async with serving(
-        max_connections=5, max_connections_per_address=5, header_seconds=30, keep_alive_seconds=30
-    ) as served:
+    async with serving(max_connections=5, max_connections_per_address=5) as served:
         slow = [await served.connect() for _ in range(5)]
         for client in slow:
             client.writer.write(unfinished)
@@ -355,18 +345,12 @@ async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
     async with serving(keep_alive_seconds=0.3) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
-            for _ in range(60):
-                await asyncio.sleep(0.05)
-                if served.connections == 0:
-                    break
-            assert served.connections == 0
+            await until(lambda: served.connections == 0)
             assert len(served.guard) == 0
 
 
 async def test_a_client_that_still_reads_makes_no_room() -> None:
-    async with serving(
-        max_connections=1, max_connections_per_address=1, keep_alive_seconds=9
-    ) as served:
+    async with serving(max_connections=1, max_connections_per_address=1) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.sendall(b"GET /large HTTP/1.1\r\n\r\n")
             await asyncio.sleep(0.3)
@@ -375,8 +359,8 @@ async def test_a_client_that_still_reads_makes_no_room() -> None:
             size = 0
             while size < 8_000_000:
                 size += len(await asyncio.get_running_loop().sock_recv(client, 1 << 20))
-            await asyncio.sleep(0.1)
-            assert await served.is_well(), "now it is idle"
+            await until(lambda: [each.rest for each in served.guard.over_network()] == [Rest.IDLE])
+            assert await served.is_well()
 
 
 async def test_counts_are_right_after_much_coming_and_going() -> None:
@@ -393,8 +377,8 @@ async def test_counts_are_right_after_much_coming_and_going() -> None:
 
         for _ in range(4):
             await asyncio.gather(*(visit(number) for number in range(30)))
-        await asyncio.sleep(0.2)
         guard = served.guard
+        await until(lambda: len(guard) == 0)
         assert (len(guard), guard._counted, len(guard._per_group), len(guard._lingering)) == (
             0, 0, 0, 0,
         )  # fmt: skip

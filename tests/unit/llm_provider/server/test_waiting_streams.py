@@ -110,7 +110,7 @@ async def test_a_held_stream_gets_comments_and_an_event_of_its_failure(
     engine: FakeEngine, llm: LlamaCpp, keys: Path
 ) -> None:
     engine.loading = True
-    async with waiting(llm, keys, LLM_HOLD_SECONDS="0.4") as client:
+    async with waiting(llm, keys, LLM_HOLD_SECONDS="2") as client:
         async with client.stream("POST", CHAT, json=STREAM) as answer:
             received = b"".join([chunk async for chunk in answer.aiter_raw()])
         assert answer.status_code == 200
