@@ -72,5 +72,5 @@ async def api(llm: LlamaCpp, keys: Path) -> AsyncIterator[str]:
 async def client(api: str) -> AsyncIterator[httpx.AsyncClient]:
     # As many connections at once as a test wants.
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=api, headers=AUTH, timeout=20, limits=limits) as made:
+    async with httpx.AsyncClient(base_url=api, headers=AUTH, timeout=60, limits=limits) as made:
         yield made

@@ -386,8 +386,8 @@ def free_port() -> int:
 
 
 async def until(condition: Callable[[], bool], what: str = "what was waited for") -> None:
-    """Wait for `condition`, for a few seconds at most."""
-    for _ in range(1000):
+    """Wait for `condition`, for half a minute at most."""
+    for _ in range(6000):
         if condition():
             return
         await asyncio.sleep(0.005)

@@ -274,7 +274,7 @@ async def test_parts_are_there_as_soon_as_they_were_sent(
     exchange = await client.open("GET", "/v1/x")
     for number, event in enumerate(events):
         event.set()
-        assert await asyncio.wait_for(exchange.next(), 5) == b"%d" % number
+        assert await asyncio.wait_for(exchange.next(), 60) == b"%d" % number
     assert await exchange.next() == b""
 
 

@@ -45,7 +45,7 @@ async def events(llm: LLMProvider) -> list[ChatCompletionChunk]:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=60) as llm,
     ):
         yield engine, llm
 

@@ -33,7 +33,7 @@ async def whole(llm: LLMProvider) -> bytes:
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=60) as llm,
     ):
         yield engine, llm
 
@@ -57,7 +57,7 @@ async def test_leaving_a_stream_stops_the_engine(engine: FakeEngine, llm: LlamaC
         await anext(stream)
         assert engine.running == 1
         await stream.aclose()
-        await asyncio.wait_for(engine.left.wait(), 1)
+        await asyncio.wait_for(engine.left.wait(), 60)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -69,7 +69,7 @@ async def test_cancelling_stops_the_engine(engine: FakeEngine, llm: LlamaCpp, st
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(engine.left.wait(), 1)
+    await asyncio.wait_for(engine.left.wait(), 60)
 
 
 async def test_closing_a_provider_ends_its_streams(engine: FakeEngine, llm: LlamaCpp) -> None:

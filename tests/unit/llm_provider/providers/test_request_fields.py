@@ -24,7 +24,7 @@ BODY: dict[str, Any] = {"messages": MESSAGES, "model": "ignored"}
 async def ollama() -> AsyncIterator[tuple[FakeEngine, Ollama]]:
     async with (
         FakeEngine("ollama").serving() as engine,
-        Ollama(model=MODEL, base_url=engine.url, timeout=20) as llm,
+        Ollama(model=MODEL, base_url=engine.url, timeout=60) as llm,
     ):
         yield engine, llm
 

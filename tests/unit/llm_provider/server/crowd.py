@@ -26,7 +26,7 @@ async def clients(
     limits = httpx.Limits(max_connections=None)
     async with (
         serve_api(provider, keys, **environ) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20, limits=limits) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60, limits=limits) as client,
     ):
         yield client
 

@@ -69,7 +69,7 @@ class Api:
     def client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self.path))
         return httpx.AsyncClient(
-            base_url="http://api", transport=transport, headers=AUTH, timeout=20
+            base_url="http://api", transport=transport, headers=AUTH, timeout=60
         )
 
     async def report(self) -> dict[str, Any]:

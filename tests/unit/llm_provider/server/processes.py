@@ -91,7 +91,7 @@ async def served(
     url = f"{'https' if trust else 'http'}://127.0.0.1:{port}"
     try:
         async with httpx.AsyncClient(
-            base_url=url, headers=AUTH, timeout=20, verify=trust or True
+            base_url=url, headers=AUTH, timeout=60, verify=trust or True
         ) as client:
             for _ in range(300):
                 assert process.returncode is None

@@ -53,7 +53,7 @@ async def stranger(llm: LlamaCpp, keys: Path) -> Any:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with (
         serve_api(llm, keys, PARALLEL="1") as url,
-        httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as client,
+        httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client,
     ):
         yield client
 

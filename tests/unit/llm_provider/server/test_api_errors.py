@@ -181,7 +181,7 @@ async def test_no_error_tells_an_internal_address(
 
     async with (
         serve_api(llm, keys, LLM_HOLD_SECONDS="0.2") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         answers = []
         for status in (400, 500, 501, 503):
@@ -215,7 +215,7 @@ async def test_no_error_within_a_stream_tells_an_internal_address(
         FakeEngine("ollama").serving() as engine,
         Ollama(model=MODEL, base_url=engine.url) as llm,
         serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         engine.on(CHAT, lambda x: x.stream(text, error_event(words), DONE))
         options = {"stream_options": {"include_usage": include_usage}}

@@ -30,7 +30,7 @@ async def page(llm: LlamaCpp, keys: Path) -> AsyncIterator[httpx.AsyncClient]:
     origins = "https://chat.example, http://localhost:3000"
     async with (
         serve_api(llm, keys, CHAT_API_CORS_ORIGINS=origins) as url,
-        httpx.AsyncClient(base_url=url, headers=PAGE, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=PAGE, timeout=60) as client,
     ):
         yield client
 
@@ -85,7 +85,7 @@ async def test_answers_and_errors_have_the_headers(
 async def test_any_origin_where_all_are_allowed(llm: LlamaCpp, keys: Path) -> None:
     async with (
         serve_api(llm, keys, CHAT_API_CORS_ORIGINS="*") as url,
-        httpx.AsyncClient(base_url=url, headers=PAGE, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=PAGE, timeout=60) as client,
     ):
         assert (await client.options(CHAT, headers=PREFLIGHT)).status_code == 200
         answer = await client.post(CHAT, json=BODY, headers=AUTH)
@@ -103,7 +103,7 @@ async def test_off_by_default(client: httpx.AsyncClient) -> None:
 async def test_the_page_of_the_document(llm: LlamaCpp, keys: Path) -> None:
     async with (
         serve_api(llm, keys, CHAT_API_DOCS="1") as url,
-        httpx.AsyncClient(base_url=url, timeout=20) as stranger,
+        httpx.AsyncClient(base_url=url, timeout=60) as stranger,
     ):
         refused = await stranger.get("/docs")
         assert refused.status_code == 401
@@ -133,7 +133,7 @@ async def test_which_pages_may_use_the_password_of_a_browser(
 ) -> None:
     async with (
         serve_api(llm, keys, CHAT_API_CORS_ORIGINS=allowed) as url,
-        httpx.AsyncClient(base_url=url, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
     ):
         headers = {"Origin": origin.format(own=url), "Content-Type": "text/plain"}
         answer = await client.post(CHAT, content=json.dumps(BODY), headers=headers, auth=KEPT)

@@ -41,7 +41,7 @@ async def test_a_route_for_another_task_is_refused(
 ) -> None:
     async with (
         serve_api(llm, keys, LLM_TASK=task) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         answer = await client.post(path, json=body)
         assert answer.status_code == 501
@@ -63,7 +63,7 @@ async def test_a_route_of_the_task_is_asked(engine: FakeEngine, llm: LlamaCpp, k
     engine.on(EMBEDDINGS, embed)
     async with (
         serve_api(llm, keys, LLM_TASK="embedding") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         answer = await client.post(EMBEDDINGS, json={"input": "Hello"})
         assert (answer.status_code, answer.json()["data"]) == (200, [])

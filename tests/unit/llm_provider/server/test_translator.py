@@ -90,7 +90,7 @@ async def other(
     monkeypatch.setitem(ROUTES, "/shared", shared)
     async with (
         serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         yield client
 
@@ -166,7 +166,7 @@ async def test_a_format_without_comments_gets_none(
     monkeypatch.setitem(ROUTES, PATH, route())
     async with (
         serve_api(llm, keys, PARALLEL="1", CHAT_API_COMMENT_SECONDS="0.01") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         goes_on = engine.paused()
         body = {"ask": "Hello", "stream": True}

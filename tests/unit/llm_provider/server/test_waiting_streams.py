@@ -37,7 +37,7 @@ async def waiting(
     environ = {"PARALLEL": "1", "CHAT_API_COMMENT_SECONDS": str(seconds)} | environ
     async with (
         serve_api(llm, keys, **environ) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         yield client
 
@@ -46,7 +46,7 @@ async def begun(answer: httpx.Response, chunks: AsyncIterator[bytes], count: int
     """The first comments of an answer."""
     received = b""
     while received.count(COMMENT) < count:
-        received += await asyncio.wait_for(anext(chunks), 10)
+        received += await asyncio.wait_for(anext(chunks), 60)
     assert received == COMMENT * received.count(COMMENT)
     return received
 

@@ -96,7 +96,7 @@ async def test_a_request_that_is_none_does_not_wait(
     running = [asyncio.create_task(sdk.messages.create(**HELLO)) for _ in range(2)]
     await until(lambda: engine.running == 2)
     with pytest.raises(anthropic.BadRequestError):
-        await asyncio.wait_for(sdk.messages.create(**HELLO | {"max_tokens": 0}), 5)
+        await asyncio.wait_for(sdk.messages.create(**HELLO | {"max_tokens": 0}), 60)
     goes_on.set()
     await asyncio.gather(*running)
 
@@ -118,7 +118,7 @@ async def test_a_full_queue(engine: FakeEngine, sdk: anthropic.AsyncAnthropic) -
     tasks: list[asyncio.Task[Any]] = [
         asyncio.create_task(sdk.messages.create(**HELLO)) for _ in range(2 + 64 + 1)
     ]
-    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=20)
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=60)
     (refused,) = done
     error = refused.exception()
     assert isinstance(error, anthropic.RateLimitError)

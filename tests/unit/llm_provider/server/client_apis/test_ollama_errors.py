@@ -88,7 +88,7 @@ async def test_a_full_queue(engine: FakeEngine, sdk: ollama.AsyncClient) -> None
     tasks: list[asyncio.Task[Any]] = [
         asyncio.create_task(sdk.chat(MODEL, ASK)) for _ in range(2 + 64 + 1)
     ]
-    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=20)
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=60)
     (refused,) = done
     error = refused.exception()
     assert isinstance(error, ollama.ResponseError)
