@@ -8,8 +8,14 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from llm_provider.server.api_errors import APIError
+from llm_provider.server.connection_guard import address_group
 from llm_provider.server.key_store import Key, KeyStore, Refusal, is_basic
-from llm_provider.server.rate_limit import RateLimiter, retry_after
+from llm_provider.server.rate_limit import Rate, RateLimiter, retry_after
+
+WRONG_KEYS = Rate(per_minute=20, burst=20)
+"""How many wrong keys one address may present. A valid key is accepted also beyond them, so that
+one client locks out no other one at its address.
+"""
 
 CHALLENGES = 'Bearer, Basic realm="edge-llm"'
 """What a 401 asks for, as its WWW-Authenticate. A browser asks its user for Basic's password."""
@@ -25,15 +31,18 @@ class Access:
         self._keys = keys
         self._rates = rates
         self._origins = origins
+        self._wrong = RateLimiter()
 
     async def check_key(self, request: Request) -> None:
-        """Set `request.state.key`. Raises APIError 401 without a valid key, and 403 for a page
-        whose browser may have sent the key by itself.
+        """Set `request.state.key`. Raises APIError 401 without a valid key, 429 after many wrong
+        ones, and 403 for a page whose browser may have sent the key by itself.
         """
         authorization = request.headers.get("authorization")
         self._check_origin(request, authorization)
         found = self._keys.find(authorization, request.headers.get("x-api-key"))
         if isinstance(found, Refusal):
+            if found is Refusal.UNKNOWN:
+                self._count_wrong_key(request)
             raise APIError(
                 401,
                 found.value,
@@ -42,6 +51,19 @@ class Access:
             )
         request.state.key = found
         request.state.notes["key"] = found.name
+
+    def _count_wrong_key(self, request: Request) -> None:
+        address = request.client.host if request.client else ""
+        seconds = self._wrong.take(address_group(address) if address else "", WRONG_KEYS)
+        if seconds:
+            raise APIError(
+                429,
+                f"{address or 'This client'} has sent more than {WRONG_KEYS.burst} wrong API keys. "
+                f"Correct the key, or try again in {retry_after(seconds)} s.",
+                type="rate_limit_error",
+                code="too_many_wrong_keys",
+                headers={"Retry-After": retry_after(seconds)},
+            )
 
     def _check_origin(self, request: Request, authorization: str | None) -> None:
         # Once its user has typed a password, a browser sends it with the requests of any page, and

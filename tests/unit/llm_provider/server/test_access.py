@@ -14,6 +14,7 @@ import pytest
 
 from llm_provider import LlamaCpp
 from llm_provider.providers.routes import CHAT
+from llm_provider.server.access import WRONG_KEYS
 from llm_provider.server.admission import QUEUE
 
 from ..fake import FakeEngine, error_of, serve_api, until
@@ -137,4 +138,19 @@ async def test_an_empty_key_file_refuses_all_and_stops_nothing(
     assert (await stranger.get("/v1/models", headers=auth("alice"))).status_code == 401
     assert (await stranger.get("/health")).status_code == 200
     write(keys, key_line("alice"))
+    assert (await stranger.get("/v1/models", headers=auth("alice"))).status_code == 200
+
+
+async def test_wrong_keys_of_one_address_are_limited_and_valid_ones_are_not(stranger: Any) -> None:
+    wrong = {"Authorization": "Bearer guessed"}
+    answers = [await stranger.get("/v1/models", headers=wrong) for _ in range(WRONG_KEYS.burst)]
+    assert {answer.status_code for answer in answers} == {401}
+    answer = await stranger.get("/v1/models", headers={"x-api-key": "guessed, too"})
+    assert answer.status_code == 429
+    error = error_of(answer)
+    assert (error["type"], error["code"]) == ("rate_limit_error", "too_many_wrong_keys")
+    assert error["message"].startswith("127.0.0.1 has sent more than 20 wrong API keys. Correct")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 3
+    # Without a key nothing was guessed.
+    assert (await stranger.get("/v1/models")).status_code == 401
     assert (await stranger.get("/v1/models", headers=auth("alice"))).status_code == 200

@@ -25,6 +25,8 @@ from schemathesis.core.result import Ok
 
 from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from llm_provider.providers.selection import PROVIDERS
+from llm_provider.server import access
+from llm_provider.server.rate_limit import Rate
 
 from ..fake import AUTH, KEY, MODEL, FakeEngine, serve_api
 
@@ -113,6 +115,9 @@ def running(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     stack = AsyncExitStack()
+    patch = pytest.MonkeyPatch()
+    # The check of keys expects 401 for each of its many wrong ones.
+    patch.setattr(access, "WRONG_KEYS", Rate(per_minute=1e6, burst=10**6))
 
     async def begin() -> str:
         engine = await stack.enter_async_context(FakeEngine(request.param).serving())
@@ -129,6 +134,7 @@ def running(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+        patch.undo()
 
 
 # Lone surrogates are among the characters, and what is no number among the numbers.
