@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -30,11 +31,12 @@ def folder(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     text = (tmp_path / "models.yml").read_text()
     head, smoke = text.split("  smoke:\n")
+    smoke, *rest = re.split(r"(?m)^(?=  \S)", smoke, maxsplit=1)
     for line in smoke.splitlines():
         word = line.strip().partition(":")[0].removeprefix("- ")
         if word in ("revision", "size", "sha256"):
             smoke = smoke.replace(line, f"{line.partition(':')[0]}: null")
-    (tmp_path / "models.yml").write_text(f"{head}  smoke:\n{smoke}")
+    (tmp_path / "models.yml").write_text("".join([f"{head}  smoke:\n{smoke}", *rest]))
     return tmp_path
 
 

@@ -80,7 +80,7 @@ class Api:
     async def becomes(self, **wanted: object) -> None:
         """Wait until /ready says so."""
         told: dict[str, Any] = {}
-        for _ in range(300):
+        for _ in range(1200):
             assert self.process.returncode is None
             if self.path.exists():
                 told = await self.report()

@@ -89,11 +89,13 @@ async def served(
         **environ,
     )
     url = f"{'https' if trust else 'http'}://127.0.0.1:{port}"
+    # The server may close an idle connection at any time, for others that need its place.
+    limits = httpx.Limits(max_keepalive_connections=0)
     try:
         async with httpx.AsyncClient(
-            base_url=url, headers=AUTH, timeout=60, verify=trust or True
+            base_url=url, headers=AUTH, timeout=60, verify=trust or True, limits=limits
         ) as client:
-            for _ in range(300):
+            for _ in range(1200):
                 assert process.returncode is None
                 try:
                     if (await client.get("/ready")).status_code == 200:
