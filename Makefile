@@ -19,7 +19,7 @@ KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (
 
 .PHONY: help up down chat env status verify plan lock lint unit molecule bench
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
-.PHONY: test-clients test-vllm test-vm test-arm64 test-core
+.PHONY: test-attacks test-clients test-vllm test-vm test-arm64 test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,8 +91,9 @@ test-refusals: ## suite: invalid input, refused before anything changes
 test-known-issues: ## suite: fixes of boards' known issues
 test-rollback: ## suite: failed and interrupted changes
 test-swap: ## suite: changes of engine, model and chat API under load
+test-attacks: ## suite: hostile and faulty clients of the chat API: floods, large bodies, invalid requests
 test-uninstall: ## suite: removal of everything that the project put on a host
-test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
+test-attacks test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
 

@@ -83,6 +83,7 @@ SUITES = (
         environment=".venv-clients",
         on_request=True,
     ),
+    Suite("attacks", 6, (Part("attacks", ("tests/integration/attacks",)),)),
     Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),
     Suite(

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from llm_provider.providers.routes import CHAT
+from tests.unit.llm_provider.fake import KEY, Exchange, FakeEngine, completion
+from tests.unit.llm_provider.server.processes import Served, served
 
-from ..fake import KEY, Exchange, FakeEngine, completion
 from .attacks import MIB, large
-from .processes import Served, served
 
 OTHER = {"Authorization": "Bearer key-two-of-the-tests"}
 MANY = {

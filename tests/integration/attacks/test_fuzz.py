@@ -27,8 +27,7 @@ from llm_provider.providers.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONS
 from llm_provider.providers.selection import PROVIDERS
 from llm_provider.server import access
 from llm_provider.server.rate_limit import Rate
-
-from ..fake import AUTH, KEY, MODEL, FakeEngine, serve_api
+from tests.unit.llm_provider.fake import AUTH, KEY, MODEL, FakeEngine, serve_api
 
 MESSAGE = "/api/chat"
 REQUIRED = {

@@ -17,11 +17,11 @@ import pytest
 
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.limits import Limits
+from tests.unit.llm_provider.fake import AUTH, FakeEngine, completion, error_of
+from tests.unit.llm_provider.server.certificates import Files, Pair, trusting
+from tests.unit.llm_provider.server.processes import BODY, MIB, Served, peak_memory, served
 
-from ..fake import AUTH, FakeEngine, completion, error_of
 from .attacks import HEAD, Attack, flood, rest
-from .certificates import Files, Pair, trusting
-from .processes import BODY, MIB, Served, peak_memory, served
 
 LIMIT = 150 * MIB
 """What attacks may add to the process."""
