@@ -46,11 +46,11 @@ async def test_an_engine_that_loads_says_so(house: House, engine: str) -> None:
                 await asyncio.sleep(0.005)
         await loading
         await provider.health()
-        answer = await provider.chat(HELLO | {"max_tokens": 4})
+        answer = await provider.chat(HELLO | {"max_tokens": 4, "temperature": 0})
         capacity = await provider.capacity()
     made.remove()
     assert any(isinstance(error, EngineLoadingError) for error in seen), seen
-    assert answer["usage"]["completion_tokens"] == 4
+    assert 1 <= answer["usage"]["completion_tokens"] <= 4
     assert capacity.context_size == 8192
 
 
