@@ -19,7 +19,7 @@ from benchmarks.candidates import KEY, OTHER_KEY, Candidate
 from benchmarks.process import forget_peak, memory
 from llm_provider.cli.bench import quantile
 from llm_provider.providers.routes import CHAT
-from tests.unit.llm_provider.server.attacks import HEAD, MIB, Attack, flood, large
+from tests.integration.attacks.attacks import HEAD, MIB, Attack, flood, large
 
 RSS_LIMIT = 150.0
 """MiB."""

@@ -82,7 +82,9 @@ async def test_a_client_reads_why_its_large_body_is_refused(
 ) -> None:
     """Also where the client sends all of it before it reads anything."""
     content = b"x" * (8 * MIB) if declared else pieces(128)
-    async with httpx.AsyncClient(base_url=base[0], headers={"connection": connection}) as client:
+    async with httpx.AsyncClient(
+        base_url=base[0], headers={"connection": connection}, timeout=60
+    ) as client:
         answer = await client.post("/", content=content)
         assert answer.status_code == 413
         assert answer.json() == {
@@ -94,13 +96,16 @@ async def test_a_client_reads_why_its_large_body_is_refused(
 
 
 async def test_bodies_beyond_the_budget_wait(base: tuple[str, BodyBudget]) -> None:
-    async with httpx.AsyncClient(base_url=base[0]) as client:
+    async with httpx.AsyncClient(base_url=base[0], timeout=60) as client:
         answers = await asyncio.gather(*(client.post("/", content=b"x" * MIB) for _ in range(6)))
         assert [answer.status_code for answer in answers] == [200] * 6
 
 
 async def test_bodies_that_wait_for_too_long_are_refused() -> None:
-    async with reading(seconds=0.5) as (url, budget), httpx.AsyncClient(base_url=url) as client:
+    async with (
+        reading(seconds=0.5) as (url, budget),
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
+    ):
         await budget.take(3 * MIB, "bob", 1)
         answer = await client.post("/", content=b"x" * MIB)
         assert answer.status_code == 503
@@ -109,7 +114,10 @@ async def test_bodies_that_wait_for_too_long_are_refused() -> None:
 
 
 async def test_a_slow_body_is_refused() -> None:
-    async with reading(seconds=0.5) as (url, _), httpx.AsyncClient(base_url=url) as client:
+    async with (
+        reading(seconds=0.5) as (url, _),
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
+    ):
         answer = await client.post("/", content=pieces(8, pause=0.1))
         assert answer.status_code == 408
         assert answer.json()["error"].startswith("The body did not arrive within 0.5 s: ")

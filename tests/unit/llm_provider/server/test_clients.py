@@ -149,7 +149,7 @@ async def test_request_ids(client: httpx.AsyncClient, api: str) -> None:
     for odd in ("not one\tword", "x" * 65, "", "caf\xe9"):
         answer = await client.get("/health", headers={b"X-Request-Id": odd.encode("latin-1")})
         assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
-    async with httpx.AsyncClient(base_url=api) as stranger:
+    async with httpx.AsyncClient(base_url=api, timeout=60) as stranger:
         assert (await stranger.get("/ready")).headers["X-Request-Id"]
 
 

@@ -34,7 +34,7 @@ async def sends_until_closed(served: Served, client: Client, part: bytes) -> Non
 async def test_requests_are_served_as_ever() -> None:
     async with serving() as served:
         base = f"http://127.0.0.1:{served.port}"
-        async with httpx.AsyncClient(base_url=base) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=60) as client:
             for _ in range(3):
                 assert (await client.get("/", headers={"x-some": "y" * 3000})).text == "0"
             assert (await client.post("/", content=b"x" * 3_000_000)).text == "3000000"

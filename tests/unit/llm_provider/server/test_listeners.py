@@ -78,7 +78,7 @@ async def test_its_own_socket_beside_a_port_of_its_own(
     path = tmp_path / "own.sock"
     async with served(engine, keys, CHAT_API_SOCKET=str(path)) as api:
         transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport, headers=AUTH) as client:
+        async with httpx.AsyncClient(transport=transport, headers=AUTH, timeout=60) as client:
             assert (await client.get("http://api/ready")).json()["ready"]
         assert (await api.client.post(CHAT, json=BODY)).json() == completion()
         api.signal(signal.SIGTERM)

@@ -63,7 +63,7 @@ async def test_a_message_streamed(keys: Path, name: str) -> None:
         FakeEngine(name).serving() as engine,
         PROVIDERS[name](model=MODEL, base_url=engine.url) as llm,
         serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         engine.on(CHAT, lambda x: x.stream(event(" "), event("  A") + event(" b"), DONE))
         answer = await client.post(MESSAGE, json={"message": "Hello", "stream": True})

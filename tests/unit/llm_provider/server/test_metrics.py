@@ -50,7 +50,7 @@ async def test_each_request_is_counted_once_by_how_it_ended(
     async with (
         serve_api(llm, keys) as url,
         httpx.AsyncClient(base_url=url, headers=AUTH, timeout=5) as client,
-        httpx.AsyncClient(base_url=url) as stranger,
+        httpx.AsyncClient(base_url=url, timeout=60) as stranger,
     ):
         for stream in (False, True):
             await client.post(CHAT, json=BODY | {"stream": stream})

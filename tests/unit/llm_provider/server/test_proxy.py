@@ -86,7 +86,7 @@ async def test_usage_is_asked_for_to_be_counted_and_given_to_who_asked(
         FakeEngine(name).serving() as engine,
         PROVIDERS[name](model=MODEL, base_url=engine.url) as llm,
         serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         answer = await client.post(CHAT, json=BODY | options | {"stream": True})
         assert answer.content == stream_of(kind=name, usage=usage)
@@ -131,7 +131,7 @@ async def test_a_stream_with_crlf_and_comments_comes_as_it_is_made(keys: Path) -
         FakeEngine("vllm").serving() as engine,
         PROVIDERS["vllm"](model=MODEL, base_url=engine.url) as llm,
         serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         engine.on(CHAT, stepwise)
         async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
@@ -198,7 +198,7 @@ async def test_routes_that_the_engine_has_not(keys: Path) -> None:
             FakeEngine(name).serving() as engine,
             kind(model=MODEL, base_url=engine.url) as llm,
             serve_api(llm, keys) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+            httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
         ):
             engine.without(RESPONSES)
             answer = await client.post(RESPONSES, json={"input": "Hello"})
@@ -213,7 +213,7 @@ async def test_what_ollama_cannot_do_is_the_requests_fault(keys: Path) -> None:
         FakeEngine("ollama").serving() as engine,
         Ollama(model=MODEL, base_url=engine.url) as llm,
         serve_api(llm, keys) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         for stream in (False, True):
             answer = await client.post(CHAT, json=BODY | {"n": 2, "stream": stream})

@@ -99,7 +99,7 @@ async def test_the_engine_is_not_asked(engine: FakeEngine, client: httpx.AsyncCl
 async def test_the_settings_can_allow_it(engine: FakeEngine, llm: LlamaCpp, keys: Path) -> None:
     async with (
         serve_api(llm, keys, CHAT_API_REMOTE_IMAGES="1") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         assert (await client.post(CHAT, json=asking(IMAGE))).json() == completion()
     assert [body["messages"] for body in engine.asked] == [asking(IMAGE)["messages"]]

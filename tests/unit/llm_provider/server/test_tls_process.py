@@ -83,6 +83,7 @@ async def test_a_new_certificate_fails_no_request(
             headers=AUTH,
             verify=trust,
             limits=httpx.Limits(keepalive_expiry=None),
+            timeout=60,
         ) as old,
     ):
         assert (await old.get("/health")).status_code == 200
@@ -127,9 +128,9 @@ async def test_https_at_the_port_and_http_at_the_socket(
     environ = {**files.environ, "CHAT_API_SOCKET": str(own)}
     async with served(engine, keys, trusting(pair), **environ) as api:
         transport = httpx.AsyncHTTPTransport(uds=str(own))
-        async with httpx.AsyncClient(transport=transport, headers=AUTH) as local:
+        async with httpx.AsyncClient(transport=transport, headers=AUTH, timeout=60) as local:
             assert (await local.get("http://api/ready")).json()["ready"]
-        async with httpx.AsyncClient(headers=AUTH) as plain:
+        async with httpx.AsyncClient(headers=AUTH, timeout=60) as plain:
             answer = await plain.post(f"http://127.0.0.1:{api.port}{CHAT}", json=BODY)
         assert answer.status_code == 400
         assert answer.json()["error"] == {

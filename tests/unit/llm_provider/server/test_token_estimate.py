@@ -71,7 +71,7 @@ async def test_how_many_answers_a_request_asks_for(
     task = "embedding" if path == EMBEDDINGS else "chat"
     async with (
         serve_api(llm, keys, LLM_TASK=task) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         await client.post(path, json=REQUIRED[path] | body)
     assert admitted[0].answers == answers
@@ -84,7 +84,7 @@ async def test_prompt_and_most_tokens(
     message = {"role": "user", "content": [{"type": "text", "text": "x" * 3000}, image]}
     async with (
         serve_api(llm, keys, CHAT_API_IMAGE_TOKENS="256") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         await client.post(CHAT, json={"messages": [message], "max_tokens": 5})
     assert admitted[0].most == 5

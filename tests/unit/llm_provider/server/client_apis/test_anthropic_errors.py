@@ -57,7 +57,7 @@ async def test_a_route_that_is_none(api: str, sdk: anthropic.AsyncAnthropic) -> 
     with pytest.raises(anthropic.NotFoundError) as refused:
         await sdk.messages.batches.list()
     assert refused.value.type == "not_found_error"
-    async with httpx.AsyncClient(base_url=api, headers=AUTH) as plain:
+    async with httpx.AsyncClient(base_url=api, headers=AUTH, timeout=60) as plain:
         answer = await plain.get("/v1/messages")
         assert answer.status_code == 405
         assert answer.json()["error"]["type"] == "invalid_request_error"
@@ -235,7 +235,7 @@ async def test_a_call_that_is_no_json_is_the_engines_fault(
 
 async def test_errors_of_the_connection_are_in_its_format_too(api: str) -> None:
     """What is refused before a body is read, for a client that is no SDK."""
-    async with httpx.AsyncClient(base_url=api) as plain:
+    async with httpx.AsyncClient(base_url=api, timeout=60) as plain:
         answer = await plain.post("/v1/messages", json=HELLO)
         assert answer.status_code == 401
         body = answer.json()

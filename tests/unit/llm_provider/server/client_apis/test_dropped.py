@@ -32,7 +32,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 async def post(url: str, path: str, further: dict[str, Any], stream: bool) -> httpx.Response:
     body = {"model": MODEL, "messages": MESSAGES, "stream": stream, **further}
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         return await http.post(f"{url}{path}", json=body, headers=AUTH)
 
 

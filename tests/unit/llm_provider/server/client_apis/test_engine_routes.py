@@ -61,7 +61,7 @@ async def test_what_each_engine_serves(kind: str, task: str, keys: Path) -> None
     served_by_task = {"chat": CHAT_ONLY, "embedding": EMBEDDING_ONLY, "rerank": RERANK_ONLY}[task]
     async with (
         chat_api(kind, keys, LLM_TASK=task) as (engine, url),
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         offer(engine)
         for path, body in BODIES.items():
@@ -122,7 +122,7 @@ async def test_embeddings_of_the_openai_package(kind: str, keys: Path) -> None:
 async def test_ranks(kind: str, path: str, keys: Path) -> None:
     async with (
         chat_api(kind, keys, LLM_TASK="rerank") as (engine, url),
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         offer(engine)
         body = BODIES["/v1/rerank"] | {"model": "default", "top_n": 2}
@@ -149,7 +149,7 @@ async def test_ranks(kind: str, path: str, keys: Path) -> None:
 async def test_tokens_in_either_format(kind: str, keys: Path) -> None:
     async with (
         chat_api(kind, keys) as (engine, url),
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         offer(engine)
         for body in ({"content": "Hello"}, {"prompt": "Hello", "model": MODEL}):

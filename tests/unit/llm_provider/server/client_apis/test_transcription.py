@@ -108,7 +108,7 @@ async def test_an_engine_without_it(
 async def test_another_task(keys: Path) -> None:
     async with (
         chat_api("llamacpp", keys, LLM_TASK="embedding") as (engine, url),
-        httpx.AsyncClient(base_url=url, headers=AUTH) as client,
+        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
     ):
         answer = await client.post(PATH, files={"file": SOUND})
         assert answer.status_code == 501
