@@ -10,7 +10,7 @@ SENTENCES = {
     "unknown-provider": "unknown-provider: llm_provider is invalid: 'lamacpp'. Did you mean"
     " llamacpp? Use auto, llamacpp, ollama or vllm.",
     "unknown-model": "unknown-model: llm_model is invalid: models.yml has no 'smollm3'. Did you"
-    " mean smollm2-135m? Use llama-3.2-1b-instruct, llama-3.2-3b-instruct, qwen2.5-14b-instruct,",
+    " mean smollm2-135m? Use bge-reranker-v2-m3, llama-3.2-1b-instruct, llama-3.2-3b-instruct,",
     "misspelt-variable": "misspelt-variable: llm_modle is invalid: the project has no variable"
     " of this name. Did you mean llm_model? docs/variables.md lists all variables.",
     "unlocked-model": "unlocked-model: llm_model llama-3.2-3b-instruct is invalid: models.yml has"
