@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.integration.engines.conftest import House
+from tests.integration.engines.running import REAL
 from tests.integration.engines.serving import (
     CHAT,
     KEY,
@@ -189,9 +191,7 @@ async def test_parallel_answers_are_not_mixed_up(endless: Served) -> None:
         assert await asyncio.gather(*map(ask, lengths)) == lengths
 
 
-async def test_conversations_that_need_more_than_there_is_take_turns(
-    endless: Served, smollm2: Served
-) -> None:
+async def test_conversations_that_need_more_than_there_is_take_turns(endless: Served) -> None:
     """Where all share one context, those that would outgrow it together wait for each other."""
     async with endless.at("api") as engine:
 
@@ -200,8 +200,12 @@ async def test_conversations_that_need_more_than_there_is_take_turns(
             return len(text_of(events).split())
 
         assert await asyncio.gather(*map(ask, [2000] * 6)) == [2000] * 6
-    # A real model's tokens: what text takes is estimated by its size.
-    async with smollm2.at("api") as engine:
+
+
+@pytest.mark.engines("llamacpp")
+async def test_conversations_with_a_real_model_take_turns(house: House) -> None:
+    """Where they share one context: what a text takes of it is estimated by its size."""
+    async with house.served("llamacpp", REAL).at("api") as engine:
 
         async def read(number: int) -> str:
             messages = [{"role": "user", "content": f"Story {number}: " + "the sea and me. " * 300}]
