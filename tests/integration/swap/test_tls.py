@@ -18,10 +18,11 @@ import pytest
 
 from edge_fleet.certificates import Certificate, parse_certificate, parse_pair
 from tests.certificates import NOW, issue, load_key
-from tests.integration.load import HOST, Board, Load, board_named, known_answers, loaded
+from tests.integration.load import Board, Load, board_named, known_answers, loaded
 from tests.playing import client_file, message, play
 from tests.waiting import until
 
+HOST = "jetson-01"
 _TLS = {"llm_tls": True}
 _ANSWER = known_answers()["smollm2-135m"]
 
