@@ -37,6 +37,7 @@ from llm_provider.server.rate_limit import Rate
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("name", "sha256", "expires", "requests_per_minute", "burst", "share")
+_BASIC = "basic"
 _LONGEST_KEY = 1024
 _LARGEST_FILE = 4 * 1024 * 1024
 _SHARES = (0.01, 100.0)
@@ -158,18 +159,24 @@ def presented_keys(authorization: str | None, x_api_key: str | None) -> tuple[st
     Both headers count: a proxy may have set one of them for itself.
     """
     found = []
-    scheme, _, rest = (authorization or "").strip().partition(" ")
-    if scheme.lower() == "bearer":
-        found.append(rest.strip())
-    elif is_basic(authorization):
-        found.append(_password(rest.strip()))
+    scheme, rest = _credentials(authorization)
+    if scheme == "bearer":
+        found.append(rest)
+    elif scheme == _BASIC:
+        found.append(_password(rest))
     found.append((x_api_key or "").strip())
     return tuple(key for key in found if key and len(key) <= _LONGEST_KEY)
 
 
 def is_basic(authorization: str | None) -> bool:
     """Whether a header `Authorization` is HTTP Basic authentication."""
-    return (authorization or "").strip().partition(" ")[0].lower() == "basic"
+    return _credentials(authorization)[0] == _BASIC
+
+
+def _credentials(authorization: str | None) -> tuple[str, str]:
+    """Return the scheme in lower case, and what follows it."""
+    scheme, _, rest = (authorization or "").strip().partition(" ")
+    return scheme.lower(), rest.strip()
 
 
 def _password(encoded: str) -> str:

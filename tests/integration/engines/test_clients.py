@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.engines.conftest import House
-from tests.integration.engines.running import REAL
 from tests.integration.engines.serving import (
     CHAT,
     KEY,
@@ -202,13 +200,12 @@ async def test_conversations_that_need_more_than_there_is_take_turns(endless: Se
         assert await asyncio.gather(*map(ask, [2000] * 6)) == [2000] * 6
 
 
-@pytest.mark.engines("llamacpp")
-async def test_conversations_with_a_real_model_take_turns(house: House) -> None:
+async def test_conversations_with_a_real_model_take_turns(smollm2: Served) -> None:
     """Where they share one context: what a text takes of it is estimated by its size."""
-    async with house.served("llamacpp", REAL).at("api") as engine:
+    async with smollm2.at("api") as engine:
 
         async def read(number: int) -> str:
-            messages = [{"role": "user", "content": f"Story {number}: " + "the sea and me. " * 300}]
+            messages = [{"role": "user", "content": f"Story {number}: " + "the sea and me. " * 370}]
             if number % 2:
                 events = engine.stream(messages=messages, max_tokens=20)
                 return finish_of([event async for event in events])
@@ -216,7 +213,7 @@ async def test_conversations_with_a_real_model_take_turns(house: House) -> None:
             reason: str = answer["choices"][0]["finish_reason"]
             return reason
 
-        assert set(await asyncio.gather(*map(read, range(3)))) <= {"length", "stop"}
+        assert set(await asyncio.gather(*map(read, range(4)))) <= {"length", "stop"}
 
 
 async def test_no_engine_is_given_more_than_its_slots(smollm2: Served) -> None:

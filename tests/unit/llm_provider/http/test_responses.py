@@ -274,7 +274,7 @@ async def test_parts_are_there_as_soon_as_they_were_sent(
     exchange = await client.open("GET", "/v1/x")
     for number, event in enumerate(events):
         event.set()
-        assert await asyncio.wait_for(exchange.next(), 60) == b"%d" % number
+        assert await asyncio.wait_for(exchange.next(), 5) == b"%d" % number
     assert await exchange.next() == b""
 
 
@@ -310,6 +310,7 @@ async def test_silence_counts_from_the_last_part(server: Server, make: MakeClien
     exchange = await client.open("GET", "/v1/x")
     with pytest.raises(ReadTimeout, match="silence"):
         await exchange.read(LIMIT)
-    assert time.monotonic() - began > 1.2 + 8 * 0.25 + 1.5 - 0.3
+    # By the limit of silence, and not by that of the first byte.
+    assert 1.2 + 8 * 0.25 + 1.5 - 0.3 < time.monotonic() - began < 20
     with pytest.raises(ReadTimeout, match="silence"):
         await exchange.next()

@@ -167,7 +167,7 @@ async def test_close_ends_the_stream_at_once(ca: CA, make: MakeClient) -> None:
         exchange = await make(server.url, verify=ca.file).open("POST", "/v1/x", b"{}")
         assert await exchange.next() == b"Hel"
         await exchange.close()
-        await asyncio.wait_for(server.connections[0].gone.wait(), 60)
+        await asyncio.wait_for(server.connections[0].gone.wait(), 1)
 
 
 async def test_closed_in_the_body(ca: CA, make: MakeClient) -> None:

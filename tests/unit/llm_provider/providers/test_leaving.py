@@ -57,7 +57,7 @@ async def test_leaving_a_stream_stops_the_engine(engine: FakeEngine, llm: LlamaC
         await anext(stream)
         assert engine.running == 1
         await stream.aclose()
-        await asyncio.wait_for(engine.left.wait(), 60)
+        await asyncio.wait_for(engine.left.wait(), 1)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -69,7 +69,7 @@ async def test_cancelling_stops_the_engine(engine: FakeEngine, llm: LlamaCpp, st
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(engine.left.wait(), 60)
+    await asyncio.wait_for(engine.left.wait(), 1)
 
 
 async def test_closing_a_provider_ends_its_streams(engine: FakeEngine, llm: LlamaCpp) -> None:

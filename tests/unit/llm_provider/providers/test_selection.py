@@ -138,10 +138,10 @@ async def test_the_silence_allowed(engine: FakeEngine) -> None:
     environ["LLM_PROVIDER"] = "llamacpp"
     async with get_llm_provider(environ=environ) as llm:
         with pytest.raises(EngineTimeoutError):
-            await asyncio.wait_for(llm.generate("Hello"), 60)
+            await asyncio.wait_for(llm.generate("Hello"), 10)
     async with get_llm_provider(environ=environ | {"LLM_TIMEOUT": "60"}, timeout=0.1) as llm:
         with pytest.raises(EngineTimeoutError):
-            await asyncio.wait_for(llm.generate("Hello"), 60)
+            await asyncio.wait_for(llm.generate("Hello"), 10)
 
 
 async def test_the_engines_key_from_a_file(tmp_path: Path, engine: FakeEngine) -> None:

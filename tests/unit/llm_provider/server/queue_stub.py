@@ -102,7 +102,7 @@ class Line:
     async def leave(self, *names: str) -> None:
         for name in names:
             self._leave[name].set()
-            await asyncio.wait_for(self.tasks[name], 60)
+            await asyncio.wait_for(self.tasks[name], 5)
 
     async def cancel(self, name: str) -> None:
         self.tasks[name].cancel()

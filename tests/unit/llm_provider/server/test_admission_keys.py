@@ -143,7 +143,7 @@ async def test_a_stop_sends_away_those_whose_bodies_arrive() -> None:
         await asyncio.sleep(0)
         line.queue.stop()
         with pytest.raises(Stopping):
-            await asyncio.wait_for(task, 60)
+            await asyncio.wait_for(task, 5)
         with pytest.raises(Stopping):
             await request()
 

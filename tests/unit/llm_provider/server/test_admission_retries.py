@@ -51,7 +51,7 @@ async def test_what_has_not_begun_is_asked_again(stub: Stub, error: LLMError) ->
     question = Asked(error, error, "an answer")
     async with lined(stub) as line, watched(line.queue):
         async with admitted(line.queue) as ticket:
-            assert await asyncio.wait_for(ticket.ask(question), 60) == "an answer"
+            assert await asyncio.wait_for(ticket.ask(question), 5) == "an answer"
         assert len(question.of) == 3
 
 
@@ -85,7 +85,7 @@ async def test_an_engine_that_calls_itself_ready_and_refuses(stub: Stub) -> None
     async with lined(stub, hold=0.7) as line, watched(line.queue):
         with pytest.raises(EngineLoadingError, match="The engine is not ready: It loads"):
             async with admitted(line.queue) as ticket:
-                await asyncio.wait_for(ticket.ask(question), 60)
+                await asyncio.wait_for(ticket.ask(question), 5)
     assert 1 < len(question.of) < 10  # again, and not in a frenzy
 
 
@@ -120,7 +120,7 @@ async def test_who_is_put_back_at_an_open_gate_stays_before_those_who_wait(stub:
     """The queue opened again before its request knew that it had failed."""
     async with lined(stub, parallel=1) as line:
         await line.come("a", "b")
-        await asyncio.wait_for(line.queue.retry(line.tickets["a"]), 60)
+        await asyncio.wait_for(line.queue.retry(line.tickets["a"]), 1)
         assert line.entered == ["a"]
         await line.leave("a", "b")
 
@@ -232,6 +232,6 @@ async def test_who_has_no_room_even_alone_is_told() -> None:
     async with lined(Sharing()) as line:
         with pytest.raises(ContextFullError):
             async with admitted(line.queue) as ticket:
-                await asyncio.wait_for(ticket.ask(question), 60)
+                await asyncio.wait_for(ticket.ask(question), 5)
         await line.come("a")
         assert line.entered == ["a"]

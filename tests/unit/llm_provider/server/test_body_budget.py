@@ -60,7 +60,7 @@ async def test_one_key_leaves_room_for_the_others() -> None:
 
 async def test_one_key_gets_the_largest_body_even_where_there_is_room_for_one_only() -> None:
     budget = BodyBudget(100, spare=80)
-    await asyncio.wait_for(budget.take(80, "a", 20), 60)
+    await asyncio.wait_for(budget.take(80, "a", 20), 5)
     assert budget.used == 80
 
 

@@ -62,9 +62,9 @@ async def test_another_engine_while_requests_run_and_wait(
         await crowd.come(6)
         file.point(other, "LLM_MODEL=smoke", "PARALLEL=2")
         await reported(client, "leaving", 1)
-        await asyncio.wait_for(asyncio.gather(*crowd.tasks[1:]), 60)
+        await asyncio.wait_for(asyncio.gather(*crowd.tasks[1:]), 5)
         await crowd.come(2)
-        await asyncio.wait_for(asyncio.gather(*crowd.tasks[6:]), 60)
+        await asyncio.wait_for(asyncio.gather(*crowd.tasks[6:]), 5)
         # Not hurried: the engine before has it to its end.
         assert not crowd.tasks[0].done()
         assert await numbers(client) == (1, 0, 0)

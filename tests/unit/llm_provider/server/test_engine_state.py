@@ -178,7 +178,7 @@ async def test_what_had_not_begun_at_the_former_engine_goes_to_the_new(stub: Stu
         queue.engine.switch(new, 1)
         stub.closed = True  # the engine goes before it has begun
         assert await queue.engine.probe()
-        assert await asyncio.wait_for(asked, 60) == "an answer"
+        assert await asyncio.wait_for(asked, 2) == "an answer"
 
 
 async def test_stopping_sends_away_who_waits(stub: Stub) -> None:
@@ -232,4 +232,4 @@ async def test_a_stop_ends_the_watch(stub: Stub, monkeypatch: pytest.MonkeyPatch
     await until(lambda: queue.engine.ready)
     assert not watch.done()
     queue.stop()
-    await asyncio.wait_for(watch, 60)
+    await asyncio.wait_for(watch, 2)

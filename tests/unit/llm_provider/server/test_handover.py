@@ -166,7 +166,7 @@ async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
         return await asyncio.open_connection("127.0.0.1", holder.ports[0])
 
     async def answered(reader: asyncio.StreamReader) -> str:
-        found = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).decode().lower()
+        found = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().lower()
         length = next(line for line in found.split("\r\n") if line.startswith("content-length"))
         await reader.readexactly(int(length.split()[1]))
         return found
@@ -184,9 +184,9 @@ async def test_idle_connections_are_good_for_a_request_that_is_on_its_way(
             found = await answered(reader)
             assert found.startswith("http/1.1 200 ok")
             assert "connection: close" in found
-            assert await asyncio.wait_for(reader.read(), 60) == b""
+            assert await asyncio.wait_for(reader.read(), 5) == b""
         assert api.path.exists()
-        assert await asyncio.wait_for(idle.read(), 60) == b""
+        assert await asyncio.wait_for(idle.read(), 5) == b""
         await until(lambda: not api.path.exists(), "the end of its retirement")
         for writer in (to_fresh, to_used, to_idle):
             writer.close()

@@ -136,7 +136,7 @@ async def test_a_stream_with_crlf_and_comments_comes_as_it_is_made(keys: Path) -
         engine.on(CHAT, stepwise)
         async with client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer:
             chunks = answer.aiter_raw()
-            raw = await asyncio.wait_for(anext(chunks), 60)
+            raw = await asyncio.wait_for(anext(chunks), 5)
             seen.set()
             raw += b"".join([chunk async for chunk in chunks])
         assert raw == stream_of(kind="vllm").replace(b"\n", b"\r\n") + last

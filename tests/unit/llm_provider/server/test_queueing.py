@@ -221,8 +221,8 @@ async def test_holding_is_bounded(
         engine.on("/health", lambda x: x.answer(loading, 503))
     async with clients(llm, keys, LLM_HOLD_SECONDS="0.4") as client:
         crowd = Crowd(client)
-        await asyncio.wait_for(crowd.come(5), 60)
-        answers = await asyncio.wait_for(crowd.answers(), 60)
+        await asyncio.wait_for(crowd.come(5), 10)
+        answers = await asyncio.wait_for(crowd.answers(), 10)
     for answer in answers:
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0

@@ -46,7 +46,7 @@ async def begun(answer: httpx.Response, chunks: AsyncIterator[bytes], count: int
     """The first comments of an answer."""
     received = b""
     while received.count(COMMENT) < count:
-        received += await asyncio.wait_for(anext(chunks), 60)
+        received += await asyncio.wait_for(anext(chunks), 10)
     assert received == COMMENT * received.count(COMMENT)
     return received
 

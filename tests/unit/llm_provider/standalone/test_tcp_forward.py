@@ -85,7 +85,7 @@ async def test_all_bytes_and_each_end_pass() -> None:
         writer.write(LARGE)
         await writer.drain()
         writer.write_eof()
-        assert await asyncio.wait_for(reader.read(), 60) == LARGE
+        assert await asyncio.wait_for(reader.read(), 10) == LARGE
 
 
 async def test_what_comes_is_passed_at_once() -> None:
@@ -100,7 +100,7 @@ async def test_what_comes_is_passed_at_once() -> None:
     ):
         for word in (b"one\n", b"two\n"):
             writer.write(word)
-            assert await asyncio.wait_for(reader.readline(), 60) == word.upper()
+            assert await asyncio.wait_for(reader.readline(), 5) == word.upper()
 
 
 async def test_no_more_is_taken_of_the_engine_than_its_reader_takes() -> None:
@@ -139,12 +139,12 @@ async def test_it_leads_to_the_engine_that_is_there_when_one_comes() -> None:
             for engine, name in ((one, b"one"), (two, b"two")):
                 upstream.url = Upstream(engine).url
                 async with connected(port) as (reader, _):
-                    assert await asyncio.wait_for(reader.read(), 60) == name
+                    assert await asyncio.wait_for(reader.read(), 5) == name
 
 
 async def test_an_engine_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     async with forward(Upstream(free_port())) as (_, port), connected(port) as (reader, _):
-        assert await asyncio.wait_for(reader.read(), 60) == b""
+        assert await asyncio.wait_for(reader.read(), 5) == b""
     assert "the engine cannot be reached: " in caplog.text
 
 
@@ -172,7 +172,7 @@ async def test_the_port_that_an_address_means(
     async with forward(upstream) as (_, port):
         monkeypatch.setattr(asyncio, "open_connection", refuse)
         reader, writer = await connect("127.0.0.1", port)
-        assert await asyncio.wait_for(reader.read(), 60) == b""
+        assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
     assert asked == [where]
 
@@ -191,14 +191,14 @@ async def test_connections_are_bounded(
             await until(lambda: len(made._open) == 2)
             for _ in range(3):
                 async with connected(port) as (refused, _writer):
-                    assert await asyncio.wait_for(refused.read(), 60) == b""
+                    assert await asyncio.wait_for(refused.read(), 10) == b""
             assert caplog.messages == ["connections to the engine are refused: 2 are open"]
         await until(lambda: len(made._open) == 1)
         async with connected(port):
             await until(lambda: len(made._open) == 2)
         writer.write(b"still open")
         writer.write_eof()
-        assert await asyncio.wait_for(reader.read(), 60) == b"still open"
+        assert await asyncio.wait_for(reader.read(), 10) == b"still open"
 
 
 @pytest.mark.parametrize("breaks", ["client", "engine"])
@@ -229,9 +229,9 @@ async def test_a_side_that_breaks_off(breaks: str) -> None:
         await came.wait()
         if breaks == "client":
             reset(writer)
-            await asyncio.wait_for(ended.wait(), 60)
+            await asyncio.wait_for(ended.wait(), 5)
         else:
-            assert await asyncio.wait_for(reader.read(), 60) == b""
+            assert await asyncio.wait_for(reader.read(), 5) == b""
         await until(lambda: not made._open, "the end of both sides")
 
 
@@ -249,5 +249,5 @@ async def test_shut_and_closed() -> None:
         await asyncio.sleep(0.1)
         assert not reader.at_eof()
         await made.close()
-        assert await asyncio.wait_for(reader.read(), 60) == b""
+        assert await asyncio.wait_for(reader.read(), 5) == b""
         assert not made._open
