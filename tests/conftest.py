@@ -1,13 +1,29 @@
-"""Writes what becomes of each test to the report of the whole run."""
+"""For all tests: what they start can be interrupted, and what becomes of each is reported."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import report
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """The programs that a test starts can be stopped by SIGINT.
+
+    A shell starts what runs in its background with that signal ignored, and what is ignored
+    stays so for every program that is started from there.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -78,8 +78,6 @@ def test_the_command_s_errors(folder: Path, smoke: Served) -> None:
 def test_interrupting_the_command_stops_the_engine(folder: Path, smollm2: Served) -> None:
     served_as_edge(folder, smollm2)
     works_on(smollm2, 0)
-    # A shell that starts tests in the background has them, and what they start, ignore SIGINT.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         command(STORY), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=dict(os.environ)
     )
@@ -90,7 +88,6 @@ def test_interrupting_the_command_stops_the_engine(folder: Path, smollm2: Served
     finally:
         running.kill()
         running.wait()
-        signal.signal(signal.SIGINT, before)
     assert running.returncode not in (0, -signal.SIGKILL)
     works_on(smollm2, 0)
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -20,20 +19,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("LLM_", "OPENAI_", "CHAT_API_")) or name == "HARDWARE":
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """The programs that a test starts can be stopped by SIGINT.
-
-    A shell starts what runs in its background with that signal ignored, and what is ignored
-    stays so for every program that is started from there.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
