@@ -26,7 +26,7 @@ from tests.integration.engines.running import READY_SECONDS, EngineUnderTest, fr
 
 KEY, OTHER_KEY = "bench-key-0123456789", "bench-other-key-0123456789"
 BEFORE = "01734b0753a781b51b98368818af3aaded7e71df"
-"""The revision that the chat API is compared with: the last one before it got limits and more APIs."""
+"""The revision to compare with: the last one before the chat API got limits and more APIs."""
 QUARTER = 0.25
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
