@@ -134,12 +134,16 @@ CHECKS = (
         lambda each: _mounts(each, lambda mount: str(mount["source"]).endswith("docker.sock")),
     ),
     ContainerCheck(Check("Logs of the project's containers are bounded"), _log),
-    ContainerCheck(
-        Check("A crash of a container leaves no core dump"),
-        lambda each: _when(each["core_limit"] != 0, "may leave a core dump, with prompts and keys"),
-        f"{RUN_AGAIN} Until then, set `kernel.core_pattern=|/bin/false` by sysctl.",
-    ),
 )  # fmt: skip
+
+
+_NO_CORE = "|/bin/false"
+"""A core_pattern by which the kernel keeps no core dump of any process."""
+CORE = ContainerCheck(
+    Check("A crash of a container leaves no core dump"),
+    lambda each: _when(each["core_limit"] != 0, "may leave a core dump, with prompts and keys"),
+    f"{RUN_AGAIN} Until then, set `kernel.core_pattern={_NO_CORE}` by sysctl.",
+)
 
 
 def check_containers(facts: Facts) -> list[Finding]:
@@ -149,7 +153,13 @@ def check_containers(facts: Facts) -> list[Finding]:
         # Each check would be passed.
         advice = "Look at `docker compose ps --all` in /opt/edge-llm, and run site.yml."
         return [failed(RUNNING, "No container of the project runs.", advice)]
-    return [passed(RUNNING), *(_judge(each, running) for each in CHECKS), _jobs(facts, running)]
+    core = _judge(CORE, [] if facts["core_pattern"] == _NO_CORE else running)
+    return [
+        passed(RUNNING),
+        *(_judge(each, running) for each in CHECKS),
+        core,
+        _jobs(facts, running),
+    ]
 
 
 def _judge(check: ContainerCheck, running: list[Container]) -> Finding:

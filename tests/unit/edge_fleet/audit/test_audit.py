@@ -419,6 +419,12 @@ def test_containers(
     assert only(criticised(facts)) == ("failed", check, f"{ENGINE} {found}.", advice)
 
 
+def test_a_kernel_that_keeps_no_core_dump(facts: dict[str, Any], criticised: Criticised) -> None:
+    facts["containers"][1]["core_limit"] = None
+    facts["core_pattern"] = "|/bin/false"
+    assert criticised(facts) == []
+
+
 def test_a_container_that_is_stopped_is_not_judged(
     facts: dict[str, Any], criticised: Criticised
 ) -> None:
