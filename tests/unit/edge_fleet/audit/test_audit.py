@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -727,7 +727,7 @@ def test_the_table_has_problems_first_and_joins_hosts() -> None:
     bad = {"check": "No x", "cis": "5.1", "status": "failed", "found": "an x.", "advice": "Go."}
     good = {"check": "A y", "cis": "", "status": "passed", "found": "", "advice": ""}
     hint = {"check": "A z", "cis": "2.2", "status": "note", "found": "no z.", "advice": "Decide."}
-    hosts = [
+    hosts: list[Mapping[str, Any]] = [
         {"inventory_hostname": "a", "audit_findings": [good, hint, bad]},
         {"inventory_hostname": "b", "audit_findings": [good, bad]},
         {"inventory_hostname": "c"},
