@@ -30,6 +30,7 @@ author: edge-llm
 EXAMPLES = r"""
 - name: Read what the audit judges
   host_audit_info:
+    root: /opt/edge-llm
   register: host
 """
 

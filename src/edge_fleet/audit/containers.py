@@ -53,7 +53,10 @@ def _security(container: Container) -> str:
 
 
 def _is_sensitive(mount: Mapping[str, Any]) -> bool:
-    return str(mount["source"]).rstrip("/") in {each.rstrip("/") for each in _SENSITIVE}
+    # A tmpfs has no source.
+    return bool(mount["source"]) and str(mount["source"]).rstrip("/") in {
+        each.rstrip("/") for each in _SENSITIVE
+    }
 
 
 def _new_privileges(container: Container) -> str:

@@ -102,12 +102,31 @@ def _engine(facts: Facts) -> Finding:
     )
 
 
+def _addresses(facts: Facts, port: int) -> dict[str, str]:
+    """The host's addresses on which a port is open, with the program or container behind it.
+
+    Docker may publish a port by rules of the packet filter alone, with nobody listening.
+    """
+    published = {
+        str(each["address"]): str(container["name"])
+        for container in facts["containers"]
+        if container["running"]
+        for each in container["published"]
+        if each["port"] == port
+    }
+    listening = {
+        str(each["address"]): str(each["process"] or "unknown")
+        for each in facts["listeners"]
+        if each["port"] == port
+    }
+    return listening | published
+
+
 def _engine_port(facts: Facts) -> Finding:
     found = [
-        f"{each['address']}:{ENGINE_PORT} ({each['process'] or 'unknown'}) is open to"
-        f" {who_reaches(each['address'])}"
-        for each in facts["listeners"]
-        if each["port"] == ENGINE_PORT and not is_loopback(each["address"])
+        f"{address}:{ENGINE_PORT} ({owner}) is open to {who_reaches(address)}"
+        for address, owner in sorted(_addresses(facts, ENGINE_PORT).items())
+        if not is_loopback(address)
     ]
     if not found:
         return passed(ENGINE_LISTENS)
@@ -117,13 +136,8 @@ def _engine_port(facts: Facts) -> Finding:
 
 
 def _encrypted(facts: Facts) -> Finding:
-    outside = sorted(
-        {
-            who_reaches(each["address"])
-            for each in facts["listeners"]
-            if each["port"] == API_PORT and not is_loopback(each["address"])
-        }
-    )
+    addresses = _addresses(facts, API_PORT)
+    outside = sorted({who_reaches(each) for each in addresses if not is_loopback(each)})
     if facts["tls"] or not outside:
         return passed(ENCRYPTED)
     return note(

@@ -425,6 +425,11 @@ def test_a_kernel_that_keeps_no_core_dump(facts: dict[str, Any], criticised: Cri
     assert criticised(facts) == []
 
 
+def test_a_tmpfs_has_no_folder_of_the_host(facts: dict[str, Any], criticised: Criticised) -> None:
+    facts["containers"][1]["mounts"] = [{**DOCKER_SOCKET, "source": "", "target": "/tmp"}]
+    assert criticised(facts) == []
+
+
 def test_a_container_that_is_stopped_is_not_judged(
     facts: dict[str, Any], criticised: Criticised
 ) -> None:
@@ -576,6 +581,20 @@ def test_a_chat_api_without_tls(facts: dict[str, Any], criticised: Criticised) -
     )
     facts["listeners"][0]["address"] = "127.0.0.1"
     assert criticised(facts) == []
+
+
+def test_ports_that_docker_publishes_without_a_listener(
+    facts: dict[str, Any], criticised: Criticised
+) -> None:
+    """As with "userland-proxy": false."""
+    facts["tls"], facts["listeners"] = False, []
+    ports = [{"address": "0.0.0.0", "port": port} for port in (8000, 11434)]
+    facts["containers"].append({**DOOR, "published": ports})
+    found = {check: text for _, check, text, _ in criticised(facts)}
+    assert found["The engine's port is open to the host itself only"] == (
+        "0.0.0.0:11434 (edge-llm-door) is open to every network of the host."
+    )
+    assert found["The chat API is encrypted beyond the host"].startswith("Port 8000 is open to")
 
 
 def test_other_programs(facts: dict[str, Any], criticised: Criticised) -> None:
