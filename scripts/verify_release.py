@@ -66,11 +66,13 @@ def verify_release(archive: Path, signers: Path | None) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Verify a release; the exit status is 1 where it is refused."""
     parser = argparse.ArgumentParser(description=verify_release.__doc__)
-    parser.add_argument("archive", type=Path)
+    parser.add_argument("archive")
     parser.add_argument("--signers", type=Path)
     given = parser.parse_args(arguments)
     try:
-        print("\n".join(verify_release(given.archive, given.signers)))
+        if not given.archive:
+            raise ReleaseRefused("ARCHIVE is missing. Use the path of the archive")
+        print("\n".join(verify_release(Path(given.archive).expanduser(), given.signers)))
     except (ReleaseRefused, SigningError, OSError) as error:
         print(f"{error}.", file=sys.stderr)
         return 1

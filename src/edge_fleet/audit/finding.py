@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from edge_host.constants import CONTAINER_UID
@@ -36,7 +36,13 @@ class Finding:
 
     def render(self) -> dict[str, str]:
         """The finding as Ansible passes it on."""
-        return {**asdict(self), "check": self.check.title, "cis": self.check.cis}
+        return {
+            "check": self.check.title,
+            "cis": self.check.cis,
+            "status": self.status,
+            "found": printable(self.found),
+            "advice": self.advice,
+        }
 
 
 def passed(check: Check) -> Finding:
@@ -52,6 +58,12 @@ def failed(check: Check, found: str, advice: str) -> Finding:
 def note(check: Check, found: str, advice: str) -> Finding:
     """The operator decides."""
     return Finding(check, "note", found, advice)
+
+
+def printable(text: str, most: int = 2000) -> str:
+    """A text that a host had a part in, for a terminal: one line of a bounded length."""
+    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def listed(problems: list[str], most: int = 5) -> str:

@@ -340,6 +340,11 @@ def test_the_commands(made: Path, signers: Path) -> None:
     done = run(*verify)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"{made.name} does not fit: ")
+    done = run("scripts.verify_release", "")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ARCHIVE is missing. Use the path of the archive.\n",
+    )
     done = run("scripts.release", "not a version")
     assert done.returncode == 1
     assert done.stderr == "VERSION is invalid: 'not a version'. Use a version such as 0.2.0.\n"

@@ -121,6 +121,16 @@ def test_many_problems_are_counted(facts: dict[str, Any], criticised: Criticised
     assert found.endswith("/models/4 is writable for every user (0666); and 2 more.")
 
 
+def test_a_hostile_host_prints_one_line(facts: dict[str, Any], criticised: Criticised) -> None:
+    facts["files"].append(file("run/\x1b[2J\npassed", mode="0666"))
+    facts["files"].append(file("run/" + "x" * 3000, mode="0666"))
+    found = only(criticised(facts))[2]
+    assert found.startswith(
+        "/opt/edge-llm/run/\\x1b[2J\\npassed is writable for every user (0666); "
+    )
+    assert len(found) == 2003 and found.endswith("xxx...")
+
+
 def test_files_that_were_not_read(facts: dict[str, Any], criticised: Criticised) -> None:
     facts["all_files"] = False
     assert only(criticised(facts)) == (
