@@ -17,7 +17,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify plan lock lint unit molecule bench
+.PHONY: help up down chat env status verify audit plan lock lint unit molecule bench release verify-release
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
 .PHONY: test-attacks test-clients test-vllm test-vm test-arm64 test-core
 
@@ -51,6 +51,10 @@ status: ## what runs in the sandbox
 verify: ## verify every host of INVENTORY; changes nothing
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/verify.yml
+
+audit: ## audit the security of every host of INVENTORY: own checks and CIS Docker items; changes nothing
+	@scripts/venv control
+	@ansible-playbook -i $(INVENTORY) playbooks/audit.yml
 
 plan: ## the plan of every host of INVENTORY, without a connection (FACTS=file: of a board that you do not have yet)
 	@scripts/venv control
@@ -140,3 +144,10 @@ test-core: ## lint, unit tests and the main scenario with ansible-core 2.20 and 
 	@scripts/venv core-2.21
 	@$(MAKE) --no-print-directory lint unit molecule VENV=.venv-core-2.20/bin
 	@$(MAKE) --no-print-directory lint unit molecule VENV=.venv-core-2.21/bin
+
+release: ## changelog, commit, signed tag and files of a release of this project (VERSION=x.y.z); pushes nothing
+	@scripts/venv dev
+	@python -m scripts.release "$(VERSION)"
+
+verify-release: ## whether an archive is the released one (ARCHIVE=.., SIGNERS=keys of the maintainers)
+	@python3 -m scripts.verify_release "$(ARCHIVE)" $(if $(SIGNERS),--signers "$(SIGNERS)")

@@ -8,6 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from edge_fleet import (
+    audit,
     catalogue,
     client_keys,
     control_files,
@@ -42,6 +43,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "edge_llm_audit": audit.audit,
+            "edge_llm_audit_problem": audit.audit_problem,
+            "edge_llm_audit_table": tables.audit_table,
             "edge_llm_cached_images": weight_distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,

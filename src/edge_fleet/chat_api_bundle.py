@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+IMAGE = "edge-llm/chat-api"
+"""Repository of the images, which are built on hosts; their tags follow their content."""
 # The base image's Python, and the wheels that its C library can load, per architecture.
 PYTHON_VERSION = "3.13"
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -105,6 +107,6 @@ def bundle(
                 build(project, architecture, archive)
     return {
         "version": version,
-        "image": f"edge-llm/chat-api:{version}",
+        "image": f"{IMAGE}:{version}",
         "archive": str(archive),
     }

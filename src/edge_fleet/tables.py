@@ -242,3 +242,34 @@ def history_table(hosts: list[Mapping[str, Any]]) -> str:
             reason = str(each.get("reason") or "").partition("\n")[0]
             rows.append((cells, reason))
     return _layout(rows)
+
+
+AUDIT = ("result", "CIS", "check")
+_RESULTS = ("failed", "note", "passed")
+
+
+def audit_table(hosts: list[Mapping[str, Any]]) -> str:
+    """Lines of text: failed checks first, then notes, then passed ones; below each the hosts, what
+    was found and what to do.
+
+    `hosts` are hostvars with audit_findings. Hosts of which the same was found share a row.
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    fields = ("status", "cis", "check", "found", "advice")
+    for host in hosts:
+        for each in host.get("audit_findings") or []:
+            rows.setdefault(tuple(each[name] for name in fields), []).append(
+                str(host["inventory_hostname"])
+            )
+    unread = [str(each["inventory_hostname"]) for each in hosts if not each.get("audit_findings")]
+    lines = [(list(AUDIT), "")]
+    if unread:
+        cells = ["failed", "-", "The host can be read"]
+        lines.append(
+            (cells, f"{', '.join(unread)}: not reached or not read: see the message above")
+        )
+    for row, names in sorted(rows.items(), key=lambda each: _RESULTS.index(each[0][0])):
+        status, cis, check, found, advice = row
+        remark = "\n".join(text for text in (", ".join(names) + f": {found}", advice) if text)
+        lines.append(([status, cis or "-", check], remark if found else ", ".join(names)))
+    return _layout(lines)

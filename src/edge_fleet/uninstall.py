@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge_fleet.chat_api_bundle import IMAGE
 from edge_fleet.plan.docker import RELOADABLE
 from edge_host.image_ref import ImageRef
 
 Releases = Sequence[Mapping[str, Any]]
-CHAT_API = "edge-llm/chat-api:"
 _BACKUP = re.compile(r"\.(\d{4}-\d\d-\d\d@\d\d:\d\d:\d\d)~$")
 
 
@@ -24,7 +24,7 @@ def own_images(installed: Sequence[str], releases: Releases) -> list[str]:
 
     `installed` are the names that the host's Docker knows.
     """
-    built = [name for name in installed if name.startswith(CHAT_API)]
+    built = [name for name in installed if name.startswith(f"{IMAGE}:")]
     pulled = set()
     for release in releases:
         plan = release["plan"]

@@ -76,6 +76,19 @@ def test_host_info(tmp_path: Path) -> None:
     assert expected not in json.dumps(result)
 
 
+def test_host_audit_info(tmp_path: Path) -> None:
+    """As root; another user would see too little."""
+    (tmp_path / "secrets").mkdir()
+    folders = {"root": str(tmp_path), "registry_root": str(tmp_path / "none")}
+    result = ansible("host_audit_info", folders, "--check")
+    if os.geteuid():
+        assert result["msg"].startswith("The audit needs root on the host: ")
+        return
+    assert result["changed"] is False
+    paths = [str(tmp_path), str(tmp_path / "secrets")]
+    assert [each["path"] for each in result["audit"]["files"]] == paths
+
+
 def test_host_info_refuses(tmp_path: Path) -> None:
     result = ansible("host_info", {"root": str(tmp_path), "secrets": {"../x": ""}})
     assert result["failed"] is True

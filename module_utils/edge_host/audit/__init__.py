@@ -1,0 +1,1 @@
+"""What an audit of a host reads; `edge_fleet.audit` judges it."""
