@@ -236,6 +236,6 @@ class Diagnosis:
             loose = set(self.docker["packages"]) - set(board["upgrades"]["held"])
             if loose:
                 self.notices.append(
-                    "unattended upgrades may restart Docker, and every container with it, at any"
-                    f" time; `apt-mark hold {' '.join(sorted(loose))}` prevents that."
+                    "unattended upgrades may upgrade Docker at any time, and restart every container"
+                    f" where it is more than a patch release; `apt-mark hold {' '.join(sorted(loose))}` prevents that."
                 )

@@ -143,7 +143,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
-    problems += daemon_option_problems(settings.board_docker_options)
+    problems += daemon_option_problems(settings.board_docker_options, docker.get("swarm", False))
     problems += request.tls["problems"]
     row, image_problems = engine_image(
         settings.llm_image,
@@ -375,6 +375,11 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
         options = options | {"insecure-registries": insecure}
     runtime = None if gpu.runtime in docker["runtimes"] else gpu.runtime
     wanted = daemon_json_wanted(
-        docker["daemon_json"], options, runtime, state["board"]["nvidia_runtime"]
+        docker["daemon_json"],
+        options,
+        runtime,
+        state["board"]["nvidia_runtime"],
+        # Facts of earlier versions do not say.
+        docker.get("swarm", False),
     )
     return Docker(packages=tuple(missing), daemon_json=freeze(wanted))

@@ -61,6 +61,7 @@ JETSON: dict[str, Any] = {
         "daemon_json_error": None,
         "packages": ["containerd", "docker.io"],
         "no_raw": False,
+        "swarm": False,
         "containers": 0,
     },
     "ports": {"8000": None, "11434": None},
