@@ -15,6 +15,7 @@ from llm_provider import __version__
 from llm_provider.errors import EngineLoadingError
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import APIError
+from llm_provider.server.engine_metrics import EngineMetrics
 from llm_provider.server.formats import OPENAI, ErrorFormat
 from llm_provider.server.metrics import CONTENT_TYPE, Metrics
 from llm_provider.server.models import Models
@@ -49,6 +50,7 @@ class Handlers:
         self._queue = queue
         self._models = models
         self._metrics = metrics
+        self._engine_metrics = EngineMetrics(queue.engine, models)
 
     @property
     def routes(self) -> tuple[OwnRoute, ...]:
@@ -57,6 +59,12 @@ class Handlers:
             OwnRoute("/health", self.health, (), open=True),
             OwnRoute("/ready", self.ready, (401, 503)),
             OwnRoute("/metrics", self.metrics, response_class=PlainTextResponse),
+            OwnRoute(
+                "/metrics/engine",
+                self._engine_metrics.metrics,
+                (401, 501, 502, 503, 504),
+                response_class=PlainTextResponse,
+            ),
             OwnRoute("/v1/models", self.models),
             # A model's name may hold slashes.
             OwnRoute("/v1/models/{name:path}", self.model, (401, 404)),
