@@ -235,16 +235,6 @@ def test_chat_streams_the_known_answer(
     assert "".join(pieces).strip() == expected if expected else pieces
 
 
-def test_prompts_stay_out_of_the_logs(
-    host: Any, client: httpx.Client, containers: dict[str, str]
-) -> None:
-    secret = "a-sentence-that-nobody-logs"
-    body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 8}
-    assert client.post("/v1/chat/completions", json=body).status_code == 200
-    for container in containers.values():
-        assert secret not in host.check_output(f"docker logs {container} 2>&1")
-
-
 def check(plan: dict[str, Any], key: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Run the proof as a person would."""
     return subprocess.run(
