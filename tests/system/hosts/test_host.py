@@ -135,6 +135,13 @@ def test_containers_are_contained(
     # A kernel without the memory cgroup has no limits.
     limited = host.check_output("docker info --format '{{.MemoryLimit}}'") == "true"
     assert found["HostConfig"]["Memory"] == (limits[part] if limited else 0)
+    pids = {
+        "engine": plan["engine"]["pids_limit"],
+        "api": plan["api"]["pids_limit"],
+        "door": plan["api"]["socket_holder_pids_limit"],
+    }
+    assert found["HostConfig"]["PidsLimit"] == pids[part]
+    assert found["HostConfig"]["Ulimits"] == [{"Name": "core", "Hard": 0, "Soft": 0}]
     assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert found["HostConfig"]["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
     if part == "engine":
