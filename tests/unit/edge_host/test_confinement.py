@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from edge_host.confinement import confine_download, confine_service
 from edge_host.download import process
@@ -16,6 +17,7 @@ from edge_host.release import systemd
 from edge_host.release.host import Host
 from edge_host.release.unit import build_unit
 
+PROJECT = Path(__file__).parents[3]
 ROOT = Path("/opt/edge-llm")
 SERVICE = confine_service(ROOT)
 DOWNLOAD = confine_download(ROOT / "models", Path("/run/edge-llm-fetch/smoke-0123"))
@@ -80,7 +82,16 @@ def transient(properties: tuple[str, ...]) -> str:
     return "\n".join(["[Service]", "ExecStart=/usr/bin/true", *properties, ""])
 
 
+def clocks() -> str:
+    """The unit that the tuning role writes on a Jetson."""
+    tasks = yaml.safe_load((PROJECT / "roles/tuning/tasks/performance.yml").read_text())
+    found: str = tasks[0]["block"][0]["ansible.builtin.copy"]["content"]
+    # A command that this machine does not have is a complaint of its own.
+    return found.replace("ExecStart=/usr/bin/jetson_clocks", "ExecStart=/usr/bin/true")
+
+
 UNITS = {
+    "clocks": clocks(),
     "recovery": build_unit(ROOT, "/usr/bin/python3", ROOT / "lib/p.pyz"),
     "change": transient(SERVICE),
     "download": transient(DOWNLOAD),
@@ -104,6 +115,16 @@ def test_a_unit_without_limits_is_recognised(tmp_path: Path) -> None:
     assert "Unknown key" in said
     _, said = analyze(tmp_path, transient((*SERVICE, "ProtectSystem=everything")))
     assert "Failed to parse" in said
+
+
+def test_clocks_may_be_set() -> None:
+    """/sys stays writable, and the GPU's devices are there."""
+    text = clocks()
+    for name in ("ProtectKernelTunables", "PrivateDevices", "ProtectClock", "PrivateNetwork"):
+        assert f"{name}=" not in text
+    limits = {line.partition("=")[0] for line in text.split("[Service]")[1].splitlines() if line}
+    known = set(KNOWN_SINCE) | {"Type", "RemainAfterExit", "ExecStart", "[Install]", "WantedBy"}
+    assert limits <= known
 
 
 @pytest.mark.parametrize("properties", [SERVICE, DOWNLOAD])
