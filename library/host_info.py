@@ -206,6 +206,9 @@ state:
         swarm:
           description: Whether the engine is a node of a swarm, or was when it ran last.
           type: bool
+        live_restore:
+          description: Whether containers go on while the engine is restarted.
+          type: bool
         containers:
           description: >-
             How many containers run, of any project; null where the engine does not answer.

@@ -19,9 +19,10 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
     "no_raw": whether the engine reports that it makes no rules in iptables' raw table
-    (moby/moby#49621), "swarm": whether it is a node of a swarm, "error": None or why the engine did
-    not answer}. `errors` is the standard error of the command, for an answer without a reason.
-    Client and plugins are described even when the engine does not run.
+    (moby/moby#49621), "swarm": whether it is a node of a swarm, "live_restore": whether containers
+    outlive it, "error": None or why the engine did not answer}. `errors` is the standard error of
+    the command, for an answer without a reason. Client and plugins are described even when the
+    engine does not run.
     """
     info = parse_json(text)
     if not isinstance(info, dict):
@@ -44,6 +45,7 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
         "runtimes": sorted(words(info.get("Runtimes"))),
         "no_raw": any(f"{NO_RAW} is set" in each for each in words(info.get("Warnings"))),
         "swarm": node not in ("", "inactive"),
+        "live_restore": info.get("LiveRestoreEnabled") is True,
         "error": None if running else reason,
     }
 

@@ -383,7 +383,8 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
         options,
         runtime,
         state["board"]["nvidia_runtime"],
-        # Facts of earlier versions do not say.
-        docker.get("swarm", False),
+        # Where Docker has it without the file, it has it as an option of its command, and would not
+        # start with both. Facts of earlier versions do not say.
+        not (docker.get("swarm") or docker.get("live_restore")),
     )
     return Docker(packages=tuple(missing), daemon_json=freeze(wanted))

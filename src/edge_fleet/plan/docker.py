@@ -28,14 +28,13 @@ def daemon_json_wanted(
     options: dict[str, Any],
     runtime: str | None,
     binary: str | None,
-    swarm: bool = False,
+    add_live_restore: bool = True,
 ) -> dict[str, Any]:
     """/etc/docker/daemon.json with the options and the runtime merged into its content.
 
-    `swarm`: whether the host is a node of a swarm. Elsewhere live-restore is on, unless the file or
-    the options say something else.
+    `add_live_restore`: whether live-restore is turned on where the file says nothing of it.
     """
-    wanted: dict[str, Any] = ({} if swarm else {LIVE_RESTORE: True}) | (current or {})
+    wanted: dict[str, Any] = ({LIVE_RESTORE: True} if add_live_restore else {}) | (current or {})
     for key, value in options.items():
         if isinstance(value, list):
             kept = [each for each in wanted.get(key, []) if each not in value]

@@ -62,6 +62,7 @@ JETSON: dict[str, Any] = {
         "packages": ["containerd", "docker.io"],
         "no_raw": False,
         "swarm": False,
+        "live_restore": False,
         "containers": 0,
     },
     "ports": {"8000": None, "11434": None},

@@ -432,6 +432,19 @@ def test_a_restart_of_docker_leaves_containers_running(
     assert plan["docker"]["daemon_json"].get("live-restore") is wanted
 
 
+def test_live_restore_of_dockers_command_is_not_in_its_file_too(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    """Docker does not start with an option in both."""
+    state = changed(jetson, "docker.live_restore", True)
+    plan = deployment_plan(state, "orin", IMAGE, catalogues)
+    assert "live-restore" not in plan["docker"]["daemon_json"]
+    # Once the file has it, it stays there.
+    state = changed(state, "docker.daemon_json", {"live-restore": True})
+    plan = deployment_plan(state, "orin", IMAGE, catalogues)
+    assert plan["docker"]["daemon_json"]["live-restore"] is True
+
+
 def test_live_restore_is_refused_in_a_swarm(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
@@ -446,7 +459,7 @@ def test_live_restore_is_refused_in_a_swarm(
 def test_facts_of_an_earlier_version_say_nothing_of_a_swarm(
     jetson: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
-    del jetson["docker"]["swarm"]
+    del jetson["docker"]["swarm"], jetson["docker"]["live_restore"]
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
     assert plan["docker"]["daemon_json"]["live-restore"] is True
 

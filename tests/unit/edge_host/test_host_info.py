@@ -75,6 +75,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "runtimes": [],
         "no_raw": False,
         "swarm": False,
+        "live_restore": False,
         "containers": None,
         "error": "there is no docker command",
         "daemon_json": None,

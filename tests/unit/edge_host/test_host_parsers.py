@@ -251,6 +251,7 @@ def test_docker_info_of_a_live_engine() -> None:
         "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
         "no_raw": False,
         "swarm": False,
+        "live_restore": False,
         "error": None,
     }
 
@@ -265,6 +266,7 @@ def test_docker_info_of_a_dead_engine() -> None:
         "runtimes": [],
         "no_raw": False,
         "swarm": False,
+        "live_restore": False,
     }
     assert parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
     # Docker before 23 says it in the answer.
@@ -281,6 +283,7 @@ def test_docker_info_of_no_use(text: str) -> None:
         "runtimes": [],
         "no_raw": False,
         "swarm": False,
+        "live_restore": False,
         "error": "no answer within 10 seconds",
     }
 
@@ -311,6 +314,12 @@ def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
 def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: bool) -> None:
     text = json.dumps({"ServerVersion": "28.5.2", "Warnings": warnings})
     assert parse_docker_info(text)["no_raw"] is no_raw
+
+
+@pytest.mark.parametrize(("told", "found"), [(True, True), (False, False), (None, False)])
+def test_docker_info_tells_of_live_restore(told: bool | None, found: bool) -> None:
+    text = json.dumps({"ServerVersion": "28.5.2", "LiveRestoreEnabled": told})
+    assert parse_docker_info(text)["live_restore"] is found
 
 
 @pytest.mark.parametrize(
