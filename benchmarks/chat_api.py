@@ -3,7 +3,7 @@
     python -m benchmarks.chat_api [compare|quarter|load|attacks ...]
 
 Without arguments all parts run. `compare` puts the same load, by turns in one run, on llama-server
-itself, on this chat API, on the one before (the tag `before-chat-api`) and on llama-swap; `quarter`
+itself, on this chat API, on an earlier one (`candidates.BEFORE`) and on llama-swap; `quarter`
 does so with a quarter of a core for each of them. Three models: `smoke` (short answers: the cost of
 a request), `endless` (long ones: the cost of a token) and SmolLM2, whose pace is a board's. The
 load, the engine and what is measured share this machine's cores.

@@ -26,11 +26,13 @@ from llm_provider.server.ticket import Stopping
 class OwnRoute:
     """A route that the chat API answers itself; where `method` is GET, HEAD is answered too.
 
+    `description`: of the OpenAPI document, since the image's bytecode has no docstrings;
     `failures`: how it can fail, as HTTP statuses; `open`: whether it needs no key.
     """
 
     path: str
     handler: Callable[..., Awaitable[Any]]
+    description: str
     failures: tuple[int, ...] = (401,)
     open: bool = False
     response_class: type[Response] = JSONResponse
@@ -56,26 +58,45 @@ class Handlers:
     def routes(self) -> tuple[OwnRoute, ...]:
         """The routes."""
         return (
-            OwnRoute("/health", self.health, (), open=True),
-            OwnRoute("/ready", self.ready, (401, 503)),
-            OwnRoute("/metrics", self.metrics, response_class=PlainTextResponse),
+            OwnRoute(
+                "/health",
+                self.health,
+                "Alive: this process answers. Nothing is said of the engine.",
+                (),
+                open=True,
+            ),
+            OwnRoute(
+                "/ready",
+                self.ready,
+                "Whether the engine would answer a chat request now, asked of it now.",
+                (401, 503),
+            ),
+            OwnRoute(
+                "/metrics",
+                self.metrics,
+                "Counters for Prometheus.",
+                response_class=PlainTextResponse,
+            ),
             OwnRoute(
                 "/metrics/engine",
                 self._engine_metrics.metrics,
+                "The engine's own metrics for Prometheus, as it writes them.",
                 (401, 501, 502, 503, 504),
                 response_class=PlainTextResponse,
             ),
-            OwnRoute("/v1/models", self.models),
+            OwnRoute(
+                "/v1/models",
+                self.models,
+                "The names by which the one model may be asked for, in OpenAI's shape.",
+            ),
             # A model's name may hold slashes.
-            OwnRoute("/v1/models/{name:path}", self.model, (401, 404)),
+            OwnRoute("/v1/models/{name:path}", self.model, "One of those names.", (401, 404)),
         )
 
     async def health(self) -> dict[str, str]:
-        """Alive: this process answers. Nothing is said of the engine."""
         return {"status": "ok", "version": __version__}
 
     async def ready(self) -> Response:
-        """Whether the engine would answer a chat request now, asked of it now."""
         queue = self._queue
         engine = queue.engine
         await engine.probe()
@@ -100,16 +121,13 @@ class Handlers:
         return APIError.of(reason).response(**report)
 
     async def metrics(self) -> Response:
-        """Counters for Prometheus."""
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self) -> dict[str, object]:
-        """The names by which the one model may be asked for, in OpenAI's shape."""
         models = self._models
         return {"object": "list", "data": [models.entry(name) for name in models.names]}
 
     async def model(self, name: str) -> dict[str, object]:
-        """One of those names."""
         if not name:
             raise HTTPException(404)
         self._models.check(name)

@@ -66,6 +66,7 @@ _POST_FAILURES = (400, 401, 404, 408, 413, 429, 501, 502, 503, 504)
 def describe(route: OwnRoute) -> dict[str, Any]:
     """Return FastAPI's arguments that describe a route that the chat API answers itself."""
     return {
+        "description": route.description,
         "response_class": route.response_class,
         "responses": _responses(route.failures, route.errors),
         "openapi_extra": {} if route.open else {"security": _ANY_KEY},

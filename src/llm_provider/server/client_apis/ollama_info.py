@@ -40,28 +40,38 @@ class OllamaInfo:
     def routes(self) -> tuple[OwnRoute, ...]:
         """The routes."""
         return (
-            OwnRoute("/api/tags", self.tags, errors=OLLAMA),
-            OwnRoute("/api/ps", self.running, errors=OLLAMA),
-            OwnRoute("/api/version", self.version, errors=OLLAMA),
             OwnRoute(
-                "/api/show", self.show, (400, 401, 404, 408, 413, 503), method="POST", errors=OLLAMA
+                "/api/tags", self.tags, "The served model under all its names.", errors=OLLAMA
+            ),
+            OwnRoute(
+                "/api/ps", self.running, "The same, once the engine has loaded it.", errors=OLLAMA
+            ),
+            OwnRoute(
+                "/api/version",
+                self.version,
+                "The version of Ollama whose API this is.",
+                errors=OLLAMA,
+            ),
+            OwnRoute(
+                "/api/show",
+                self.show,
+                "What is known of the model.",
+                (400, 401, 404, 408, 413, 503),
+                method="POST",
+                errors=OLLAMA,
             ),
         )
 
     async def tags(self) -> dict[str, Any]:
-        """The served model under all its names."""
         return tags(self._infos(self._models.names))
 
     async def running(self) -> dict[str, Any]:
-        """The same, once the engine has loaded it."""
         return running(self._infos(self._models.names) if self._engine.ready else [])
 
     async def version(self) -> dict[str, str]:
-        """The version of Ollama whose API this is."""
         return version()
 
     async def show(self, request: Request) -> dict[str, Any]:
-        """What is known of the model."""
         with await read_body(
             request.receive,
             BodyBudget(_MOST_BYTES),

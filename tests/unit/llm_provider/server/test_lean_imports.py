@@ -86,8 +86,9 @@ def test_the_environment_is_as_before_after_a_failure(monkeypatch: pytest.Monkey
 async def test_a_process_answers_like_an_application_with_all_imports(
     engine: FakeEngine, keys: Path
 ) -> None:
+    """Without docstrings and assertions, as in the image (src/Dockerfile)."""
     async with (
-        served(engine, keys) as api,
+        served(engine, keys, PYTHONOPTIMIZE="2") as api,
         LlamaCpp(model=MODEL, base_url=engine.url) as provider,
     ):
         answer = await api.client.get("/openapi.json")
