@@ -203,6 +203,12 @@ state:
             Whether the engine runs with DOCKER_INSECURE_NO_IPTABLES_RAW=1, or would after its
             start.
           type: bool
+        swarm:
+          description: Whether the engine is a node of a swarm, or was when it ran last.
+          type: bool
+        live_restore:
+          description: Whether containers go on while the engine is restarted.
+          type: bool
         containers:
           description: >-
             How many containers run, of any project; null where the engine does not answer.

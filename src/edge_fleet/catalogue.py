@@ -154,6 +154,7 @@ class EngineImage(Image):
     cache_types: list[CacheType] | None = None
     repacks: bool | None = None
     tasks: list[TaskName] | None = None
+    command: list[Text] | None = None
     environment: dict[str, str] | None = None
 
 

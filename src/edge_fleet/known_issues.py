@@ -236,6 +236,7 @@ class Diagnosis:
             loose = set(self.docker["packages"]) - set(board["upgrades"]["held"])
             if loose:
                 self.notices.append(
-                    "unattended upgrades may restart Docker, and every container with it, at any"
-                    f" time; `apt-mark hold {' '.join(sorted(loose))}` prevents that."
+                    "unattended upgrades may upgrade Docker at any time, and restart every"
+                    " container where it is more than a patch release;"
+                    f" `apt-mark hold {' '.join(sorted(loose))}` prevents that."
                 )

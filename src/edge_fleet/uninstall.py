@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_fleet.chat_api_bundle import IMAGE
-from edge_fleet.plan.docker import RELOADABLE
+from edge_fleet.plan.docker import LIVE_RESTORE, RELOADABLE
 from edge_host.image_ref import ImageRef
 
 Releases = Sequence[Mapping[str, Any]]
@@ -100,12 +100,16 @@ def _rendered(options: Mapping[str, Any]) -> str:
 
 
 def _additions(options: Mapping[str, Any], releases: Releases) -> dict[str, Any]:
-    """The options that this project adds: those of the inventory, its registry, its runtime."""
+    """The options that this project adds: those of the inventory, its registry, its runtime, and
+    live-restore.
+    """
     found = {name: value for name, value in options.items() if name in RELOADABLE}
     for release in releases:
         plan = release["plan"]
         written = plan["docker"]["daemon_json"]
         runtime = plan["gpu"]["runtime"]
+        if written.get(LIVE_RESTORE) is True:
+            found[LIVE_RESTORE] = True
         if runtime and runtime in written.get("runtimes", {}):
             found["runtimes"] = {runtime: written["runtimes"][runtime]}
         if plan["images"]["cache"]:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Sequence
 
+from ..confinement import confine_download
 from ..files import read_json, write_atomically
 from ..json_data import Facts
 from ..weights.request import StoreError
@@ -79,7 +80,7 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
             )
         command = [sys.executable, "-I", str(program), "download", str(runtime)]
         if unit:
-            _start_unit(f"{UNIT}-{runtime.name}", command, runtime)
+            _start_unit(f"{UNIT}-{runtime.name}", command, runtime, Path(job["folder"]))
         else:
             subprocess.Popen(
                 command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -100,15 +101,19 @@ def _check_mode(job: Facts, status: Facts) -> None:
         )
 
 
-def _start_unit(unit: str, command: Sequence[str], runtime: Path) -> None:
-    """Start a command as a unit of systemd. Raises DownloadError."""
+def _start_unit(unit: str, command: Sequence[str], runtime: Path, folder: Path) -> None:
+    """Start a command as a unit of systemd, which may write to `runtime` and to `folder`, the
+    models folder. Raises DownloadError.
+    """
     end = time.monotonic() + START_TIMEOUT
     while True:
         done = subprocess.run(
             [
                 *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
                 *("--property=Nice=10", "--property=IOSchedulingClass=best-effort"),
-                "--property=IOSchedulingPriority=7", *command,
+                "--property=IOSchedulingPriority=7",
+                *(f"--property={each}" for each in confine_download(folder, runtime)),
+                *command,
             ],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -19,9 +19,10 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
     "no_raw": whether the engine reports that it makes no rules in iptables' raw table
-    (moby/moby#49621), "error": None or why the engine did not answer}. `errors` is the standard
-    error of the command, for an answer without a reason. Client and plugins are described even
-    when the engine does not run.
+    (moby/moby#49621), "swarm": whether it is a node of a swarm, "live_restore": whether containers
+    outlive it, "error": None or why the engine did not answer}. `errors` is the standard error of
+    the command, for an answer without a reason. Client and plugins are described even when the
+    engine does not run.
     """
     info = parse_json(text)
     if not isinstance(info, dict):
@@ -34,6 +35,8 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
     for plugin in objects(client.get("Plugins") if isinstance(client, dict) else None):
         if plugin.get("Name") == "compose" and not plugin.get("Err"):
             compose = str(plugin.get("Version", "")).lstrip("v") or None
+    swarm = info.get("Swarm")
+    node = str(swarm.get("LocalNodeState") or "") if isinstance(swarm, dict) else ""
     reason = "; ".join(problems) or errors.strip() or "docker info gave no answer"
     return {
         "running": running,
@@ -41,6 +44,8 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
         "compose": compose,
         "runtimes": sorted(words(info.get("Runtimes"))),
         "no_raw": any(f"{NO_RAW} is set" in each for each in words(info.get("Warnings"))),
+        "swarm": node not in ("", "inactive"),
+        "live_restore": info.get("LiveRestoreEnabled") is True,
         "error": None if running else reason,
     }
 
@@ -76,6 +81,11 @@ def read_no_raw(system: Path) -> bool:
     folder = system / "etc/systemd/system/docker.service.d"
     texts = [read_text(path) or "" for path in sorted(folder.glob("*.conf"))]
     return parse_unit_environment(texts).get(NO_RAW) == "1"
+
+
+def read_swarm(system: Path) -> bool:
+    """Whether the engine was a node of a swarm when it ran last, for one that does not run."""
+    return (system / "var/lib/docker/swarm/docker-state.json").exists()
 
 
 def parse_daemon_json(text: Optional[str]) -> Tuple[Optional[Facts], Optional[str]]:

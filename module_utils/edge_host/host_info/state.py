@@ -32,6 +32,7 @@ from .docker import (
     parse_images,
     parse_published,
     read_no_raw,
+    read_swarm,
 )
 from .engine import read_engine_log
 from .ports import read_ports
@@ -89,6 +90,7 @@ def read_state(
             "packages": packages["installed"],
             **engine,
             "no_raw": engine["no_raw"] if engine["running"] else read_no_raw(base),
+            "swarm": engine["swarm"] if engine["running"] else read_swarm(base),
             "containers": len(parse_json_lines(ps.out)) if ps.code == 0 else None,
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
+from ..confinement import confine_service
 from ..constants import JOURNAL
 from ..files import read_text
 from .activation import max_activation_seconds
@@ -82,6 +83,7 @@ def run_change(host: Host, program: Path, number: int, action: str, operator: st
             "systemd-run", "--quiet", "--wait", "--collect", f"--unit={CHANGE_UNIT}-{number}",
             f"--setenv=EDGE_LLM_ROOT={host.root}",
             f"--property=ExecStopPost={recovery}",
+            *(f"--property={each}" for each in confine_service(host.root)),
             sys.executable, "-I", str(program), "change", str(number), action, operator,
         ],
         capture_output=True, text=True, check=False,

@@ -4,8 +4,9 @@ It is the one unit `edge-llm.service`. A change runs in a unit of its own, whose
 starts this one where the change was interrupted. The recovery does not run in ExecStopPost= itself:
 systemd kills it there after TimeoutStopSec=, and does not restart it.
 
-Every option is known to systemd 237 (JetPack 4). That is why this is Type=notify and not
-Type=oneshot: oneshot services may be restarted from systemd 244 on only.
+Every option of the unit itself is known to systemd 237 (JetPack 4), which ignores the newer ones of
+`confinement`. That is why this is Type=notify and not Type=oneshot: oneshot services may be
+restarted from systemd 244 on only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+
+from ..confinement import confine_service
 
 SERVICE = "edge-llm.service"
 LOCK_SECONDS = 60.0
@@ -34,6 +37,7 @@ ExecStart={python} -I {program} recover
 TimeoutStartSec={seconds:.0f}s
 Restart=on-abnormal
 RestartSec=1s
+{confinement}
 
 [Install]
 WantedBy=docker.service
@@ -42,7 +46,13 @@ WantedBy=docker.service
 
 def build_unit(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
-    return _TEXT.format(root=root, python=python, program=program, seconds=LOCK_SECONDS)
+    return _TEXT.format(
+        root=root,
+        python=python,
+        program=program,
+        seconds=LOCK_SECONDS,
+        confinement="\n".join(confine_service(root)),
+    )
 
 
 def build_recovery_command(journal: Path) -> str:

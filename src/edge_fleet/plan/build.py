@@ -67,6 +67,9 @@ from edge_host.constants import API_PORT, MIB, ROOT
 
 ENGINE_SPARE = 384 * MIB
 """Memory of a board that its engine may never take."""
+ENGINE_PIDS = 2048
+"""Threads and processes of an engine. vLLM has the most: some processes, each with several threads
+for every core. A Pi's kernel has numbers for 32768 on the whole board."""
 # Ollama's image has CUDA libraries for these; JetPack 7 uses those of other machines.
 OLLAMA_JETPACKS = ("5", "6")
 
@@ -143,7 +146,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
-    problems += daemon_option_problems(settings.board_docker_options)
+    problems += daemon_option_problems(settings.board_docker_options, docker.get("swarm", False))
     problems += request.tls["problems"]
     row, image_problems = engine_image(
         settings.llm_image,
@@ -354,6 +357,7 @@ def _engine(
         # An engine that leaks ends itself, and not the host. A kernel's update changes the memory
         # that it reports by a little, and must not change a release.
         memory_limit=limit // LIMIT_STEP * LIMIT_STEP,
+        pids_limit=ENGINE_PIDS,
         # Without rules in the raw table, a port that is published for the host itself can be
         # reached from its network (moby/moby#49621).
         published=not (docker["no_raw"] or "no_raw" in issues.fixes),
@@ -375,6 +379,12 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
         options = options | {"insecure-registries": insecure}
     runtime = None if gpu.runtime in docker["runtimes"] else gpu.runtime
     wanted = daemon_json_wanted(
-        docker["daemon_json"], options, runtime, state["board"]["nvidia_runtime"]
+        docker["daemon_json"],
+        options,
+        runtime,
+        state["board"]["nvidia_runtime"],
+        # Where Docker has it without the file, it has it as an option of its command, and would not
+        # start with both. Facts of earlier versions do not say.
+        not (docker.get("swarm") or docker.get("live_restore")),
     )
     return Docker(packages=tuple(missing), daemon_json=freeze(wanted))

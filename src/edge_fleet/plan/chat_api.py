@@ -1,4 +1,4 @@
-"""The chat API's part of the plan: the environment and the memory of its container, and the memory
+"""The chat API's part of the plan: the environment and the limits of its container, and the limits
 of the socket holder's.
 """
 
@@ -21,6 +21,11 @@ CONNECTION_MEMORY = 128 * KIB
 """Of one connection: headers, what was read ahead, what a slow client has not taken, TLS."""
 SOCKET_HOLDER_MEMORY = 48 * MIB
 """Of the socket holder, which takes a third of it, whatever clients do."""
+PIDS = 128
+"""Threads and processes of the chat API: one process with up to 40 threads for files and names, and
+those of health checks."""
+SOCKET_HOLDER_PIDS = 32
+"""Of the socket holder, which is one process with one thread."""
 _STEP = 16 * MIB
 _MUST_FIT = (
     ("max_request_line_bytes", "max_header_bytes"),
@@ -32,11 +37,16 @@ _MUST_FIT = (
 
 @dataclass(frozen=True)
 class ChatApi:
-    """How the containers of the chat API and of the socket holder run. Sizes are bytes."""
+    """How the containers of the chat API and of the socket holder run.
+
+    Sizes are bytes; threads count as processes.
+    """
 
     environment: Mapping[str, str]
     memory_limit: int
     socket_holder_memory: int = SOCKET_HOLDER_MEMORY
+    pids_limit: int = PIDS
+    socket_holder_pids_limit: int = SOCKET_HOLDER_PIDS
 
     @property
     def memory(self) -> int:

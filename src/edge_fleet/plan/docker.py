@@ -10,6 +10,7 @@ from edge_fleet.text import Problem, join_choices
 RELOADABLE = (
     "debug",
     "insecure-registries",
+    "live-restore",
     "max-concurrent-downloads",
     "max-concurrent-uploads",
     "max-download-attempts",
@@ -17,11 +18,23 @@ RELOADABLE = (
 )
 
 
+LIVE_RESTORE = "live-restore"
+"""With this option, a restart or an upgrade of dockerd leaves containers running. dockerd takes it
+at a reload (daemon/reload.go of github.com/moby/moby), and does not start with it in a swarm."""
+
+
 def daemon_json_wanted(
-    current: dict[str, Any] | None, options: dict[str, Any], runtime: str | None, binary: str | None
+    current: dict[str, Any] | None,
+    options: dict[str, Any],
+    runtime: str | None,
+    binary: str | None,
+    add_live_restore: bool = True,
 ) -> dict[str, Any]:
-    """/etc/docker/daemon.json with the options and the runtime merged into its content."""
-    wanted: dict[str, Any] = dict(current or {})
+    """/etc/docker/daemon.json with the options and the runtime merged into its content.
+
+    `add_live_restore`: whether live-restore is turned on where the file says nothing of it.
+    """
+    wanted: dict[str, Any] = ({LIVE_RESTORE: True} if add_live_restore else {}) | (current or {})
     for key, value in options.items():
         if isinstance(value, list):
             kept = [each for each in wanted.get(key, []) if each not in value]
@@ -35,11 +48,19 @@ def daemon_json_wanted(
     return wanted
 
 
-def daemon_option_problems(options: dict[str, Any]) -> list[Problem]:
-    """Why options cannot be merged into /etc/docker/daemon.json without a restart of Docker."""
-    return [
+def daemon_option_problems(options: dict[str, Any], swarm: bool = False) -> list[Problem]:
+    """Why options cannot be merged into /etc/docker/daemon.json without a restart of Docker, or
+    would keep it from starting.
+    """
+    problems = [
         f"board_docker_options is invalid: {name} takes effect at a restart of Docker only."
         f" Use {join_choices(RELOADABLE)}."
         for name in sorted(options)
         if name not in RELOADABLE
     ]
+    if swarm and options.get(LIVE_RESTORE):
+        problems.append(
+            f"board_docker_options does not fit: {LIVE_RESTORE} is set, and the host is a node of"
+            " a swarm, where Docker does not start with it. Remove the option."
+        )
+    return problems

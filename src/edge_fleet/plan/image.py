@@ -12,7 +12,7 @@ from edge_host.image_ref import ImageRef, authority, is_pinned
 
 # Keys of a row of the image table: rules in place of the engine's, and others.
 _RULES_OF_A_ROW = ("context", "outputs", "cache_types", "repacks")
-_OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "tasks", "environment")
+_OF_A_ROW = ("entrypoint", *_RULES_OF_A_ROW, "tasks", "command", "environment")
 
 
 def choose_image(
@@ -102,5 +102,6 @@ def engine_rules(engine: dict[str, Any], image: dict[str, Any]) -> dict[str, Any
         engine
         | row
         | {"tasks": {name: each for name, each in tasks.items() if name in able}}
+        | {"command": [*engine["command"], *(image.get("command") or [])]}
         | {"environment": engine["environment"] | (image.get("environment") or {})}
     )

@@ -136,6 +136,8 @@ class Engine:
     key: bool
     flash_attention: str
     memory_limit: int
+    # Threads count as processes.
+    pids_limit: int
     # Whether its port is published for the host itself.
     published: bool
 
@@ -263,6 +265,7 @@ def render(plan: Plan) -> dict[str, Any]:
             "healthcheck": plan.engine.healthcheck,
             "key": plan.engine.key,
             "memory_limit": plan.engine.memory_limit,
+            "pids_limit": plan.engine.pids_limit,
             "published": plan.engine.published,
         },
         "gpu": {
@@ -279,6 +282,8 @@ def render(plan: Plan) -> dict[str, Any]:
             "environment": plan.chat_api.environment,
             "memory_limit": plan.chat_api.memory_limit,
             "socket_holder_memory": plan.chat_api.socket_holder_memory,
+            "pids_limit": plan.chat_api.pids_limit,
+            "socket_holder_pids_limit": plan.chat_api.socket_holder_pids_limit,
         },
         "memory": plan.memory.parts() | {"total": plan.memory.total},
         "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},

@@ -86,6 +86,27 @@ class EngineHTTP:
         self._closed = True
         await self._http.close()
 
+    async def read_text(self, path: str, most: int, seconds: float) -> Answer:
+        """GET a text of at most `most` bytes, such as the engine's metrics, within `seconds`.
+
+        Raises Unsupported where the engine has no such route, and any of LLMError's kinds.
+        """
+        try:
+            async with asyncio.timeout(seconds), self._request("GET", path, None) as answer:
+                raw = await answer.read(most)
+        except TimeoutError as error:
+            raise self._translated(ReadTimeout("silence"), 0) from error
+        except TransportError as error:
+            raise self._translated(error, 0) from error
+        if answer.status != 200:
+            self._answer(path, answer.status, raw)
+        kind = answer.headers.get("content-type", "")
+        if not kind.startswith("text/plain"):
+            raise MalformedAnswer(
+                f"{self._who} answered {path} with {kind or 'no content type'}, not text/plain."
+            )
+        return Answer(self._redaction.hide(raw), {}, kind)
+
     # What an engine may do its own way.
 
     def _refusal(self, path: str, status: int, words: str, error: dict[str, Any]) -> LLMError:

@@ -65,8 +65,11 @@ INFILLING = Feature("infill", _same("/infill", ("llamacpp",)))
 COUNTING_TOKENS = Feature(
     "counting the tokens of a chat", {"llamacpp": "/apply-template", "vllm": "/tokenize"}
 )
+# Ollama has no metrics. llama.cpp has them with LLAMA_ARG_ENDPOINT_METRICS=1, else it answers 501.
+METRICS = Feature("metrics", _same("/metrics", _WITH_TOKENS), _ANY)
 FEATURES = (
     *(CHATTING, COMPLETING, RESPONDING, EMBEDDING, RERANKING, TRANSCRIBING),
     *(TOKENIZING, DETOKENIZING, APPLYING_TEMPLATE, INFILLING, COUNTING_TOKENS),
+    METRICS,
 )
 """All rows of the table."""

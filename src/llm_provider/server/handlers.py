@@ -15,6 +15,7 @@ from llm_provider import __version__
 from llm_provider.errors import EngineLoadingError
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.api_errors import APIError
+from llm_provider.server.engine_metrics import EngineMetrics
 from llm_provider.server.formats import OPENAI, ErrorFormat
 from llm_provider.server.metrics import CONTENT_TYPE, Metrics
 from llm_provider.server.models import Models
@@ -51,6 +52,7 @@ class Handlers:
         self._queue = queue
         self._models = models
         self._metrics = metrics
+        self._engine_metrics = EngineMetrics(queue.engine, models)
 
     @property
     def routes(self) -> tuple[OwnRoute, ...]:
@@ -73,6 +75,13 @@ class Handlers:
                 "/metrics",
                 self.metrics,
                 "Counters for Prometheus.",
+                response_class=PlainTextResponse,
+            ),
+            OwnRoute(
+                "/metrics/engine",
+                self._engine_metrics.metrics,
+                "The engine's own metrics for Prometheus, as it writes them.",
+                (401, 501, 502, 503, 504),
                 response_class=PlainTextResponse,
             ),
             OwnRoute(

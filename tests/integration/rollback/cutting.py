@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from edge_host.confinement import confine_service
 from edge_host.release.unit import SERVICE, build_recovery_command
 from tests.integration.load import FOLDER, Board, known_answers
 from tests.playing import play
@@ -58,9 +59,12 @@ def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
     """
     until(lambda: units(board), "the end of the change before", lambda said: not said)
     board.run("rm", "-f", REACHED)
+    # As a change is confined, besides the mark of the test.
+    properties = (*confine_service(Path(FOLDER)), "ReadWritePaths=/run", f"ExecStopPost={undo}")
     board.run(
         *("systemd-run", "--quiet", "--collect", f"--unit={UNIT}"),
-        *(f"--property=ExecStopPost={undo}", PYTHON, "/root/driver.py", step, swap),
+        *(f"--property={each}" for each in properties),
+        *(PYTHON, "/root/driver.py", step, swap),
     )
     said = until(lambda: reached_step(board), f"the step {step}")
     if said == step:
@@ -76,6 +80,7 @@ def change(board: Board, step: str, swap: str, undo: str = RECOVER) -> bool:
 def recovery_that_stops_at(board: Board, step: str) -> Iterator[None]:
     """Have a recovery stop dead at `step`, once; one that begins after the block does not."""
     text = f"[Service]\nExecStart=\nExecStart={PYTHON} /root/driver.py '{step}' recover\n"
+    text += "ReadWritePaths=/run\n"
     # However long the test takes to get there.
     text += "TimeoutStartSec=infinity\n"
     board.run("mkdir", "-p", _DROP_IN)

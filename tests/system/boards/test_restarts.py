@@ -1,4 +1,4 @@
-"""A board comes back by itself, from a reboot and from a power cut, serving what it served."""
+"""A board serves on after a reboot, a power cut, and a restart of dockerd."""
 
 from __future__ import annotations
 
@@ -41,3 +41,26 @@ def test_the_host_serves_again(
     assert done.returncode == 0, done.stdout + done.stderr
     after = host.check_output(started)
     assert before != after, "the engine was not restarted: the board never went down"
+
+
+def test_a_restart_of_dockerd_leaves_the_containers_running(
+    host: Any, plan: dict[str, Any], key: str, containers: dict[str, str]
+) -> None:
+    """As an upgrade of Docker's packages restarts it."""
+    started = f"docker inspect -f '{{{{.State.StartedAt}}}}' {' '.join(containers.values())}"
+    process = "systemctl show --property=MainPID docker"
+    assert host.check_output("docker info --format '{{.LiveRestoreEnabled}}'") == "true"
+    before = host.check_output(started), host.check_output(process)
+    host.check_output("systemctl restart docker")
+    assert host.check_output(process) != before[1], "dockerd was not restarted"
+    assert host.check_output(started) == before[0]
+    done = check(plan, key, f"--answer={plan['model']['proof']['answer']}", "--timeout=90")
+    assert done.returncode == 0, done.stdout + done.stderr
+    # It is restarted together with Docker, and finds nothing to do.
+    until(
+        lambda: host.run("systemctl is-active edge-llm").stdout.strip(),
+        "the recovery has ended",
+        lambda state: state == "active",
+        seconds=BOOT_SECONDS,
+    )
+    assert host.check_output(started) == before[0]

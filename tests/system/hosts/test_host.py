@@ -135,6 +135,13 @@ def test_containers_are_contained(
     # A kernel without the memory cgroup has no limits.
     limited = host.check_output("docker info --format '{{.MemoryLimit}}'") == "true"
     assert found["HostConfig"]["Memory"] == (limits[part] if limited else 0)
+    pids = {
+        "engine": plan["engine"]["pids_limit"],
+        "api": plan["api"]["pids_limit"],
+        "door": plan["api"]["socket_holder_pids_limit"],
+    }
+    assert found["HostConfig"]["PidsLimit"] == pids[part]
+    assert found["HostConfig"]["Ulimits"] == [{"Name": "core", "Hard": 0, "Soft": 0}]
     assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     assert found["HostConfig"]["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
     if part == "engine":
@@ -233,16 +240,6 @@ def test_chat_streams_the_known_answer(
     assert len([piece for piece in pieces if piece]) > 1
     expected = plan["model"]["proof"]["answer"]
     assert "".join(pieces).strip() == expected if expected else pieces
-
-
-def test_prompts_stay_out_of_the_logs(
-    host: Any, client: httpx.Client, containers: dict[str, str]
-) -> None:
-    secret = "a-sentence-that-nobody-logs"
-    body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 8}
-    assert client.post("/v1/chat/completions", json=body).status_code == 200
-    for container in containers.values():
-        assert secret not in host.check_output(f"docker logs {container} 2>&1")
 
 
 def check(plan: dict[str, Any], key: str, *more: str) -> subprocess.CompletedProcess[str]:

@@ -61,6 +61,8 @@ JETSON: dict[str, Any] = {
         "daemon_json_error": None,
         "packages": ["containerd", "docker.io"],
         "no_raw": False,
+        "swarm": False,
+        "live_restore": False,
         "containers": 0,
     },
     "ports": {"8000": None, "11434": None},

@@ -229,3 +229,86 @@ def test_jetpack_and_cuda_of_an_l4t_release(
 def test_the_first_numbers_of_jetpack_are_those_of_the_releases(catalogues: dict[str, Any]) -> None:
     found = {int(l4t[:2]): jetpack[0] for l4t, jetpack in catalogues["jetpack"].items()}
     assert found == JETPACKS
+
+
+# What engines log: the line that the GPU check needs, and nothing of what clients send.
+
+TRACE_LEVEL = 9181
+"""The first build of llama.cpp that is known to have PR 23021, by which libraries log at 4."""
+INFO_LEVEL = 7250
+"""Builds from here on have PR 17630, by which libraries log at 3, and bodies show from 4 on."""
+
+
+def verbosity(image: str) -> str | None:
+    """What LLAMA_LOG_VERBOSITY must be for an image: the least that prints `offloaded`."""
+    if "dustynv/" in image:  # of 2024
+        return "0"
+    build = re.search(r"[:-]b(\d+)\b", image)
+    if build is None:
+        return None
+    if int(build[1]) >= TRACE_LEVEL:
+        return "4"
+    assert int(build[1]) >= INFO_LEVEL
+    return "3"
+
+
+def test_no_row_of_llama_cpp_prints_bodies(catalogues: dict[str, Any]) -> None:
+    engine = catalogues["engines"]["llamacpp"]
+    # Builds that read this one print bodies from 5 on.
+    assert engine["environment"]["LLAMA_ARG_LOG_VERBOSITY"] == "4"
+    # An image of the operator's own may be of any build.
+    assert "LLAMA_LOG_VERBOSITY" not in engine["environment"]
+    for row in engine["images"]:
+        given = (row.get("environment") or {}).get("LLAMA_LOG_VERBOSITY")
+        assert given == verbosity(row["image"]), row["image"]
+
+
+@pytest.mark.parametrize(
+    ("image", "level"),
+    [
+        ("ghcr.io/ggml-org/llama.cpp:server-b11176", "4"),
+        ("ghcr.io/ggml-org/llama.cpp:server-cuda-b9181", "4"),
+        ("ghcr.io/nvidia-ai-iot/llama_cpp:b8708-r36.4-tegra-aarch64-cu126-22.04", "3"),
+        ("docker.io/dustynv/llama_cpp:r36.2.0", "0"),
+        ("ghcr.io/nvidia-ai-iot/llama_cpp", None),
+    ],
+)
+def test_the_level_of_a_build(image: str, level: str | None) -> None:
+    assert verbosity(image) == level
+
+
+def test_a_row_may_replace_a_variable_of_its_engine(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    planned = deployment_plan(jetson, "orin", {"llm_model": "smollm2-135m"}, catalogues)
+    found = planned["engine"]["variables"]
+    assert (found["LLAMA_ARG_LOG_VERBOSITY"], found["LLAMA_LOG_VERBOSITY"]) == ("4", "3")
+    own = {"llm_model": "smollm2-135m", "llm_image": OWN_IMAGE}
+    planned = deployment_plan(jetson, "orin", own, catalogues)
+    assert "LLAMA_LOG_VERBOSITY" not in planned["engine"]["variables"]
+
+
+def test_every_row_of_vllm_turns_its_log_of_requests_off(catalogues: dict[str, Any]) -> None:
+    engine = catalogues["engines"]["vllm"]
+    for row in engine["images"]:
+        # The one image of before 0.12 has the option of that time.
+        option = "--disable" if ":r38.2." in row["image"] else "--no-enable"
+        assert row["command"] == [f"{option}-log-requests"]
+    assert not [each for each in engine["command"] if "log-requests" in each]
+
+
+def test_arguments_of_a_row_follow_those_of_the_engine(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    given = {"llm_provider": "vllm", "llm_model": "smollm2-135m"}
+    command = deployment_plan(jetson, "orin", given, catalogues)["engine"]["command"]
+    assert command[0] == "serve"
+    assert command[-1] == "--no-enable-log-requests"
+    own = given | {"llm_image": OWN_IMAGE}
+    command = deployment_plan(jetson, "orin", own, catalogues)["engine"]["command"]
+    assert not [each for each in command if "log-requests" in each]
+
+
+def test_ollama_does_not_debug(catalogues: dict[str, Any]) -> None:
+    found = catalogues["engines"]["ollama"]["environment"]
+    assert (found["OLLAMA_DEBUG"], found["OLLAMA_DEBUG_LOG_REQUESTS"]) == ("0", "0")

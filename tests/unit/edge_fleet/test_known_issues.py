@@ -302,7 +302,8 @@ def test_what_is_for_jetsons(pi: dict[str, Any], name: str, value: object) -> No
         (
             "board.upgrades.unattended",
             True,
-            "unattended upgrades may restart Docker, and every container with it, at any time;"
+            "unattended upgrades may upgrade Docker at any time, and restart every container"
+            " where it is more than a patch release;"
             " `apt-mark hold containerd docker.io` prevents that.",
         ),
     ],

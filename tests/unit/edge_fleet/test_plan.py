@@ -409,6 +409,61 @@ def test_daemon_json_keeps_what_a_person_wrote(
     assert second["docker"]["daemon_json"] == merged
 
 
+@pytest.mark.parametrize(
+    ("theirs", "options", "swarm", "wanted"),
+    [
+        (None, {}, False, True),
+        ({"debug": True}, {}, False, True),
+        # Whoever turned it off has a reason.
+        ({"live-restore": False}, {}, False, False),
+        ({"live-restore": False}, {"live-restore": True}, False, True),
+        ({"live-restore": True}, {"live-restore": False}, False, False),
+        # Docker does not start with it in a swarm.
+        (None, {}, True, None),
+    ],
+)
+def test_a_restart_of_docker_leaves_containers_running(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change,
+    theirs: dict[str, Any] | None, options: dict[str, Any], swarm: bool, wanted: bool | None,
+) -> None:  # fmt: skip
+    state = changed(changed(jetson, "docker.daemon_json", theirs), "docker.swarm", swarm)
+    plan = deployment_plan(state, "orin", IMAGE | {"board_docker_options": options}, catalogues)
+    assert plan["problems"] == []
+    assert plan["docker"]["daemon_json"].get("live-restore") is wanted
+
+
+def test_live_restore_of_dockers_command_is_not_in_its_file_too(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    """Docker does not start with an option in both."""
+    state = changed(jetson, "docker.live_restore", True)
+    plan = deployment_plan(state, "orin", IMAGE, catalogues)
+    assert "live-restore" not in plan["docker"]["daemon_json"]
+    # Once the file has it, it stays there.
+    state = changed(state, "docker.daemon_json", {"live-restore": True})
+    plan = deployment_plan(state, "orin", IMAGE, catalogues)
+    assert plan["docker"]["daemon_json"]["live-restore"] is True
+
+
+def test_live_restore_is_refused_in_a_swarm(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    given = IMAGE | {"board_docker_options": {"live-restore": True}}
+    plan = deployment_plan(changed(jetson, "docker.swarm", True), "orin", given, catalogues)
+    assert plan["problems"] == [
+        "orin: board_docker_options does not fit: live-restore is set, and the host is a node of a"
+        " swarm, where Docker does not start with it. Remove the option."
+    ]
+
+
+def test_facts_of_an_earlier_version_say_nothing_of_a_swarm(
+    jetson: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    del jetson["docker"]["swarm"], jetson["docker"]["live_restore"]
+    plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    assert plan["docker"]["daemon_json"]["live-restore"] is True
+
+
 def test_docker_in_place(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:

@@ -116,6 +116,17 @@ def test_registry_and_runtime_are_those_of_the_releases() -> None:
     assert docker_options(nice(current), nice(kept), {}, [one])["remaining"] == kept
 
 
+def test_live_restore_is_removed_where_the_project_turned_it_on() -> None:
+    current = {"debug": False, "live-restore": True}
+    one = release(**{"live-restore": True})
+    found = docker_options(nice(current), nice({"debug": False}), {}, [one])
+    assert found["remaining"] == {"debug": False}
+    found = docker_options(nice(current), nice(current), {}, [one])
+    assert found["remaining"] == current, "it was there before"
+    found = docker_options(nice({"live-restore": True}), "", {}, [one])
+    assert found["remaining"] == {}
+
+
 def test_without_a_backup_only_a_file_of_the_projects_own_is_emptied() -> None:
     own = docker_options(nice(MIRROR), "", MIRROR, [])
     assert own == {"remaining": {}, "unknown": []}

@@ -581,7 +581,7 @@ def test_docker_is_told_of_the_cache(
     given = SMALL | {"llm_images_cache": "cache", "board_docker_options": options}
     plan = deployment_plan(pi, "pi", given, catalogues, images_cache="192.0.2.11")
     wanted = plan["docker"]["daemon_json"]
-    assert wanted == theirs | options | {"insecure-registries": merged}
+    assert wanted == theirs | options | {"insecure-registries": merged, "live-restore": True}
     assert options == before
     assert not docker_in_place(pi, plan)
     # A run that finds it there changes nothing.

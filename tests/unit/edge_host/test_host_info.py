@@ -74,6 +74,8 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "compose": None,
         "runtimes": [],
         "no_raw": False,
+        "swarm": False,
+        "live_restore": False,
         "containers": None,
         "error": "there is no docker command",
         "daemon_json": None,
@@ -372,6 +374,23 @@ def test_no_raw(
     for number, value in enumerate(drop_ins):
         fake_host.write(f"etc/systemd/system/docker.service.d/{number}.conf", DROP_IN.format(value))
     assert read(fake_host)["docker"]["no_raw"] is no_raw
+
+
+@pytest.mark.parametrize(
+    ("info", "file", "swarm"),
+    [
+        ({"ServerVersion": "28.5.2", "Swarm": {"LocalNodeState": "active"}}, False, True),
+        # One that runs tells, whatever it has left on its disk.
+        ({"ServerVersion": "28.5.2", "Swarm": {"LocalNodeState": "inactive"}}, True, False),
+        ({}, True, True),
+        ({}, False, False),
+    ],
+)
+def test_swarm(fake_host: FakeHost, info: dict[str, Any], file: bool, swarm: bool) -> None:
+    fake_host.docker(info=fake_host.answer("info", info))
+    if file:
+        fake_host.write("var/lib/docker/swarm/docker-state.json", "{}")
+    assert read(fake_host)["docker"]["swarm"] is swarm
 
 
 def test_temperature_of_zones_that_fail(fake_host: FakeHost) -> None:

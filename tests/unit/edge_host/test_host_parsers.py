@@ -250,6 +250,8 @@ def test_docker_info_of_a_live_engine() -> None:
         "compose": None,
         "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
         "no_raw": False,
+        "swarm": False,
+        "live_restore": False,
         "error": None,
     }
 
@@ -263,6 +265,8 @@ def test_docker_info_of_a_dead_engine() -> None:
         "compose": None,
         "runtimes": [],
         "no_raw": False,
+        "swarm": False,
+        "live_restore": False,
     }
     assert parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
     # Docker before 23 says it in the answer.
@@ -278,6 +282,8 @@ def test_docker_info_of_no_use(text: str) -> None:
         "compose": None,
         "runtimes": [],
         "no_raw": False,
+        "swarm": False,
+        "live_restore": False,
         "error": "no answer within 10 seconds",
     }
 
@@ -308,6 +314,29 @@ def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
 def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: bool) -> None:
     text = json.dumps({"ServerVersion": "28.5.2", "Warnings": warnings})
     assert parse_docker_info(text)["no_raw"] is no_raw
+
+
+@pytest.mark.parametrize(("told", "found"), [(True, True), (False, False), (None, False)])
+def test_docker_info_tells_of_live_restore(told: bool | None, found: bool) -> None:
+    text = json.dumps({"ServerVersion": "28.5.2", "LiveRestoreEnabled": told})
+    assert parse_docker_info(text)["live_restore"] is found
+
+
+@pytest.mark.parametrize(
+    ("told", "swarm"),
+    [
+        ({"LocalNodeState": "inactive"}, False),
+        ({"LocalNodeState": "active"}, True),
+        # Locked or pending: the engine would not start with options that a swarm does not allow.
+        ({"LocalNodeState": "locked"}, True),
+        ({"LocalNodeState": ""}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_docker_info_tells_of_a_swarm(told: dict[str, Any] | None, swarm: bool) -> None:
+    text = json.dumps({"ServerVersion": "28.5.2", "Swarm": told})
+    assert parse_docker_info(text)["swarm"] is swarm
 
 
 @pytest.mark.parametrize(

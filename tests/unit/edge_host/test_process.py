@@ -158,7 +158,7 @@ def start_unit(folder: Path, busy: int, words: str, monkeypatch: pytest.MonkeyPa
     script.write_text(_SYSTEMD_RUN.format(folder=folder, busy=busy, words=words))
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    process._start_unit("edge-llm-fetch-x", ["true"], folder)
+    process._start_unit("edge-llm-fetch-x", ["true"], folder, folder)
     return len((folder / "calls").read_text().splitlines())
 
 

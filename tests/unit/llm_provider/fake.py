@@ -27,6 +27,8 @@ CONTEXT = 2048
 SLOTS = 3
 KEY = "key-one-of-the-tests"
 AUTH = {"Authorization": f"Bearer {KEY}"}
+METRICS = b"# TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total 7\n"
+METRICS_TYPE = "text/plain; version=0.0.4"
 DONE = b"data: [DONE]\n\n"
 REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
 
@@ -171,6 +173,8 @@ class FakeEngine:
             self._handlers["/health"] = self._health
         if kind == "llamacpp":
             self._handlers["/props"] = self._props
+        if kind != "ollama":
+            self._handlers["/metrics"] = lambda x: x.answer(METRICS, kind=METRICS_TYPE)
 
     @property
     def url(self) -> str:

@@ -106,7 +106,10 @@ async def test_head_is_get_without_a_body(
         answer = await stranger.head("/health")
         assert (answer.status_code, answer.content) == (200, b"")
         assert (await stranger.head("/ready")).status_code == 401
-    own = ("/health", "/ready", "/metrics", "/v1/models", f"/v1/models/{MODEL}", "/openapi.json")
+    own = (
+        *("/health", "/ready", "/metrics", "/metrics/engine", "/v1/models", f"/v1/models/{MODEL}"),
+        "/openapi.json",
+    )
     for path in own:
         wanted, answer = await client.get(path), await client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
@@ -156,7 +159,10 @@ async def test_a_key_is_needed(api: str, monkeypatch: pytest.MonkeyPatch) -> Non
         for header in (None, "", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", "Bearer caf\xe9"):
             headers: dict[bytes, bytes]
             headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
-            for path in ("/ready", "/metrics", "/v1/models", "/openapi.json", *POSTS):
+            for path in (
+                *("/ready", "/metrics", "/metrics/engine", "/v1/models", "/openapi.json"),
+                *POSTS,
+            ):
                 method = "POST" if path in POSTS else "GET"
                 answer = await stranger.request(method, path, headers=headers)
                 assert answer.status_code == 401

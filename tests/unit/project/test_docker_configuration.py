@@ -1,0 +1,101 @@
+"""How the docker role writes Docker's configuration, which may hold a proxy with its password."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+TASKS = ROOT / "roles/docker/tasks/write_configuration.yml"
+PROXY = "http://user:hunter2@proxy.example:3128"
+THEIRS = {"proxies": {"http-proxy": PROXY}}
+PLANNED = THEIRS | {"live-restore": True}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    folder = tmp_path / "docker"
+    folder.mkdir()
+    return folder / "daemon.json"
+
+
+def write(file: Path, *options: str) -> str:
+    """Run the role's tasks on this machine, and return all that Ansible says."""
+    play: dict[str, Any] = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {
+            "__docker_file": str(file),
+            "docker_configuration": PLANNED,
+            "ansible_python_interpreter": sys.executable,
+        },
+        "tasks": [{"ansible.builtin.include_tasks": str(TASKS)}],
+        "handlers": [{"name": "Reload Docker", "ansible.builtin.debug": {"msg": "reloaded"}}],
+    }
+    playbook = file.parent.parent / "play.yml"
+    playbook.write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local",
+            *options, str(playbook),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"ANSIBLE_FORCE_COLOR": "false"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+# A role's own user changes owners, which takes root.
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files to root")
+
+
+@needs_root
+@pytest.mark.parametrize("was", [0o600, 0o640, 0o644])
+def test_mode_and_owner_stay(file: Path, was: int) -> None:
+    file.write_text(json.dumps(THEIRS))
+    file.chmod(was)
+    os.chown(file, 0, 65534)
+    assert "reloaded" in write(file)
+    assert json.loads(file.read_text()) == PLANNED
+    assert (mode(file), file.stat().st_uid, file.stat().st_gid) == (was, 0, 65534)
+
+
+@needs_root
+def test_root_alone_reads_the_backups(file: Path) -> None:
+    file.write_text(json.dumps(THEIRS))
+    file.chmod(0o644)
+    earlier = file.with_name("daemon.json.7.2026-01-02@10:00:00~")
+    earlier.write_text(json.dumps(THEIRS))
+    earlier.chmod(0o644)
+    write(file)
+    backups = [path for path in file.parent.iterdir() if path.name.endswith("~")]
+    assert len(backups) == 2
+    assert {mode(path) for path in backups} == {0o600}
+    assert all(json.loads(path.read_text()) == THEIRS for path in backups)
+
+
+@needs_root
+def test_no_output_shows_the_content(file: Path) -> None:
+    file.write_text(json.dumps(THEIRS))
+    assert "hunter2" not in write(file, "--check", "--diff", "-vvv")
+    assert "hunter2" not in write(file, "--diff", "-vvv")
+
+
+@needs_root
+def test_a_first_file_is_readable(file: Path) -> None:
+    """Docker's own tools read it as other users; only the project's options are in it."""
+    write(file)
+    assert (mode(file), file.stat().st_uid) == (0o644, 0)
+    assert [path.name for path in file.parent.iterdir()] == ["daemon.json"]
