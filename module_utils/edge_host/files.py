@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Iterable, List, Optional
+from typing import BinaryIO, Iterable, List, Optional
 
 from .json_data import Facts, parse_json
 
@@ -45,23 +46,36 @@ def read_json(path: Path) -> Optional[Facts]:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, lower-case hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
+        return stream_sha256(stream)
+
+
+def stream_sha256(stream: BinaryIO) -> str:
+    """SHA-256 of what is left of a stream, lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    for block in iter(lambda: stream.read(1 << 20), b""):
+        digest.update(block)
     return digest.hexdigest()
 
 
 def read_file(path: Path) -> Optional[Facts]:
     """{"sha256", "mode" (as "0644"), "uid", "gid"} of a regular file, or None."""
     try:
-        status = path.lstat()
+        # One file from the look to the last byte, even where somebody may replace it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            return None
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        sha256 = stream_sha256(stream)
     return {
-        "sha256": file_sha256(path),
+        "sha256": sha256,
         "mode": f"{stat.S_IMODE(status.st_mode):04o}",
         "uid": status.st_uid,
         "gid": status.st_gid,
@@ -78,10 +92,14 @@ def check_file_name(name: str, what: str) -> str:
 
 
 def allocated(path: Path) -> int:
-    """Bytes of disk that a file or a folder takes; a file with holes takes less than its size."""
+    """Bytes of disk that a file or a folder takes; a file with holes takes less than its size.
+
+    What a link leads to does not count.
+    """
     try:
-        entries = [path, *path.rglob("*")]
-        return sum(each.lstat().st_blocks * 512 for each in entries if not each.is_dir())
+        entries = [] if path.is_symlink() else [path, *path.rglob("*")]
+        found = [each.lstat() for each in entries]
+        return sum(each.st_blocks * 512 for each in found if not stat.S_ISDIR(each.st_mode))
     except OSError:  # it was made or removed meanwhile
         return 0
 
