@@ -8,8 +8,9 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Iterable, List, Optional
+from typing import BinaryIO, Iterable, List, Optional, Tuple
 
+from .foreign import give
 from .json_data import Facts, parse_json
 
 
@@ -42,12 +43,6 @@ def read_json(path: Path) -> Optional[Facts]:
     """A file's JSON object, or None where it is not there or holds something else."""
     found = parse_json(read_text(path) or "")
     return found if isinstance(found, dict) else None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, lower-case hexadecimal."""
-    with path.open("rb") as stream:
-        return stream_sha256(stream)
 
 
 def stream_sha256(stream: BinaryIO) -> str:
@@ -128,18 +123,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(
-    path: Path, content: bytes, workshop: Path, mode: int = 0o644, sync: bool = True
+    path: Path,
+    content: bytes,
+    workshop: Path,
+    mode: int = 0o644,
+    sync: bool = True,
+    owner: Optional[Tuple[int, int]] = None,
 ) -> None:
     """Put content at path in one step that survives a power cut: all of it, or the former content.
 
     The new file is made in `workshop`, a folder of the same file system. Without `sync` only those
-    who read it meanwhile are safe.
+    who read it meanwhile are safe. `owner` (uid, gid) gets it, before it gets its name; by default
+    it is the caller's.
     """
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=workshop)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-            os.fchmod(descriptor, mode)
+            give(descriptor, *(owner or (os.geteuid(), os.getegid())), mode)
             stream.flush()
             if sync:
                 os.fsync(descriptor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
+from ..folders import ensure_folders
+from ..foreign import UnsafeFileError
 from ..host_info.deployment import describe_change, read_history
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
@@ -29,6 +31,8 @@ def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
     except ReleaseError as error:
         log = f"\nThe last lines of its log:\n{error.log}" if error.log else ""
         raise ReleaseError(f"{name}: {error}.{log}") from error
+    except UnsafeFileError as error:
+        raise ReleaseError(f"{name}: {error}.") from error
     except OSError as error:
         raise ReleaseError(f"{name}: {error}") from error
     if failure:
@@ -59,7 +63,8 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         recover(host)
         before = releases.current()
         _check_expected_release(options["expected_release"], before.number if before else 0)
-        ensure_engine_key(host.root, options["owner"])
+        ensure_folders(host.root)
+        ensure_engine_key(host.root)
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
         if before and not rollback and is_in_place(before, request, key_hash):

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
-from ..constants import MODELS, OLLAMA_LIBRARY, RECORD
+from ..constants import MODELS, OLLAMA_LIBRARY, RECORD, RECORD_LOCK
 from ..files import read_text, sync_folder, write_atomically
 from ..host_info.deployment import read_release
 from ..host_info.weights import parse_manifest, read_record, recorded_sha256
@@ -195,8 +195,9 @@ class Store:
 
     def _write_record(self, name: str, entry: Optional[Dict[str, Any]]) -> None:
         """Write the record with the entry of one file replaced, or removed where it is None."""
-        # Another model may be downloaded at the same time: the lock protects the record.
-        descriptor = os.open(self.root, os.O_RDONLY)
+        # Another model may be downloaded at the same time: the lock protects the record. It is not
+        # on the folder, which the engine may read: who may read may lock.
+        descriptor = os.open(self.root / RECORD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             self.record = read_record(self.root)
