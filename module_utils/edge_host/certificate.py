@@ -91,6 +91,8 @@ def _is_installed(secrets: Path, folder: Path, files: Dict[str, str]) -> bool:
 
 
 def _write(folder: Path, files: Dict[str, str]) -> None:
+    if folder.is_symlink():
+        folder.unlink()
     folder.mkdir(mode=0o700, exist_ok=True)
     # Root's own, as the folder that it is in.
     with ForeignFolder(folder, ()) as opened:

@@ -1,4 +1,4 @@
-"""The folders of a deployment, who owns them, and who may read the keys in them."""
+"""The folders of a deployment and of a registry: their owners, and who may read the keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import List, NamedTuple
 
-from .constants import API_UID, ENGINE_KEY, ENGINE_UID, SECRETS
+from .constants import API_UID, ENGINE_KEY, ENGINE_UID, REGISTRY_UID, SECRETS
 from .foreign import ForeignFolder, UnsafeFileError, give, open_file
 
 
@@ -72,11 +72,38 @@ def ensure_folders(root: Path, check: bool = False) -> List[str]:
             if check:
                 continue
             path.mkdir(parents=not name, mode=0o700)
-        with ForeignFolder(path, {API_UID}) as folder:
+        # The folder itself is at a place of root's choice, whoever has made it.
+        owners = {API_UID} if name else {path.stat().st_uid}
+        with ForeignFolder(path, owners) as folder:
             if _set(folder.descriptor, access, check):
                 changed.append(str(path))
             if name == SECRETS:
                 changed += _ensure_secrets(folder, check)
+    return sorted(set(changed))
+
+
+def ensure_registry_folders(root: Path, check: bool = False) -> List[str]:
+    """Make the folders of a registry, and give its images to its user; returns what changes.
+
+    A registry of an earlier version ran as API_UID, and goes on reading. With `check` only the
+    folders themselves are looked at. Raises OSError, UnsafeFileError.
+    """
+    root = Path(os.path.realpath(root))
+    changed: List[str] = []
+    for path, access in (
+        (root, Access(0, 0, 0o755)),
+        (root / "images", Access(REGISTRY_UID, REGISTRY_UID, 0o755)),
+    ):
+        if not os.path.lexists(path):
+            changed.append(str(path))
+            if check:
+                continue
+            path.mkdir(parents=path == root, mode=0o700)
+        with ForeignFolder(path, {API_UID, REGISTRY_UID}) as folder:
+            if _set(folder.descriptor, access, check):
+                changed.append(str(path))
+            if path != root and not check:
+                changed += folder.hand_over(API_UID, REGISTRY_UID)
     return sorted(set(changed))
 
 

@@ -38,11 +38,11 @@ class Staging:
         try:
             # Whoever downloads makes the models folder, and its parents on the control machine.
             job.folder.mkdir(parents=True, exist_ok=True)
-            for path in (self._received.parent, self._received):
-                path.mkdir(mode=0o700, exist_ok=True)
             self.folder = ForeignFolder.make(job.staging_folder, {API_UID}, user)
             self.bundle = self.folder.make_folder(job.name, user)
             self.folder.hand_over(API_UID, user)
+            for path in (self._received.parent, self._received):
+                path.mkdir(mode=0o700, exist_ok=True)
         except UnsafeFileError:
             raise
         except OSError as error:

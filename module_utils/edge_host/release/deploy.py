@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
 from ..folders import ensure_folders
-from ..foreign import UnsafeFileError
 from ..host_info.deployment import describe_change, read_history
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
@@ -31,8 +30,6 @@ def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
     except ReleaseError as error:
         log = f"\nThe last lines of its log:\n{error.log}" if error.log else ""
         raise ReleaseError(f"{name}: {error}.{log}") from error
-    except UnsafeFileError as error:
-        raise ReleaseError(f"{name}: {error}.") from error
     except OSError as error:
         raise ReleaseError(f"{name}: {error}") from error
     if failure:

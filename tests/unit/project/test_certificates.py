@@ -79,7 +79,7 @@ class Control:
         done = subprocess.run(
             [
                 Path(sys.executable).with_name("ansible-playbook"),
-                *("-i", str(inventory), "-e", json.dumps({"__stack_uid": os.getuid()})),
+                *("-i", str(inventory)),
                 *(*options, str(playbook)),
             ],
             cwd=ROOT, capture_output=True, text=True, check=False,

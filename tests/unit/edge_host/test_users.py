@@ -1,0 +1,482 @@
+"""Each job on a host has a user of its own: who can read what, and what a user cannot make root do.
+
+Run as root, these tests are the attacks themselves, in folders of their own: the files that are
+aimed at must be as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_host.certificate import install_certificate
+from edge_host.constants import (
+    API_UID,
+    CLIENT_KEYS,
+    DOWNLOAD_UID,
+    ENGINE_KEY,
+    ENGINE_UID,
+    PLAIN_KEYS,
+    REGISTRY_UID,
+    USER_IDS,
+)
+from edge_host.download import swarm
+from edge_host.download.installation import install_files
+from edge_host.download.job import DownloadJob, parse_job
+from edge_host.download.session import DownloadSession
+from edge_host.folders import ensure_folders, ensure_registry_folders
+from edge_host.foreign import UnsafeFileError
+from edge_host.host_info.weights import read_models, read_unfinished
+from edge_host.release.chat_api import ChatApi
+from edge_host.release.client_keys import own_key_headers, remove_plain_keys
+from edge_host.release.engine_key import ensure_engine_key, hash_engine_key
+from edge_host.release.lock import lock_host
+from edge_host.release.store import Release
+from edge_host.weights.request import StoreError
+from edge_host.weights.store import update_store
+from tests.unit.edge_host.as_user import needs_root, run_as, shared, state_of
+from tests.unit.edge_host.test_modules import ansible
+
+__all__ = ["shared"]
+
+pytestmark = needs_root
+
+CONTENT = b"weights of a model"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FILE = {"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": SHA256}
+ENTRY = {"file": "m.gguf", "size": len(CONTENT), "sha256": SHA256}
+TLS_FOLDER = "tls-0123456789abcdef"
+
+
+@pytest.fixture
+def etc(shared: Path) -> Path:
+    """What is aimed at: a folder of root's with a secret."""
+    folder = shared / "etc"
+    folder.mkdir()
+    (folder / "shadow").write_text("root:secret\n")
+    (folder / "shadow").chmod(0o640)
+    return folder
+
+
+@pytest.fixture
+def root(shared: Path) -> Path:
+    """A host of this version."""
+    folder = shared / "edge-llm"
+    ensure_folders(folder)
+    ensure_engine_key(folder)
+    (folder / "secrets" / CLIENT_KEYS).write_text("hashes\n")
+    install_certificate(folder / "secrets", "C1", "K1")
+    ensure_folders(folder)
+    return folder
+
+
+@pytest.fixture
+def former(shared: Path) -> Path:
+    """A host of an earlier version, where API_UID has the keys, the sockets and the downloads."""
+    folder = shared / "edge-llm"
+    for name, mode in (("", 0o755), ("releases", 0o700), ("engine", 0o755), ("models", 0o755)):
+        (folder / name).mkdir(mode=mode)
+    for name, mode in (("run", 0o700), ("secrets", 0o700), (f"secrets/{TLS_FOLDER}", 0o700)):
+        (folder / name).mkdir(mode=mode)
+        os.chown(folder / name, API_UID, API_UID)
+    keys = (ENGINE_KEY, CLIENT_KEYS, PLAIN_KEYS, f"{TLS_FOLDER}/key.pem")
+    for name in keys:
+        path = folder / "secrets" / name
+        path.write_text(f"{name}\n")
+        path.chmod(0o600)
+        os.chown(path, API_UID, API_UID)
+    (folder / "secrets/tls").symlink_to(TLS_FOLDER)
+    return folder
+
+
+def states(*paths: Path) -> list[tuple[Any, ...]]:
+    return [state_of(path) for path in paths]
+
+
+def can_read(user: int, path: Path) -> bool:
+    done = run_as(user, "cat", str(path))
+    assert (done.returncode == 0) == bool(done.stdout)
+    return done.returncode == 0
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", USER_IDS)
+def test_who_reads_the_keys(root: Path, user: int) -> None:
+    secrets = root / "secrets"
+    api = user == API_UID
+    for name in (CLIENT_KEYS, ENGINE_KEY, "tls/key.pem", "tls/certificate.pem"):
+        assert can_read(user, secrets / name) is api
+    assert (run_as(user, "ls", str(secrets)).returncode == 0) is api
+    # Nobody can put anything in the place of a key.
+    for command in (["touch", f"{secrets}/new"], ["rm", "-f", f"{secrets}/{ENGINE_KEY}"]):
+        assert run_as(user, *command).returncode != 0
+    assert run_as(user, "touch", f"{root}/new").returncode != 0
+    assert (secrets / ENGINE_KEY).exists()
+
+
+def test_the_engine_reads_its_key_alone(root: Path, shared: Path) -> None:
+    """Where the file is mounted by itself, as in the engine's container; for releases of earlier
+    versions it is so for API_UID."""
+    mounted = shared / "engine_key"
+    mounted.hardlink_to(root / "secrets" / ENGINE_KEY)
+    readers = {user: can_read(user, mounted) for user in USER_IDS}
+    assert readers == {API_UID: True, ENGINE_UID: True, DOWNLOAD_UID: False, REGISTRY_UID: False}
+    mounted.unlink()
+
+
+def test_an_earlier_version_is_changed_while_it_serves(former: Path) -> None:
+    secrets = former / "secrets"
+    running = (secrets / ENGINE_KEY).open()
+    before = (secrets / ENGINE_KEY).stat().st_ino
+    assert str(secrets) in ensure_folders(former, check=True)
+    assert state_of(secrets)[:2] == (API_UID, API_UID), "a check run changes nothing"
+    changed = ensure_folders(former)
+    assert str(secrets) in changed
+    assert f"{secrets}/{TLS_FOLDER}/key.pem" in changed
+    # The chat API and the engine that run are API_UID's, until they are replaced.
+    for name in (ENGINE_KEY, CLIENT_KEYS, PLAIN_KEYS, "tls/key.pem"):
+        assert can_read(API_UID, secrets / name)
+        assert not can_read(DOWNLOAD_UID, secrets / name)
+    assert (secrets / ENGINE_KEY).stat().st_ino == before, "a container has this very file"
+    running.close()
+    assert state_of(secrets / ENGINE_KEY)[:3] == (ENGINE_UID, API_UID, stat.S_IFREG | 0o440)
+    assert state_of(secrets)[:3] == (0, API_UID, stat.S_IFDIR | 0o750)
+    assert state_of(former / "run")[:3] == (API_UID, API_UID, stat.S_IFDIR | 0o700)
+    key = (secrets / ENGINE_KEY).read_text()
+    ensure_engine_key(former)
+    assert (secrets / ENGINE_KEY).read_text() == key
+    assert ensure_folders(former) == []
+
+
+@pytest.mark.parametrize("name", [ENGINE_KEY, CLIENT_KEYS, f"{TLS_FOLDER}/key.pem"])
+@pytest.mark.parametrize("target", ["shadow", "nothing"])
+def test_a_key_that_is_a_link_is_refused(former: Path, etc: Path, name: str, target: str) -> None:
+    path = former / "secrets" / name
+    done = run_as(API_UID, "ln", "-sf", str(etc / target), str(path))
+    assert done.returncode == 0, done.stderr
+    before = states(etc, etc / "shadow")
+    with pytest.raises(UnsafeFileError) as caught:
+        ensure_folders(former)
+    assert str(caught.value) == (
+        f"{path} is invalid: it is a symbolic link, not a regular file. Find out who made it,"
+        " remove it, and run this again"
+    )
+    if name == ENGINE_KEY:
+        for use in (ensure_engine_key, hash_engine_key):
+            with pytest.raises(UnsafeFileError, match="it is a symbolic link"):
+                use(former)
+    assert states(etc, etc / "shadow") == before
+    assert [each.name for each in etc.iterdir()] == ["shadow"]
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["secrets", "run", "releases", "engine"])
+def test_a_folder_that_is_a_link_is_refused(former: Path, etc: Path, name: str) -> None:
+    shutil.rmtree(former / name)
+    (former / name).symlink_to(etc)
+    before = states(etc, etc / "shadow")
+    with pytest.raises(UnsafeFileError, match=f"{name} is invalid: it is a symbolic link, not a f"):
+        ensure_folders(former)
+    assert states(etc, etc / "shadow") == before
+
+
+def test_the_link_of_the_certificates_leads_to_them(former: Path, etc: Path) -> None:
+    run_as(API_UID, "ln", "-sfn", str(etc), f"{former}/secrets/tls")
+    before = states(etc, etc / "shadow")
+    with pytest.raises(UnsafeFileError, match="secrets/tls is invalid: it is a symbolic link to"):
+        ensure_folders(former)
+    assert states(etc, etc / "shadow") == before
+
+
+def test_a_key_with_a_second_name_is_refused(former: Path, shared: Path) -> None:
+    path = former / "secrets" / ENGINE_KEY
+    (shared / "other").hardlink_to(path)
+    with pytest.raises(UnsafeFileError, match="engine_key is invalid: the file has 2 names"):
+        ensure_folders(former)
+    assert state_of(path)[:2] == (API_UID, API_UID)
+
+
+def test_the_module_refuses_with_the_message(former: Path, etc: Path) -> None:
+    (former / "secrets" / ENGINE_KEY).unlink()
+    (former / "secrets" / ENGINE_KEY).symlink_to(etc / "shadow")
+    result = ansible("host_folders", {"root": str(former)})
+    assert result["failed"] is True
+    assert result["msg"] == (
+        f"{former}/secrets/engine_key is invalid: it is a symbolic link, not a regular file. Find"
+        " out who made it, remove it, and run this again."
+    )
+    (former / "secrets" / ENGINE_KEY).unlink()
+    paths = ansible("host_folders", {"root": str(former)})["paths"]
+    assert f"{former}/secrets/{TLS_FOLDER}/key.pem" in paths
+    again = ansible("host_folders", {"root": str(former)})
+    assert (again["changed"], again["paths"]) == (False, [])
+
+
+def test_what_the_chat_api_is_sent_is_no_file_of_roots(former: Path, etc: Path) -> None:
+    """The first line of a file of keys is sent to the chat API: not that of shadow."""
+    run_as(API_UID, "ln", "-sf", str(etc / "shadow"), f"{former}/secrets/{PLAIN_KEYS}")
+    with pytest.raises(UnsafeFileError, match="api_keys is invalid: it is a symbolic link"):
+        own_key_headers(former)
+    remove_plain_keys(former)
+    assert (etc / "shadow").exists()
+    assert not os.path.lexists(former / "secrets" / PLAIN_KEYS)
+
+
+def test_a_socket_that_is_a_link_is_not_asked(root: Path, shared: Path) -> None:
+    release = Release(shared, {"slots": {"engine": "a", "api": "a"}})
+    done = run_as(API_UID, "ln", "-s", "/var/run/docker.sock", f"{root}/run/api-a.sock")
+    assert done.returncode == 0
+    assert ChatApi(root).read_status(release) is None
+
+
+def test_nobody_else_can_hold_the_lock(root: Path) -> None:
+    (root / ".lock").touch(mode=0o644)
+    with lock_host(root, "alice@laptop"):
+        pass
+    for user in USER_IDS:
+        done = run_as(user, "flock", "--nonblock", f"{root}/.lock", "true")
+        assert done.returncode != 0
+        assert "Permission denied" in done.stderr
+
+
+# --- downloads -----------------------------------------------------------------------------------
+
+
+def job(models: Path, **changes: Any) -> DownloadJob:
+    given = {"name": "m.gguf-1", "folder": models, "files": [FILE], "mode": "source"}
+    return parse_job({**given, "user": DOWNLOAD_UID, **changes})
+
+
+@pytest.fixture
+def models(root: Path) -> Path:
+    (root / "models").mkdir(mode=0o755)
+    return root / "models"
+
+
+@pytest.fixture
+def session(models: Path, tmp_path: Path) -> DownloadSession:
+    """A download that has begun."""
+    made = DownloadSession(job(models), tmp_path)
+    made.staging.prepare()
+    return made
+
+
+def download(session: DownloadSession, content: bytes = CONTENT) -> Path:
+    """What curl does, as the user that downloads."""
+    path = session.job.bundle_folder / "m.gguf"
+    done = run_as(DOWNLOAD_UID, "sh", "-c", f"printf '{content.decode()}' > {path}")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_the_downloader_has_its_folder_alone(session: DownloadSession, models: Path) -> None:
+    download(session)
+    assert run_as(DOWNLOAD_UID, "touch", f"{models}/new").returncode != 0
+    assert run_as(DOWNLOAD_UID, "ls", f"{models}/.received").returncode != 0
+    for user in (API_UID, ENGINE_UID, REGISTRY_UID):
+        assert run_as(user, "ls", f"{models}/.fetch").returncode != 0
+    install_files(session)
+    weights = models / "m.gguf"
+    assert state_of(weights) == (0, 0, stat.S_IFREG | 0o644, CONTENT)
+    assert can_read(ENGINE_UID, weights)
+    for user in USER_IDS:
+        assert run_as(user, "sh", "-c", f"echo x >> {weights}").returncode != 0
+        # Who can open a file can lock it; the record's lock is root's.
+        assert run_as(user, "flock", "-n", f"{models}/.verified.json.lock", "true").returncode != 0
+    assert read_models(models)["m.gguf"]["recorded_sha256"] == SHA256
+    assert read_unfinished(models) == {}
+    assert sorted(each.name for each in models.iterdir()) == [
+        *(".fetch", ".received", ".verified.json", ".verified.json.lock", "m.gguf")
+    ]
+
+
+@pytest.mark.parametrize("user", [DOWNLOAD_UID, API_UID])
+@pytest.mark.parametrize("link", [".fetch/m.gguf-1", ".fetch"])
+def test_a_folder_of_downloads_that_is_a_link(
+    models: Path, etc: Path, tmp_path: Path, link: str, user: int
+) -> None:
+    """`.fetch/BUNDLE -> /etc` gave /etc to the downloader."""
+    (models / ".fetch").mkdir()
+    os.chown(models / ".fetch", user, user)
+    if link == ".fetch":
+        (models / ".fetch").rmdir()
+        (models / ".fetch").symlink_to(etc)
+    else:
+        assert run_as(user, "ln", "-s", str(etc), f"{models}/{link}").returncode == 0
+    before = states(etc, etc / "shadow")
+    with pytest.raises(UnsafeFileError) as caught:
+        DownloadSession(job(models), tmp_path).staging.prepare()
+    assert str(caught.value) == (
+        f"{models}/{link} is invalid: it is a symbolic link, not a folder. Find out who made it,"
+        " remove it, and run this again"
+    )
+    assert states(etc, etc / "shadow") == before
+    assert read_unfinished(models) == {}
+
+
+@pytest.mark.parametrize("target", ["shadow", "nothing"])
+def test_a_downloaded_file_that_is_a_link(
+    session: DownloadSession, models: Path, etc: Path, target: str
+) -> None:
+    path = session.job.bundle_folder / "m.gguf"
+    assert run_as(DOWNLOAD_UID, "ln", "-s", str(etc / target), str(path)).returncode == 0
+    before = states(etc, etc / "shadow")
+    with pytest.raises(UnsafeFileError, match="it is a symbolic link, not a regular file"):
+        install_files(session)
+    assert states(etc, etc / "shadow") == before
+    assert not os.path.lexists(models / "m.gguf")
+    assert path.is_symlink()
+
+
+def test_a_dangling_link_among_weights(models: Path, etc: Path, tmp_path: Path) -> None:
+    """A copy for the other hosts made a file of the downloader's in a folder of root's."""
+    (models / "m.gguf").write_bytes(CONTENT)
+    update_store(str(models), files=[ENTRY])
+    session = DownloadSession(job(models, mode="peers"), tmp_path)
+    session.staging.prepare()
+    link = session.job.bundle_folder / "m.gguf"
+    assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/made", str(link)).returncode == 0
+    before = states(etc, etc / "shadow")
+    swarm._copy_installed_files(session)
+    assert states(etc, etc / "shadow") == before
+    assert not (etc / "made").exists()
+    # And where it comes between the look and the copy.
+    link.unlink()
+    session.staging.bundle.exists = lambda _: False  # type: ignore[method-assign]
+    assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/made", str(link)).returncode == 0
+    with pytest.raises(FileExistsError):
+        swarm._copy_installed_files(session)
+    assert not (etc / "made").exists()
+
+
+def test_a_copy_of_installed_weights_is_the_downloaders(models: Path, tmp_path: Path) -> None:
+    (models / "m.gguf").write_bytes(CONTENT)
+    update_store(str(models), files=[ENTRY])
+    session = DownloadSession(job(models, mode="peers"), tmp_path)
+    session.staging.prepare()
+    swarm._copy_installed_files(session)
+    found = state_of(session.job.bundle_folder / "m.gguf")
+    assert found == (DOWNLOAD_UID, DOWNLOAD_UID, stat.S_IFREG | 0o644, CONTENT)
+    assert state_of(models / "m.gguf")[:2] == (0, 0)
+
+
+def test_a_torrent_that_is_a_link_is_not_sent(session: DownloadSession, etc: Path) -> None:
+    """Root's answer to the control machine had the content of what it led to."""
+    (session.job.folder / "m.gguf").write_bytes(CONTENT)
+    update_store(str(session.job.folder), files=[ENTRY])
+    torrent = session.job.torrent_file
+    assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/shadow", str(torrent)).returncode == 0
+    sharing = DownloadSession(session.job._replace(share=True), etc)
+    sharing.staging.prepare()
+    with pytest.raises(UnsafeFileError, match=r"m\.gguf-1\.torrent is invalid: it is a symbolic"):
+        install_files(sharing)
+
+
+def test_weights_that_the_downloader_still_writes_are_not_installed(
+    session: DownloadSession, models: Path
+) -> None:
+    """It could change them after the hash; once it is gone, nothing is downloaded again."""
+    with download(session).open("r+b"):
+        with pytest.raises(UnsafeFileError, match=r"m\.gguf is in use: a process still has the"):
+            install_files(session)
+        assert not (models / "m.gguf").exists()
+    assert session.staging.is_received(session.job.files[0])
+    assert read_unfinished(models)["m.gguf-1"] > 0
+    install_files(session)
+    assert (models / "m.gguf").read_bytes() == CONTENT
+
+
+def test_a_download_of_an_earlier_version_continues(models: Path, tmp_path: Path) -> None:
+    bundle = models / ".fetch/m.gguf-1"
+    bundle.mkdir(parents=True)
+    (bundle / "m.gguf").write_bytes(CONTENT[:5])
+    (models / ".fetch/m.gguf-1.aria2").touch()
+    for path in (bundle.parent, *bundle.parent.rglob("*")):
+        os.chown(path, API_UID, API_UID)
+    session = DownloadSession(job(models), tmp_path)
+    session.staging.prepare()
+    assert {state_of(path)[0] for path in bundle.parent.rglob("*")} == {DOWNLOAD_UID}
+    assert state_of(bundle.parent)[:3] == (DOWNLOAD_UID, DOWNLOAD_UID, stat.S_IFDIR | 0o700)
+    assert session.staging.bundle.size("m.gguf") == 5
+    rest = CONTENT[5:].decode()
+    done = run_as(DOWNLOAD_UID, "sh", "-c", f"printf '{rest}' >> {bundle}/m.gguf")
+    assert done.returncode == 0, done.stderr
+    install_files(session)
+    assert (models / "m.gguf").read_bytes() == CONTENT
+
+
+def test_the_downloader_runs_as_its_user(session: DownloadSession) -> None:
+    process = session.start_downloader("sh", "-c", "id -u; id -g; id -G", stdout=-1)
+    out, _ = process.communicate()
+    assert out.split() == [str(DOWNLOAD_UID).encode()] * 3
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def test_weights_of_a_person_are_hashed_again_and_become_roots(models: Path) -> None:
+    """Their owner could change them, and set the time of the change that is recorded."""
+    path = models / "m.gguf"
+    path.write_bytes(CONTENT)
+    assert update_store(str(models), files=[ENTRY])["hashed"] == ["m.gguf"]
+    assert update_store(str(models), files=[ENTRY])["hashed"] == []
+    os.chown(path, 1000, 1000)
+    assert read_models(models)["m.gguf"]["recorded_sha256"] is None
+    check = update_store(str(models), files=[ENTRY], check=True)
+    assert f"set owner 0 of {path} (was 1000)" in check["actions"]
+    assert state_of(path)[0] == 1000
+    result = update_store(str(models), files=[ENTRY])
+    assert result["hashed"] == ["m.gguf"]
+    assert f"set owner 0 of {path} (was 1000)" in result["actions"]
+    assert state_of(path) == (0, 0, stat.S_IFREG | 0o644, CONTENT)
+    assert update_store(str(models), files=[ENTRY])["changed"] is False
+
+
+def test_weights_that_a_person_still_writes_are_refused(models: Path) -> None:
+    path = models / "m.gguf"
+    path.write_bytes(CONTENT)
+    os.chown(path, 1000, 1000)
+    with path.open("r+b"), pytest.raises(StoreError, match=r"m\.gguf is in use: a process still"):
+        update_store(str(models), files=[ENTRY])
+
+
+def test_a_folder_of_weights_becomes_roots(models: Path) -> None:
+    os.chown(models, 1000, 1000)
+    (models / "m.gguf").write_bytes(CONTENT)
+    actions = update_store(str(models), files=[ENTRY])["actions"]
+    assert f"set owner 0 of folder {models} (was 1000)" in actions
+    assert state_of(models)[:2] == (0, 0)
+
+
+# --- the registry --------------------------------------------------------------------------------
+
+
+def test_the_images_of_an_earlier_registry_get_its_user(shared: Path, etc: Path) -> None:
+    root = shared / "registry"
+    blob = root / "images/docker/blobs/data"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"blob")
+    for path in (root / "images", *(root / "images").rglob("*")):
+        os.chown(path, API_UID, API_UID)
+    assert str(root / "images") in ensure_registry_folders(root, check=True)
+    assert state_of(blob)[0] == API_UID
+    assert str(blob) in ensure_registry_folders(root)
+    assert {state_of(path)[0] for path in (root / "images").rglob("*")} == {REGISTRY_UID}
+    assert state_of(root)[:2] == (0, 0)
+    assert can_read(API_UID, blob), "the registry that runs goes on until it is replaced"
+    assert ensure_registry_folders(root) == []
+    # A link in it changes nothing of anybody's.
+    os.chown(root / "images", API_UID, API_UID)
+    assert run_as(API_UID, "ln", "-s", str(etc), f"{root}/images/link").returncode == 0
+    before = states(etc, etc / "shadow")
+    with pytest.raises(UnsafeFileError, match="link is invalid: it is a symbolic link, not a"):
+        ensure_registry_folders(root)
+    assert states(etc, etc / "shadow") == before
