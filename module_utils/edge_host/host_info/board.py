@@ -204,7 +204,10 @@ def read_board(
         "time_synchronised": {"yes": True, "no": False}.get(printed.get("time", "").strip()),
         "upgrades": {"unattended": read_unattended(system), "held": packages["held"]},
         "root": os.geteuid() == 0,
-        "accounts": parse_accounts(printed.get("users", ""), printed.get("groups", "")),
+        "accounts": [
+            *parse_accounts(printed.get("users", "")),
+            *parse_accounts(printed.get("groups", ""), "group"),
+        ],
         "tools": read_tools(),
         "addresses": parse_addresses(printed.get("addresses", "")),
     }

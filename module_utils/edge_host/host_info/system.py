@@ -63,15 +63,14 @@ def parse_addresses(text: str) -> List[str]:
     ]
 
 
-def parse_accounts(users: str, groups: str) -> List[Facts]:
-    """The accounts of the system with the numbers of the project's users.
+def parse_accounts(text: str, kind: str = "user") -> List[Facts]:
+    """The accounts with the numbers of the project's users: [{"kind", "name", "id"}].
 
-    From `getent passwd` and `getent group`: [{"kind": "user" or "group", "name", "id"}].
+    From `getent passwd`, or, of the kind "group", from `getent group`.
     """
     ours = {str(number): number for number in USER_IDS}
     return [
         {"kind": kind, "name": fields[0], "id": ours[fields[2]]}
-        for kind, text in (("user", users), ("group", groups))
         for fields in (line.split(":") for line in text.splitlines())
         if len(fields) > 2 and fields[2] in ours
     ]

@@ -25,8 +25,8 @@ def run_as(user: int, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user with a group of the same number, and no other groups or rights."""
     return subprocess.run(
         [
-            *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--"),
-            *command,
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *("--no-new-privs", "--", *command),
         ],
         cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip

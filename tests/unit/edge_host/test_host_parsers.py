@@ -618,8 +618,6 @@ def test_manifest_of_no_use(text: str) -> None:
 def test_accounts_with_the_numbers_of_the_projects_users() -> None:
     users = "alice:x:10011:1000:Alice,,,:/home/alice:/bin/bash\nbob:x:1001:10012::/:/bin/sh\n"
     groups = "media:x:10012:alice,bob\nroot:x:0:\nhalf\nodd:x:\u0661:\n"
-    assert parse_accounts(users, groups) == [
-        {"kind": "user", "name": "alice", "id": 10011},
-        {"kind": "group", "name": "media", "id": 10012},
-    ]
-    assert parse_accounts("", "") == []
+    assert parse_accounts(users) == [{"kind": "user", "name": "alice", "id": 10011}]
+    assert parse_accounts(groups, "group") == [{"kind": "group", "name": "media", "id": 10012}]
+    assert parse_accounts("") == []
