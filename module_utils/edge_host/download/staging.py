@@ -8,7 +8,9 @@ after that.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import List
 
 from ..constants import API_UID, RECEIVED
 from ..files import allocated
@@ -17,13 +19,11 @@ from .job import BundleFile, DownloadError, DownloadJob
 
 
 class Staging:
-    """Both folders of a job. `folder` (.fetch) and `bundle` exist after `prepare`."""
-
-    folder: ForeignFolder
-    bundle: ForeignFolder
+    """The folders of a job: `folder` and `bundle` after `prepare`, and root's."""
 
     def __init__(self, job: DownloadJob) -> None:
         self._job = job
+        self._folders: List[ForeignFolder] = []
         self._received = job.folder / RECEIVED / job.name
 
     def prepare(self) -> None:
@@ -38,8 +38,8 @@ class Staging:
         try:
             # Whoever downloads makes the models folder, and its parents on the control machine.
             job.folder.mkdir(parents=True, exist_ok=True)
-            self.folder = ForeignFolder.make(job.staging_folder, {API_UID}, user)
-            self.bundle = self.folder.make_folder(job.name, user)
+            self._folders = [ForeignFolder.make(job.staging_folder, {API_UID}, user)]
+            self._folders.append(self.folder.make_folder(job.name, user))
             self.folder.hand_over(API_UID, user)
             for path in (self._received.parent, self._received):
                 path.mkdir(mode=0o700, exist_ok=True)
@@ -47,15 +47,24 @@ class Staging:
             raise
         except OSError as error:
             raise DownloadError(
-                f"{error.filename} is not writable: {error.strerror}. Make the models folder"
+                f"{error.filename or job.staging_folder} is not writable: {error.strerror}. Make the models folder"
                 " writable, and run site.yml again"
             ) from None
 
     def close(self) -> None:
         """Close the folders, if they are open."""
-        for folder in (getattr(self, "folder", None), getattr(self, "bundle", None)):
-            if folder is not None:
-                folder.close()
+        for folder in self._folders:
+            folder.close()
+
+    @property
+    def folder(self) -> ForeignFolder:
+        """The folder with the unfinished downloads of all bundles."""
+        return self._folders[0]
+
+    @property
+    def bundle(self) -> ForeignFolder:
+        """The folder in it with the unfinished files of this bundle."""
+        return self._folders[1]
 
     def received(self, file: BundleFile) -> Path:
         """Return the path of a file in root's folder."""
@@ -91,5 +100,4 @@ class Staging:
         """Remove both folders of the job, once its files have their final names."""
         self.bundle.close()
         self.folder.remove_folder(self._job.name)
-        if self._received.exists():
-            self._received.rmdir()
+        shutil.rmtree(self._received)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from edge_host.constants import API_UID, ENGINE_UID
+from edge_host.constants import API_UID, ENGINE_UID, USER_IDS
 from tests.system.hosts.conftest import ROOT, trust
 
 PARTS = ("engine", "api", "door")
@@ -49,6 +49,15 @@ def test_files(host: Any, path: str, kind: str, owner: int | tuple[int, int], mo
     assert found.is_directory == (kind == "directory")
     assert (found.uid, found.gid) == (owner if isinstance(owner, tuple) else (owner, owner))
     assert found.mode == mode
+
+
+def test_only_the_chat_api_reads_the_keys(host: Any) -> None:
+    for user in USER_IDS:
+        become = f"setpriv --reuid={user} --regid={user} --clear-groups --no-new-privs --"
+        for name in ("api_keys.jsonl", "engine_key"):
+            read = host.run(f"{become} cat {ROOT}/secrets/{name}")
+            assert (read.rc == 0) == bool(read.stdout) == (user == API_UID)
+        assert host.run(f"{become} touch {ROOT}/secrets/new {ROOT}/models/new").rc != 0
 
 
 def test_files_in_the_root_are_those_of_the_current_release(host: Any) -> None:

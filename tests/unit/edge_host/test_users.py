@@ -10,8 +10,10 @@ import hashlib
 import os
 import shutil
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -29,6 +31,7 @@ from edge_host.constants import (
 from edge_host.download import swarm
 from edge_host.download.installation import install_files
 from edge_host.download.job import DownloadJob, parse_job
+from edge_host.download.runner import run_job
 from edge_host.download.session import DownloadSession
 from edge_host.folders import ensure_folders, ensure_registry_folders
 from edge_host.foreign import UnsafeFileError
@@ -417,6 +420,63 @@ def test_the_downloader_runs_as_its_user(session: DownloadSession) -> None:
     process = session.start_downloader("sh", "-c", "id -u; id -g; id -G", stdout=-1)
     out, _ = process.communicate()
     assert out.split() == [str(DOWNLOAD_UID).encode()] * 3
+
+
+class _Source(BaseHTTPRequestHandler):
+    """A source of the file, which continues where a client has it from."""
+
+    ranges: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "")
+        self.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").partition("-")[0] or 0)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if asked:
+            end = f"{len(CONTENT) - 1}/{len(CONTENT)}"
+            self.send_header("Content-Range", f"bytes {start}-{end}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(CONTENT[start:])
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("there", [0, 7], ids=["new", "of an earlier version"])
+def test_a_whole_download(models: Path, tmp_path: Path, there: int) -> None:
+    """curl as its user, from the first byte, or from where the former user's one ended."""
+    bundle = models / ".fetch/m.gguf-1"
+    if there:
+        bundle.mkdir(parents=True)
+        (bundle / "m.gguf").write_bytes(CONTENT[:there])
+        for path in (bundle.parent, bundle, bundle / "m.gguf"):
+            os.chown(path, API_UID, API_UID)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Source) as source:
+        threading.Thread(target=source.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{source.server_address[1]}/m.gguf"
+        session = DownloadSession(job(models, files=[{**FILE, "url": url}]), tmp_path)
+        run_job(session)
+        source.shutdown()
+    assert _Source.ranges[-1] == (f"bytes={there}-" if there else "")
+    assert state_of(models / "m.gguf") == (0, 0, stat.S_IFREG | 0o644, CONTENT)
+    assert not bundle.exists()
+    assert update_store(str(models), files=[ENTRY])["hashed"] == []
+
+
+def test_the_store_of_ollama_is_the_engines_to_read(models: Path) -> None:
+    (models / "m.gguf").write_bytes(CONTENT)
+    entry = {**ENTRY, "name": "m", "family": "llama", "quantization": "Q4_1", "parameters": "1M"}
+    update_store(str(models), files=[ENTRY], ollama=[entry])
+    paths = [path for path in (models / "ollama").rglob("*") if path.is_file()]
+    assert len(paths) == 3  # weights, config, manifest
+    for path in paths:
+        assert can_read(ENGINE_UID, path)
+        assert state_of(path)[:2] == (0, 0)
+        assert run_as(ENGINE_UID, "sh", "-c", f"echo x >> {path}").returncode != 0
 
 
 # --- weights -------------------------------------------------------------------------------------
