@@ -46,9 +46,10 @@ class Staging:
         except UnsafeFileError:
             raise
         except OSError as error:
+            path = error.filename or job.staging_folder
             raise DownloadError(
-                f"{error.filename or job.staging_folder} is not writable: {error.strerror}. Make the models folder"
-                " writable, and run site.yml again"
+                f"{path} is not writable: {error.strerror}. Make the models folder writable, and"
+                " run site.yml again"
             ) from None
 
     def close(self) -> None:

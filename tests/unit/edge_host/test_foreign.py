@@ -8,6 +8,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,7 +249,7 @@ def test_a_file_that_is_replaced_meanwhile_is_not_taken(
     put(opened, "m.gguf")
     rename = os.rename
 
-    def replace_and_rename(*given: str, **named: int) -> None:
+    def replace_and_rename(*given: Any, **named: Any) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", rename)
             (opened.path / "m.gguf").unlink(missing_ok=True)

@@ -339,7 +339,9 @@ def test_a_downloaded_file_that_is_a_link(
     assert path.is_symlink()
 
 
-def test_a_dangling_link_among_weights(models: Path, etc: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_among_weights(
+    models: Path, etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A copy for the other hosts made a file of the downloader's in a folder of root's."""
     (models / "m.gguf").write_bytes(CONTENT)
     update_store(str(models), files=[ENTRY])
@@ -353,7 +355,7 @@ def test_a_dangling_link_among_weights(models: Path, etc: Path, tmp_path: Path) 
     assert not (etc / "made").exists()
     # And where it comes between the look and the copy.
     link.unlink()
-    session.staging.bundle.exists = lambda _: False  # type: ignore[method-assign]
+    monkeypatch.setattr(session.staging.bundle, "exists", lambda _: False)
     assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/made", str(link)).returncode == 0
     with pytest.raises(FileExistsError):
         swarm._copy_installed_files(session)
