@@ -159,6 +159,16 @@ def test_an_earlier_version_is_changed_while_it_serves(former: Path) -> None:
     assert ensure_folders(former) == []
 
 
+def test_a_check_run_on_a_new_host_writes_nothing(shared: Path) -> None:
+    root = shared / "edge-llm"
+    names = ("", "engine", "releases", "run", "secrets")
+    paths = [str(root / name) for name in names]
+    assert ensure_folders(root, check=True) == paths
+    assert list(shared.iterdir()) == []
+    assert ensure_folders(root) == paths
+    assert ensure_folders(root, check=True) == []
+
+
 @pytest.mark.parametrize("name", [ENGINE_KEY, CLIENT_KEYS, f"{TLS_FOLDER}/key.pem"])
 @pytest.mark.parametrize("target", ["shadow", "nothing"])
 def test_a_key_that_is_a_link_is_refused(former: Path, etc: Path, name: str, target: str) -> None:
