@@ -34,6 +34,19 @@ def download_from_peers(session: DownloadSession) -> None:
     Where the other hosts send nothing, the source is used as well. Raises DownloadError,
     StoreError, Stopped.
     """
+    staging = session.staging
+    if not all(
+        session.is_installed(each) or staging.is_received(each) for each in session.job.files
+    ):
+        _receive_bundle(session)
+    _remove_control_file(session)
+    install_files(session)
+    staging.prepare()
+    seed(session)
+
+
+def _receive_bundle(session: DownloadSession) -> None:
+    """Download the bundle to the staging folder. Raises DownloadError, Stopped."""
     job = session.job
     session.staging.folder.write(job.torrent_file.name, job.torrent)
     _copy_installed_files(session)
@@ -51,10 +64,6 @@ def download_from_peers(session: DownloadSession) -> None:
                     + ". Open llm_models_port between the hosts, or the way to the source, and run"
                     " site.yml again, which continues the download"
                 )
-    _remove_control_file(session)
-    install_files(session)
-    session.staging.prepare()
-    seed(session)
 
 
 def complete_from_source(session: DownloadSession) -> None:
