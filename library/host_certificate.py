@@ -10,18 +10,21 @@ from ansible.module_utils.edge_host.certificate import (
     install_certificate,
     wait_until_served,
 )
-from ansible.module_utils.edge_host.constants import API_PORT, CONTAINER_UID, ROOT
+from ansible.module_utils.edge_host.constants import API_PORT, ROOT
 
 DOCUMENTATION = r"""
 module: host_certificate
 short_description: Give the chat API of a host its certificate and private key
 description:
   - Writes C(secrets/tls/certificate.pem) and C(secrets/tls/key.pem) below O(root).
+  - The chat API may read the files, and nobody but root may write them.
   - Both are replaced in one step, which survives a power cut. The chat API reads them again without
     a restart, within a second. Where it serves HTTPS, the module waits for that.
 options:
   root:
-    description: The folder of the deployment on the host. Its folder C(secrets) must exist.
+    description: >-
+      The folder of the deployment on the host. Its folder C(secrets) must exist, as C(host_folders)
+      makes it.
     type: path
     default: /opt/edge-llm
   certificate:
@@ -32,10 +35,6 @@ options:
     description: Its private key, in PEM format.
     type: str
     required: true
-  owner:
-    description: The user id and group id of the files, which nobody else can read.
-    type: int
-    default: 10010
   timeout:
     description:
       - Seconds to wait until the chat API serves with a changed certificate; 0 for no wait.
@@ -72,7 +71,6 @@ def main() -> None:
             "root": {"type": "path", "default": ROOT},
             "certificate": {"type": "str", "required": True},
             "key": {"type": "str", "required": True, "no_log": True},
-            "owner": {"type": "int", "default": CONTAINER_UID},
             "timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
@@ -81,7 +79,7 @@ def main() -> None:
     secrets = Path(asked["root"], "secrets")
     try:
         changed = install_certificate(
-            secrets, asked["certificate"], asked["key"], asked["owner"], module.check_mode
+            secrets, asked["certificate"], asked["key"], module.check_mode
         )
     except OSError as error:
         module.fail_json(msg=f"The certificate cannot be written: {error}.")

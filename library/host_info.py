@@ -31,9 +31,6 @@ options:
       - Only whether each is as expected is returned.
     type: dict
     default: {}
-  secrets_owner:
-    description: The user id that these files must belong to. By default any.
-    type: int
 author: edge-llm
 """
 
@@ -42,7 +39,6 @@ EXAMPLES = r"""
   host_info:
     secrets:
       api_keys.jsonl: "{{ key_file | hash('sha256') }}"
-    secrets_owner: 10010
   register: host
 """
 
@@ -176,6 +172,14 @@ state:
               type: list
               elements: str
         root: {type: bool, description: Whether this module ran as root.}
+        accounts:
+          description: Accounts of the host with the numbers of the project's users.
+          type: list
+          elements: dict
+          contains:
+            kind: {type: str, description: user or group.}
+            name: {type: str, description: The name of the account.}
+            id: {type: int, description: Its number.}
         tools:
           description: Those of aria2c, curl and skopeo that the host has.
           type: list
@@ -350,7 +354,6 @@ def main() -> None:
             "root": {"type": "path", "default": ROOT},
             "ports": {"type": "list", "elements": "int", "default": list(PORTS)},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "secrets_owner": {"type": "int", "no_log": False},
         },
         supports_check_mode=True,
     )

@@ -82,7 +82,7 @@ EXAMPLES = r"""
     job: "{{ job }}"
     folder: /opt/edge-llm/models
     program: "{{ host_program.path }}"
-    user: 10010
+    user: 10012
     operator: alice@laptop
 
 - name: Wait for the download

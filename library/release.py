@@ -14,6 +14,8 @@ short_description: Switch a host to a release, and roll back where the verificat
 description:
   - Stages a release, switches to it, verifies it, and commits it; or rolls back to the release
     before, and fails.
+  - The engine's key is generated where it is missing. Folders and keys of a host of an earlier
+    version get their owners, as by C(host_folders).
   - The change runs on the host in a unit of systemd, so that it ends even if the connection is
     lost.
   - In check mode reports whether anything would change, and how the files would differ.
@@ -58,12 +60,6 @@ options:
     description: The name of the host, for messages.
     type: str
     required: true
-  owner:
-    description: >-
-      The user id of the containers' user, who reads the engine's key. The key is generated where
-      it is missing.
-    type: int
-    required: true
   operator:
     description: The person who changes the host; other runs on the same host name this person.
     type: str
@@ -79,7 +75,6 @@ EXAMPLES = r"""
 - name: Roll back
   release:
     host: jetson-01
-    owner: 10010
     action: rollback
     expected_release: 7
     operator: alice@laptop
@@ -152,7 +147,6 @@ def main() -> None:
             "to": {"type": "int"},
             "expected_release": {"type": "int"},
             "host": {"type": "str", "required": True},
-            "owner": {"type": "int", "required": True},
             "operator": {"type": "str", "required": True},
             "program": {"type": "path", "required": True},
         },

@@ -8,7 +8,6 @@ with the other of another pair. The chat API sees it through its mount of the fo
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import socket
 import ssl
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Dict
 
 from .files import read_file, sync_folder, write_atomically
+from .folders import secret_access, secret_folder_access
+from .foreign import ForeignFolder, give
 
 LINK = "tls"
 _PREFIX = f"{LINK}-"
 _NEW_LINK = f".{LINK}.new"
-_MODE = 0o600
 _PARTIAL_CHAIN = 0x80000
 """ssl.VERIFY_X509_PARTIAL_CHAIN of Python 3.10: a certificate is trusted without its issuers."""
 _END = "-----END CERTIFICATE-----"
@@ -29,21 +29,19 @@ _POLL_SECONDS = 0.1
 _CONNECT_SECONDS = 5.0
 
 
-def install_certificate(
-    secrets: Path, certificate: str, key: str, owner: int, check: bool = False
-) -> bool:
+def install_certificate(secrets: Path, certificate: str, key: str, check: bool = False) -> bool:
     """Install a certificate (PEM, with its chain) and its key; returns whether that changes any.
 
-    They and their folder are for the uid `owner` alone. With `check` nothing is written. Raises
-    OSError.
+    The chat API may read them, and nobody but root may write them. With `check` nothing is written.
+    Raises OSError.
     """
     files = {"certificate.pem": certificate, "key.pem": key}
     text = "\0".join(files.values())
     folder = secrets / f"{_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if _is_installed(secrets, folder, files, owner):
+    if _is_installed(secrets, folder, files):
         return False
     if not check:
-        _write(folder, files, owner)
+        _write(folder, files)
         _set_link(secrets, folder.name)
         _remove_others(secrets, folder)
     return True
@@ -75,32 +73,33 @@ def wait_until_served(certificate: str, port: int, seconds: float) -> bool:
         time.sleep(_POLL_SECONDS)
 
 
-def _is_installed(secrets: Path, folder: Path, files: Dict[str, str], owner: int) -> bool:
+def _is_installed(secrets: Path, folder: Path, files: Dict[str, str]) -> bool:
     link = secrets / LINK
     if not link.is_symlink() or link.resolve() != folder.resolve():
         return False
     for name, text in files.items():
-        found = read_file(folder / name)
+        found, access = read_file(folder / name), secret_access(name)
         expected = {
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "mode": f"{_MODE:04o}",
-            "uid": owner,
-            "gid": owner,
+            "mode": f"{access.mode:04o}",
+            "uid": access.owner,
+            "gid": access.group,
         }
         if found != expected:
             return False
     return True
 
 
-def _write(folder: Path, files: Dict[str, str], owner: int) -> None:
-    # The folder secrets is the containers' own: a link in it must not lead root elsewhere.
+def _write(folder: Path, files: Dict[str, str]) -> None:
     if folder.is_symlink():
         folder.unlink()
     folder.mkdir(mode=0o700, exist_ok=True)
-    os.chown(folder, owner, owner, follow_symlinks=False)
+    # Root's own, as the folder that it is in.
+    with ForeignFolder(folder, ()) as opened:
+        give(opened.descriptor, *secret_folder_access())
     for name, text in files.items():
-        write_atomically(folder / name, text.encode(), folder, _MODE)
-        os.chown(folder / name, owner, owner, follow_symlinks=False)
+        owner, group, mode = secret_access(name)
+        write_atomically(folder / name, text.encode(), folder, mode, owner=(owner, group))
 
 
 def _set_link(secrets: Path, target: str) -> None:

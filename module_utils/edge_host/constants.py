@@ -15,10 +15,19 @@ DISK_RESERVE = 512 * MIB
 """Bytes of disk that stay free beside the weights: images' layers, logs, the next release."""
 DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
 """Commands that downloads take, and the package of the system's archive that has each."""
-CONTAINER_UID = 10010
-"""The user that the project's containers run as, and its group."""
+# One user for each job, each with a group of the same number. They are numbers without an account:
+# containers and setpriv take those, and a host must not have accounts with them (plan.board).
+API_UID = 10010
+"""The chat API and the socket holder. Before there was one user for each job, it was of all jobs,
+so a host of an earlier version has its files."""
+ENGINE_UID = 10011
+DOWNLOAD_UID = 10012
+REGISTRY_UID = 10013
+USER_IDS = (API_UID, ENGINE_UID, DOWNLOAD_UID, REGISTRY_UID)
 SECRETS = "secrets"
 """The folder of the keys."""
+ENGINE_KEY = "engine_key"
+"""A file in it: the key by which the chat API asks its engine."""
 CLIENT_KEYS, PLAIN_KEYS = "api_keys.jsonl", "api_keys"
 """Files in it: hashes of clients' keys, and their keys in plain text, which only the chat APIs of
 releases of earlier versions read."""
@@ -34,7 +43,9 @@ RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
 HISTORY = "releases/history.jsonl"
 RELEASE = "release.json"
 RECORD = ".verified.json"
-WORKSHOP = ".fetch"  # below models: what is not whole yet
+RECORD_LOCK = f"{RECORD}.lock"
+WORKSHOP = ".fetch"  # below models: what is not whole yet; the folder of DOWNLOAD_UID
+RECEIVED = ".received"  # below models: whole, and not verified yet; root's
 OLLAMA_STORE = "ollama"  # below models
 OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Iterable, List, Optional
+from typing import BinaryIO, Iterable, List, Optional, Tuple
 
+from .foreign import give
 from .json_data import Facts, parse_json
 
 
@@ -43,25 +45,32 @@ def read_json(path: Path) -> Optional[Facts]:
     return found if isinstance(found, dict) else None
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, lower-case hexadecimal."""
+def stream_sha256(stream: BinaryIO) -> str:
+    """SHA-256 of what is left of a stream, lower-case hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
+    for block in iter(lambda: stream.read(1 << 20), b""):
+        digest.update(block)
     return digest.hexdigest()
 
 
 def read_file(path: Path) -> Optional[Facts]:
     """{"sha256", "mode" (as "0644"), "uid", "gid"} of a regular file, or None."""
     try:
-        status = path.lstat()
+        # One file from the look to the last byte, even where somebody may replace it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            return None
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        sha256 = stream_sha256(stream)
     return {
-        "sha256": file_sha256(path),
+        "sha256": sha256,
         "mode": f"{stat.S_IMODE(status.st_mode):04o}",
         "uid": status.st_uid,
         "gid": status.st_gid,
@@ -78,10 +87,14 @@ def check_file_name(name: str, what: str) -> str:
 
 
 def allocated(path: Path) -> int:
-    """Bytes of disk that a file or a folder takes; a file with holes takes less than its size."""
+    """Bytes of disk that a file or a folder takes; a file with holes takes less than its size.
+
+    What a link leads to does not count.
+    """
     try:
-        entries = [path, *path.rglob("*")]
-        return sum(each.lstat().st_blocks * 512 for each in entries if not each.is_dir())
+        entries = [] if path.is_symlink() else [path, *path.rglob("*")]
+        found = [each.lstat() for each in entries]
+        return sum(each.st_blocks * 512 for each in found if not stat.S_ISDIR(each.st_mode))
     except OSError:  # it was made or removed meanwhile
         return 0
 
@@ -110,18 +123,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(
-    path: Path, content: bytes, workshop: Path, mode: int = 0o644, sync: bool = True
+    path: Path,
+    content: bytes,
+    workshop: Path,
+    mode: int = 0o644,
+    sync: bool = True,
+    owner: Optional[Tuple[int, int]] = None,
 ) -> None:
     """Put content at path in one step that survives a power cut: all of it, or the former content.
 
     The new file is made in `workshop`, a folder of the same file system. Without `sync` only those
-    who read it meanwhile are safe.
+    who read it meanwhile are safe. `owner` (uid, gid) gets it, before it gets its name; by default
+    it is the caller's.
     """
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=workshop)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-            os.fchmod(descriptor, mode)
+            give(descriptor, *(owner or (os.geteuid(), os.getegid())), mode)
             stream.flush()
             if sync:
                 os.fsync(descriptor)

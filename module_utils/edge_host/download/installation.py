@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Callable, Optional
 
 from ..constants import MIB
-from ..files import sync_folder, write_atomically
+from ..files import sync_folder
+from ..foreign import check_not_written
 from ..weights.gguf import InvalidGGUF, compare_shapes, read_header, read_shape
 from .http_source import HTML_ADVICE
 from .job import BundleFile, DownloadError, DownloadJob
@@ -18,6 +18,7 @@ from .session import DownloadSession
 from .torrent import PieceHasher
 
 _OnBlock = Callable[[bytes], None]
+_MAX_TORRENT = 4 * MIB
 
 
 def install_files(session: DownloadSession) -> bytes:
@@ -27,10 +28,13 @@ def install_files(session: DownloadSession) -> bytes:
     Stopped.
     """
     job = session.job
+    staging = session.staging
     hasher: Optional[PieceHasher] = None
     if job.share and job.mode == "source":
-        if job.torrent_file.exists() and all(_is_recorded(session, file) for file in job.files):
-            return job.torrent_file.read_bytes()
+        torrent = job.torrent_file.name
+        recorded = all(_is_recorded(session, file) for file in job.files)
+        if recorded and staging.folder.exists(torrent):
+            return staging.folder.read(torrent, _MAX_TORRENT)
         hasher = PieceHasher(job)
     hashed = 0
 
@@ -50,11 +54,10 @@ def install_files(session: DownloadSession) -> bytes:
             _verify_installed_file(session, file, on_block, read_all=hasher is not None)
         else:
             _install_file(session, file, on_block)
-    if job.mode == "source":
-        shutil.rmtree(job.bundle_folder)
+    staging.remove()
     if hasher is None:
         return b""
-    write_atomically(job.torrent_file, hasher.build_torrent(), job.staging_folder)
+    staging.folder.write(job.torrent_file.name, hasher.build_torrent())
     return hasher.build_torrent()
 
 
@@ -68,8 +71,8 @@ def _is_recorded(session: DownloadSession, file: BundleFile) -> bool:
 def _install_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock) -> None:
     """Verify a downloaded file and give it its final name; reject it where it is wrong."""
     job = session.job
-    downloaded = job.bundle_folder / file.name
-    found = _hash_file(downloaded, on_block)
+    downloaded = session.staging.receive(file)
+    found = _hash_file(downloaded, on_block, own=job.user is not None)
     if found != file.sha256:
         rejected = reject_file(job, file, downloaded)
         raise DownloadError(
@@ -78,10 +81,8 @@ def _install_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock
             " the entry in models.yml, or set llm_models_mirror to a source that has the file"
         )
     _check_header(file, downloaded)
-    if job.user is not None:
-        os.chown(downloaded, 0, 0)
     downloaded.chmod(0o644)
-    session.store.install(downloaded, file.weights, keep=job.mode == "peers")
+    session.store.install(downloaded, file.weights)
 
 
 def _verify_local_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock) -> None:
@@ -112,7 +113,7 @@ def _verify_installed_file(
 
 
 def reject_file(job: DownloadJob, file: BundleFile, path: Path) -> str:
-    """Rename a file with the wrong content, so that nothing uses it; returns its new name.
+    """Rename a received file with the wrong content, so that nothing uses it; returns its new name.
 
     Raises DownloadError where it is an HTML page.
     """
@@ -144,10 +145,15 @@ def _check_header(file: BundleFile, path: Path) -> None:
         )
 
 
-def _hash_file(path: Path, on_block: _OnBlock) -> str:
-    """Return a file's SHA-256, and have its content on the disk; `on_block` gets every block."""
+def _hash_file(path: Path, on_block: _OnBlock, own: bool = False) -> str:
+    """Return a file's SHA-256, and have its content on the disk; `on_block` gets every block.
+
+    `own`: the file was another user's; one that is still being written is refused.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        if own:
+            check_not_written(stream.fileno(), path)
         for block in iter(lambda: stream.read(MIB), b""):
             digest.update(block)
             on_block(block)

@@ -8,7 +8,6 @@ is hashed once, compared with the catalogue, and only then gets its final name (
 from __future__ import annotations
 
 import base64
-import os
 
 from ..constants import DISK_RESERVE, MIB
 from ..files import allocated
@@ -23,7 +22,7 @@ from .swarm import complete_from_source, download_from_peers, seed
 def run_job(session: DownloadSession) -> None:
     """Run the job to its end. Raises DownloadError, StoreError, OSError, Stopped."""
     job = session.job
-    _prepare_folders(session)
+    session.staging.prepare()
     _check_space(session)
     if job.mode == "source":
         _download_from_source(session)
@@ -36,7 +35,7 @@ def run_job(session: DownloadSession) -> None:
 def _download_from_source(session: DownloadSession) -> None:
     """Download all files from the source and install them; the status gets the torrent."""
     job = session.job
-    if job.torrent_file.exists() and allocated(job.bundle_folder):
+    if session.staging.folder.exists(job.torrent_file.name) and allocated(job.bundle_folder):
         complete_from_source(session)
     for file in job.files:
         download_file(session, file)
@@ -44,26 +43,11 @@ def _download_from_source(session: DownloadSession) -> None:
     session.report("done", job.size, torrent=base64.b64encode(torrent).decode())
 
 
-def _prepare_folders(session: DownloadSession) -> None:
-    """Create the staging folders. Raises DownloadError."""
-    job = session.job
-    try:
-        for folder in (job.staging_folder, job.bundle_folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if job.user is not None:
-                os.chown(folder, job.user, job.user)
-    except OSError as error:
-        raise DownloadError(
-            f"{error.filename} is not writable: {error.strerror}. Make the models folder writable,"
-            " and run site.yml again"
-        ) from None
-
-
 def _check_space(session: DownloadSession) -> None:
     """Raise DownloadError where the disk has no space for the rest of the files."""
     job = session.job
     missing = sum(file.size for file in job.files if not session.is_installed(file))
-    needed = missing - allocated(job.bundle_folder)
+    needed = missing - session.staging.size()
     free = max(0, free_space(job))
     if needed > free:
         others = allocated(job.staging_folder) - allocated(job.bundle_folder)

@@ -1,4 +1,4 @@
-"""What all parts of one download share: job, store, status file, stop request, child process."""
+"""What all parts of one download share: job, store, staging, status file, stop request, child."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..commands import environment
 from ..files import write_atomically
 from ..weights.store import Store
 from .job import STATUS, BundleFile, DownloadJob
+from .staging import Staging
 
 RATE_SECONDS = 10.0
 """The time over which the rate is averaged."""
@@ -33,6 +34,7 @@ class DownloadSession:
     def __init__(self, job: DownloadJob, runtime: Path) -> None:
         self.job = job
         self.store = Store(job.folder)
+        self.staging = Staging(job)
         self.sources: List[str] = []
         self._runtime = runtime
         self._process: Optional[subprocess.Popen[bytes]] = None

@@ -11,10 +11,8 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable
 
 from ..constants import DISK_RESERVE, MIB
-from ..files import write_atomically
 from .aria2 import Aria2Output, build_command
 from .http_source import check_file, describe_full_disk
 from .installation import install_files
@@ -31,11 +29,26 @@ IDLE_TIMEOUT = 900.0
 def download_from_peers(session: DownloadSession) -> None:
     """Download the bundle from other hosts, install it, and seed it until stopped.
 
+    aria2 ends in between: a file that it has open for writing is not verified.
+
     Where the other hosts send nothing, the source is used as well. Raises DownloadError,
     StoreError, Stopped.
     """
+    staging = session.staging
+    if not all(
+        session.is_installed(each) or staging.is_received(each) for each in session.job.files
+    ):
+        _receive_bundle(session)
+    _remove_control_file(session)
+    install_files(session)
+    staging.prepare()
+    seed(session)
+
+
+def _receive_bundle(session: DownloadSession) -> None:
+    """Download the bundle to the staging folder. Raises DownloadError, Stopped."""
     job = session.job
-    write_atomically(job.torrent_file, job.torrent, job.staging_folder)
+    session.staging.folder.write(job.torrent_file.name, job.torrent)
     _copy_installed_files(session)
     with LoopbackServer(job) as server:
         session.sources = ["the fleet"]
@@ -51,8 +64,6 @@ def download_from_peers(session: DownloadSession) -> None:
                     + ". Open llm_models_port between the hosts, or the way to the source, and run"
                     " site.yml again, which continues the download"
                 )
-    shutil.rmtree(job.bundle_folder)
-    _remove_control_file(session)
 
 
 def complete_from_source(session: DownloadSession) -> None:
@@ -65,7 +76,7 @@ def complete_from_source(session: DownloadSession) -> None:
         check_file(job, file)
     session.sources = [extract_host(job.files[0].url)]
     with LoopbackServer(job) as server:
-        if not _run_swarm(session, server, use_source=True, download_only=True):
+        if not _run_swarm(session, server, use_source=True):
             raise DownloadError(
                 f"{job.name} is incomplete: nothing was received for {STALL_TIMEOUT:.0f} s from"
                 f" {job.files[0].url}. Check the source, and run site.yml again, which continues"
@@ -77,14 +88,14 @@ def complete_from_source(session: DownloadSession) -> None:
 def seed(session: DownloadSession) -> None:
     """Seed the installed bundle until stopped, or until nobody downloads it any more."""
     job = session.job
-    write_atomically(job.torrent_file, job.torrent, job.staging_folder)
+    staging = session.staging
+    staging.folder.write(job.torrent_file.name, job.torrent)
     session.report("done", job.size)
     for file in job.files:
-        link = job.bundle_folder / file.name
         if file.local:
-            _replace_link(link, Path(file.local), os.symlink)
+            staging.bundle.symlink(file.name, Path(file.local))
         else:
-            _replace_link(link, job.folder / file.path, os.link)
+            staging.bundle.link(file.name, job.folder / file.path)
     with LoopbackServer(job) as server:
         process = _start_aria2(
             session, f"--bt-tracker={server.url}/announce", "--bt-seed-unverified=true"
@@ -103,18 +114,13 @@ def seed(session: DownloadSession) -> None:
                 session.sleep(0.5)
         finally:
             _stop_aria2(process)
-    shutil.rmtree(job.bundle_folder)
+    staging.remove()
 
 
-def _run_swarm(
-    session: DownloadSession,
-    server: LoopbackServer,
-    use_source: bool = False,
-    download_only: bool = False,
-) -> bool:
-    """Download, install, and seed until stopped; returns False where no more data is received.
+def _run_swarm(session: DownloadSession, server: LoopbackServer, use_source: bool = False) -> bool:
+    """Download all; returns False where no more data is received. Raises DownloadError, Stopped.
 
-    `use_source`: the source is a web seed; `download_only`: return once all is downloaded.
+    `use_source`: the source is a web seed.
     """
     # Existing data is checked: aria2's own record of it may be older than the data.
     process = _start_aria2(
@@ -124,8 +130,7 @@ def _run_swarm(
         *([f"{server.url}/source/"] if use_source else []),
     )
     output = Aria2Output(process)
-    active_at, installed = time.monotonic(), False
-    progress = -1
+    active_at, progress = time.monotonic(), -1
     try:
         while not session.stopped:
             if process.poll() is not None:
@@ -134,28 +139,15 @@ def _run_swarm(
                 if free_space(session.job) + DISK_RESERVE < MIB:
                     raise DownloadError(describe_full_disk(session.job))
                 raise DownloadError(_describe_aria2_failure(process, output))
-            if output.seeding and download_only:
+            if output.seeding:
                 return True
-            if output.seeding and not installed:
-                install_files(session)
-                installed = True
-                active_at = time.monotonic()
-                session.report("done", session.job.size)
-            elif not installed:
-                if output.progress != progress:
-                    progress, active_at = output.progress, time.monotonic()
-                elif time.monotonic() - active_at > STALL_TIMEOUT:
-                    return False
-                session.report("receiving", output.bytes_done, peers=output.peers)
-            else:
-                if output.uploading:
-                    active_at = time.monotonic()
-                if time.monotonic() - active_at > IDLE_TIMEOUT:
-                    return True
+            if output.progress != progress:
+                progress, active_at = output.progress, time.monotonic()
+            elif time.monotonic() - active_at > STALL_TIMEOUT:
+                return False
+            session.report("receiving", output.bytes_done, peers=output.peers)
             session.sleep(0.5)
-        if not installed:
-            raise Stopped
-        return True
+        raise Stopped
     finally:
         _stop_aria2(process)
 
@@ -187,21 +179,16 @@ def _describe_aria2_failure(process: subprocess.Popen[bytes], output: Aria2Outpu
 
 def _copy_installed_files(session: DownloadSession) -> None:
     """Copy installed files to the staging folder: a torrent needs all files of a bundle."""
-    job = session.job
+    job, staging = session.job, session.staging
     for file in job.files:
-        target = job.bundle_folder / file.name
-        if session.store.recorded_hash(file.weights) == file.sha256 and not target.exists():
-            shutil.copyfile(job.folder / file.path, target)
-            if job.user is not None:
-                os.chown(target, job.user, job.user)
+        recorded = session.store.recorded_hash(file.weights) == file.sha256
+        if recorded and not staging.bundle.exists(file.name):
+            copy = os.fdopen(staging.bundle.create(file.name), "wb")
+            with (job.folder / file.path).open("rb") as source, copy as target:
+                shutil.copyfileobj(source, target)
+                staging.give_to_downloader(target.fileno())
 
 
 def _remove_control_file(session: DownloadSession) -> None:
     """Remove the file in which aria2 keeps the state of a download."""
-    Path(f"{session.job.bundle_folder}.aria2").unlink(missing_ok=True)
-
-
-def _replace_link(link: Path, target: Path, make: Callable[[Path, Path], None]) -> None:
-    if link.exists() or link.is_symlink():
-        link.unlink()
-    make(target, link)
+    session.staging.folder.remove(f"{session.job.name}.aria2")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence
 
 from ..commands import Result, run_together, which
+from ..constants import USER_IDS
 from ..files import first_text, read_text
 from ..json_data import Facts
 from .hardware import (
@@ -26,6 +27,7 @@ from .jetson import parse_l4t, read_power, read_tuning
 from .kernel import read_kernel
 from .raspberry_pi import parse_throttled, read_boot
 from .system import (
+    parse_accounts,
     parse_addresses,
     parse_desktop,
     process_names,
@@ -66,6 +68,9 @@ _MODULES = (
 _TEGRA = re.compile(r"nvidia,tegra(?:186|19|2[136])")
 # Each runs where the host has it.
 BOARD_COMMANDS: Dict[str, Sequence[str]] = {
+    # From wherever the host has its accounts: they may be in a directory service.
+    "users": ["getent", "passwd", *map(str, USER_IDS)],
+    "groups": ["getent", "group", *map(str, USER_IDS)],
     "addresses": ["ip", "-json", "address"],
     "gpus": [
         "nvidia-smi",
@@ -165,7 +170,8 @@ def read_board(
     model = tree or parse_model(read_text(system / "sys/class/dmi/id/product_name") or "")
     kind = board_kind(model, l4t, compatible)
     memory = parse_memory(read_text(system / "proc/meminfo") or "")
-    printed = {name: answer.out for name, answer in answers.items() if answer.code == 0}
+    # getent's exit status is 2 where one of the numbers is nobody's.
+    printed = {name: answer.out for name, answer in answers.items() if answer.code in (0, 2)}
     return {
         "kind": kind,
         "name": board_name(tree, compatible),
@@ -198,6 +204,10 @@ def read_board(
         "time_synchronised": {"yes": True, "no": False}.get(printed.get("time", "").strip()),
         "upgrades": {"unattended": read_unattended(system), "held": packages["held"]},
         "root": os.geteuid() == 0,
+        "accounts": [
+            *parse_accounts(printed.get("users", "")),
+            *parse_accounts(printed.get("groups", ""), "group"),
+        ],
         "tools": read_tools(),
         "addresses": parse_addresses(printed.get("addresses", "")),
     }

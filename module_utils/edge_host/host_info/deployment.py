@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from ..constants import DEPLOYED_FILES, HISTORY, JOURNAL, LOCK, PLAIN_KEYS, RELEASE, RELEASES
 from ..files import read_file, read_json, read_text
+from ..folders import secret_access
 from ..json_data import Facts, parse_json
 
 _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
@@ -24,22 +25,20 @@ _RESULT_NAMES = {
 }
 
 
-def read_secrets(
-    folder: Path, expected: Mapping[str, str], owner: Optional[int]
-) -> Dict[str, bool]:
-    """Whether each file exists with its sha256, mode 0600 and (if given) the owner.
+def read_secrets(folder: Path, expected: Mapping[str, str]) -> Dict[str, bool]:
+    """Whether each file exists with its sha256, owner, group and mode (`folders.secret_access`).
 
     A file may be in a folder ("tls/key.pem"). An empty sha256 stands for any content but none: a
     secret that only the host knows.
     """
     answers = {}
     for name, sha256 in expected.items():
-        found = read_file(folder / _check_secret_name(name))
+        found, access = read_file(folder / _check_secret_name(name)), secret_access(name)
         answers[name] = (
             found is not None
             and (found["sha256"] == sha256 if sha256 else found["sha256"] != _SHA256_OF_NOTHING)
-            and found["mode"] == "0600"
-            and owner in (None, found["uid"])
+            and (found["uid"], found["gid"]) == (access.owner, access.group)
+            and found["mode"] == f"{access.mode:04o}"
         )
     return answers
 

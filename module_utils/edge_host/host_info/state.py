@@ -46,16 +46,15 @@ def read_state(
     root: str = ROOT,
     ports: Sequence[int] = PORTS,
     secrets: Optional[Mapping[str, str]] = None,
-    secrets_owner: Optional[int] = None,
     system: str = "/",
 ) -> Facts:
     """Everything on this host that decisions need. Reads only.
 
     root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
-    root/secrets -> sha256 expected; secrets_owner: the user id these files must belong to, None
-    for any; system: where /etc, /proc and /sys are. Returns {"board", "docker", "ports",
-    "deployment", "models"}; `library/host_info.py` documents each. Raises ValueError, with a
-    sentence, for arguments that cannot be meant. A docker that is missing or dead is a state.
+    root/secrets -> sha256 expected; system: where /etc, /proc and /sys are. Returns {"board",
+    "docker", "ports", "deployment", "models"}; `library/host_info.py` documents each. Raises
+    ValueError, with a sentence, for arguments that cannot be meant. A docker that is missing or
+    dead is a state.
     """
     folder, base = Path(root), Path(system)
     if not folder.is_absolute():
@@ -99,7 +98,7 @@ def read_state(
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
-            "secrets": read_secrets(folder / SECRETS, secrets or {}, secrets_owner),
+            "secrets": read_secrets(folder / SECRETS, secrets or {}),
             "plain_keys": needs_plain_keys(folder),
             "containers": {**parts, "door": containers.get(DOOR)},
             "release": release,

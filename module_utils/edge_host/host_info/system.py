@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional
 
 from ..commands import which
+from ..constants import USER_IDS
 from ..files import entries, read_text
-from ..json_data import objects, parse_json
+from ..json_data import Facts, objects, parse_json
 
 # Main processes of desktop sessions, as far as comm holds their names (15 characters); the first
 # that runs is named, since a session has several.
@@ -59,6 +60,19 @@ def parse_addresses(text: str) -> List[str]:
         if not inside.match(str(link.get("ifname", "")))
         for each in objects(link.get("addr_info"))
         if each.get("scope") == "global" and not each.get("temporary") and "local" in each
+    ]
+
+
+def parse_accounts(text: str, kind: str = "user") -> List[Facts]:
+    """The accounts with the numbers of the project's users: [{"kind", "name", "id"}].
+
+    From `getent passwd`, or, of the kind "group", from `getent group`.
+    """
+    ours = {str(number): number for number in USER_IDS}
+    return [
+        {"kind": kind, "name": fields[0], "id": ours[fields[2]]}
+        for fields in (line.split(":") for line in text.splitlines())
+        if len(fields) > 2 and fields[2] in ours
     ]
 
 

@@ -13,10 +13,11 @@ from ..constants import (
     OLLAMA_PROJECTOR_TYPE,
     OLLAMA_STORE,
     OLLAMA_WEIGHTS_TYPE,
+    RECEIVED,
     RECORD,
     WORKSHOP,
 )
-from ..files import allocated, read_text
+from ..files import allocated, entries, read_text
 from ..json_data import Facts, parse_json
 
 
@@ -53,6 +54,15 @@ def recorded_sha256(
     return str(entry["sha256"])
 
 
+def is_own(status: os.stat_result) -> bool:
+    """Whether nobody but root can change a file of the models folder.
+
+    Another owner could, and set its time of change: its recorded hash does not count. A caller who
+    is not root has a models folder of its own.
+    """
+    return status.st_uid == 0 or os.geteuid() != 0
+
+
 def read_models(folder: Path) -> Dict[str, Facts]:
     """The files of the models folder, by their paths in it, with those of models of several files:
     size (bytes), mtime_ns, recorded_sha256, bundle (of which files it is one).
@@ -64,7 +74,7 @@ def read_models(folder: Path) -> Dict[str, Facts]:
         models[name] = {
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
-            "recorded_sha256": recorded_sha256(record, name, status),
+            "recorded_sha256": recorded_sha256(record, name, status) if is_own(status) else None,
             "bundle": record.get(name, {}).get("bundle"),
         }
     return models
@@ -85,10 +95,12 @@ def weights_in(folder: Path) -> List[Path]:
 
 def read_unfinished(folder: Path) -> Dict[str, int]:
     """Downloads that are not complete: name of the bundle -> bytes on the disk."""
-    workshop = folder / WORKSHOP
-    if not workshop.is_dir():
-        return {}
-    return {path.name: allocated(path) for path in sorted(workshop.iterdir()) if path.is_dir()}
+    found: Dict[str, int] = {}
+    for part in (WORKSHOP, RECEIVED):
+        for path in [] if (folder / part).is_symlink() else entries(folder / part):
+            if path.is_dir() and not path.is_symlink():
+                found[path.name] = found.get(path.name, 0) + allocated(path)
+    return found
 
 
 def parse_manifest(text: str) -> Optional[Tuple[str, List[str]]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import os
 from pathlib import Path
 from typing import Optional
 
+from ..constants import API_UID
+from ..foreign import open_socket
 from ..json_data import Facts
 from .client_keys import own_key_headers
 from .docker_api import send_request
@@ -40,10 +43,15 @@ class ChatApi:
 
     def read_status(self, release: Release) -> Optional[Facts]:
         """Return the answer of a release's chat API at /ready; None where it does not answer."""
-        headers = own_key_headers(self._root)
-        path = str(self.socket_path(release))
         try:
-            _, status = send_request(path, "GET", "/ready", headers, timeout=10)
+            headers = own_key_headers(self._root)
+            # The chat API's user can write the folder: a link could lead to another program.
+            descriptor = open_socket(self.socket_path(release), {API_UID})
+            try:
+                path = f"/proc/self/fd/{descriptor}"
+                _, status = send_request(path, "GET", "/ready", headers, timeout=10)
+            finally:
+                os.close(descriptor)
         except (OSError, http.client.HTTPException):
             return None
         return status if isinstance(status, dict) and "in_flight" in status else None

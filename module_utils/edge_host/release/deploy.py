@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
+from ..folders import ensure_folders
 from ..host_info.deployment import describe_change, read_history
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
@@ -59,7 +60,8 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         recover(host)
         before = releases.current()
         _check_expected_release(options["expected_release"], before.number if before else 0)
-        ensure_engine_key(host.root, options["owner"])
+        ensure_folders(host.root)
+        ensure_engine_key(host.root)
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
         if before and not rollback and is_in_place(before, request, key_hash):

@@ -24,7 +24,11 @@ def lock_host(root: Path, operator: str, timeout: float = 2.0) -> Iterator[None]
     broken. Raises HostLockedError where another process still holds it after `timeout` seconds.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with (root / LOCK).open("a+", encoding="utf-8") as file:
+    # Who may open the file may lock it, so it is root's alone, also where an earlier version made
+    # it for all to read.
+    descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
         end = time.monotonic() + timeout
         while True:
             try:

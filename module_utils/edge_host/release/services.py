@@ -74,7 +74,7 @@ def wait_for_retirement(host: Host, release: Release, seconds: float) -> None:
     """
     socket_file = host.chat_api.socket_path(release)
     wait_until(
-        lambda: not socket_file.exists(),
+        lambda: not os.path.lexists(socket_file),
         seconds,
         lambda: host.docker.is_running(release.container("api")),
     )

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..constants import DEPLOYED_FILES, HISTORY, PROJECT, RELEASE, RELEASES
 from ..files import read_json, read_text, sync_folder, write_atomically
@@ -37,9 +37,14 @@ def read_variable(text: str, name: str) -> str:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)[name]
 
 
-def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file in one step: after a power cut it is the old one or the new one."""
-    write_atomically(path, text.encode(), path.parent, mode)
+def replace_file(
+    path: Path, text: str, mode: int = 0o644, owner: Optional[Tuple[int, int]] = None
+) -> None:
+    """Replace a file in one step: after a power cut it is the old one or the new one.
+
+    `owner` (uid, gid) gets it; by default it is the caller's.
+    """
+    write_atomically(path, text.encode(), path.parent, mode, owner=owner)
 
 
 class Release(NamedTuple):

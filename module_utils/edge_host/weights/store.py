@@ -15,10 +15,11 @@ import stat
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
-from ..constants import MODELS, OLLAMA_LIBRARY, RECORD
+from ..constants import MODELS, OLLAMA_LIBRARY, RECORD, RECORD_LOCK
 from ..files import read_text, sync_folder, write_atomically
+from ..foreign import UnsafeFileError, check_not_written, give
 from ..host_info.deployment import read_release
-from ..host_info.weights import parse_manifest, read_record, recorded_sha256
+from ..host_info.weights import is_own, parse_manifest, read_record, recorded_sha256
 from .ollama_store import build_config, build_manifest, list_layers
 from .request import OllamaModel, StoreError, WeightsFile, parse_ollama_model, parse_weights_file
 
@@ -80,8 +81,8 @@ class Store:
                 f"{path} does not fit: it has {status.st_size} bytes, and models.yml says"
                 f" {file.size}. Run site.yml, which downloads it again"
             )
-        recorded = None if self.rehash else recorded_sha256(self.record, file.path, status)
-        if recorded != file.sha256:
+        recorded = recorded_sha256(self.record, file.path, status)
+        if self.rehash or not is_own(status) or recorded != file.sha256:
             self._verify_content(path, file)
         self._set_file_mode(path, status.st_mode)
 
@@ -90,6 +91,8 @@ class Store:
         digest = hashlib.sha256()
         with path.open("rb") as stream:
             before = os.fstat(stream.fileno())
+            if not is_own(before):
+                self._make_own(path, stream.fileno(), before)
             for block in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
             if not self.check_mode:
@@ -109,6 +112,24 @@ class Store:
             self.actions.append(f"record {file.path} as verified, sha256 {found}")
             if not self.check_mode:
                 self.record_verified(file)
+
+    def _make_own(self, path: Path, descriptor: int, status: os.stat_result) -> None:
+        """Make a file root's that somebody has copied there, so that nobody can change it."""
+        self.actions.append(f"set owner 0 of {path} (was {status.st_uid})")
+        if self.check_mode:
+            return
+        try:
+            give(descriptor, 0, 0, FILE_MODE)
+        except PermissionError as error:
+            raise StoreError(
+                f"{path} does not fit: it belongs to the user {status.st_uid}, who could change it,"
+                f" and its file system does not let root have it ({error.strerror}). Use a models"
+                " folder on a file system with owners, such as ext4"
+            ) from None
+        try:
+            check_not_written(descriptor, path)
+        except UnsafeFileError as error:
+            raise StoreError(str(error)) from None
 
     def _reject(self, path: Path, file: WeightsFile, found: str) -> None:
         """Rename a file with the wrong content, so that nothing serves it. Raises StoreError."""
@@ -142,11 +163,10 @@ class Store:
             " llm_models_mirror"
         )
 
-    def install(self, downloaded: Path, file: WeightsFile, keep: bool) -> None:
-        """Give a downloaded file, whose hash was right, its final name in one step, and record it.
+    def install(self, downloaded: Path, file: WeightsFile) -> None:
+        """Give a received file, whose hash was right, its final name in one step, and record it.
 
-        `keep` leaves its name in the staging folder, too. Raises StoreError where another verified
-        file has that name.
+        Raises StoreError where another verified file has that name.
         """
         path = self.root / file.path
         self._ensure_folder(path.parent)
@@ -156,11 +176,6 @@ class Store:
                 f"{path} does not fit: it is a verified file with sha256 {other}, and models.yml"
                 f" says {file.sha256}. Remove or rename the file, and run site.yml again"
             )
-        if keep:
-            link = downloaded.parent.parent / f".new-{file.sha256}"
-            link.unlink(missing_ok=True)
-            os.link(downloaded, link)
-            downloaded = link
         downloaded.replace(path)
         sync_folder(path.parent)
         self.record_verified(file)
@@ -201,8 +216,9 @@ class Store:
 
     def _write_record(self, name: str, entry: Optional[Dict[str, Any]]) -> None:
         """Write the record with the entry of one file replaced, or removed where it is None."""
-        # Another model may be downloaded at the same time: the lock protects the record.
-        descriptor = os.open(self.root, os.O_RDONLY)
+        # Another model may be downloaded at the same time: the lock protects the record. It is not
+        # on the folder, which the engine may read: who may read may lock.
+        descriptor = os.open(self.root / RECORD_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             self.record = read_record(self.root)
@@ -315,7 +331,7 @@ class Store:
         if path != self.root:
             self._ensure_folder(path.parent)
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            status = path.stat()
         except FileNotFoundError:
             self.actions.append(f"create folder {path}")
             if not self.check_mode:
@@ -323,6 +339,11 @@ class Store:
                 path.chmod(FOLDER_MODE)
                 sync_folder(path.parent)
             return
+        mode = stat.S_IMODE(status.st_mode)
+        if not is_own(status):
+            self.actions.append(f"set owner 0 of folder {path} (was {status.st_uid})")
+            if not self.check_mode:
+                os.chown(path, 0, 0)
         if mode != FOLDER_MODE:
             self.actions.append(f"set mode {FOLDER_MODE:04o} of folder {path} (was {mode:04o})")
             if not self.check_mode:

@@ -6,8 +6,8 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from edge_fleet.audit.finding import PROJECT_UIDS, Check, Facts, Finding, failed, listed, passed
-from edge_host.constants import DEPLOYED_FILES, SECRETS
+from edge_fleet.audit.finding import Check, Facts, Finding, failed, listed, passed
+from edge_host.constants import DEPLOYED_FILES, SECRETS, USER_IDS
 
 OWNERS = Check("Only root and the project's users can write to the project's files")
 LINKS = Check("The project's folders have no links but its own")
@@ -54,13 +54,13 @@ def _is_below(path: str, root: str) -> bool:
 
 def _owner_problem(name: str, file: Mapping[str, Any]) -> str:
     uid, mode = file["uid"], int(file["mode"], 8)
-    if uid != 0 and (uid not in PROJECT_UIDS or _is_roots(name)):
+    if uid != 0 and (uid not in USER_IDS or _is_roots(name)):
         return f"{file['path']} belongs to the user {uid}"
     if file["kind"] in ("link", "socket"):  # a link's mode has no meaning; a folder guards sockets
         return ""
     if mode & 0o002:
         return f"{file['path']} is writable for every user ({file['mode']})"
-    if mode & 0o020 and file["gid"] not in (0, *PROJECT_UIDS):
+    if mode & 0o020 and file["gid"] not in (0, *USER_IDS):
         return f"{file['path']} is writable for the group {file['gid']} ({file['mode']})"
     return ""
 
@@ -91,6 +91,6 @@ def _secret_problem(name: str, file: Mapping[str, Any]) -> str:
     mode = int(file["mode"], 8)
     # Others may pass through a folder, to a file that is theirs.
     unwanted = 0o026 if file["kind"] == "folder" else 0o037
-    if mode & unwanted or (mode & 0o040 and file["gid"] not in (0, *PROJECT_UIDS)):
+    if mode & unwanted or (mode & 0o040 and file["gid"] not in (0, *USER_IDS)):
         return f"{file['path']} has mode {file['mode']}"
     return ""

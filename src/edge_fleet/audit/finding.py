@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edge_host.constants import CONTAINER_UID
-
 Facts = Mapping[str, Any]
 """`audit` of the module host_audit_info."""
 Status = Literal["failed", "note", "passed"]
-PROJECT_UIDS = range(CONTAINER_UID, CONTAINER_UID + 4)
-"""Users of the project on a host: of the chat API, and of the other jobs where they have their own.
-"""
 RUN_AGAIN = "Run site.yml of the newest version."
 
 

@@ -80,6 +80,15 @@ def board_problems(
         problems.append(
             f"the host's init does not fit: {board['init']}. Use a system with systemd."
         )
+    # Facts of an earlier version do not have them.
+    accounts = board.get("accounts") or []
+    if accounts:
+        found = [f"{each['kind']} {each['name']} ({each['id']})" for each in accounts]
+        problems.append(
+            "the ids of the project's users do not fit: on the host they belong to"
+            f" {', '.join(found)}. Give these accounts other ids (usermod --uid, groupmod --gid),"
+            " and their files (chown)."
+        )
     l4t = board["l4t"]
     if board["kind"] == "jetson" and l4t is None:
         problems.append(

@@ -90,10 +90,10 @@ def test_turning_it_on_replaces_the_chat_api_alone(secure: Board) -> None:
 
 
 def test_files_are_for_the_chat_api_alone(secure: Board) -> None:
-    listed = secure.run("sh", "-c", "stat -L -c '%u %a %n' /opt/edge-llm/secrets/tls/*")
+    listed = secure.run("sh", "-c", "stat -L -c '%u %g %a %n' /opt/edge-llm/secrets/tls/*")
     assert sorted(listed.splitlines()) == [
-        "10010 600 /opt/edge-llm/secrets/tls/certificate.pem",
-        "10010 600 /opt/edge-llm/secrets/tls/key.pem",
+        "0 10010 640 /opt/edge-llm/secrets/tls/certificate.pem",
+        "0 10010 640 /opt/edge-llm/secrets/tls/key.pem",
     ]
 
 

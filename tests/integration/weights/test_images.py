@@ -94,7 +94,7 @@ def test_the_registry_is_read_only_on_the_network(since: str) -> None:
         httpx.get(f"http://{ADDRESS}:5001/v2/", timeout=10)
     for name in ("gives", "takes"):
         (found,) = json.loads(on(CACHE, "docker", "inspect", f"edge-llm-registry-{name}"))
-        assert found["Config"]["User"] == "10010:10010"
+        assert found["Config"]["User"] == "10013:10013"
         assert found["HostConfig"]["ReadonlyRootfs"] is True
         assert found["HostConfig"]["CapDrop"] == ["ALL"]
 

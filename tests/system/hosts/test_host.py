@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from edge_host.constants import API_UID, ENGINE_UID, USER_IDS
 from tests.system.hosts.conftest import ROOT, trust
 
-USER = 10010
 PARTS = ("engine", "api", "door")
 
 
@@ -35,20 +35,29 @@ def inspect(host: Any, container: str) -> dict[str, Any]:
         ("releases", "directory", 0, 0o700),
         ("engine", "directory", 0, 0o755),
         ("engine/engine.env", "file", 0, 0o644),
-        ("run", "directory", USER, 0o700),
+        ("run", "directory", API_UID, 0o700),
         ("lib", "directory", 0, 0o755),
         ("models", "directory", 0, 0o755),
-        ("secrets", "directory", USER, 0o700),
-        ("secrets/api_keys.jsonl", "file", USER, 0o600),
-        ("secrets/engine_key", "file", USER, 0o600),
+        ("secrets", "directory", (0, API_UID), 0o750),
+        ("secrets/api_keys.jsonl", "file", (0, API_UID), 0o640),
+        ("secrets/engine_key", "file", (ENGINE_UID, API_UID), 0o440),
     ],
 )
-def test_files(host: Any, path: str, kind: str, owner: int, mode: int) -> None:
+def test_files(host: Any, path: str, kind: str, owner: int | tuple[int, int], mode: int) -> None:
     found = host.file(f"{ROOT}/{path}")
     assert found.exists
     assert found.is_directory == (kind == "directory")
-    assert (found.uid, found.gid) == (owner, owner)
+    assert (found.uid, found.gid) == (owner if isinstance(owner, tuple) else (owner, owner))
     assert found.mode == mode
+
+
+def test_only_the_chat_api_reads_the_keys(host: Any) -> None:
+    for user in USER_IDS:
+        become = f"setpriv --reuid={user} --regid={user} --clear-groups --no-new-privs --"
+        for name in ("api_keys.jsonl", "engine_key"):
+            read = host.run(f"{become} cat {ROOT}/secrets/{name}")
+            assert (read.rc == 0) == bool(read.stdout) == (user == API_UID)
+        assert host.run(f"{become} touch {ROOT}/secrets/new {ROOT}/models/new").rc != 0
 
 
 def test_files_in_the_root_are_those_of_the_current_release(host: Any) -> None:
@@ -121,7 +130,8 @@ def test_containers_are_contained(
     found = inspect(host, containers[part])
     assert found["State"]["Running"] is True
     assert part == "door" or found["State"]["Health"]["Status"] == "healthy"
-    assert found["Config"]["User"] == f"{USER}:{USER}"
+    user = ENGINE_UID if part == "engine" else API_UID
+    assert found["Config"]["User"] == f"{user}:{user}"
     assert found["HostConfig"]["ReadonlyRootfs"] is True
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
     assert not found["HostConfig"]["CapAdd"]

@@ -224,6 +224,16 @@ LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": 
             {"by": "alice@laptop", "since": "2026-11-22T10:00:00Z"},
             "the host is locked: alice@laptop has been changing it since 2026-11-22T10:00:00Z. Run",
         ),
+        (
+            "board.accounts",
+            [
+                {"kind": "user", "name": "alice", "id": 10011},
+                {"kind": "group", "name": "staff", "id": 10013},
+            ],
+            "the ids of the project's users do not fit: on the host they belong to user alice"
+            " (10011), group staff (10013). Give these accounts other ids (usermod --uid, groupmod"
+            " --gid), and their files (chown).",
+        ),
         ("board.root", False, "the host was read as another user. Set ansible_become: true"),
         ("docker.compose", "v2.17.3-x", "the host has v2.17.3-x. Install 2.18 or newer."),
         ("docker.daemon_json_error", "no JSON", "/etc/docker/daemon.json is invalid: no JSON."),

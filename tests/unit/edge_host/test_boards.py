@@ -407,6 +407,7 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "time_synchronised": None,
         "upgrades": {"unattended": False, "held": []},
         "root": os.geteuid() == 0,
+        "accounts": [],
         "tools": [],
         "addresses": [],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import ssl
@@ -17,8 +16,6 @@ from edge_host import certificate
 from edge_host.certificate import install_certificate, wait_until_served
 from tests.certificates import authority, issue
 from tests.unit.edge_host.test_modules import ansible
-
-OWNER = os.getuid()
 
 
 @pytest.fixture
@@ -39,22 +36,22 @@ def names(secrets: Path) -> list[str]:
 
 
 def test_a_pair_is_installed_once(secrets: Path) -> None:
-    assert install_certificate(secrets, "C1", "K1", OWNER) is True
+    assert install_certificate(secrets, "C1", "K1") is True
     assert served(secrets) == ("C1", "K1")
     for path in (secrets / "tls").iterdir():
-        assert path.stat().st_mode & 0o777 == 0o600
-    assert (secrets / "tls").resolve().stat().st_mode & 0o777 == 0o700
+        assert path.stat().st_mode & 0o777 == 0o640
+    assert (secrets / "tls").resolve().stat().st_mode & 0o777 == 0o750
     # The container has the folder at another path, so the link must be relative.
     assert not (secrets / "tls").readlink().is_absolute()
     before = names(secrets)
-    assert install_certificate(secrets, "C1", "K1", OWNER) is False
+    assert install_certificate(secrets, "C1", "K1") is False
     assert names(secrets) == before
 
 
 @pytest.mark.parametrize("pair", [("C2", "K1"), ("C1", "K2"), ("C2", "K2")])
 def test_another_pair_replaces_it_whole(secrets: Path, pair: tuple[str, str]) -> None:
-    install_certificate(secrets, "C1", "K1", OWNER)
-    assert install_certificate(secrets, *pair, OWNER) is True
+    install_certificate(secrets, "C1", "K1")
+    assert install_certificate(secrets, *pair) is True
     assert served(secrets) == pair
     assert len(names(secrets)) == 3, "the former pair is removed"
     assert (secrets / "api_keys").read_text() == "key\n"
@@ -64,25 +61,25 @@ def test_a_reader_finds_a_whole_pair_after_every_write(
     secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever a power cut may follow."""
-    install_certificate(secrets, "C1", "K1", OWNER)
+    install_certificate(secrets, "C1", "K1")
     seen: list[tuple[str, str]] = []
 
     def watched(real: Callable[..., None]) -> Callable[..., None]:
-        def call(*given: object) -> None:
-            real(*given)
+        def call(*given: object, **named: object) -> None:
+            real(*given, **named)
             seen.append(served(secrets))
 
         return call
 
     for name in ("write_atomically", "sync_folder"):
         monkeypatch.setattr(certificate, name, watched(getattr(certificate, name)))
-    install_certificate(secrets, "C2", "K2", OWNER)
+    install_certificate(secrets, "C2", "K2")
     assert seen == [("C1", "K1"), ("C1", "K1"), ("C2", "K2")]
 
 
 @pytest.mark.parametrize("damage", ["edited", "mode", "removed", "link"])
 def test_what_a_person_has_changed_is_restored(secrets: Path, damage: str) -> None:
-    install_certificate(secrets, "C1", "K1", OWNER)
+    install_certificate(secrets, "C1", "K1")
     key = secrets / "tls/key.pem"
     if damage == "edited":
         key.write_text("other")
@@ -93,35 +90,35 @@ def test_what_a_person_has_changed_is_restored(secrets: Path, damage: str) -> No
     else:
         (secrets / "tls").unlink()
         (secrets / "tls").mkdir()
-    assert install_certificate(secrets, "C1", "K1", OWNER) is True
+    assert install_certificate(secrets, "C1", "K1") is True
     assert served(secrets) == ("C1", "K1")
-    assert (secrets / "tls/key.pem").stat().st_mode & 0o777 == 0o600
+    assert (secrets / "tls/key.pem").stat().st_mode & 0o777 == 0o640
 
 
 def test_an_interrupted_installation_is_completed(
     secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_certificate(secrets, "C1", "K1", OWNER)
+    install_certificate(secrets, "C1", "K1")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         patch.setattr(certificate, "_remove_others", _fail)
-        install_certificate(secrets, "C2", "K2", OWNER)
+        install_certificate(secrets, "C2", "K2")
     (secrets / ".tls.new").symlink_to("nowhere")
-    assert install_certificate(secrets, "C3", "K3", OWNER) is True
+    assert install_certificate(secrets, "C3", "K3") is True
     assert served(secrets) == ("C3", "K3")
     assert len(names(secrets)) == 3
 
 
 def test_links_lead_nowhere_else(secrets: Path, tmp_path: Path) -> None:
-    """The containers' user can make them in its folder."""
+    """On hosts of earlier versions, the containers' user could make them in its folder."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o755)
     (elsewhere / "kept").touch()
-    install_certificate(secrets, "C1", "K1", OWNER)
+    install_certificate(secrets, "C1", "K1")
     folder = (secrets / "tls").resolve()
     shutil.rmtree(folder)
     for link in (folder, secrets / "tls-0"):
         link.symlink_to(elsewhere)
-    assert install_certificate(secrets, "C1", "K1", OWNER) is True
+    assert install_certificate(secrets, "C1", "K1") is True
     assert served(secrets) == ("C1", "K1")
     assert names(secrets) == ["api_keys", "tls", folder.name]
     assert not folder.is_symlink()
@@ -133,9 +130,9 @@ def _fail(*_: object) -> None:
 
 
 def test_a_check_run_writes_nothing(secrets: Path) -> None:
-    assert install_certificate(secrets, "C1", "K1", OWNER, check=True) is True
+    assert install_certificate(secrets, "C1", "K1", check=True) is True
     assert names(secrets) == ["api_keys"]
-    assert install_certificate(secrets / "missing", "C1", "K1", OWNER, check=True) is True
+    assert install_certificate(secrets / "missing", "C1", "K1", check=True) is True
 
 
 @contextlib.contextmanager
@@ -198,7 +195,7 @@ def test_a_port_without_tls_is_not_waited_for(pairs: tuple[Path, Path]) -> None:
 
 def test_the_module_shows_no_key(secrets: Path) -> None:
     pair = {"certificate": "C1", "key": "K1-of-a-host"}
-    arguments = {"root": str(secrets.parent), "owner": OWNER, "timeout": 0, **pair}
+    arguments = {"root": str(secrets.parent), "timeout": 0, **pair}
     first = ansible("host_certificate", arguments, "--diff")
     assert first["changed"] is True
     assert first["folder"] == f"{secrets}/tls"
@@ -209,7 +206,7 @@ def test_the_module_shows_no_key(secrets: Path) -> None:
 
 
 def test_the_module_names_a_missing_folder(tmp_path: Path) -> None:
-    arguments = {"root": str(tmp_path), "certificate": "C1", "key": "K1", "owner": OWNER}
+    arguments = {"root": str(tmp_path), "certificate": "C1", "key": "K1"}
     result = ansible("host_certificate", arguments)
     assert result["failed"] is True
     assert result["msg"].startswith("The certificate cannot be written: [Errno 2]")

@@ -16,7 +16,8 @@ import pytest
 
 from edge_fleet.host_archive import build
 from edge_host.commands import run_together
-from edge_host.constants import RECORD
+from edge_host.constants import API_UID, DOWNLOAD_UID, RECORD
+from edge_host.folders import secret_access
 from edge_host.host_info.docker import NO_RAW
 from edge_host.host_info.ports import read_ports
 from edge_host.host_info.state import read_state
@@ -477,18 +478,40 @@ def test_port_of_a_process() -> None:
     assert read_ports([port], [], Path("/")) == {str(port): None}
 
 
+def own(path: Path) -> None:
+    """Give a secret to those who may read it; only root can."""
+    owner, group, _ = secret_access(path.name)
+    os.chown(path, owner, group)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize("name", ["api_keys", "engine_key"])
+def test_a_secret_of_another_owner_is_not_as_expected(fake_host: FakeHost, name: str) -> None:
+    path = fake_host.root / "secrets" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("key\n")
+    path.chmod(secret_access(name).mode)
+    for owner, group, answer in (
+        (*secret_access(name)[:2], True),
+        (DOWNLOAD_UID, API_UID, False),
+        (secret_access(name).owner, DOWNLOAD_UID, False),
+    ):
+        os.chown(path, owner, group)
+        state = read(fake_host, secrets={name: ""})
+        assert state["deployment"]["secrets"] == {name: answer}
+
+
 @pytest.mark.parametrize(
-    ("content", "mode", "expected", "owner", "answer"),
+    ("content", "mode", "expected", "answer"),
     [
-        ("key\n", 0o600, sha256("key\n"), None, True),
-        ("key\n", 0o600, sha256("key\n"), os.getuid(), True),
-        ("key\n", 0o600, sha256("key\n"), os.getuid() + 1, False),
-        ("key\n", 0o640, sha256("key\n"), None, False),
-        ("old\n", 0o600, sha256("key\n"), None, False),
-        ("any\n", 0o600, "", None, True),
-        ("", 0o600, "", None, False),
-        (None, 0, "", None, False),
-        (None, 0, sha256("key\n"), None, False),
+        ("key\n", 0o640, sha256("key\n"), True),
+        ("key\n", 0o600, sha256("key\n"), False),
+        ("key\n", 0o644, sha256("key\n"), False),
+        ("old\n", 0o640, sha256("key\n"), False),
+        ("any\n", 0o640, "", True),
+        ("", 0o640, "", False),
+        (None, 0, "", False),
+        (None, 0, sha256("key\n"), False),
     ],
 )
 def test_secrets(
@@ -496,7 +519,6 @@ def test_secrets(
     content: str | None,
     mode: int,
     expected: str,
-    owner: int | None,
     answer: bool,
 ) -> None:
     path = fake_host.root / "secrets/api_keys"
@@ -504,7 +526,8 @@ def test_secrets(
     if content is not None:
         path.write_text(content)
         path.chmod(mode)
-    state = read(fake_host, secrets={"api_keys": expected}, secrets_owner=owner)
+        own(path)
+    state = read(fake_host, secrets={"api_keys": expected})
     assert state["deployment"]["secrets"] == {"api_keys": answer}
     assert "key\n" not in json.dumps(state)
 
@@ -513,7 +536,8 @@ def test_a_secret_in_a_folder_that_a_link_names(fake_host: FakeHost) -> None:
     folder = fake_host.root / "secrets/tls-1"
     folder.mkdir(parents=True)
     (folder / "key.pem").write_text("key\n")
-    (folder / "key.pem").chmod(0o600)
+    (folder / "key.pem").chmod(0o640)
+    own(folder / "key.pem")
     (folder.parent / "tls").symlink_to("tls-1")
     state = read(fake_host, secrets={"tls/key.pem": sha256("key\n"), "tls/other.pem": ""})
     assert state["deployment"]["secrets"] == {"tls/key.pem": True, "tls/other.pem": False}

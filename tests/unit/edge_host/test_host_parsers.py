@@ -21,7 +21,12 @@ from edge_host.host_info.docker import (
 from edge_host.host_info.hardware import parse_meminfo
 from edge_host.host_info.jetson import parse_l4t
 from edge_host.host_info.ports import parse_listeners
-from edge_host.host_info.system import parse_desktop, parse_packages, parse_unattended
+from edge_host.host_info.system import (
+    parse_accounts,
+    parse_desktop,
+    parse_packages,
+    parse_unattended,
+)
 from edge_host.host_info.weights import parse_manifest
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -637,3 +642,11 @@ def test_real_logs_of_builds_without_a_gpu(
 )
 def test_manifest_of_no_use(text: str) -> None:
     assert parse_manifest(text) is None
+
+
+def test_accounts_with_the_numbers_of_the_projects_users() -> None:
+    users = "alice:x:10011:1000:Alice,,,:/home/alice:/bin/bash\nbob:x:1001:10012::/:/bin/sh\n"
+    groups = "media:x:10012:alice,bob\nroot:x:0:\nhalf\nodd:x:\u0661:\n"
+    assert parse_accounts(users) == [{"kind": "user", "name": "alice", "id": 10011}]
+    assert parse_accounts(groups, "group") == [{"kind": "group", "name": "media", "id": 10012}]
+    assert parse_accounts("") == []

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge_host.constants import RECORD
+from edge_host.constants import RECORD, RECORD_LOCK
 from edge_host.files import write_atomically
 from edge_host.host_info.weights import read_models, read_ollama, read_record
 from edge_host.weights.request import StoreError
@@ -52,8 +52,9 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int, int]]:
 
 
 def modes(folder: Path) -> set[tuple[bool, int]]:
-    """(is it a folder, its permissions) of all that is in a folder."""
-    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in folder.rglob("*")}
+    """(is it a folder, its permissions) of all that is in a folder, but for the record's lock."""
+    paths = [path for path in folder.rglob("*") if path.name != RECORD_LOCK]
+    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in paths}
 
 
 def test_a_file_is_hashed_once(models: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_host.folders import secret_access
 from tests.unit.plugin_docs import PROJECT, differences, missing
 
 CONTENT = b"GGUF weights of a model"
@@ -60,7 +61,8 @@ def test_host_info(tmp_path: Path) -> None:
     secret = tmp_path / "secrets/api_keys"
     secret.parent.mkdir()
     secret.write_text("key\n")
-    secret.chmod(0o600)
+    secret.chmod(0o640)
+    os.chown(secret, *secret_access("api_keys")[:2])
     expected = hashlib.sha256(b"key\n").hexdigest()
     result = ansible(
         "host_info",
@@ -125,7 +127,6 @@ def test_release_tells_in_a_check_run_what_would_change(tmp_path: Path) -> None:
         "root": str(tmp_path),
         "host": "pi",
         "operator": "alice",
-        "owner": 10010,
         "compose": "a",
         "env": "b",
         "program": "/not/used.pyz",
@@ -141,7 +142,6 @@ def test_release_refuses_to_go_back_where_there_is_nothing(tmp_path: Path) -> No
         "root": str(tmp_path),
         "host": "pi",
         "operator": "alice",
-        "owner": 10010,
         "action": "rollback",
         "program": "/not/used.pyz",
     }

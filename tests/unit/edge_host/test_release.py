@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import stat
 import subprocess
@@ -14,10 +13,11 @@ from typing import Any
 import pytest
 
 from edge_host.constants import DOOR as SOCKET_HOLDER
+from edge_host.constants import ENGINE_KEY, SECRETS
 from edge_host.host_info.deployment import read_history, read_journal, read_lock
 from edge_host.release import memory_check, recovery, request, result, store, verification
 from edge_host.release.docker_api import Docker
-from edge_host.release.engine_key import ENGINE_KEY, ensure_engine_key, hash_engine_key
+from edge_host.release.engine_key import ensure_engine_key, hash_engine_key
 from edge_host.release.errors import HostLockedError, ReleaseError
 from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
@@ -498,7 +498,7 @@ def test_a_release_in_place_is_recognised(host: Host) -> None:
 
 
 def test_the_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> None:
-    path = host.root / ENGINE_KEY
+    path = host.root / SECRETS / ENGINE_KEY
     path.parent.mkdir(exist_ok=True)
     first = committed(host)
     found = set()
@@ -507,12 +507,11 @@ def test_the_engine_key_is_made_once_and_again_where_it_is_lost(host: Host) -> N
             path.unlink()
         else:
             path.write_text(lost)
-        ensure_engine_key(host.root, os.getuid())
+        ensure_engine_key(host.root)
         key = path.read_text()
-        path.chmod(0o644)
-        ensure_engine_key(host.root, os.getuid())
+        ensure_engine_key(host.root)
         assert path.read_text() == key
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o440
         assert len(key.strip()) == 40
         found.add(key)
     assert len(found) == 3

@@ -47,6 +47,8 @@ def full_host(fake_host: FakeHost) -> FakeHost:
     fake.write("etc/docker/daemon.json", "{}")
     (fake.bin / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA RTX A6000, 49140\n")
     (fake.bin / "nvidia-smi").chmod(0o755)
+    (fake.bin / "getent").write_text("#!/bin/sh\necho alice:x:10011:10011::/home/alice:/bin/sh\n")
+    (fake.bin / "getent").chmod(0o755)
     fake.docker(
         info=fake.answer("info", {"ServerVersion": "26.1.5", "Runtimes": {"runc": {}}}),
         ps=fake.answer("ps", {"Names": SOCKET_HOLDER, "Ports": "0.0.0.0:8000->8000/tcp"}),

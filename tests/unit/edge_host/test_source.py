@@ -614,10 +614,11 @@ def test_a_download_that_does_not_fit_is_not_installed(
         **{"url": URL, "header": header},
     }
     asked = job(folder=tmp_path, files=[file])
-    asked.bundle_folder.mkdir(parents=True)
+    session = DownloadSession(asked, tmp_path)
+    session.staging.prepare()
     (asked.bundle_folder / "m.gguf").write_bytes(content)
     with pytest.raises(DownloadError) as caught:
-        install_files(DownloadSession(asked, tmp_path))
+        install_files(session)
     assert str(caught.value) == message
     assert not (tmp_path / "m.gguf").exists()
 

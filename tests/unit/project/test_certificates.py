@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_fleet.certificates import Certificate, Pair, parse_pair
 from edge_fleet.client_keys import key_files
+from edge_host.folders import secret_access
 from tests.certificates import authority, issue
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +80,7 @@ class Control:
         done = subprocess.run(
             [
                 Path(sys.executable).with_name("ansible-playbook"),
-                *("-i", str(inventory), "-e", json.dumps({"__stack_uid": os.getuid()})),
+                *("-i", str(inventory)),
                 *(*options, str(playbook)),
             ],
             cwd=ROOT, capture_output=True, text=True, check=False,
@@ -332,7 +333,8 @@ def test_a_rollback_keeps_the_address_of_the_release(control: Control, known: bo
     (root / "current").symlink_to("releases/0001")
     keys = root / "secrets/api_keys.jsonl"
     keys.write_text(key_files([], key, host, "2026-11-30T10:00:00Z")["api_keys.jsonl"])
-    keys.chmod(0o600)
+    keys.chmod(0o640)
+    os.chown(keys, *secret_access(keys.name)[:2])
     if known:
         control.secrets.mkdir()
         control.file("pi-01.env").write_text("OPENAI_BASE_URL=https://192.0.2.11:8000/v1\n")

@@ -5,34 +5,37 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 import llm_provider
-from edge_host.constants import API_PORT, CONTAINER_UID, ENGINE_PORT, REGISTRY_PORT, ROOT
+from edge_host import constants
+from edge_host.constants import API_PORT, API_UID, ENGINE_PORT, REGISTRY_PORT, ROOT, USER_IDS
 
 PROJECT = Path(__file__).parents[3]
-UID = re.compile(r"^__\w+_uid: (.*)$|^USER (.*)$", re.MULTILINE)
-WITH_A_UID = [
-    path
-    for path in [*sorted(PROJECT.glob("roles/*/vars/main.yml")), PROJECT / "src/Dockerfile"]
-    if UID.search(path.read_text())
-]
+UID = re.compile(r"^__[a-z]+_(\w*uid): (.*)$", re.MULTILINE)
 
 
 def found(path: str, pattern: str) -> list[str]:
     return re.findall(pattern, (PROJECT / path).read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", WITH_A_UID, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_the_containers_user(path: Path) -> None:
-    values = {value or user for value, user in UID.findall(path.read_text())}
-    assert values <= {str(CONTAINER_UID), f"{CONTAINER_UID}:{CONTAINER_UID}"}
+def test_users_of_the_roles_and_of_the_image() -> None:
+    roles = {
+        path.parts[-3]: dict(UID.findall(path.read_text()))
+        for path in PROJECT.glob("roles/*/vars/main.yml")
+    }
+    assert {name: uids for name, uids in roles.items() if uids} == {
+        "registry": {"uid": str(constants.REGISTRY_UID)},
+        "stack": {"api_uid": str(API_UID), "engine_uid": str(constants.ENGINE_UID)},
+        "weights": {"download_uid": str(constants.DOWNLOAD_UID)},
+    }
+    assert found("src/Dockerfile", "^USER (.*)$") == [f"{API_UID}:{API_UID}"]
 
 
-def test_files_with_the_containers_user() -> None:
-    """The test above sees the image and the roles that make files for it."""
-    assert len(WITH_A_UID) >= 4
+def test_every_job_has_a_user_of_its_own() -> None:
+    named = {name: uid for name, uid in vars(constants).items() if name.endswith("_UID")}
+    assert sorted(named.values()) == sorted(USER_IDS)
+    assert len(set(USER_IDS)) == len(USER_IDS) == 4
 
 
 def test_ports_of_the_chat_api_and_the_engine() -> None:

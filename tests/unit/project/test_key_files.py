@@ -30,7 +30,7 @@ def write_task() -> dict[str, Any]:
     (found,) = [each for each in tasks if each["name"] == "Write the keys of clients"]
     copy = found["ansible.builtin.copy"]
     # Only root may give a file away.
-    assert {copy.pop("owner"), copy.pop("group")} == {"{{ __stack_uid }}"}
+    assert (copy.pop("owner"), copy.pop("group")) == ("root", "{{ __stack_api_uid }}")
     return dict(found)
 
 
@@ -99,11 +99,11 @@ def test_the_keys_are_written_once_and_again_when_they_change(played: Played) ->
     assert [each["changed"] for each in results[:4]] == [True, False, True, True]
 
 
-def test_the_files_are_for_their_owner_alone(played: Played) -> None:
+def test_the_files_are_for_root_and_the_chat_api_alone(played: Played) -> None:
     folder, _, _ = played
     for name in ("api_keys", "api_keys.jsonl"):
         mode = (folder / "secrets" / name).stat().st_mode
-        assert stat.S_IMODE(mode) == 0o600
+        assert stat.S_IMODE(mode) == 0o640
     text = (folder / "secrets/api_keys.jsonl").read_text()
     # In the last step: a list, so that the name follows the hash.
     assert [each.name for each in parse_keys(text)] == ["default", "key-7ff91bfb", "host"]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edge_fleet.plan.build import deployment_plan
-from edge_host.constants import CLIENT_KEYS, PLAIN_KEYS
+from edge_host.constants import API_UID, CLIENT_KEYS, ENGINE_UID, PLAIN_KEYS
 from edge_host.host_info.deployment import needs_plain_keys
 from edge_host.release.slots import TOKENS, fill_slots
 from llm_provider.server.engine_file import NAMES
@@ -51,7 +51,8 @@ def compose_text(plan: dict[str, Any], **changes: Any) -> str:
     variables: dict[str, Any] = {
         "stack_plan": plan,
         "stack_start_timeout": 600,
-        "__stack_uid": 10010,
+        "__stack_api_uid": API_UID,
+        "__stack_engine_uid": ENGINE_UID,
         "__stack_start_interval": True,
     }
     return render("docker-compose.yml.j2", **(variables | changes))
@@ -96,7 +97,8 @@ def test_a_key_is_read_where_the_engine_runs(plan: dict[str, Any]) -> None:
 @pytest.mark.parametrize("service", ["door", "engine-a", "api-a"])
 def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
     found = compose(plan)["services"][service]
-    assert found["user"] == "10010:10010"
+    user = ENGINE_UID if service == "engine-a" else API_UID
+    assert found["user"] == f"{user}:{user}"
     assert found["read_only"] is True
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
