@@ -17,6 +17,8 @@ DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
 """Commands that downloads take, and the package of the system's archive that has each."""
 CONTAINER_UID = 10010
 """The user that the project's containers run as, and its group."""
+REGISTRY_UID = 10013
+"""The user of the fleet's image registry, and its group."""
 SECRETS = "secrets"
 """The folder of the keys."""
 CLIENT_KEYS, PLAIN_KEYS = "api_keys.jsonl", "api_keys"

@@ -1,0 +1,139 @@
+"""Opens and closes the port by which a fleet's hosts pull images from this host.
+
+Two units: the socket, which is systemd's, and the service, which passes connections on
+(`forward`). The port is open while both run. The service has a time limit, and the socket is bound
+to it, so that a run that is killed leaves no open port behind.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+from ..constants import REGISTRY_PORT, REGISTRY_UID
+from ..files import read_text, write_atomically
+from .errors import RegistryError
+from .sandbox import SANDBOX
+
+UNITS = Path("/etc/systemd/system")
+NAME = "edge-llm-registry"
+SOCKET, SERVICE = f"{NAME}.socket", f"{NAME}.service"
+LOOPBACK = ("127.0.0.1", "::1")
+"""Of the host itself, which pulls from its own registry, too."""
+_SOCKET_TEXT = """\
+[Unit]
+Description=Port of the fleet's image registry, open while images are distributed
+# The service has a time limit: when it ends, the port closes, and no connection starts it anew.
+BindsTo={service}
+
+[Socket]
+ListenStream={port}
+Backlog=256
+KeepAlive=yes
+KeepAliveTimeSec=60
+"""
+_SERVICE_TEXT = """\
+[Unit]
+Description=Passes connections of the fleet's hosts to its image registry, while images are distributed
+Requires={socket}
+After={socket}
+
+[Service]
+Type=notify
+ExecStart={python} -I {program} registry {registry} {addresses}
+RuntimeMaxSec={seconds}s
+User={user}
+Group={user}
+# systemd hands the port over: the program needs no network, and of the host only the one socket.
+PrivateNetwork=yes
+RestrictAddressFamilies=AF_UNIX
+IPAddressDeny=any
+ProcSubset=pid
+LimitNOFILE=2048
+MemoryMax=256M
+TasksMax=16
+{sandbox}
+"""
+
+
+def build_units(
+    program: Path, registry: Path, addresses: Sequence[str], seconds: int, python: str
+) -> List[Tuple[str, str]]:
+    """Return the names and texts of the units. `registry` is the registry's socket for reads."""
+    return [
+        (SOCKET, _SOCKET_TEXT.format(service=SERVICE, port=REGISTRY_PORT)),
+        (
+            SERVICE,
+            _SERVICE_TEXT.format(
+                socket=SOCKET,
+                python=python,
+                program=program,
+                registry=registry,
+                addresses=" ".join(addresses),
+                seconds=seconds,
+                user=REGISTRY_UID,
+                sandbox="\n".join(SANDBOX),
+            ),
+        ),
+    ]
+
+
+def resolve(names: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """The IP addresses of hosts, by name or address, and the names that have none here."""
+    addresses: List[str] = []
+    unknown: List[str] = []
+    for name in names:
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            unknown.append(name)
+            continue
+        addresses += [str(each[4][0]).partition("%")[0] for each in found]
+    return sorted(set(addresses)), unknown
+
+
+def open_port(program: Path, registry: Path, addresses: Sequence[str], seconds: int) -> None:
+    """Install the units and open the port for these addresses. Raises RegistryError."""
+    close_port()
+    allowed = [*LOOPBACK, *(each for each in addresses if each not in LOOPBACK)]
+    for name, text in build_units(program, registry, allowed, seconds, sys.executable):
+        path = UNITS / name
+        if read_text(path) != text:
+            write_atomically(path, text.encode(), UNITS)
+    _systemctl("daemon-reload")
+    _systemctl("start", SOCKET, SERVICE)
+
+
+def close_port() -> bool:
+    """Close the port; whether it was open. Raises RegistryError."""
+    was_open = _systemctl("is-active", "--quiet", SOCKET, SERVICE, accepted=range(256)) == 0
+    if any((UNITS / name).exists() for name in (SOCKET, SERVICE)):
+        _systemctl("stop", SOCKET, SERVICE)
+        # A unit that ended at its time limit would stay in the list of failed ones.
+        _systemctl("reset-failed", SOCKET, SERVICE, accepted=range(256))
+    return was_open
+
+
+def remove_units() -> bool:
+    """Close the port and remove the units; whether there were any. Raises RegistryError."""
+    close_port()
+    found = [UNITS / name for name in (SOCKET, SERVICE) if (UNITS / name).exists()]
+    for path in found:
+        path.unlink()
+    if found:
+        _systemctl("daemon-reload")
+    return bool(found)
+
+
+def _systemctl(*arguments: str, accepted: Sequence[int] = (0,)) -> int:
+    """Run systemctl; returns its exit status. Raises RegistryError for one not accepted."""
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode not in accepted:
+        raise RegistryError(
+            f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}. Check who listens on"
+            f" port {REGISTRY_PORT} (`ss -ltnp`), and `journalctl -u {SERVICE}`."
+        )
+    return done.returncode
