@@ -13,6 +13,7 @@ from edge_fleet import (
     control_files,
     drift,
     host_python,
+    image_distribution,
     rollout,
     tables,
     tls,
@@ -42,7 +43,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "edge_llm_cached_images": weight_distribution.cached_images,
+            "edge_llm_cached_images": image_distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
             "edge_llm_client_environment": control_files.client_environment,
@@ -63,6 +64,7 @@ class FilterModule:
             "edge_llm_plan_table": tables.plan_table,
             "edge_llm_prunable": prunable,
             "edge_llm_python_problem": of_python,
+            "edge_llm_registry_clients": image_distribution.registry_clients,
             "edge_llm_release_in_place": drift.release_in_place,
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,

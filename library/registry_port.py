@@ -9,6 +9,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_host.registry.errors import RegistryError
 from ansible.module_utils.edge_host.registry.port import (
     close_port,
+    installed_units,
+    is_open,
     open_port,
     remove_units,
     resolve,
@@ -80,15 +82,24 @@ def main() -> None:
             "seconds": {"type": "int", "default": 7200},
         },
         required_if=[("state", "open", ("program", "socket"))],
+        supports_check_mode=True,
     )
     asked = module.params
+    state = asked["state"]
     addresses, unknown = resolve(asked["hosts"])
+    for name in unknown:
+        module.warn(
+            f"The address of {name} is missing: this host cannot resolve the name, so {name} cannot"
+            " pull images from here. Set board_address of that host to its IP address."
+        )
     try:
-        if asked["state"] == "open":
+        if module.check_mode:
+            changed = {"open": True, "closed": is_open(), "absent": bool(installed_units())}[state]
+        elif state == "open":
             open_port(Path(asked["program"]), Path(asked["socket"]), addresses, asked["seconds"])
             changed = True
         else:
-            changed = close_port() if asked["state"] == "closed" else remove_units()
+            changed = close_port() if state == "closed" else remove_units()
     except RegistryError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed, addresses=addresses, unknown=unknown)

@@ -18,6 +18,8 @@ MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
 )
+READY_SECONDS = 60.0
+"""Until a container that was started answers."""
 ANSWER_SECONDS = 600.0
 """For one answer: a registry hashes a layer of gigabytes from a slow disk before it answers."""
 _LONGEST_ANSWER = 64 * 1024

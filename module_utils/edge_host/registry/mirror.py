@@ -16,12 +16,11 @@ from typing import Dict, List, Sequence
 
 from ..commands import which
 from ..image_ref import ImageRef
-from .client import RegistryClient
+from .client import READY_SECONDS, RegistryClient
 from .errors import RegistryError
 from .sandbox import SANDBOX
 from .upload import upload_folder
 
-READY_SECONDS = 60.0
 COPY_HOURS = 12
 """The time limit of one copy: no line that a fleet could live with is slower."""
 # What tells skopeo the way: the caller's variables are not those of a unit.

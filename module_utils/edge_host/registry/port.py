@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from ..constants import REGISTRY_PORT, REGISTRY_UID
+from ..constants import REGISTRY_PORT, REGISTRY_PROJECT, REGISTRY_UID
 from ..files import read_text, write_atomically
+from .client import READY_SECONDS, RegistryClient
 from .errors import RegistryError
 from .sandbox import SANDBOX
 
 UNITS = Path("/etc/systemd/system")
-NAME = "edge-llm-registry"
-SOCKET, SERVICE = f"{NAME}.socket", f"{NAME}.service"
+SOCKET, SERVICE = f"{REGISTRY_PROJECT}.socket", f"{REGISTRY_PROJECT}.service"
 LOOPBACK = ("127.0.0.1", "::1")
 """Of the host itself, which pulls from its own registry, too."""
 _SOCKET_TEXT = """\
@@ -37,7 +37,7 @@ KeepAliveTimeSec=60
 """
 _SERVICE_TEXT = """\
 [Unit]
-Description=Passes connections of the fleet's hosts to its image registry, while images are distributed
+Description=Passes connections of the fleet's hosts to its image registry
 Requires={socket}
 After={socket}
 
@@ -96,8 +96,12 @@ def resolve(names: Sequence[str]) -> Tuple[List[str], List[str]]:
 
 
 def open_port(program: Path, registry: Path, addresses: Sequence[str], seconds: int) -> None:
-    """Install the units and open the port for these addresses. Raises RegistryError."""
+    """Install the units and open the port for these addresses, once the registry answers.
+
+    Raises RegistryError.
+    """
     close_port()
+    RegistryClient(registry, REGISTRY_UID).wait_ready(READY_SECONDS)
     allowed = [*LOOPBACK, *(each for each in addresses if each not in LOOPBACK)]
     for name, text in build_units(program, registry, allowed, seconds, sys.executable):
         path = UNITS / name
@@ -107,10 +111,20 @@ def open_port(program: Path, registry: Path, addresses: Sequence[str], seconds: 
     _systemctl("start", SOCKET, SERVICE)
 
 
+def is_open() -> bool:
+    """Whether the port is open."""
+    return _systemctl("is-active", "--quiet", SOCKET, accepted=range(256)) == 0
+
+
+def installed_units() -> List[Path]:
+    """The files of the units that are on the host."""
+    return [UNITS / name for name in (SOCKET, SERVICE) if (UNITS / name).exists()]
+
+
 def close_port() -> bool:
     """Close the port; whether it was open. Raises RegistryError."""
-    was_open = _systemctl("is-active", "--quiet", SOCKET, SERVICE, accepted=range(256)) == 0
-    if any((UNITS / name).exists() for name in (SOCKET, SERVICE)):
+    was_open = is_open()
+    if installed_units():
         _systemctl("stop", SOCKET, SERVICE)
         # A unit that ended at its time limit would stay in the list of failed ones.
         _systemctl("reset-failed", SOCKET, SERVICE, accepted=range(256))
@@ -120,7 +134,7 @@ def close_port() -> bool:
 def remove_units() -> bool:
     """Close the port and remove the units; whether there were any. Raises RegistryError."""
     close_port()
-    found = [UNITS / name for name in (SOCKET, SERVICE) if (UNITS / name).exists()]
+    found = installed_units()
     for path in found:
         path.unlink()
     if found:
