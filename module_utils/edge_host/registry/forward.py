@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Counter as CounterOf
 from typing import Iterable, Optional, Sequence, Set
 
-from ..notify import notify
+from ..systemd import notify
 
 CONNECT_SECONDS = 10.0
 MOST_CONNECTIONS, MOST_OF_A_HOST = 512, 64

@@ -8,18 +8,18 @@ to it, so that a run that is killed leaves no open port behind.
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
 from ..constants import REGISTRY_PORT, REGISTRY_PROJECT, REGISTRY_UID
+from ..errors import ReleaseError
 from ..files import read_text, write_atomically
+from ..systemd import UNITS, run_systemctl
 from .client import READY_SECONDS, RegistryClient
 from .errors import RegistryError
 from .sandbox import SANDBOX
 
-UNITS = Path("/etc/systemd/system")
 SOCKET, SERVICE = f"{REGISTRY_PROJECT}.socket", f"{REGISTRY_PROJECT}.service"
 LOOPBACK = ("127.0.0.1", "::1")
 """Of the host itself, which pulls from its own registry, too."""
@@ -113,7 +113,7 @@ def open_port(program: Path, registry: Path, addresses: Sequence[str], seconds: 
 
 def is_open() -> bool:
     """Whether the port is open."""
-    return _systemctl("is-active", "--quiet", SOCKET, accepted=range(256)) == 0
+    return _systemctl("is-active", SOCKET, accepted=range(256)) == "active"
 
 
 def installed_units() -> List[Path]:
@@ -142,12 +142,12 @@ def remove_units() -> bool:
     return bool(found)
 
 
-def _systemctl(*arguments: str, accepted: Sequence[int] = (0,)) -> int:
-    """Run systemctl; returns its exit status. Raises RegistryError for one not accepted."""
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode not in accepted:
+def _systemctl(*arguments: str, accepted: Sequence[int] = (0,)) -> str:
+    """Run systemctl; returns its output. Raises RegistryError for an exit status not accepted."""
+    try:
+        return run_systemctl(*arguments, accepted=accepted)
+    except ReleaseError as error:
         raise RegistryError(
-            f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}. Check who listens on"
-            f" port {REGISTRY_PORT} (`ss -ltnp`), and `journalctl -u {SERVICE}`."
-        )
-    return done.returncode
+            f"Port {REGISTRY_PORT} of the registry cannot be opened or closed: {error}. Check who"
+            f" listens on the port (`ss -ltnp`), and `journalctl -u {SERVICE}`."
+        ) from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..notify import notify
+from ..systemd import notify
 
 SERVICE = "edge-llm.service"
 LOCK_SECONDS = 60.0

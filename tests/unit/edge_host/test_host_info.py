@@ -75,6 +75,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "runtimes": [],
         "no_raw": False,
         "containers": None,
+        "published_registry": False,
         "error": "there is no docker command",
         "daemon_json": None,
         "daemon_json_error": None,
