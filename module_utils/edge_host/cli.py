@@ -4,9 +4,9 @@
 
 Commands: `state [ARGUMENTS]` prints the state of the host; `change NUMBER ACTION OPERATOR` switches
 to a release, `recover` recovers the host after an interruption, `download FOLDER` runs the download
-whose job is in that folder, and `registry SOCKET ADDRESS ...` passes connections of these addresses
-to the fleet's image registry. Ansible's modules, and the systemd units that they write, start all
-but the first.
+whose job is in that folder, and `registry USER SOCKET ADDRESS ...` passes connections of these
+addresses to the fleet's image registry. Ansible's modules, and the systemd units that they write,
+start all but the first.
 """
 
 from __future__ import annotations

@@ -130,16 +130,25 @@ def take_listener() -> socket.socket:
     return listener
 
 
+def become(user: int) -> None:
+    """Give all privileges up: run as the user with this number, and as its group alone."""
+    if os.getuid() != user:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Pass connections from the addresses, after the first argument, to the socket that it is."""
-    path, addresses = arguments[0], list(arguments[1:])
+    """Serve as a user: its number, the registry's socket, and the addresses that are passed on."""
+    user, path, *addresses = arguments
+    become(int(user))
     try:
         forward = RegistryForward(path, addresses)
         listener = take_listener()
     except (OSError, ValueError) as error:
         print(
-            f"The forward to the registry cannot start: {error}. Start"
-            " edge-llm-registry.socket, or run site.yml.",
+            f"The forward to the registry cannot start: {error}. Run site.yml, which starts"
+            " edge-llm-registry.socket.",
             file=sys.stderr,
         )
         return 1

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Union
 
 from ..commands import which
 from ..image_ref import ImageRef
@@ -93,7 +93,7 @@ def _copy(
     _remove_leftovers(staging)
     folder = Path(tempfile.mkdtemp(dir=staging))
     try:
-        os.chown(folder, client.owner, client.owner)
+        _give(folder, client.owner)
         variables = _write_environment(staging, folder, client.owner)
         command = copy_command(skopeo, upstream, insecure, folder, variables, client.owner)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -131,7 +131,7 @@ def _write_environment(staging: Path, folder: Path, user: int) -> Path:
         found["REGISTRY_AUTH_FILE"] = str(own)
     lines = [f'{name}="{_escape(value)}"\n' for name, value in found.items() if "\n" not in value]
     path = staging / "environment"
-    _write_secret(path, "".join(lines).encode(), os.getuid())
+    _write_secret(path, "".join(lines).encode(), os.geteuid())
     return path
 
 
@@ -145,7 +145,13 @@ def _write_secret(path: Path, content: bytes, user: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-        os.fchown(descriptor, user, user if user != os.getuid() else os.getgid())
+        _give(descriptor, user)
+
+
+def _give(file: Union[int, Path], user: int) -> None:
+    """Give a new file or folder to a user and its group."""
+    if user != os.geteuid():
+        os.chown(file, user, user)
 
 
 def copy_command(
@@ -170,8 +176,8 @@ def copy_command(
     return [
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
         f"--unit=edge-llm-registry-copy-{os.getpid()}",
-        *(f"--uid={user}", f"--gid={user}"),
         *(f"--property={each}" for each in properties),
+        *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
         *(skopeo, "copy", "--quiet", "--retry-times", "3", "--multi-arch", "all"),
         *("--preserve-digests", f"--src-tls-verify={verified}"),
         f"docker://{upstream.without_tag()}",

@@ -43,10 +43,8 @@ After={socket}
 
 [Service]
 Type=notify
-ExecStart={python} -I {program} registry {registry} {addresses}
+ExecStart={python} -I {program} registry {user} {registry} {addresses}
 RuntimeMaxSec={seconds}s
-User={user}
-Group={user}
 # systemd hands the port over: the program needs no network, and of the host only the one socket.
 PrivateNetwork=yes
 RestrictAddressFamilies=AF_UNIX
@@ -124,10 +122,10 @@ def installed_units() -> List[Path]:
 def close_port() -> bool:
     """Close the port; whether it was open. Raises RegistryError."""
     was_open = is_open()
-    if installed_units():
-        _systemctl("stop", SOCKET, SERVICE)
+    if names := [path.name for path in installed_units()]:
+        _systemctl("stop", *names)
         # A unit that ended at its time limit would stay in the list of failed ones.
-        _systemctl("reset-failed", SOCKET, SERVICE, accepted=range(256))
+        _systemctl("reset-failed", *names, accepted=range(256))
     return was_open
 
 
