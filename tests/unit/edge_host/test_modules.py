@@ -237,12 +237,19 @@ def test_image_mirror_refuses(tmp_path: Path) -> None:
 
 
 def test_registry_port() -> None:
-    arguments = {"state": "open", "program": "/p", "socket": "/s", "hosts": ["127.0.0.1", "a.b.c."]}
+    arguments = {
+        "state": "open",
+        "program": "/p",
+        "socket": "/s",
+        "hosts": ["127.0.0.1", "kitchen.invalid"],
+    }
     result = ansible("registry_port", arguments, "--check")
     assert (result["changed"], result["addresses"]) == (True, ["127.0.0.1"])
     assert missing("registry_port", [result]) == []
     (warning,) = result["warnings"]
-    assert "The address of a.b.c. is missing: this host cannot resolve the name" in str(warning)
+    assert "The address of kitchen.invalid is missing: this host cannot resolve the name" in str(
+        warning
+    )
     assert ansible("registry_port", {"state": "absent"}, "--check")["changed"] is False
     refused = ansible("registry_port", {"state": "open"})
     assert refused["msg"] == "state is open but all of the following are missing: program, socket"
