@@ -247,3 +247,10 @@ def test_a_cache_that_is_not_in_the_run_is_refused() -> None:
         f" {OTHER}, which is not open, since that host has failed or is not part of this run."
         in message(done)
     )
+    # The docker role has run: what is left is the role that pulls them.
+    done = play("site.yml", CACHE, "--tags", "stack", llm_images_cache=OTHER)
+    assert done.returncode == 2
+    assert (
+        f"{CACHE}: the images of the plan are missing on the host, and this run leaves the role"
+        f" registry out, which pulls them from {OTHER}." in message(done)
+    )
