@@ -29,6 +29,7 @@ _PASSED = (
     *("SSL_CERT_DIR", "SSL_CERT_FILE"),
 )
 _LOGINS = ".docker/config.json"
+_LONGEST_MESSAGE = 2000
 
 
 def mirror(
@@ -98,8 +99,10 @@ def _copy(
         command = copy_command(skopeo, upstream, insecure, folder, variables, client.owner)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
+            said = done.stderr.strip()[-_LONGEST_MESSAGE:]
             raise RegistryError(
-                f"The image {name} could not be copied into the registry: {done.stderr.strip()}"
+                f"The image {name} could not be copied into the registry:"
+                f" {said or f'skopeo ended with status {done.returncode}'}"
             )
         upload_folder(client, reference.repository, str(reference.digest), folder / "image")
     finally:

@@ -387,6 +387,13 @@ def test_a_copy_that_fails(registry: FakeRegistry, host: Host) -> None:
     assert list(host.staging.iterdir()) == []
 
 
+def test_a_copy_that_is_killed(host: Host) -> None:
+    """As at its time limit: skopeo says nothing."""
+    host.command("skopeo", "exit 143")
+    with pytest.raises(RegistryError, match=r" registry: skopeo ended with status 143$"):
+        host.mirror(host.images("a/new"))
+
+
 def test_a_host_without_skopeo(host: Host) -> None:
     (host.bin / "skopeo").unlink()
     with pytest.raises(RegistryError, match=r"^skopeo is missing on the host\. Install it\.$"):
