@@ -217,6 +217,11 @@ state:
           description: >-
             How many containers run, of any project; null where the engine does not answer.
           type: int
+        published_registry:
+          description: >-
+            Whether a registry of an earlier version of this project runs, whose port Docker
+            publishes.
+          type: bool
         error: {type: str, description: "Why the engine does not answer, or null."}
         daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
         daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}

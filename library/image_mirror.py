@@ -1,22 +1,37 @@
 #!/usr/bin/python
-"""The image_mirror module: see `edge_host.registry`."""
+"""The image_mirror module: see `edge_host.registry.mirror`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_host.registry import RegistryError, mirror
+from ansible.module_utils.edge_host.constants import REGISTRY_UID
+from ansible.module_utils.edge_host.registry.errors import RegistryError
+from ansible.module_utils.edge_host.registry.mirror import mirror
 
 DOCUMENTATION = r"""
 module: image_mirror
 short_description: Copy images of other registries into a registry, under the same digests
 description:
-  - Copies the images that the registry does not have, with C(skopeo), which verifies them by their
-    digests. Where a digest is that of an index, the images of all its platforms are copied.
+  - Copies the images that the registry does not have, with C(skopeo), into a folder, and uploads
+    them from there. Both sides verify them by their digests. Where a digest is that of an index,
+    the images of all its platforms are copied.
+  - C(skopeo) runs as the user of O(user), confined by systemd.
 options:
-  registry:
-    description: The registry that receives the images, as C(HOST:PORT), reached without TLS.
-    type: str
+  socket:
+    description: >-
+      The Unix socket at which the registry takes writes. The module waits until it answers.
+    type: path
     required: true
+  staging:
+    description: A folder that only root can write to, for images on their way. It is emptied.
+    type: path
+    required: true
+  user:
+    description: The user id that the registry runs as.
+    type: int
+    default: 10013
   images:
     description: The images, each with a digest.
     type: list
@@ -42,7 +57,8 @@ author: edge-llm
 EXAMPLES = r"""
 - name: Copy the missing images
   image_mirror:
-    registry: 127.0.0.1:5001
+    socket: /opt/edge-llm-registry/private/writes/registry.sock
+    staging: /opt/edge-llm-registry/staging
     images:
       - reference: "192.0.2.11:5000/docker.io/ollama/ollama@{{ digest }}"
         outside: "docker.io/ollama/ollama:0.34.0@{{ digest }}"
@@ -50,8 +66,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 copied:
-  description: >-
-    The images that were copied, or in check mode would be, as O(images[].outside) names them.
+  description: The images that were copied, as O(images[].outside) names them.
   returned: success
   type: list
   elements: str
@@ -66,14 +81,22 @@ def main() -> None:
     }
     module = AnsibleModule(
         argument_spec={
-            "registry": {"type": "str", "required": True},
+            "socket": {"type": "path", "required": True},
+            "staging": {"type": "path", "required": True},
+            "user": {"type": "int", "default": REGISTRY_UID},
             "images": {"type": "list", "elements": "dict", "options": image, "required": True},
             "insecure": {"type": "list", "elements": "str", "default": []},
         },
-        supports_check_mode=True,
     )
+    asked = module.params
     try:
-        copied = mirror(check=module.check_mode, **module.params)
+        copied = mirror(
+            Path(asked["socket"]),
+            Path(asked["staging"]),
+            asked["user"],
+            asked["images"],
+            asked["insecure"],
+        )
     except RegistryError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=bool(copied), copied=copied)

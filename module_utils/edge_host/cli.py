@@ -3,9 +3,10 @@
     python3 -I /opt/edge-llm/lib/edge_host-VERSION.pyz COMMAND ...
 
 Commands: `state [ARGUMENTS]` prints the state of the host; `change NUMBER ACTION OPERATOR` switches
-to a release, `recover` recovers the host after an interruption, and `download FOLDER` runs the
-download whose job is in that folder. Ansible's modules, and the systemd units that they write,
-start the last three.
+to a release, `recover` recovers the host after an interruption, `download FOLDER` runs the download
+whose job is in that folder, and `registry USER SOCKET ADDRESS ...` passes connections of these
+addresses to the fleet's image registry. Ansible's modules, and the systemd units that they write,
+start all but the first.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Callable, Dict, Sequence
 from .constants import ROOT
 from .download import process as download
 from .host_info import state
+from .registry import forward
 from .release.errors import ReleaseError
 from .release.host import Host
 from .release.lock import lock_host
@@ -51,6 +53,7 @@ COMMANDS: Dict[str, Callable[[Sequence[str]], int]] = {
     "change": _change,
     "download": _download,
     "recover": _recover,
+    "registry": forward.main,
     "state": state.main,
 }
 

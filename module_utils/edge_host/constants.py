@@ -36,6 +36,8 @@ OWN_KEY_LINE = "# own key: "
 DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
 PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
+REGISTRY_PROJECT = f"{PROJECT}-registry"
+"""The same, of the fleet's image registry."""
 DOOR = f"{PROJECT}-door"
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")

@@ -252,26 +252,6 @@ def distribution_jobs(hosts: Hosts, names: Sequence[str]) -> dict[str, Any]:
     return {"seed": seed, "leech": leech, "problems": problems}
 
 
-def cached_images(hosts: Hosts, names: Sequence[str], cache: str) -> list[dict[str, str]]:
-    """The images that the registry on the host `cache` must have, since other hosts lack them:
-    reference (as they pull it) and outside of each.
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        plan = hosts[name].get("preflight_plan")
-        if not plan or plan["problems"] or plan["images"]["cache"] != cache:
-            continue
-        deployment = hosts[name]["preflight_state"]["deployment"]
-        installed = set(deployment["images"])
-        # The base of the chat API's image has served its purpose, and may be gone.
-        if release := deployment["release"]:
-            installed.add(release["plan"]["api"]["base_image"])
-        for reference, outside in plan["images"]["outside"].items():
-            if reference not in installed:
-                found[reference] = outside
-    return [{"reference": reference, "outside": outside} for reference, outside in found.items()]
-
-
 def weights(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The files of a plan's model as the model_store module takes them."""
     return [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from ..commands import Result, run_together, which
-from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, ROOT, SECRETS
+from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, REGISTRY_PROJECT, ROOT, SECRETS
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
 from .board import board_commands, read_board
@@ -76,6 +76,7 @@ def read_state(
     engine = parse_docker_info(info.out, info.err)
     packages = read_packages(base)
     daemon_json, daemon_json_error = parse_daemon_json(read_text(base / "etc/docker/daemon.json"))
+    published = parse_published(ps.out)
     containers = parse_containers(answers.get("inspect", none).out)
     release = read_release(folder, "current")
     slots = release["slots"] if release else {"engine": "a", "api": "a"}
@@ -91,10 +92,13 @@ def read_state(
             "no_raw": engine["no_raw"] if engine["running"] else read_no_raw(base),
             "swarm": engine["swarm"] if engine["running"] else read_swarm(base),
             "containers": len(parse_json_lines(ps.out)) if ps.code == 0 else None,
+            "published_registry": any(
+                name.startswith(REGISTRY_PROJECT) for name, _, _ in published
+            ),
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,
         },
-        "ports": read_ports(ports, parse_published(ps.out), base),
+        "ports": read_ports(ports, published, base),
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import socket
 import subprocess
 import urllib.parse
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -13,24 +12,12 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from ..commands import environment
 from ..constants import PROJECT
 from ..json_data import Facts
+from ..unix_http import UnixConnection
 from .errors import ReleaseError
 
 DOCKER_SECONDS = 60.0
 _DOCKER = "/var/run/docker.sock"
 LOG_LINES = 15
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def send_request(
@@ -44,7 +31,7 @@ def send_request(
 
     Raises OSError, http.client.HTTPException.
     """
-    connection = _UnixConnection(path, timeout)
+    connection = UnixConnection(path, timeout)
     try:
         connection.request(method, url, headers=dict(headers or {}))
         answer = connection.getresponse()

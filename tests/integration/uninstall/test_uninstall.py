@@ -113,7 +113,8 @@ def test_a_check_run_removes_nothing(board: Board) -> None:
 
 
 def test_all_but_the_weights_is_removed(board: Board) -> None:
-    assert "edge-llm-registry-gives" in traces(board)
+    assert "edge-llm-registry-reads" in traces(board)
+    assert "/etc/systemd/system/edge-llm-registry.socket" in traces(board)
     assert "insecure-registries" in daemon_json(board)
     kept = weights(board)
     somebody = "docker run --detach --name somebody --network none"

@@ -8,12 +8,14 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from tests.integration.weights.conftest import on, shell
 from tests.playing import alone_on, message, play
+from tests.waiting import until
 
 CACHE, OTHER = "jetson-01", "pi-01"
 ADDRESS = "198.18.41.11"
@@ -86,17 +88,139 @@ def test_a_second_run_asks_no_registry(since: str) -> None:
     assert outside(since) == before
 
 
-def test_the_registry_is_read_only_on_the_network(since: str) -> None:
-    assert httpx.get(f"http://{ADDRESS}:5000/v2/", timeout=10).status_code == 200
-    pushed = httpx.post(f"http://{ADDRESS}:5000/v2/mine/blobs/uploads/", timeout=10)
-    assert pushed.status_code == 405
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://{ADDRESS}:5001/v2/", timeout=10)
-    for name in ("gives", "takes"):
+def test_the_registry_has_no_network(since: str) -> None:
+    for name, writable in {"reads": ["/run/edge-llm-registry"], "writes": None}.items():
         (found,) = json.loads(on(CACHE, "docker", "inspect", f"edge-llm-registry-{name}"))
         assert found["Config"]["User"] == "10013:10013"
         assert found["HostConfig"]["ReadonlyRootfs"] is True
         assert found["HostConfig"]["CapDrop"] == ["ALL"]
+        assert found["HostConfig"]["NetworkMode"] == "none"
+        assert found["HostConfig"]["PortBindings"] in (None, {})
+        # Nobody distributes images now.
+        assert found["State"]["Running"] is False
+        if writable:
+            assert [each["Destination"] for each in found["Mounts"] if each["RW"]] == writable
+
+
+def answers(url: str = f"http://{ADDRESS}:5000/v2/") -> bool:
+    """Whether this machine, which is none of the fleet's hosts, gets an answer."""
+    try:
+        return httpx.get(url, timeout=10).status_code > 0
+    except httpx.TransportError:
+        return False
+
+
+def ask(board: str) -> str:
+    """The status by which a board is answered at the registry's port; 000 without an answer."""
+    command = "curl --silent --max-time 10 --output /dev/null --write-out '%{http_code}'"
+    return shell(board, f"{command} http://{ADDRESS}:5000/v2/mine/manifests/x || true").strip()
+
+
+def test_the_port_is_closed_after_the_run(since: str) -> None:
+    for port in (5000, 5001):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://{ADDRESS}:{port}/v2/", timeout=10)
+    units = "systemctl list-units --all --plain --no-legend 'edge-llm-registry*'"
+    assert "failed" not in shell(CACHE, units)
+
+
+@contextmanager
+def opened(seconds: int = 600) -> Iterator[None]:
+    """The port is open as in the run before, with another time limit."""
+    limits = "/run/systemd/system/edge-llm-registry.service.d"
+    names = "edge-llm-registry.socket edge-llm-registry.service"
+    shell(
+        CACHE,
+        f"mkdir -p {limits}; printf '[Service]\\nRuntimeMaxSec={seconds}\\n' > {limits}/t.conf",
+    )
+    containers = "edge-llm-registry-reads edge-llm-registry-writes"
+    shell(CACHE, f"docker start {containers}")
+    socket = "/opt/edge-llm-registry/reads/registry.sock"
+    try:
+        until(
+            lambda: shell(CACHE, f"curl -s --unix-socket {socket} http://r/v2/ || true").strip(),
+            "the registry",
+        )
+        shell(CACHE, f"systemctl daemon-reload; systemctl start {names}")
+        yield
+    finally:
+        shell(CACHE, f"rm -r {limits}; systemctl stop {names}; systemctl daemon-reload")
+        shell(CACHE, f"systemctl reset-failed {names} || true; docker stop {containers}")
+
+
+def test_the_open_port_is_the_fleet_s_and_read_only(since: str) -> None:
+    with opened():
+        # The positive control: a host of the fleet is answered, and finds no such image.
+        assert ask(OTHER) == "404"
+        assert ask(CACHE) == "404"
+        uploads = f"http://{ADDRESS}:5000/v2/mine/blobs/uploads/"
+        status = "curl -s -o /dev/null -w '%{http_code}' -X POST"
+        assert shell(OTHER, f"{status} {uploads}").strip() == "405"
+        assert not answers()
+        journal = shell(CACHE, "journalctl --no-pager --unit edge-llm-registry.service")
+        assert "was refused: it is no address of the fleet's hosts" in journal
+
+
+def test_a_run_that_is_killed_leaves_no_open_port(since: str) -> None:
+    with opened(seconds=3):
+        until(
+            lambda: shell(CACHE, "systemctl is-active edge-llm-registry.socket || true").strip(),
+            "the time limit of the port",
+            lambda state: state == "inactive",
+            seconds=60,
+        )
+        assert ask(OTHER) == "000"
+
+
+def test_only_root_can_write(since: str) -> None:
+    with opened():
+        sockets = {"writes": "private/writes", "reads": "reads"}
+        for folder in sockets.values():
+            command = (
+                "curl -s -o /dev/null -w '%{http_code}' -X POST --unix-socket"
+                f" /opt/edge-llm-registry/{folder}/registry.sock http://r/v2/mine/blobs/uploads/"
+            )
+            # Neither somebody on the host, nor the user of the program that passes the port on.
+            for user in ("65534", "10010"):
+                prefix = f"setpriv --reuid={user} --regid={user} --clear-groups"
+                assert shell(CACHE, f"{prefix} {command} || true").strip() == "000"
+            forward = "setpriv --reuid=10013 --regid=10013 --clear-groups"
+            found = shell(CACHE, f"{forward} {command} || true").strip()
+            assert found == ("405" if folder == "reads" else "000")
+        # The positive control.
+        assert shell(CACHE, command.replace("/reads/", "/private/writes/")).strip() == "202"
+
+
+def test_the_units_are_confined(since: str) -> None:
+    said = shell(CACHE, "systemd-analyze security --no-pager edge-llm-registry.service || true")
+    (found,) = re.findall(r"Overall exposure level for edge-llm-registry.service: ([\d.]+)", said)
+    assert float(found) <= 4.0
+
+
+def test_a_published_registry_of_an_earlier_version_is_removed(since: str) -> None:
+    """Also by a run in which no host lacks an image."""
+    image = "$(docker ps --filter name=edge-llm-api --format '{{.Image}}' | head -n 1)"
+    shell(
+        CACHE,
+        "docker run --detach --name edge-llm-registry-gives --publish 5000:5000 --entrypoint sleep"
+        f" --label com.docker.compose.project=edge-llm-registry {image} 600",
+    )
+    assert answers_or_resets(5000)
+    done = play("site.yml", ALL, **GIVEN)
+    assert done.returncode == 0, done.stdout
+    assert "gives" not in shell(CACHE, "docker ps --all --format '{{.Names}}'")
+    assert not answers_or_resets(5000)
+
+
+def answers_or_resets(port: int) -> bool:
+    """Whether somebody listens, as Docker does for a container that does not."""
+    try:
+        httpx.get(f"http://{ADDRESS}:{port}/v2/", timeout=10)
+    except httpx.ConnectError as error:
+        return "refused" not in str(error)
+    except httpx.TransportError:
+        return True
+    return True
 
 
 def test_a_cache_that_is_not_in_the_inventory_is_refused() -> None:
@@ -113,3 +237,20 @@ def test_a_check_run_reports_images_to_download() -> None:
     assert done.returncode == 0, done.stdout
     assert "Would copy 198.18.41.2:5000/edge-llm/llamacpp@sha256:" in message(done)
     assert not shell(OTHER, "ls -d /opt/edge-llm-registry", check=False).strip()
+
+
+def test_a_cache_that_is_not_in_the_run_is_refused() -> None:
+    done = play("site.yml", CACHE, llm_images_cache=OTHER)
+    assert done.returncode == 2
+    assert (
+        f"{CACHE}: the images of the plan are missing on the host: they come from the registry on"
+        f" {OTHER}, which is not open, since that host has failed or is not part of this run."
+        in message(done)
+    )
+    # The docker role has run: what is left is the role that pulls them.
+    done = play("site.yml", CACHE, "--tags", "stack", llm_images_cache=OTHER)
+    assert done.returncode == 2
+    assert (
+        f"{CACHE}: the images of the plan are missing on the host, and this run leaves the role"
+        f" registry out, which pulls them from {OTHER}." in message(done)
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_fleet.plan.build import deployment_plan
-from edge_fleet.weight_distribution import cached_images, distribution_jobs, fetch_jobs, weights
+from edge_fleet.weight_distribution import distribution_jobs, fetch_jobs, weights
 
 HUB = "https://huggingface.co"
 SMALL, SMOKE = "smollm2-135m", "smoke"
@@ -543,53 +543,7 @@ def test_nothing_is_changed_by_asking(host: Host) -> None:
     assert hosts == before
 
 
-# --- images, and what the store is told ----------------------------------------------------------
-
-OLLAMA = "docker.io/ollama/ollama:0.34.0@sha256:"
-PYTHON = "docker.io/library/python:3.13-slim-trixie@sha256:"
-
-
-@pytest.fixture
-def pulling(pi: dict[str, Any], catalogues: dict[str, Any]) -> Host:
-    """A host that pulls through c, at 192.0.2.13; `images` are those it has."""
-
-    def make(images: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
-        given = {"llm_model": SMALL, "llm_images_cache": "c"} | given
-        found = copy.deepcopy(pi)
-        found["deployment"]["images"] = list(images)
-        plan = deployment_plan(found, "any", given, catalogues, images_cache="192.0.2.13")
-        return {"preflight_state": found, "preflight_plan": plan}
-
-    return make
-
-
-def test_a_registry_is_to_have_what_others_lack(pulling: Host) -> None:
-    hosts = {"a": pulling(), "b": pulling(), "c": pulling()}
-    images = cached_images(hosts, MANY, "c")
-    assert [each["outside"].rpartition(":")[0] + ":" for each in images] == [OLLAMA, PYTHON]
-    assert [each["reference"].partition("@")[0] for each in images] == [
-        "192.0.2.13:5000/docker.io/ollama/ollama",
-        "192.0.2.13:5000/docker.io/library/python",
-    ]
-    engine, python = images
-    assert hosts["a"]["preflight_plan"]["engine"]["image"] == engine["reference"]
-    assert hosts["a"]["preflight_plan"]["api"]["base_image"] == python["reference"]
-    # As long as one of those who can be reached lacks it.
-    both = (engine["reference"], python["reference"])
-    hosts = {"a": pulling(both), "b": pulling(both[:1]), "c": pulling(both)}
-    assert cached_images(hosts, MANY, "c") == [python]
-    assert cached_images(hosts, ["a", "c"], "c") == []
-
-
-def test_a_registry_is_not_asked_by_those_who_do_not_use_it(pulling: Host) -> None:
-    hosts = {
-        "a": pulling(llm_images_cache=None),
-        "b": pulling(llm_images_cache="a"),
-        "c": pulling(llm_parallel=0),
-        "d": {},
-    }
-    assert cached_images(hosts, list(hosts), "c") == []
-    assert len(cached_images(hosts, list(hosts), "a")) == 2
+# --- what the store is told -----------------------------------------------------------------------
 
 
 def test_the_store_is_told(host: Host) -> None:

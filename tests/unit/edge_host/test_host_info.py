@@ -78,6 +78,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "swarm": False,
         "live_restore": False,
         "containers": None,
+        "published_registry": False,
         "error": "there is no docker command",
         "daemon_json": None,
         "daemon_json_error": None,

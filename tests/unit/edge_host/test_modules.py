@@ -232,14 +232,37 @@ def test_chat_api_bundle(tmp_path: Path) -> None:
     assert missing("chat_api_bundle", [result]) == []
 
 
-def test_image_mirror() -> None:
-    result = ansible("image_mirror", {"registry": "127.0.0.1:1", "images": []})
+def mirroring(folder: Path, *images: dict[str, str]) -> dict[str, Any]:
+    arguments = {"socket": str(folder / "none.sock"), "staging": str(folder), "images": images}
+    return ansible("image_mirror", arguments)
+
+
+def test_image_mirror(tmp_path: Path) -> None:
+    result = mirroring(tmp_path)
     assert result["changed"] is False
     assert missing("image_mirror", [result]) == []
 
 
-def test_image_mirror_refuses() -> None:
-    images = [{"reference": "a@sha256:0", "outside": "a"}]
-    result = ansible("image_mirror", {"registry": "127.0.0.1:1", "images": images})
+def test_image_mirror_refuses(tmp_path: Path) -> None:
+    result = mirroring(tmp_path, {"reference": "a@sha256:0", "outside": "a"})
     assert result["failed"] is True
     assert result["msg"].startswith("The image reference is invalid: 'a@sha256:0'. Use ")
+
+
+def test_registry_port() -> None:
+    arguments = {
+        "state": "open",
+        "program": "/p",
+        "socket": "/s",
+        "hosts": ["127.0.0.1", "kitchen.invalid"],
+    }
+    result = ansible("registry_port", arguments, "--check")
+    assert (result["changed"], result["addresses"]) == (True, ["127.0.0.1"])
+    assert missing("registry_port", [result]) == []
+    (warning,) = result["warnings"]
+    assert "The address of kitchen.invalid is missing: this host cannot resolve the name" in str(
+        warning
+    )
+    assert ansible("registry_port", {"state": "absent"}, "--check")["changed"] is False
+    refused = ansible("registry_port", {"state": "open"})
+    assert refused["msg"] == "state is open but all of the following are missing: program, socket"

@@ -9,7 +9,7 @@ import yaml
 
 import llm_provider
 from edge_host import constants
-from edge_host.constants import API_PORT, API_UID, ENGINE_PORT, REGISTRY_PORT, ROOT, USER_IDS
+from edge_host.constants import API_PORT, API_UID, ENGINE_PORT, ROOT, USER_IDS
 
 PROJECT = Path(__file__).parents[3]
 UID = re.compile(r"^__[a-z]+_(\w*uid): (.*)$", re.MULTILINE)
@@ -54,13 +54,19 @@ def test_ports_of_the_chat_api_and_the_engine() -> None:
     assert yaml.safe_load(command)[-2:] == [str(API_PORT), str(ENGINE_PORT)]
 
 
-def test_port_of_the_registry() -> None:
-    """The plan names the port that hosts reach; inside its container the registry has the same."""
+def test_sockets_of_the_registry() -> None:
+    """Where the containers make them is where the host's programs look for them."""
     folder = "roles/registry/templates"
-    for name in ("gives.yml.j2", "takes.yml.j2"):
-        assert found(f"{folder}/{name}", r'addr: ":(\d+)"') == [str(REGISTRY_PORT)]
-    inside = found(f"{folder}/docker-compose.yml.j2", r'^ *ports: \[".*:(\d+)"\]$')
-    assert set(inside) == {str(REGISTRY_PORT)}
+    paths = [
+        found(f"{folder}/{name}.yml.j2", r"^http: \{net: unix, addr: (\S+)\}$")
+        for name in ("reads", "writes")
+    ]
+    assert paths[0] == paths[1]
+    ((inside, name),) = [each[0].rsplit("/", 1) for each in paths[:1]]
+    compose = found(f"{folder}/docker-compose.yml.j2", rf"source: \./(\S+), target: {inside},")
+    assert compose == ["reads", "private/writes"]
+    used = found("roles/registry/tasks/mirror.yml", r'socket: "\{\{ registry_root \}\}/(\S+)"')
+    assert used == [f"private/writes/{name}", f"reads/{name}"]
 
 
 def test_the_folder_of_the_deployment() -> None:
