@@ -18,9 +18,8 @@ def render(name: str) -> Any:
     environment = jinja2.Environment(  # noqa: S701 (nothing here is HTML)
         undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(ROLE / "templates")
     )
-    text = environment.get_template(name).render(
-        registry_image="registry@sha256:1", __registry_uid=REGISTRY_UID
-    )
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    text = environment.get_template(name).render(variables, registry_image="registry@sha256:1")
     return yaml.safe_load(text)
 
 
@@ -45,7 +44,7 @@ def test_containers_are_contained(name: str) -> None:
     assert found["read_only"] is True
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
-    assert (found["mem_limit"], found["pids_limit"], found["ulimits"]) == ("512m", 128, {"core": 0})
+    assert (found["mem_limit"], found["pids_limit"], found["ulimits"]) == ("512m", 512, {"core": 0})
     assert found["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     # It does not come up at boot, when nobody distributes images.
     assert found["restart"] == "no"
@@ -74,9 +73,10 @@ def test_the_port_is_closed_whatever_fails() -> None:
 
 def test_the_socket_for_writes_is_in_a_folder_of_root() -> None:
     (folders,) = [
-        task for task in tasks("mirror") if task["name"] == "Create the registry's folders"
+        task
+        for task in tasks("mirror")
+        if task["name"] == "Create the folders of the registry's sockets"
     ]
     modes = {each["path"]: (each["owner"], each["mode"]) for each in folders["loop"]}
     assert modes["private"] == ("root", "0700")
     assert modes["staging"] == ("root", "0711")
-    assert modes[""] == ("root", "0755")

@@ -33,7 +33,8 @@ _OPTIONS = {
     "image_mirror": ["socket", "staging", "user", "images", "insecure"],
     "host_program": ["folder", "owner"],
     "docker_compose_v2": ["project_src", "state", "recreate", "remove_orphans"],
-    # As root it would give folders to the registry's user.
+    # As root these would give folders to the registry's user.
+    "host_folders": ["root", "of"],
     "file": ["path", "state", "owner", "group", "mode"],
     "template": ["src", "dest", "owner", "group", "mode"],
 }

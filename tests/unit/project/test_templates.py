@@ -212,22 +212,6 @@ def test_processes_of_all_containers_are_limited_and_leave_no_core(plan: dict[st
     assert {each["ulimits"]["core"] for each in services.values()} == {0}
 
 
-def test_containers_of_the_registry_are_limited() -> None:
-    role = ROOT / "roles/registry"
-    text = (role / "templates/docker-compose.yml.j2").read_text()
-    variables = yaml.safe_load((role / "vars/main.yml").read_text())
-    rendered = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text)  # noqa: S701
-    plan = {"images": {"port": 5000}}
-    services = yaml.safe_load(
-        rendered.render(variables, registry_image="registry@sha256:1", registry_plan=plan)
-    )["services"]
-    assert set(services) == {"gives", "takes"}
-    for each in services.values():
-        assert (each["mem_limit"], each["pids_limit"]) == ("256m", 512)
-        assert each["ulimits"] == {"core": 0}
-        assert each["user"] == "10010:10010"
-
-
 def test_the_chat_api_reads_hashed_keys(plan: dict[str, Any], tmp_path: Path) -> None:
     """A host sees by this line that a release does not need keys in plain text."""
     found = compose(plan)["services"]["api-a"]["environment"]["CHAT_API_KEYS_FILE"]
