@@ -36,6 +36,10 @@ options:
     description: The user id and group id of the files, which nobody else can read.
     type: int
     default: 10010
+  address:
+    description: The address of the host at which the chat API listens.
+    type: str
+    default: 127.0.0.1
   timeout:
     description:
       - Seconds to wait until the chat API serves with a changed certificate; 0 for no wait.
@@ -73,6 +77,7 @@ def main() -> None:
             "certificate": {"type": "str", "required": True},
             "key": {"type": "str", "required": True, "no_log": True},
             "owner": {"type": "int", "default": CONTAINER_UID},
+            "address": {"type": "str", "default": "127.0.0.1"},
             "timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
@@ -89,7 +94,7 @@ def main() -> None:
         changed
         and not module.check_mode
         and asked["timeout"] > 0
-        and wait_until_served(asked["certificate"], API_PORT, asked["timeout"])
+        and wait_until_served(asked["certificate"], API_PORT, asked["timeout"], asked["address"])
     )
     module.exit_json(changed=changed, folder=str(secrets / "tls"), served=served)
 

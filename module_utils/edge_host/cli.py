@@ -3,9 +3,9 @@
     python3 -I /opt/edge-llm/lib/edge_host-VERSION.pyz COMMAND ...
 
 Commands: `state [ARGUMENTS]` prints the state of the host; `change NUMBER ACTION OPERATOR` switches
-to a release, `recover` recovers the host after an interruption, and `download FOLDER` runs the
-download whose job is in that folder. Ansible's modules, and the systemd units that they write,
-start the last three.
+to a release, `recover` recovers the host after an interruption, `download FOLDER` runs the download
+whose job is in that folder, and `sockets PATH USER` hands the listening sockets of systemd to chat
+APIs. Ansible's modules, and the systemd units that they write, start the last four.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Callable, Dict, Sequence
 
 from .constants import ROOT
 from .download import process as download
+from .errors import ReleaseError
 from .host_info import state
-from .release.errors import ReleaseError
 from .release.host import Host
 from .release.lock import lock_host
 from .release.recovery import recover_under_systemd
 from .release.switch import switch_release
+from .sockets import holder
 
 
 def _change(arguments: Sequence[str]) -> int:
@@ -47,10 +48,16 @@ def _download(arguments: Sequence[str]) -> int:
     return download.run(Path(arguments[0]))
 
 
+def _sockets(arguments: Sequence[str]) -> int:
+    path, user = arguments
+    return holder.main(Path(path), int(user))
+
+
 COMMANDS: Dict[str, Callable[[Sequence[str]], int]] = {
     "change": _change,
     "download": _download,
     "recover": _recover,
+    "sockets": _sockets,
     "state": state.main,
 }
 

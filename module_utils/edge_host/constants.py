@@ -28,6 +28,8 @@ DEPLOYED_FILES = ("docker-compose.yml", ".env", "engine/engine.env")
 PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
 DOOR = f"{PROJECT}-door"
+SOCKETS_UNIT = f"{PROJECT}-sockets.socket"
+"""Of systemd: holds PORTS for the chat API."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
 from ..host_info.deployment import describe_change, read_history
+from ..sockets.units import install as install_sockets
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
 from .host import Host
@@ -54,6 +55,9 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
     install_recovery(host, program)
+    # Before the programs of other versions go: one of them may be the unit's.
+    listen_address = request.metadata["plan"].get("api", {}).get("listen_address", "")
+    install_sockets(host.root, program, listen_address)
     with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)

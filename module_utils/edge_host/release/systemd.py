@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Sequence
 
 from ..constants import JOURNAL
 from ..files import read_text
+from ..systemd import UNITS, run_systemctl
 from .activation import max_activation_seconds
 from .errors import ReleaseError
 from .host import Host
@@ -22,7 +22,7 @@ CHANGE_UNIT = "edge-llm-change"
 
 def install_recovery(host: Host, program: Path) -> None:
     """Install the unit that recovers the host at its start, and recover it now if needed."""
-    path = Path("/etc/systemd/system") / SERVICE
+    path = UNITS / SERVICE
     text = build_unit(host.root, sys.executable, program)
     if read_text(path) != text:
         replace_file(path, text)
@@ -58,17 +58,6 @@ def wait_for_recovery(host: Host) -> None:
         ),
         2 * max_activation_seconds(host.releases.current()),
     )
-
-
-def run_systemctl(*arguments: str, accepted: Sequence[int] = (0,)) -> str:
-    """Run systemctl; returns its output. Raises ReleaseError for another exit status."""
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode not in accepted:
-        raise ReleaseError(
-            f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}. Check systemd on the"
-            " host"
-        )
-    return done.stdout.strip()
 
 
 def run_change(host: Host, program: Path, number: int, action: str, operator: str) -> None:

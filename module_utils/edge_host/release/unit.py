@@ -10,9 +10,9 @@ Type=oneshot: oneshot services may be restarted from systemd 244 on only.
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
+
+from ..systemd import notify
 
 SERVICE = "edge-llm.service"
 LOCK_SECONDS = 60.0
@@ -55,18 +55,9 @@ def build_recovery_command(journal: Path) -> str:
 
 def extend_time_limit(seconds: float) -> None:
     """Tell systemd that the recovery ends within so many seconds from now."""
-    _notify(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
+    notify(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
 
 
 def notify_ready() -> None:
     """Tell systemd that the host is recovered."""
-    _notify("READY=1")
-
-
-def _notify(message: str) -> None:
-    """Send a message to the systemd that started this process, if one did."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
+    notify("READY=1")
