@@ -16,6 +16,8 @@ BACKLOG = 1024
 
 # A socket that cannot be listened at fails the unit, and a unit that fails closes its sockets: so
 # neither how often the program ends nor how often a connection starts it is limited.
+# ReusePort: chat APIs have the sockets, too, and go on with those of before for a moment when the
+# unit is restarted. Another program can listen beside them as root alone.
 # FreeBind: at boot, systemd listens before the network has its addresses.
 _SOCKET = """\
 [Unit]
@@ -26,6 +28,7 @@ StartLimitIntervalSec=0
 ListenStream={address}
 ListenStream=127.0.0.1:{engine_port}
 FreeBind=yes
+ReusePort=yes
 Backlog={backlog}
 TriggerLimitIntervalSec=0
 
