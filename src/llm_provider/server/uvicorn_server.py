@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
                 for each in self._listeners.network
             ]
         if self._listeners.engine is not None and self._engine_port is not None:
-            self._engine_server = await _start(
+            self._engine_server = await start_server(
                 server_config(
                     self._engine_port,
                     ConnectionGuard(port_limits(self._guard.limits)),
@@ -109,7 +109,7 @@ class Server(uvicorn.Server):
             await each.close()
         if self._engine_server is not None:
             # An answer of the engine itself is cut.
-            await _stop(self._engine_server)
+            await stop_server(self._engine_server)
         if self._engine_port is not None:
             await self._engine_port.close()
         try:
@@ -227,14 +227,14 @@ async def serving(app: Application, listener: socket.socket) -> AsyncGenerator[s
     stop.
     """
     guard = ConnectionGuard(app.state.settings.limits)
-    server = await _start(server_config(app, guard), listener)
+    server = await start_server(server_config(app, guard), listener)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        await _stop(server)
+        await stop_server(server)
 
 
-async def _start(config: uvicorn.Config, listener: socket.socket) -> uvicorn.Server:
+async def start_server(config: uvicorn.Config, listener: socket.socket) -> uvicorn.Server:
     """Serve at `listener`, beside whatever this process serves."""
     config.load()
     server = uvicorn.Server(config)
@@ -251,7 +251,7 @@ def _shut(server: uvicorn.Server) -> None:
         connection.shutdown()
 
 
-async def _stop(server: uvicorn.Server) -> None:
+async def stop_server(server: uvicorn.Server) -> None:
     """Accept no more, and cut what is not answered."""
     _shut(server)
     for task in server.server_state.tasks:
