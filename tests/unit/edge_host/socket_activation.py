@@ -45,6 +45,8 @@ async def start_program(
 def listening(host: str = "127.0.0.1") -> socket.socket:
     """A listening socket, as systemd makes them."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::")
+    made = socket.create_server(
+        (host, 0), family=family, dualstack_ipv6=host == "::", reuse_port=True
+    )
     made.setblocking(False)
     return made

@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import stat
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,32 +173,48 @@ async def test_its_place_is_taken_again(holder: Program) -> None:
     await holder.end()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-async def test_it_gives_its_privileges_up() -> None:
-    with tempfile.TemporaryDirectory() as folder, listening() as api, listening() as engine:
-        path = Path(folder, "door.sock")
-        Path(folder).chmod(0o711)
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder of the containers' user, which that user reaches."""
+    with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, CONTAINER_UID, CONTAINER_UID)
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+CONNECT = """
+import os, socket, sys
+os.setuid(12345)
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(20)
+connection.connect(sys.argv[1])
+print(connection.recv(9))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+async def test_it_gives_its_privileges_up(own_folder: Path) -> None:
+    path = own_folder / "door.sock"
+    with listening() as api, listening() as engine:
         process = await start_program(path, [api, engine], CONTAINER_UID)
-        await until(path.is_socket, "its socket")
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        assert fields["Uid"].split() == fields["Gid"].split() == [str(CONTAINER_UID)] * 4
-        assert fields["Groups"].split() == []
-        assert {fields[name] for name in ("CapPrm", "CapEff", "CapInh")} == {"0" * 16}
-        assert path.stat().st_uid == CONTAINER_UID
         connection, said, given = await ask(path)  # root is served
         assert said == GREETING
         for each in (connection, *given):
             each.close()
-        path.chmod(0o666)
+        fields = status_of(process.pid)
+        assert fields["Uid"].split() == fields["Gid"].split() == [str(CONTAINER_UID)] * 4
+        assert fields["Groups"].split() == []
+        assert {fields[name] for name in ("CapPrm", "CapEff", "CapInh")} == {"0" * 16}
+        os.chmod(path, 0o666)  # noqa: PTH101, S103 - others may open it
         other = await asyncio.create_subprocess_exec(
-            *("python3", "-c"),
-            f"import os, socket; os.setuid(12345); s = socket.socket(socket.AF_UNIX);"
-            f" s.settimeout(20); s.connect({str(path)!r}); print(s.recv(9))",
-            stdout=asyncio.subprocess.PIPE,
+            *(sys.executable, "-c", CONNECT, str(path)), stdout=asyncio.subprocess.PIPE
         )
-        out, _ = await other.communicate()
+        out, _ = await asyncio.wait_for(other.communicate(), 60)
         assert out == b"b''\n"  # no other user is
         await Program(path, process, []).end()
 
