@@ -33,8 +33,8 @@ class Listeners:
 
     `api`: the chat API's sockets; the last of them is at `own`, where that is set: a Unix socket
     that leads to this very process, however many share the others. `engine`: for the engine's
-    own API (`engine_port`). `holder`: the connection to the socket holder, where these are its sockets, and
-    `kept`: whether they outlive it.
+    own API (`engine_port`). `holder`: the connection to the socket holder, where these are its
+    sockets, and `kept`: whether they outlive it.
     """
 
     api: list[socket.socket]
