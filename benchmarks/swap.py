@@ -32,7 +32,8 @@ def started(board: Board) -> float:
     script = (
         "import subprocess, sys, time, urllib.request\n"
         "key = open('/opt/edge-llm/secrets/engine_key').read().strip()\n"
-        "health = urllib.request.Request('http://127.0.0.1:11434/health', headers={'x-api-key': key})\n"
+        "health = urllib.request.Request('http://127.0.0.1:11434/health')\n"
+        "health.add_header('x-api-key', key)\n"
         "subprocess.run(['docker', 'stop', sys.argv[1]], check=True, capture_output=True)\n"
         "begun = time.monotonic()\n"
         "subprocess.run(['docker', 'start', sys.argv[1]], check=True, capture_output=True)\n"

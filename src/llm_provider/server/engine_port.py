@@ -26,7 +26,7 @@ from llm_provider.errors import ConfigurationError
 from llm_provider.http.errors import ConnectError
 from llm_provider.http.translation import translate
 from llm_provider.http.transports import Attempt, current_attempt, default_transport
-from llm_provider.server.api_errors import APIError
+from llm_provider.server.api_errors import MAY_HAVE_RUN, APIError
 from llm_provider.server.key_store import presented_keys
 from llm_provider.server.limits import Limits
 
@@ -51,6 +51,7 @@ _STOPPED = APIError(
     "The chat API stopped before the engine answered.",
     type="server_error",
     code="stopped",
+    headers=MAY_HAVE_RUN,
 )
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -271,6 +272,7 @@ def _unreachable(error: _EngineError) -> APIError:
         f"The engine does not answer: {error}.",
         type="server_error",
         code="engine_unreachable",
+        headers=MAY_HAVE_RUN,
     )
 
 
