@@ -54,10 +54,11 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     if check_mode:
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
-    install_recovery(host, program)
-    # Before the programs of other versions go: one of them may be the unit's.
+    # Before the recovery, which has them hold the ports, and before the programs of other versions
+    # go: one of them may be the unit's.
     listen_address = request.metadata["plan"].get("api", {}).get("listen_address", "")
     install_sockets(host.root, program, listen_address)
+    install_recovery(host, program)
     with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)

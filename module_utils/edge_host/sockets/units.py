@@ -62,15 +62,19 @@ def start() -> None:
 
     Raises ReleaseError, with the holder's name where another program holds a port.
     """
-    holders = {} if holding() else find_holders()
-    if holders:
+    # A unit that failed before counts as failed until then.
+    run_systemctl("reset-failed", SOCKETS_UNIT, SERVICE_UNIT, accepted=(0, 1, 5))
+    try:
+        run_systemctl("start", SOCKETS_UNIT, SERVICE_UNIT)
+    except ReleaseError as error:
+        # Not before: chat APIs that still have sockets of systemd hinder nobody.
+        holders = {} if holding() else find_holders()
+        if not holders:
+            raise
         text = " and ".join(f"port {port} is in use by {each}" for port, each in holders.items())
         raise ReleaseError(
             f"systemd cannot listen: {text}. Stop the other user of the port, and run this again"
-        )
-    # A unit that failed before counts as failed until then.
-    run_systemctl("reset-failed", SOCKETS_UNIT, SERVICE_UNIT, accepted=(0, 1, 5))
-    run_systemctl("start", SOCKETS_UNIT, SERVICE_UNIT)
+        ) from error
 
 
 def remove() -> None:

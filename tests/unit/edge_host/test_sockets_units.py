@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from edge_host.commands import Result
 from edge_host.errors import ReleaseError
 from edge_host.sockets import units
 from edge_host.sockets.unit_text import SERVICE_UNIT, build_service, build_socket
+
+from ..llm_provider.fake import free_port
 
 SOCKET_UNIT = units.SOCKETS_UNIT
 ROOT, ARCHIVE = Path("/opt/edge-llm"), Path("/opt/edge-llm/lib/edge_host-1.pyz")
@@ -26,6 +32,7 @@ class Systemd:
     def __init__(self) -> None:
         self.active: set[str] = set()
         self.commands: list[str] = []
+        self.fails = False
 
     def __call__(self, *arguments: str, accepted: Sequence[int] = (0,)) -> str:
         *_, command = [each for each in arguments[:2] if not each.startswith("-")][:1]
@@ -34,6 +41,8 @@ class Systemd:
             return "active" if names[0] in self.active else "inactive"
         self.commands.append(" ".join(arguments))
         if command in ("start", "restart"):
+            if self.fails:
+                raise ReleaseError("systemctl start failed: see its log. Check systemd on the host")
             self.active |= set(names)
         if command == "stop":
             self.active -= set(names)
@@ -106,12 +115,42 @@ def test_ports_of_an_earlier_version_are_left_alone(
         f"--quiet enable {SOCKET_UNIT} {SERVICE_UNIT}",
     ]
     assert not units.holding()
+
+
+@pytest.mark.parametrize(
+    ("holders", "message"),
+    [
+        (
+            {8000: "nginx (pid 12)", 11434: "container ollama"},
+            "systemd cannot listen: port 8000 is in use by nginx (pid 12) and port 11434 is in use"
+            " by container ollama. Stop the other user of the port, and run this again",
+        ),
+        ({}, "systemctl start failed: see its log. Check systemd on the host"),
+    ],
+)
+def test_a_start_that_fails(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch, holders: dict[int, str], message: str
+) -> None:
+    monkeypatch.setattr(units, "find_holders", lambda: holders)
+    systemd.fails = True
     with pytest.raises(ReleaseError) as caught:
         units.start()
-    assert str(caught.value) == (
-        "systemd cannot listen: port 8000 is in use by edge-llm-door. Stop the other user of the"
-        " port, and run this again"
-    )
+    assert str(caught.value) == message
+
+
+def test_holders_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes by the kernel's tables; containers by Docker, also where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ports = server.getsockname()[1], free_port()
+        monkeypatch.setattr(units, "PORTS", ports)
+        monkeypatch.setattr(units, "which", lambda _: None)
+        (found,) = units.find_holders().items()
+        assert found[0] == ports[0]
+        assert found[1].endswith(f" (pid {os.getpid()})")
+        row = json.dumps({"Names": "own", "Ports": f"0.0.0.0:{ports[1]}->8000/tcp"})
+        monkeypatch.setattr(units, "which", lambda _: "docker")
+        monkeypatch.setattr(units, "run_together", lambda _: {"ps": Result(0, row, "")})
+        assert units.find_holders()[ports[1]] == "own"
 
 
 def test_a_removal(systemd: Systemd, tmp_path: Path) -> None:
