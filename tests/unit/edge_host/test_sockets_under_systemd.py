@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from edge_fleet.host_archive import build
-from edge_host.constants import CONTAINER_UID
-from edge_host.sockets.unit_text import SERVICE_UNIT, SOCKETS_UNIT, build_service, build_socket
+from edge_host.constants import CONTAINER_UID, SOCKETS_UNIT
+from edge_host.sockets.unit_text import SERVICE_UNIT, build_service, build_socket
 
 SYSTEMD = Path("/lib/systemd/systemd")
 SYSTEM_PYTHON = "/usr/bin/python3"

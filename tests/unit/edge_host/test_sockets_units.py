@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from edge_host.commands import Result
+from edge_host.constants import SOCKETS_UNIT as SOCKET_UNIT
 from edge_host.errors import ReleaseError
 from edge_host.sockets import units
 from edge_host.sockets.unit_text import SERVICE_UNIT, build_service, build_socket
 
 from ..llm_provider.fake import free_port
 
-SOCKET_UNIT = units.SOCKETS_UNIT
 ROOT, ARCHIVE = Path("/opt/edge-llm"), Path("/opt/edge-llm/lib/edge_host-1.pyz")
 EXPOSURE = 20
 """systemd-analyze's figure, in tenths: at most."""
