@@ -225,6 +225,10 @@ state:
         error: {type: str, description: "Why the engine does not answer, or null."}
         daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
         daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}
+    addresses:
+      description: The host's IPv4 and IPv6 addresses, of all interfaces.
+      type: list
+      elements: str
     ports:
       description: The ports of O(ports).
       type: dict
@@ -236,6 +240,7 @@ state:
             addresses: {type: list, elements: str, description: The addresses that it listens on.}
             process: {type: str, description: "NAME (pid N), or null."}
             container: {type: str, description: "The container that publishes the port, or null."}
+            unit: {type: str, description: "The socket unit of systemd for the port, or null."}
     deployment:
       description: The deployment below O(root).
       type: dict

@@ -39,6 +39,8 @@ PROJECT = "edge-llm"
 REGISTRY_PROJECT = f"{PROJECT}-registry"
 """The same, of the fleet's image registry."""
 DOOR = f"{PROJECT}-door"
+SOCKETS_UNIT = f"{PROJECT}-sockets.socket"
+"""Of systemd: holds PORTS for the chat API."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"

@@ -168,7 +168,7 @@ class Settings(ChatApiSettings):
     board_address: Text | None = _variable(
         None, "kitchen.example",
         "The host's name or address for clients. Set it if clients cannot use the address of SSH.",
-        "`ansible_host`, else the inventory name",
+        "`llm_listen_address`, else `ansible_host`, else the inventory name",
     )  # fmt: skip
     board_url: Text | None = _variable(
         None, "http://kitchen.example:8000",

@@ -6,7 +6,7 @@ import re
 import socket
 import struct
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..files import open_files, read_text
 from ..json_data import Facts
@@ -55,10 +55,22 @@ def socket_owners(inodes: Iterable[int], system: Path) -> Dict[int, str]:
     return owners
 
 
+def parse_socket_units(text: str) -> Dict[int, str]:
+    """TCP port -> unit, for each socket of `systemctl list-sockets --no-legend`."""
+    rows = (re.match(r"\s*\S*?:?([0-9]{1,5})\s+(\S+\.socket)\s", row) for row in text.splitlines())
+    return {int(row[1]): row[2] for row in rows if row}
+
+
 def read_ports(
-    ports: Iterable[int], published: Iterable[Tuple[str, str, int]], system: Path
+    ports: Iterable[int],
+    published: Iterable[Tuple[str, str, int]],
+    units: Mapping[int, str],
+    system: Path,
 ) -> Dict[str, Optional[Facts]]:
-    """Who listens on each of the host's TCP ports: None for a port that is free."""
+    """Who listens on each of the host's TCP ports: None for a port that is free.
+
+    `published` are the ports of Docker's containers, `units` those of systemd's socket units.
+    """
     listeners = [
         listener
         for name in ("tcp", "tcp6")
@@ -81,5 +93,6 @@ def read_ports(
             "addresses": sorted(addresses),
             "process": processes[0] if processes else None,
             "container": by_docker[0][0] if by_docker else None,
+            "unit": units.get(port),
         }
     return taken

@@ -35,7 +35,8 @@ from .docker import (
     read_swarm,
 )
 from .engine import read_engine_log
-from .ports import read_ports
+from .network import read_addresses
+from .ports import parse_socket_units, read_ports
 from .system import read_packages
 from .weights import read_models, read_ollama, read_unfinished
 
@@ -52,15 +53,18 @@ def read_state(
 
     root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
     root/secrets -> sha256 expected; system: where /etc, /proc and /sys are. Returns {"board",
-    "docker", "ports", "deployment", "models"}; `library/host_info.py` documents each. Raises
-    ValueError, with a sentence, for arguments that cannot be meant. A docker that is missing or
-    dead is a state.
+    "docker", "addresses", "ports", "deployment", "models"}; `library/host_info.py` documents each.
+    Raises ValueError, with a sentence, for arguments that cannot be meant. A docker that is missing
+    or dead is a state.
     """
     folder, base = Path(root), Path(system)
     if not folder.is_absolute():
         raise ValueError(f"root is invalid: {root!r}. Use an absolute path such as {ROOT}.")
     docker = which("docker")
     commands = board_commands()
+    systemctl = which("systemctl")
+    if systemctl is not None:
+        commands["sockets"] = [systemctl, "list-sockets", "--no-legend", "--no-pager", "--full"]
     if docker is not None:
         commands.update(
             {
@@ -73,6 +77,7 @@ def read_state(
     answers = run_together(commands)
     none = Result(None, "", "there is no docker command")
     info, ps = answers.get("info", none), answers.get("ps", none)
+    units = parse_socket_units(answers.get("sockets", none).out)
     engine = parse_docker_info(info.out, info.err)
     packages = read_packages(base)
     daemon_json, daemon_json_error = parse_daemon_json(read_text(base / "etc/docker/daemon.json"))
@@ -98,7 +103,8 @@ def read_state(
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,
         },
-        "ports": read_ports(ports, published, base),
+        "addresses": read_addresses(base),
+        "ports": read_ports(ports, published, units, base),
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},

@@ -17,10 +17,11 @@ from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
     engine_options,
+    listen_problems,
     lock_problems,
     port_problems,
 )
-from edge_fleet.plan.chat_api import ChatApi, plan_chat_api
+from edge_fleet.plan.chat_api import ChatApi, address_problems, plan_chat_api
 from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
 from edge_fleet.plan.image import (
     engine_image,
@@ -146,6 +147,9 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
+    listen_address = settings.llm_listen_address or ""
+    problems += listen_problems(listen_address, state.get("addresses"))
+    problems += address_problems(settings, request.url)
     problems += daemon_option_problems(settings.board_docker_options, docker.get("swarm", False))
     problems += request.tls["problems"]
     row, image_problems = engine_image(
@@ -193,6 +197,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         root=request.root,
         url=request.url or f"{scheme}://{request.host}:{API_PORT}",
         tls=request.tls["enabled"],
+        listen_address=listen_address,
         rollout=tuple(settings.llm_rollout),
         kind=board["kind"],
         board=board["model"] or board["kind"],

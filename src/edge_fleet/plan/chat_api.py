@@ -4,9 +4,11 @@ of the socket holder's.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from edge_fleet.chat_api_settings import Limits
 from edge_fleet.settings import Settings
@@ -82,6 +84,7 @@ def _environment(settings: Settings, limits: Limits) -> dict[str, str]:
         "CHAT_API_REMOTE_IMAGES": settings.llm_remote_images,
     }
     lists = {
+        "CHAT_API_ALLOWED_NETWORKS": settings.llm_allowed_networks,
         "CHAT_API_CORS_ORIGINS": settings.llm_cors_origins,
         "CHAT_API_TRUSTED_PROXIES": settings.llm_trusted_proxies,
     }
@@ -102,6 +105,28 @@ def _memory(limits: Limits) -> int:
     bodies = limits.max_queued_body_bytes + 2 * limits.max_body_bytes
     total = PROCESS_MEMORY + limits.max_connections * CONNECTION_MEMORY + bodies
     return -(-total // _STEP) * _STEP
+
+
+def address_problems(settings: Settings, url: str | None) -> list[Problem]:
+    """Why clients at `url` do not reach the address at which the chat API listens."""
+    listened, host = settings.llm_listen_address, urlsplit(url or "").hostname
+    if listened is None or not host or settings.board_url:
+        return []
+    if ipaddress.ip_address(listened).is_loopback:
+        return [
+            f"llm_listen_address does not fit: only the host itself reaches {listened}. Use another"
+            " address of the host, or set board_url to the address of the server in front."
+        ]
+    try:
+        reached = ipaddress.ip_address(host)
+    except ValueError:
+        return []  # a name, which may lead there
+    if str(reached) == listened:
+        return []
+    return [
+        f"llm_listen_address does not fit: the chat API would listen at {listened} alone, and"
+        f" clients reach the host at {reached} (board_address). Use one of them for both."
+    ]
 
 
 def _key_problems(settings: Settings) -> list[Problem]:

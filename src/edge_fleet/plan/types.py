@@ -168,6 +168,8 @@ class Plan:
     url: str
     # Whether the chat API serves HTTPS.
     tls: bool
+    # Where the chat API listens; empty for all addresses.
+    listen_address: str
     rollout: tuple[int | str, ...]
     kind: str
     board: str
@@ -189,6 +191,7 @@ class Plan:
     def dotenv(self) -> dict[str, str | int]:
         """The host's .env, in the order in which a person reads it."""
         options, size = self.options, self.options.context_size
+        listen = {"LLM_LISTEN_ADDRESS": self.listen_address} if self.listen_address else {}
         projector = {"MMPROJ_PATH": self.model.projector} if self.model.projector else {}
         return {
             "LLM_PROVIDER": options.provider,
@@ -208,6 +211,8 @@ class Plan:
             "LLM_MODEL_ALIASES": ",".join(self.aliases),
             "HARDWARE": self.kind,
             "ENGINE_IMAGE": self.images.engine,
+            # For no container: here, another address makes another release.
+            **listen,
         }
 
 
@@ -279,6 +284,7 @@ def render(plan: Plan) -> dict[str, Any]:
             "base_image": images.api_base,
             "architecture": plan.architecture,
             "tls": plan.tls,
+            "listen_address": plan.listen_address,
             "environment": plan.chat_api.environment,
             "memory_limit": plan.chat_api.memory_limit,
             "socket_holder_memory": plan.chat_api.socket_holder_memory,

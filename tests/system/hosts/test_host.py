@@ -163,7 +163,8 @@ def test_containers_are_contained(
 
 def test_engine_listens_on_the_host_only(host: Any, plan: dict[str, Any]) -> None:
     assert host.socket("tcp://127.0.0.1:11434").is_listening
-    assert host.socket("tcp://0.0.0.0:8000").is_listening
+    # Of IPv4 and IPv6 where the host has both.
+    assert host.socket("tcp://8000").is_listening
     listening = host.socket.get_listening_sockets()
     assert not [each for each in listening if ":11434" in each and "127.0.0.1" not in each]
     address = urlsplit(plan["url"]).hostname
@@ -172,10 +173,21 @@ def test_engine_listens_on_the_host_only(host: Any, plan: dict[str, Any]) -> Non
         socket.create_connection((address, 11434), timeout=5)
 
 
-def test_engine_asks_for_its_own_key(host: Any, plan: dict[str, Any]) -> None:
-    url = "http://127.0.0.1:11434/v1/models"
-    status = host.check_output(f"curl -s -o /dev/null -w '%{{http_code}}' {url}")
-    assert status == ("401" if plan["engine"]["key"] else "200")
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/api/tags"])
+def test_the_engines_port_needs_the_engines_key(host: Any, path: str) -> None:
+    """Of every local user, whichever the engine is, and at every path."""
+    url = f"http://127.0.0.1:11434{path}"
+    assert host.check_output(f"curl -s -o /dev/null -w '%{{http_code}}' {url}") == "401"
+
+
+def test_systemd_holds_the_ports(host: Any) -> None:
+    for unit in ("edge-llm-sockets.socket", "edge-llm-sockets.service"):
+        assert host.service(unit).is_running
+        assert host.service(unit).is_enabled
+    process = host.check_output("systemctl show -p MainPID --value edge-llm-sockets.service")
+    status = host.file(f"/proc/{process}/status").content_string
+    assert "Uid:\t10010\t10010\t10010\t10010\n" in status
+    assert "CapEff:\t0000000000000000\n" in status
 
 
 def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str, Any]) -> None:
@@ -187,7 +199,9 @@ def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str,
         assert props["total_slots"] == environment["PARALLEL"]
         assert props["model_path"] == environment["MODEL_PATH"]
     elif plan["provider"] == "ollama":
-        loaded = json.loads(host.check_output("curl -s http://127.0.0.1:11434/api/ps"))["models"]
+        loaded = json.loads(
+            host.check_output(f"curl -s -H {header} http://127.0.0.1:11434/api/ps")
+        )["models"]
         assert [model["name"] for model in loaded] == [f"{plan['model']['name']}:latest"]
         assert loaded[0]["context_length"] == environment["CTX_SIZE"]
     else:

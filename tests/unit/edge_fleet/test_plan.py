@@ -356,6 +356,37 @@ def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
     )
 
 
+def test_systemd_may_hold_the_ports_for_the_project(
+    catalogues: dict[str, Any], jetson: dict[str, Any], changed: Change
+) -> None:
+    held = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
+    state = changed(jetson, "ports.8000", held)
+    assert deployment_plan(state, "jetson-01", {}, catalogues)["problems"] == []
+    state = changed(jetson, "ports.8000", held | {"unit": "cockpit.socket"})
+    (problem,) = deployment_plan(state, "jetson-01", {}, catalogues)["problems"]
+    assert "port 8000 is in use by systemd for cockpit.socket: " in problem
+
+
+def test_an_address_to_listen_at_is_one_of_the_hosts(
+    catalogues: dict[str, Any], jetson: dict[str, Any], changed: Change
+) -> None:
+    variables = {"llm_listen_address": "192.0.2.10"}
+    state = jetson | {"addresses": ["127.0.0.1", "192.0.2.10", "2001:db8::10"]}
+    plan = deployment_plan(state, "jetson-01", variables, catalogues)
+    assert plan["api"]["listen_address"] == "192.0.2.10"
+    assert plan["environment"]["LLM_LISTEN_ADDRESS"] == "192.0.2.10"  # another one, another release
+    state["addresses"] = ["127.0.0.1", "192.0.2.11", "2001:db8::10"]
+    assert deployment_plan(state, "jetson-01", variables, catalogues)["problems"] == [
+        "jetson-01: llm_listen_address does not fit: the host does not have 192.0.2.10. Its"
+        " addresses are 192.0.2.11, 2001:db8::10. Use one of these."
+    ]
+    default = deployment_plan(state, "jetson-01", {}, catalogues)
+    assert default["api"]["listen_address"] == ""
+    assert "LLM_LISTEN_ADDRESS" not in default["environment"]
+    # Facts of an earlier version.
+    assert deployment_plan(jetson, "jetson-01", variables, catalogues)["problems"] == []
+
+
 @pytest.mark.parametrize("container", ["edge-llm-door", "edge-llm-api"])
 def test_own_containers_may_hold_the_ports(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change, container: str

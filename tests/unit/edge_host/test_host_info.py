@@ -172,6 +172,7 @@ def test_deployed(fake_host: FakeHost) -> None:
         "addresses": ["0.0.0.0"],
         "process": None,
         "container": "edge-llm-door",
+        "unit": None,
     }
     deployment = state["deployment"]
     assert deployment["files"] == {
@@ -470,13 +471,14 @@ def test_port_of_a_process() -> None:
     """Against this machine's own /proc: a real socket, held by this process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        taken = read_ports([port], [], Path("/"))[str(port)]
+        taken = read_ports([port], [], {port: "own.socket"}, Path("/"))[str(port)]
     assert taken == {
         "addresses": ["127.0.0.1"],
         "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
         "container": None,
+        "unit": "own.socket",
     }
-    assert read_ports([port], [], Path("/")) == {str(port): None}
+    assert read_ports([port], [], {}, Path("/")) == {str(port): None}
 
 
 def own(path: Path) -> None:
@@ -609,7 +611,9 @@ def test_over_a_bare_connection(fake_host: FakeHost, tmp_path: Path) -> None:
         [*command, json.dumps(arguments)], capture_output=True, text=True, check=True
     )
     state = json.loads(done.stdout)
-    assert sorted(state) == ["board", "deployment", "docker", "models", "ports", "unfinished"]
+    assert sorted(state) == [
+        "addresses", "board", "deployment", "docker", "models", "ports", "unfinished"
+    ]  # fmt: skip
     assert state["ports"] == {"8000": None}
     done = subprocess.run(
         [*command, '{"prots": [8000]}'], capture_output=True, text=True, check=False

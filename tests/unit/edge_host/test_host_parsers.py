@@ -20,7 +20,8 @@ from edge_host.host_info.docker import (
 )
 from edge_host.host_info.hardware import parse_meminfo
 from edge_host.host_info.jetson import parse_l4t
-from edge_host.host_info.ports import parse_listeners
+from edge_host.host_info.network import parse_fib_trie, parse_if_inet6, read_addresses
+from edge_host.host_info.ports import parse_listeners, parse_socket_units
 from edge_host.host_info.system import (
     parse_accounts,
     parse_desktop,
@@ -650,3 +651,51 @@ def test_accounts_with_the_numbers_of_the_projects_users() -> None:
     assert parse_accounts(users) == [{"kind": "user", "name": "alice", "id": 10011}]
     assert parse_accounts(groups, "group") == [{"kind": "group", "name": "media", "id": 10012}]
     assert parse_accounts("") == []
+
+
+FIB_TRIE = """\
+Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 127.0.0.0/8 2 0 2
+        |-- 127.0.0.1
+           /32 host LOCAL
+        |-- 127.255.255.255
+           /32 link BROADCAST
+     +-- 192.0.2.0/24 2 0 2
+        |-- 192.0.2.0
+           /24 link UNICAST
+        |-- 192.0.2.10
+           /32 host LOCAL
+Local:
+        |-- 192.0.2.10
+           /32 host LOCAL
+"""
+
+
+def test_addresses() -> None:
+    assert parse_fib_trie(FIB_TRIE) == ["127.0.0.1", "192.0.2.10"]
+    assert parse_if_inet6(
+        "20010db8000000000000000000000010 02 40 00 80     eth0\n"
+        "00000000000000000000000000000001 01 80 10 80       lo\n"
+    ) == ["2001:db8::10", "::1"]
+    assert parse_fib_trie("") == parse_if_inet6("no such table") == []
+    assert "127.0.0.1" in read_addresses(Path("/"))
+
+
+def test_socket_units() -> None:
+    """Of systemd 245 and later; before, IPv6 addresses are as here, too."""
+    text = """\
+127.0.0.1:11434             edge-llm-sockets.socket      edge-llm-sockets.service
+/run/systemd/journal/stdout systemd-journald.socket      systemd-journald.service
+[::]:8000                   edge-llm-sockets.socket      edge-llm-sockets.service
+kobject-uevent 1            systemd-udevd-kernel.socket  systemd-udevd.service
+[2001:db8::1]:9090          cockpit.socket               cockpit.service
+"""
+    assert parse_socket_units(text) == {
+        11434: "edge-llm-sockets.socket",
+        8000: "edge-llm-sockets.socket",
+        9090: "cockpit.socket",
+    }
+    assert parse_socket_units("Failed to connect to bus: Host is down") == {}
