@@ -221,6 +221,9 @@ state:
             addresses: {type: list, elements: str, description: The addresses that it listens on.}
             process: {type: str, description: "NAME (pid N), or null."}
             container: {type: str, description: "The container that publishes the port, or null."}
+            unit:
+              description: The project's unit for which systemd holds the port, or null.
+              type: str
     deployment:
       description: The deployment below O(root).
       type: dict
@@ -246,7 +249,7 @@ state:
           description: Whether a release on the host has a chat API that reads keys in plain text.
           type: bool
         containers:
-          description: The containers of the current release; engine, api and door.
+          description: The containers of the current release; engine, api and network.
           type: dict
           contains:
             NAME:
@@ -260,6 +263,9 @@ state:
                   description: starting, healthy or unhealthy; null without a check.
                   type: str
                 started_at: {type: str, description: The time of its start (RFC 3339).}
+                namespace:
+                  description: Its network namespace; null where it does not run.
+                  type: str
         release:
           description: The content of release.json of the current release, or null.
           type: dict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -106,6 +107,17 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
     return published
 
 
+def read_namespace(pid: int) -> Optional[str]:
+    """The network namespace of a container's first process; None where it does not run."""
+    if not pid:
+        return None
+    try:
+        # Path.readlink is of Python 3.9.
+        return os.readlink(f"/proc/{pid}/ns/net")  # noqa: PTH115
+    except OSError:
+        return None
+
+
 def parse_images(text: str) -> List[str]:
     """Every `repository:tag` and `repository@digest` in `docker image ls --digests`' lines."""
     names = set()
@@ -124,7 +136,8 @@ def parse_containers(text: str) -> Dict[str, Facts]:
     """The project's containers by name, from `docker inspect`, without those that do not exist.
 
     {"id", "image" (as configured), "status" (created, running, restarting, exited, ...), "health"
-    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339)}
+    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339), "namespace"
+    (its network namespace; None where it does not run)}
     """
     containers: Dict[str, Facts] = {}
     for item in objects(parse_json(text)):
@@ -137,6 +150,7 @@ def parse_containers(text: str) -> Dict[str, Facts]:
                 "status": state["Status"],
                 "health": None if health == "none" else health,
                 "started_at": state["StartedAt"],
+                "namespace": read_namespace(state.get("Pid", 0)),
             }
         except (AttributeError, KeyError, TypeError):  # not the form of docker's output
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from ..commands import Result, run_together, which
-from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, ROOT, SECRETS
+from ..constants import CONTAINERS, DEPLOYED_FILES, NETWORK, PORTS, ROOT, SECRETS
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
 from .board import board_commands, read_board
@@ -66,7 +66,7 @@ def read_state(
             {
                 "info": [docker, "info", "--format", _JSON],
                 "ps": [docker, "ps", "--no-trunc", "--format", _JSON],
-                "inspect": [docker, "inspect", "--type", "container", DOOR, *CONTAINERS],
+                "inspect": [docker, "inspect", "--type", "container", NETWORK, *CONTAINERS],
                 "images": [docker, "image", "ls", "--digests", "--no-trunc", "--format", _JSON],
             }
         )
@@ -99,7 +99,7 @@ def read_state(
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
             "secrets": read_secrets(folder / SECRETS, secrets or {}, secrets_owner),
             "plain_keys": needs_plain_keys(folder),
-            "containers": {**parts, "door": containers.get(DOOR)},
+            "containers": {**parts, "network": containers.get(NETWORK)},
             "release": release,
             "previous": read_release(folder, "previous"),
             "change": read_journal(folder),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
 from ..host_info.deployment import describe_change, read_history
+from ..sockets import units
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
 from .host import Host
@@ -53,6 +54,13 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     if check_mode:
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
+    try:
+        # Before the recovery, which has them hold the ports.
+        units.install(host.root, program, options["listen_address"])
+    except OSError as error:
+        raise ReleaseError(
+            f"the units that hold the ports are missing: {error}. Check systemd on the host"
+        ) from error
     install_recovery(host, program)
     with lock_host(host.root, operator):
         remove_other_programs(program)

@@ -14,6 +14,8 @@ import os
 import socket
 from pathlib import Path
 
+from ..constants import SOCKET_UNIT
+
 SERVICE = "edge-llm.service"
 LOCK_SECONDS = 60.0
 """The time limit of a recovery that waits for the host's lock; it is extended again and again."""
@@ -22,7 +24,7 @@ LOCK_SECONDS = 60.0
 _TEXT = """\
 [Unit]
 Description=Recovery of the current release of edge-llm, at boot and after an interrupted change
-After=docker.service
+After=docker.service {sockets}
 PartOf=docker.service
 StartLimitIntervalSec=0
 
@@ -42,7 +44,10 @@ WantedBy=docker.service
 
 def build_unit(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
-    return _TEXT.format(root=root, python=python, program=program, seconds=LOCK_SECONDS)
+    # Only after the sockets, not with them: the ports may be those of an earlier version's container.
+    return _TEXT.format(
+        root=root, python=python, program=program, seconds=LOCK_SECONDS, sockets=SOCKET_UNIT
+    )
 
 
 def build_recovery_command(journal: Path) -> str:

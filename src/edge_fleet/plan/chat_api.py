@@ -1,5 +1,5 @@
 """The chat API's part of the plan: the environment and the memory of its container, and the memory
-of the socket holder's.
+of what it needs besides: the socket holder, and the container of its network namespace.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ PROCESS_MEMORY = 96 * MIB
 """Of the chat API without requests: 65 MiB were measured (docs/chat-api.md)."""
 CONNECTION_MEMORY = 128 * KIB
 """Of one connection: headers, what was read ahead, what a slow client has not taken, TLS."""
-SOCKET_HOLDER_MEMORY = 48 * MIB
-"""Of the socket holder, which takes a third of it, whatever clients do."""
+SOCKET_HOLDER_MEMORY = 32 * MIB
+"""Of the socket holder, which takes half of it, whatever clients do."""
+NETWORK_MEMORY = 16 * MIB
+"""Of the container that owns the network namespace: less than 1 MiB, and Docker's part of its start
+a few more."""
 _STEP = 16 * MIB
 _MUST_FIT = (
     ("max_request_line_bytes", "max_header_bytes"),
@@ -32,16 +35,17 @@ _MUST_FIT = (
 
 @dataclass(frozen=True)
 class ChatApi:
-    """How the containers of the chat API and of the socket holder run. Sizes are bytes."""
+    """How the chat API and what it needs besides run. Sizes are bytes."""
 
     environment: Mapping[str, str]
     memory_limit: int
     socket_holder_memory: int = SOCKET_HOLDER_MEMORY
+    network_memory: int = NETWORK_MEMORY
 
     @property
     def memory(self) -> int:
-        """What both may take of the host's memory."""
-        return self.memory_limit + self.socket_holder_memory
+        """What all of them may take of the host's memory."""
+        return self.memory_limit + self.socket_holder_memory + self.network_memory
 
 
 def plan_chat_api(settings: Settings, vision: bool = False) -> tuple[ChatApi, list[Problem]]:

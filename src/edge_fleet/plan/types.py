@@ -136,8 +136,6 @@ class Engine:
     key: bool
     flash_attention: str
     memory_limit: int
-    # Whether its port is published for the host itself.
-    published: bool
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ def render(plan: Plan) -> dict[str, Any]:
     """The plan as roles and templates read it, and as a release keeps it.
 
     Programs on hosts read releases of older and newer versions: provider, model, gpu, memory,
-    environment, api and engine keep their names.
+    environment, api, network and engine keep their names.
     """
     model, options, images = plan.model, plan.options, plan.images
     rendered: dict[str, Any] = {
@@ -263,7 +261,6 @@ def render(plan: Plan) -> dict[str, Any]:
             "healthcheck": plan.engine.healthcheck,
             "key": plan.engine.key,
             "memory_limit": plan.engine.memory_limit,
-            "published": plan.engine.published,
         },
         "gpu": {
             "layers": options.gpu_layers,
@@ -280,6 +277,8 @@ def render(plan: Plan) -> dict[str, Any]:
             "memory_limit": plan.chat_api.memory_limit,
             "socket_holder_memory": plan.chat_api.socket_holder_memory,
         },
+        # A host knows by this that engine and chat API share a network namespace.
+        "network": {"memory_limit": plan.chat_api.network_memory},
         "memory": plan.memory.parts() | {"total": plan.memory.total},
         "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},
         "known_issues": {
