@@ -201,7 +201,9 @@ class Engine(_Entry):
     @field_validator("environment")
     @classmethod
     def _with_port(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if not any(ENGINE_PORT in each for each in (*info.data.get("command", ()), *value.values())):
+        if not any(
+            ENGINE_PORT in each for each in (*info.data.get("command", ()), *value.values())
+        ):
             raise PydanticCustomError(
                 "with_port",
                 "Have the engine listen at 127.0.0.1, port {port}, here or in command",

@@ -16,6 +16,7 @@ from .services import (
     create_containers,
     hand_over_sockets,
     max_handover_seconds,
+    max_retirement_seconds,
     provide_namespace,
     provide_sockets,
     remove_other_containers,
@@ -118,4 +119,5 @@ def max_activation_seconds(release: Optional[Release]) -> float:
         return docker
     compose = 2 * COMPOSE_SECONDS  # for the network namespace, and for the parts
     # The release's own chat API may be retiring, and another one has to.
-    return compose + float(release.start_timeout) + 2 * max_handover_seconds(release) + docker
+    chat_apis = max_retirement_seconds(release.drain_timeout) + max_handover_seconds(release)
+    return compose + float(release.start_timeout) + chat_apis + docker

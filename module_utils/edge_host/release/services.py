@@ -168,6 +168,11 @@ def retire_chat_api(host: Host, release: Release, seconds: float) -> None:
     _end_chat_api(host, release, seconds)
 
 
+def max_retirement_seconds(seconds: float) -> float:
+    """Return the longest time that `retire_chat_api` waits."""
+    return SIGNAL_SECONDS + float(seconds) + STOP_SECONDS
+
+
 def _wait_for_signals(host: Host, release: Release) -> None:
     """Wait until a chat API receives signals, or has ended.
 
@@ -196,8 +201,8 @@ def _end_chat_api(host: Host, release: Release, seconds: float) -> None:
 
 
 def max_handover_seconds(new: Release) -> float:
-    """Return the longest time that `hand_over_sockets` waits; `retire_chat_api` waits less."""
-    return 2 * SIGNAL_SECONDS + float(new.drain_timeout) + STOP_SECONDS
+    """Return the longest time that `hand_over_sockets` waits."""
+    return SIGNAL_SECONDS + max_retirement_seconds(new.drain_timeout)
 
 
 def remove_other_containers(host: Host, release: Optional[Release]) -> None:

@@ -14,7 +14,7 @@ from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, PARTS, Release
 SOURCE = "source"
 """The folder in a release that has its files as they were rendered."""
 TOKENS = {"engine": "@ENGINE_SLOT@", "api": "@API_SLOT@"}
-PORT_TOKEN = "@ENGINE_PORT@"
+PORT_TOKEN = "@ENGINE_PORT@"  # noqa: S105 - it stands for a port
 """No name, key or address can contain these."""
 # Where releases from before there were tokens have a slot, by file.
 _SLOTS_WITHOUT_TOKENS = {

@@ -44,7 +44,7 @@ WantedBy=docker.service
 
 def build_unit(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
-    # Only after the sockets, not with them: the ports may be those of an earlier version's container.
+    # After the sockets, and not with them: an earlier version's container may have the ports.
     return _TEXT.format(
         root=root, python=python, program=program, seconds=LOCK_SECONDS, sockets=SOCKET_UNIT
     )
