@@ -107,13 +107,13 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
     return published
 
 
-def read_namespace(pid: int) -> Optional[str]:
+def read_namespace(pid: int, system: Path = Path("/")) -> Optional[str]:
     """The network namespace of a container's first process; None where it does not run."""
     if not pid:
         return None
     try:
         # Path.readlink is of Python 3.9.
-        return os.readlink(f"/proc/{pid}/ns/net")  # noqa: PTH115
+        return os.readlink(system / f"proc/{pid}/ns/net")  # noqa: PTH115
     except OSError:
         return None
 
@@ -136,8 +136,8 @@ def parse_containers(text: str) -> Dict[str, Facts]:
     """The project's containers by name, from `docker inspect`, without those that do not exist.
 
     {"id", "image" (as configured), "status" (created, running, restarting, exited, ...), "health"
-    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339), "namespace"
-    (its network namespace; None where it does not run)}
+    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339), "pid" (of
+    its first process; 0 where it does not run)}
     """
     containers: Dict[str, Facts] = {}
     for item in objects(parse_json(text)):
@@ -150,7 +150,7 @@ def parse_containers(text: str) -> Dict[str, Facts]:
                 "status": state["Status"],
                 "health": None if health == "none" else health,
                 "started_at": state["StartedAt"],
-                "namespace": read_namespace(state.get("Pid", 0)),
+                "pid": state.get("Pid", 0),
             }
         except (AttributeError, KeyError, TypeError):  # not the form of docker's output
             continue

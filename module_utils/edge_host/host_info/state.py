@@ -31,6 +31,7 @@ from .docker import (
     parse_docker_info,
     parse_images,
     parse_published,
+    read_namespace,
     read_no_raw,
 )
 from .engine import read_engine_log
@@ -77,6 +78,8 @@ def read_state(
     packages = read_packages(base)
     daemon_json, daemon_json_error = parse_daemon_json(read_text(base / "etc/docker/daemon.json"))
     containers = parse_containers(answers.get("inspect", none).out)
+    for each in containers.values():
+        each["namespace"] = read_namespace(each.pop("pid"), base)
     release = read_release(folder, "current")
     slots = release["slots"] if release else {"engine": "a", "api": "a"}
     parts = {part: containers.get(f"edge-llm-{part}-{slots[part]}") for part in ("engine", "api")}

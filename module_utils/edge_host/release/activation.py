@@ -12,16 +12,18 @@ from .compose import COMPOSE_SECONDS
 from .docker_api import DOCKER_SECONDS
 from .errors import ReleaseError
 from .host import Host
-from .services import (
+from .provision import (
     create_containers,
-    hand_over_sockets,
-    max_handover_seconds,
-    max_retirement_seconds,
     provide_namespace,
     provide_sockets,
     remove_other_containers,
-    retire_chat_api,
     runs,
+)
+from .services import (
+    hand_over_sockets,
+    max_handover_seconds,
+    max_retirement_seconds,
+    retire_chat_api,
     wait_ready,
 )
 from .steps import ActivationStep, Step

@@ -12,7 +12,7 @@ from .activation import activate_or_end_hold, max_activation_seconds
 from .errors import HostLockedError
 from .host import Host
 from .lock import lock_host
-from .services import are_sockets_held, remove_former_parts, remove_other_containers, runs
+from .provision import are_sockets_held, remove_former_parts, remove_other_containers, runs
 from .steps import ActivationStep
 from .store import PARTS, Release
 from .unit import LOCK_SECONDS, extend_time_limit, notify_ready

@@ -1,4 +1,4 @@
-"""What changes and recoveries do with containers: start, wait, hand over sockets, clean up."""
+"""What changes and recoveries do with chat APIs: wait, retire, hand over sockets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable
 
-from ..constants import DEFAULT_NETWORK, DOOR, NETWORK, SOCKET_UNIT
-from ..sockets import units
-from . import verification
 from .errors import ReleaseError
 from .host import Host
-from .store import PARTS, Release
+from .store import Release
 
 STOP_SECONDS = 40
 """The time that a chat API gets to end its requests, once it is stopped."""
@@ -36,65 +33,6 @@ def wait_until(
             return False
         time.sleep(_POLL_SECONDS)
     return True
-
-
-def provide_sockets(host: Host) -> None:
-    """Have somebody hold the ports. Raises ReleaseError.
-
-    That is systemd, but on a host that an earlier version has set up: until its next boot the
-    container that publishes the ports goes on, since its end would cut connections off.
-    """
-    if host.docker.is_running(DOOR):
-        return
-    # Docker would try to start it at every boot.
-    host.docker.remove(DOOR)
-    if units.holding():
-        return
-    try:
-        units.start()
-    except OSError as error:
-        raise ReleaseError(
-            f"the ports of the chat API are not available: {error}. Check `systemctl status"
-            f" {SOCKET_UNIT}` on the host"
-        ) from error
-
-
-def are_sockets_held(host: Host) -> bool:
-    """Whether connections reach whoever takes the sockets."""
-    return host.docker.is_running(DOOR) or units.holding()
-
-
-def provide_namespace(host: Host, release: Release) -> None:
-    """Have the network namespace that a release's parts share, if they do. Raises ReleaseError.
-
-    Its container is never replaced while it exists, whatever has changed: the parts would have to
-    be created anew. Those that were created for one that is gone are removed: they cannot start.
-    """
-    if not release.own_namespace:
-        return
-    docker = host.docker
-    if docker.inspect(NETWORK) is None:
-        host.compose.run(release.folder, "up", "--detach", "--no-deps", "network")
-    elif not docker.is_running(NETWORK):
-        docker.start(NETWORK)
-    for name in map(release.container, PARTS):
-        if docker.inspect(name) and not docker.is_joined(name, NETWORK):
-            docker.remove(name)
-
-
-def create_containers(host: Host, release: Release, services: Sequence[str]) -> None:
-    """Create containers of a release, and nothing that they depend on. Raises ReleaseError."""
-    if services:
-        # `create` has no such option, and would replace the container of the namespace.
-        host.compose.run(release.folder, "up", "--no-start", "--no-deps", *services)
-
-
-def runs(host: Host, release: Release, part: str) -> bool:
-    """Whether the container of a release's part runs, where the other parts reach it."""
-    name = release.container(part)
-    return host.docker.is_running(name) and (
-        not release.own_namespace or host.docker.shares_namespace(name, NETWORK)
-    )
 
 
 def wait_ready(host: Host, release: Release) -> None:
@@ -203,32 +141,6 @@ def _end_chat_api(host: Host, release: Release, seconds: float) -> None:
 def max_handover_seconds(new: Release) -> float:
     """Return the longest time that `hand_over_sockets` waits."""
     return SIGNAL_SECONDS + max_retirement_seconds(new.drain_timeout)
-
-
-def remove_other_containers(host: Host, release: Optional[Release]) -> None:
-    """Remove the containers of all releases but one; of all, where `release` is None.
-
-    The container of an earlier version that holds the ports stays while it runs.
-    """
-    kept = {DOOR, *map(release.container, PARTS)} if release else set()
-    if release and release.own_namespace:
-        kept.add(NETWORK)
-    for name in host.docker.list_containers():
-        if name not in kept:
-            host.docker.remove(name)
-    host.docker.remove(verification.CONTAINER)
-    remove_former_parts(host, release)
-
-
-def remove_former_parts(host: Host, release: Optional[Release]) -> None:
-    """Remove what earlier versions have left on the host, once it does not run.
-
-    `release` is the one that the host runs; one of an earlier version needs its network.
-    """
-    if not host.docker.is_running(DOOR):
-        host.docker.remove(DOOR)
-    if release is None or release.own_namespace:
-        host.docker.remove_network(DEFAULT_NETWORK)
 
 
 def free_memory() -> None:

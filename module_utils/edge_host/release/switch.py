@@ -20,15 +20,17 @@ from .client_keys import remove_plain_keys
 from .errors import ReleaseError
 from .host import Host
 from .memory_check import fits_beside
-from .services import (
+from .provision import (
     create_containers,
-    free_memory,
-    hand_over_sockets,
     provide_namespace,
     provide_sockets,
     remove_other_containers,
-    retire_chat_api,
     runs,
+)
+from .services import (
+    free_memory,
+    hand_over_sockets,
+    retire_chat_api,
     wait_for_hold,
     wait_ready,
     wait_until,

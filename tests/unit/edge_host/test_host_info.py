@@ -84,7 +84,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
         "secrets": {},
         "plain_keys": False,
-        "containers": {"engine": None, "api": None, "door": None},
+        "containers": {"engine": None, "api": None, "network": None},
         "release": None,
         "previous": None,
         "change": None,
@@ -132,7 +132,12 @@ def container(name: str, started: str) -> dict[str, Any]:
         "Name": f"/{name}",
         "Image": "sha256:cafe",
         "RestartCount": 0,
-        "State": {"Status": "running", "StartedAt": started, "Health": {"Status": "healthy"}},
+        "State": {
+            "Status": "running",
+            "Pid": 12,
+            "StartedAt": started,
+            "Health": {"Status": "healthy"},
+        },
         "Config": {"Image": "hub:5000/llamacpp:1", "Labels": None},
     }
 
@@ -157,6 +162,9 @@ def test_deployed(fake_host: FakeHost) -> None:
         logs=f"/bin/cat {log} >&2",
     )
     fake_host.root.mkdir(parents=True)
+    namespace = fake_host.system / "proc/12/ns/net"
+    namespace.parent.mkdir(parents=True)
+    namespace.symlink_to("net:[4026532190]")
     env = fake_host.root / ".env"
     env.write_text("LLM_PROVIDER=llamacpp\n")
     env.chmod(0o600)
@@ -168,6 +176,7 @@ def test_deployed(fake_host: FakeHost) -> None:
         "addresses": ["0.0.0.0"],
         "process": None,
         "container": "edge-llm-door",
+        "unit": None,
     }
     deployment = state["deployment"]
     assert deployment["files"] == {
@@ -180,7 +189,14 @@ def test_deployed(fake_host: FakeHost) -> None:
         },
         "engine/engine.env": None,
     }
-    assert deployment["containers"]["engine"]["health"] == "healthy"
+    assert deployment["containers"]["engine"] == {
+        "id": "id-of-edge-llm-engine-a",
+        "image": "hub:5000/llamacpp:1",
+        "status": "running",
+        "health": "healthy",
+        "started_at": started,
+        "namespace": "net:[4026532190]",
+    }
     assert deployment["containers"]["api"] is None
     assert deployment["images"] == ["a:1", "a@sha256:d"]
     assert deployment["engine_log"] == {
@@ -223,7 +239,7 @@ def test_docker_that_is_dead(fake_host: FakeHost) -> None:
     assert state["docker"]["running"] is False
     assert state["docker"]["error"] == "Is it running?"
     assert state["docker"]["containers"] is None
-    assert state["deployment"]["containers"] == {"engine": None, "api": None, "door": None}
+    assert state["deployment"]["containers"] == {"engine": None, "api": None, "network": None}
 
 
 def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,8 +470,30 @@ def test_port_of_a_process() -> None:
         "addresses": ["127.0.0.1"],
         "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
         "container": None,
+        "unit": None,
     }
     assert read_ports([port], [], Path("/")) == {str(port): None}
+
+
+@pytest.mark.parametrize(
+    ("pid", "unit", "own"),
+    [
+        ("1", "edge-llm-sockets.socket", True),
+        ("1", "another.socket", False),
+        ("77", "edge-llm-sockets.socket", False),
+    ],
+)
+def test_port_that_systemd_holds(fake_host: FakeHost, pid: str, unit: str, own: bool) -> None:
+    columns = "0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711"
+    fake_host.write("proc/net/tcp", f"{columns}\n")
+    fake_host.write(f"proc/{pid}/comm", "systemd\n")
+    (fake_host.system / f"proc/{pid}/fd").mkdir()
+    (fake_host.system / f"proc/{pid}/fd/9").symlink_to("socket:[4711]")
+    fake_host.write(f"etc/systemd/system/{unit}", "")
+    listener = read_ports([8000], [], fake_host.system)["8000"]
+    assert listener is not None
+    assert listener["process"] == f"systemd (pid {pid})"
+    assert listener["unit"] == ("edge-llm-sockets.socket" if own else None)
 
 
 @pytest.mark.parametrize(

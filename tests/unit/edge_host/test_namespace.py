@@ -13,7 +13,7 @@ from edge_host.host_info.deployment import read_journal
 from edge_host.release import recovery
 from edge_host.release.docker_api import Docker
 from edge_host.release.errors import ReleaseError
-from edge_host.release.services import provide_sockets
+from edge_host.release.provision import provide_sockets
 from edge_host.release.steps import Step
 from edge_host.release.store import LIVE_ENGINE_FILE, Release
 from edge_host.release.switch import switch_release
