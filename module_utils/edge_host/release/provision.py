@@ -1,7 +1,7 @@
-"""What a release's parts stand on: held ports, a network namespace, containers; and what is left.
+"""What a release's parts need before they start, and what is removed after them.
 
-Nobody but systemd, or on a host of an earlier version a container, holds the ports; engines and chat
-APIs share the namespace of a container that does nothing else.
+systemd holds the ports; on a host that an earlier version has set up, a container does so until the
+next boot. Engines and chat APIs share the network namespace of a container that does nothing else.
 """
 
 from __future__ import annotations
