@@ -221,9 +221,6 @@ state:
             addresses: {type: list, elements: str, description: The addresses that it listens on.}
             process: {type: str, description: "NAME (pid N), or null."}
             container: {type: str, description: "The container that publishes the port, or null."}
-            unit:
-              description: The project's unit for which systemd holds the port, or null.
-              type: str
     deployment:
       description: The deployment below O(root).
       type: dict

@@ -64,10 +64,6 @@ options:
       it is missing.
     type: int
     required: true
-  listen_address:
-    description: The address of the host at which systemd listens for clients; empty for all.
-    type: str
-    default: ""
   operator:
     description: The person who changes the host; other runs on the same host name this person.
     type: str
@@ -157,7 +153,6 @@ def main() -> None:
             "expected_release": {"type": "int"},
             "host": {"type": "str", "required": True},
             "owner": {"type": "int", "required": True},
-            "listen_address": {"type": "str", "default": ""},
             "operator": {"type": "str", "required": True},
             "program": {"type": "path", "required": True},
         },

@@ -31,7 +31,7 @@ PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
 NETWORK = f"{PROJECT}-network"
 """The container whose network namespace engines and chat APIs share: it has loopback only."""
-SOCKET_UNIT = f"{PROJECT}-sockets.socket"
+SOCKETS_UNIT = f"{PROJECT}-sockets.socket"
 """The unit by which systemd holds PORTS."""
 DOOR, DEFAULT_NETWORK = f"{PROJECT}-door", f"{PROJECT}_default"
 """Of releases of earlier versions: the container that published PORTS and held connections, and the

@@ -8,12 +8,8 @@ import struct
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
-from ..constants import SOCKET_UNIT
 from ..files import open_files, read_text
 from ..json_data import Facts
-
-_SYSTEMD = "systemd (pid 1)"
-_UNITS = "etc/systemd/system"
 
 
 def parse_address(text: str) -> Optional[str]:
@@ -81,12 +77,9 @@ def read_ports(
             taken[str(port)] = None
             continue
         processes = [owners[inode] for _, inode in here if inode in owners]
-        process = processes[0] if processes else None
-        by_systemd = process == _SYSTEMD and (system / _UNITS / SOCKET_UNIT).exists()
         taken[str(port)] = {
             "addresses": sorted(addresses),
-            "process": process,
+            "process": processes[0] if processes else None,
             "container": by_docker[0][0] if by_docker else None,
-            "unit": SOCKET_UNIT if by_systemd else None,
         }
     return taken

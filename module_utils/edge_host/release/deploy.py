@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
 from ..host_info.deployment import describe_change, read_history
-from ..sockets import units
+from ..sockets.units import install as install_sockets
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
 from .host import Host
@@ -54,13 +54,10 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     if check_mode:
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
-    try:
-        # Before the recovery, which has them hold the ports.
-        units.install(host.root, program, options["listen_address"])
-    except OSError as error:
-        raise ReleaseError(
-            f"the units that hold the ports are missing: {error}. Check systemd on the host"
-        ) from error
+    # Before the recovery, which has them hold the ports, and before the programs of other versions
+    # go: one of them may be the unit's.
+    listen_address = request.metadata["plan"].get("api", {}).get("listen_address", "")
+    install_sockets(host.root, program, listen_address)
     install_recovery(host, program)
     with lock_host(host.root, operator):
         remove_other_programs(program)

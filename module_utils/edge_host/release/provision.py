@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Optional, Sequence
 
-from ..constants import DEFAULT_NETWORK, DOOR, NETWORK, SOCKET_UNIT
+from ..constants import DEFAULT_NETWORK, DOOR, NETWORK
 from ..sockets import units
 from . import verification
-from .errors import ReleaseError
 from .host import Host
 from .store import PARTS, Release
 
@@ -26,15 +25,8 @@ def provide_sockets(host: Host) -> None:
         return
     # Docker would try to start it at every boot.
     host.docker.remove(DOOR)
-    if units.holding():
-        return
-    try:
+    if not units.holding():
         units.start()
-    except OSError as error:
-        raise ReleaseError(
-            f"the ports of the chat API are not available: {error}. Check `systemctl status"
-            f" {SOCKET_UNIT}` on the host"
-        ) from error
 
 
 def are_sockets_held(host: Host) -> bool:

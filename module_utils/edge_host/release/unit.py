@@ -14,7 +14,7 @@ import os
 import socket
 from pathlib import Path
 
-from ..constants import SOCKET_UNIT
+from ..constants import SOCKETS_UNIT
 
 SERVICE = "edge-llm.service"
 LOCK_SECONDS = 60.0
@@ -46,7 +46,7 @@ def build_unit(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
     # After the sockets, and not with them: an earlier version's container may have the ports.
     return _TEXT.format(
-        root=root, python=python, program=program, seconds=LOCK_SECONDS, sockets=SOCKET_UNIT
+        root=root, python=python, program=program, seconds=LOCK_SECONDS, sockets=SOCKETS_UNIT
     )
 
 

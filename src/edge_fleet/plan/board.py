@@ -15,7 +15,7 @@ from edge_host.constants import API_PORT, ENGINE_PORT, PROJECT
 # On boards with less than this, both are smaller: compute buffers are as large as the micro-batch.
 SMALL_MEMORY = 3 * GIB
 SMALL_BATCH, SMALL_UBATCH = 512, 128
-# All containers of this project: those of earlier versions published the ports.
+# All containers of this project: the door, and what held the ports before there was one.
 OWN_CONTAINERS = f"{PROJECT}-"
 MINIMUM_COMPOSE = (2, 18)
 ALL_LAYERS = 99
@@ -150,9 +150,7 @@ def port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem
         listener = ports.get(str(port))
         if starting and listener and str(listener["process"]).startswith("docker-proxy (pid "):
             continue
-        if listener and not (
-            listener["unit"] or (listener["container"] or "").startswith(OWN_CONTAINERS)
-        ):
+        if listener and not (listener["container"] or "").startswith(OWN_CONTAINERS):
             holder = (
                 f"container {listener['container']}"
                 if listener["container"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from edge_host.constants import NETWORK, SOCKET_UNIT
+from edge_host.constants import NETWORK, SOCKETS_UNIT
 from tests.integration.load import (
     FOLDER,
     Board,
@@ -71,8 +71,8 @@ def test_stopped_containers_are_started_again(board: Board, part: str) -> None:
 
 
 def test_ports_that_nobody_holds_are_held_again(board: Board) -> None:
-    service = SOCKET_UNIT.replace(".socket", ".service")
-    board.run("systemctl", "stop", SOCKET_UNIT, service)
+    service = SOCKETS_UNIT.replace(".socket", ".service")
+    board.run("systemctl", "stop", SOCKETS_UNIT, service)
     done = play("site.yml", HOST)
     assert done.returncode == 0, done.stdout
     assert "changed=1" in done.stdout

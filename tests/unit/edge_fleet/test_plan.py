@@ -186,13 +186,7 @@ def test_ollama_on_a_jetson_is_told_its_jetpack(
     assert plan["engine"]["variables"]["JETSON_JETPACK"] == "6"
 
 
-LISTENER = {
-    "addresses": ["0.0.0.0"],
-    "process": "nginx (pid 12)",
-    "container": None,
-    "unit": None,
-}
-OWN_LISTENER = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
+LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
 
 
 @pytest.mark.parametrize(
@@ -356,16 +350,6 @@ def test_own_containers_may_hold_the_ports(
     assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
 
 
-def test_systemd_may_hold_the_ports_for_the_project(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
-) -> None:
-    state = changed(jetson, "ports.8000", OWN_LISTENER)
-    assert deployment_plan(state, "orin", IMAGE, catalogues)["problems"] == []
-    state = changed(jetson, "ports.8000", OWN_LISTENER | {"unit": None})
-    (problem,) = deployment_plan(state, "orin", IMAGE, catalogues)["problems"]
-    assert "port 8000 is in use by systemd (pid 1)" in problem
-
-
 def test_a_docker_that_starts_may_hold_the_ports(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
@@ -460,7 +444,7 @@ def test_stack_in_place(
     there = {"docker-compose.yml": "1", ".env": "2", "engine/engine.env": "3"}
     up = {"status": "running", "health": "healthy", "namespace": "net:[4026532190]"}
     state = copy.deepcopy(jetson)
-    state["ports"] = dict.fromkeys(state["ports"], OWN_LISTENER)
+    state["ports"] = dict.fromkeys(state["ports"], LISTENER)
     state["deployment"] |= {
         "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
         "secrets": {"api_keys": False, "api_keys.jsonl": True, "engine_key": True},

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_host import commands
+from edge_host.release.errors import ReleaseError
 from edge_host.sockets import units
 
 
@@ -55,7 +56,7 @@ class FakeSockets:
 
     def start(self) -> None:
         if self.problem:
-            raise OSError(self.problem)
+            raise ReleaseError(self.problem)
         self.held = True
 
 

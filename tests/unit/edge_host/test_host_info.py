@@ -176,7 +176,6 @@ def test_deployed(fake_host: FakeHost) -> None:
         "addresses": ["0.0.0.0"],
         "process": None,
         "container": "edge-llm-door",
-        "unit": None,
     }
     deployment = state["deployment"]
     assert deployment["files"] == {
@@ -470,30 +469,8 @@ def test_port_of_a_process() -> None:
         "addresses": ["127.0.0.1"],
         "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
         "container": None,
-        "unit": None,
     }
     assert read_ports([port], [], Path("/")) == {str(port): None}
-
-
-@pytest.mark.parametrize(
-    ("pid", "unit", "own"),
-    [
-        ("1", "edge-llm-sockets.socket", True),
-        ("1", "another.socket", False),
-        ("77", "edge-llm-sockets.socket", False),
-    ],
-)
-def test_port_that_systemd_holds(fake_host: FakeHost, pid: str, unit: str, own: bool) -> None:
-    columns = "0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711"
-    fake_host.write("proc/net/tcp", f"{columns}\n")
-    fake_host.write(f"proc/{pid}/comm", "systemd\n")
-    (fake_host.system / f"proc/{pid}/fd").mkdir()
-    (fake_host.system / f"proc/{pid}/fd/9").symlink_to("socket:[4711]")
-    fake_host.write(f"etc/systemd/system/{unit}", "")
-    listener = read_ports([8000], [], fake_host.system)["8000"]
-    assert listener is not None
-    assert listener["process"] == f"systemd (pid {pid})"
-    assert listener["unit"] == ("edge-llm-sockets.socket" if own else None)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from edge_host.constants import (
     NETWORK,
     REGISTRY_PORT,
     ROOT,
-    SOCKET_UNIT,
+    SOCKETS_UNIT,
 )
 
 SLOTS = "ab"
@@ -56,7 +56,7 @@ def test_ports_of_the_chat_api_and_the_engine() -> None:
 def test_names_of_containers_and_units() -> None:
     names = found("templates/docker-compose.yml.j2", r"^    container_name: (edge-llm-[\w-]+)$")
     assert names == [NETWORK]
-    assert SOCKET_UNIT in found("roles/stack/vars/main.yml", r"^__stack_units: \[(.*)\]$")[0]
+    assert SOCKETS_UNIT in found("roles/stack/vars/main.yml", r"^__stack_units: \[(.*)\]$")[0]
 
 
 def test_port_of_the_registry() -> None:
