@@ -40,9 +40,7 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
     engine, api = release.container("engine"), release.container("api")
     host.on_step(ActivationStep.BEGIN.value)
     provide_namespace(host, release)
-    missing = [
-        release.service(part) for part in PARTS if not docker.inspect(release.container(part))
-    ]
+    missing = [part for part in PARTS if not docker.inspect(release.container(part))]
     create_containers(host, release, missing)
     provide_sockets(host)
     if (read_journal(host.root) or {}).get("step") == Step.HAND_OVER_SOCKETS.value:

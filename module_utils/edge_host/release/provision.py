@@ -52,11 +52,18 @@ def provide_namespace(host: Host, release: Release) -> None:
             docker.remove(name)
 
 
-def create_containers(host: Host, release: Release, services: Sequence[str]) -> None:
-    """Create containers of a release, and nothing that they depend on. Raises ReleaseError."""
-    if services:
-        # `create` has no such option, and would replace the container of the namespace.
-        host.compose.run(release.folder, "up", "--no-start", "--no-deps", *services)
+def create_containers(host: Host, release: Release, parts: Sequence[str]) -> None:
+    """Create the containers of a release's parts, in place of any of their names.
+
+    Raises ReleaseError.
+    """
+    for part in parts:
+        host.docker.remove(release.container(part))
+    if parts:
+        # The container of the namespace, on which they depend, is never replaced. Without that
+        # dependency Compose, typed by hand, would take them for others and replace them.
+        services = map(release.service, parts)
+        host.compose.run(release.folder, "create", "--no-recreate", *services)
 
 
 def runs(host: Host, release: Release, part: str) -> bool:

@@ -134,7 +134,7 @@ class Change:
             host.chat_api.switch_upstream(to.engine_file, to.hold_seconds)
         self._begin_step(Step.CREATE_CONTAINERS)
         provide_namespace(host, to)
-        replaced = [to.service(part) for part, new in (("engine", engine), ("api", api)) if new]
+        replaced = [part for part, new in (("engine", engine), ("api", api)) if new]
         create_containers(host, to, replaced)
         provide_sockets(host)
         if self.before and self.before.own_namespace != to.own_namespace:

@@ -114,8 +114,8 @@ class ScriptedCompose(Compose):
             assert arguments == ("up", "--detach", "--no-deps", "network")
             self._containers.start(NETWORK)
         else:
-            # Nothing that they depend on is touched.
-            assert arguments[:3] == ("up", "--no-start", "--no-deps")
+            # What they depend on is not replaced.
+            assert arguments[:2] == ("create", "--no-recreate")
 
 
 class Board(Host):
