@@ -266,7 +266,7 @@ state:
           description: Whether a release on the host has a chat API that reads keys in plain text.
           type: bool
         containers:
-          description: The containers of the current release; engine, api and door.
+          description: The containers of the current release; engine, api and network.
           type: dict
           contains:
             NAME:
@@ -280,6 +280,9 @@ state:
                   description: starting, healthy or unhealthy; null without a check.
                   type: str
                 started_at: {type: str, description: The time of its start (RFC 3339).}
+                namespace:
+                  description: Its network namespace; null where it does not run.
+                  type: str
         release:
           description: The content of release.json of the current release, or null.
           type: dict

@@ -10,6 +10,8 @@ ROOT = "/opt/edge-llm"
 MODELS = f"{ROOT}/models"
 API_PORT, ENGINE_PORT = 8000, 11434
 PORTS = (API_PORT, ENGINE_PORT)
+ENGINE_PORTS = {"a": ENGINE_PORT, "b": ENGINE_PORT + 1}
+"""Where the engine in each slot listens, at the loopback address of NETWORK."""
 REGISTRY_PORT = 5000
 DISK_RESERVE = 512 * MIB
 """Bytes of disk that stay free beside the weights: images' layers, logs, the next release."""
@@ -38,9 +40,13 @@ PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
 REGISTRY_PROJECT = f"{PROJECT}-registry"
 """The same, of the fleet's image registry."""
-DOOR = f"{PROJECT}-door"
+NETWORK = f"{PROJECT}-network"
+"""The container whose network namespace engines and chat APIs share: it has loopback only."""
 SOCKETS_UNIT = f"{PROJECT}-sockets.socket"
-"""Of systemd: holds PORTS for the chat API."""
+"""The unit by which systemd holds PORTS for the chat API."""
+DOOR, DEFAULT_NETWORK = f"{PROJECT}-door", f"{PROJECT}_default"
+"""Of releases of earlier versions: the container that published PORTS and held connections, and the
+network of Docker in which engines and chat APIs had addresses."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"

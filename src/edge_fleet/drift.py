@@ -44,6 +44,9 @@ def release_in_place(
     `files` maps the names of a release's files to what they would hold, as rendered.
     """
     deployment = state["deployment"]
+    if not all(state["ports"].values()):
+        # Nobody holds a port: systemd does not, nor does the container of an earlier version.
+        return False
     release, containers = deployment["release"], deployment["containers"]
     if release is None or deployment["change"] is not None:
         return False
@@ -60,8 +63,10 @@ def release_in_place(
             and containers[service]["status"] == "running"
             and containers[service]["health"] in ("healthy", None)
             and containers[service]["image"] == images.get(service, containers[service]["image"])
-            for service in ("engine", "api", "door")
+            for service in ("engine", "api", "network")
         )
+        # Docker restarts a container that ended: the others keep its former namespace.
+        and len({containers[service]["namespace"] for service in ("engine", "api", "network")}) == 1
     )
 
 

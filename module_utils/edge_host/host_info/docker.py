@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -116,6 +117,17 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
     return published
 
 
+def read_namespace(pid: int, system: Path = Path("/")) -> Optional[str]:
+    """The network namespace of a container's first process; None where it does not run."""
+    if not pid:
+        return None
+    try:
+        # Path.readlink is of Python 3.9.
+        return os.readlink(system / f"proc/{pid}/ns/net")  # noqa: PTH115
+    except OSError:
+        return None
+
+
 def parse_images(text: str) -> List[str]:
     """Every `repository:tag` and `repository@digest` in `docker image ls --digests`' lines."""
     names = set()
@@ -134,7 +146,8 @@ def parse_containers(text: str) -> Dict[str, Facts]:
     """The project's containers by name, from `docker inspect`, without those that do not exist.
 
     {"id", "image" (as configured), "status" (created, running, restarting, exited, ...), "health"
-    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339)}
+    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339), "pid" (of
+    its first process; 0 where it does not run)}
     """
     containers: Dict[str, Facts] = {}
     for item in objects(parse_json(text)):
@@ -147,6 +160,7 @@ def parse_containers(text: str) -> Dict[str, Facts]:
                 "status": state["Status"],
                 "health": None if health == "none" else health,
                 "started_at": state["StartedAt"],
+                "pid": state.get("Pid", 0),
             }
         except (AttributeError, KeyError, TypeError):  # not the form of docker's output
             continue

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from ..commands import Result, run_together, which
-from ..constants import CONTAINERS, DEPLOYED_FILES, DOOR, PORTS, REGISTRY_PROJECT, ROOT, SECRETS
+from ..constants import (
+    CONTAINERS,
+    DEPLOYED_FILES,
+    NETWORK,
+    PORTS,
+    REGISTRY_PROJECT,
+    ROOT,
+    SECRETS,
+)
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
 from .board import board_commands, read_board
@@ -31,6 +39,7 @@ from .docker import (
     parse_docker_info,
     parse_images,
     parse_published,
+    read_namespace,
     read_no_raw,
     read_swarm,
 )
@@ -70,7 +79,7 @@ def read_state(
             {
                 "info": [docker, "info", "--format", _JSON],
                 "ps": [docker, "ps", "--no-trunc", "--format", _JSON],
-                "inspect": [docker, "inspect", "--type", "container", DOOR, *CONTAINERS],
+                "inspect": [docker, "inspect", "--type", "container", NETWORK, *CONTAINERS],
                 "images": [docker, "image", "ls", "--digests", "--no-trunc", "--format", _JSON],
             }
         )
@@ -83,6 +92,8 @@ def read_state(
     daemon_json, daemon_json_error = parse_daemon_json(read_text(base / "etc/docker/daemon.json"))
     published = parse_published(ps.out)
     containers = parse_containers(answers.get("inspect", none).out)
+    for each in containers.values():
+        each["namespace"] = read_namespace(each.pop("pid"), base)
     release = read_release(folder, "current")
     slots = release["slots"] if release else {"engine": "a", "api": "a"}
     parts = {part: containers.get(f"edge-llm-{part}-{slots[part]}") for part in ("engine", "api")}
@@ -110,7 +121,7 @@ def read_state(
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
             "secrets": read_secrets(folder / SECRETS, secrets or {}),
             "plain_keys": needs_plain_keys(folder),
-            "containers": {**parts, "door": containers.get(DOOR)},
+            "containers": {**parts, "network": containers.get(NETWORK)},
             "release": release,
             "previous": read_release(folder, "previous"),
             "change": read_journal(folder),

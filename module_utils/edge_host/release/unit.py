@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..confinement import confine_service
+from ..constants import SOCKETS_UNIT
 from ..systemd import notify
 
 SERVICE = "edge-llm.service"
@@ -24,7 +25,7 @@ LOCK_SECONDS = 60.0
 _TEXT = """\
 [Unit]
 Description=Recovery of the current release of edge-llm, at boot and after an interrupted change
-After=docker.service
+After=docker.service {sockets}
 PartOf=docker.service
 StartLimitIntervalSec=0
 
@@ -45,11 +46,13 @@ WantedBy=docker.service
 
 def build_unit(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
+    # After the sockets, and not with them: an earlier version's container may have the ports.
     return _TEXT.format(
         root=root,
         python=python,
         program=program,
         seconds=LOCK_SECONDS,
+        sockets=SOCKETS_UNIT,
         confinement="\n".join(confine_service(root)),
     )
 

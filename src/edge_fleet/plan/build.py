@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
-from edge_fleet.known_issues import KnownIssues, diagnose
+from edge_fleet.known_issues import diagnose
 from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
@@ -208,7 +208,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         model=model,
         sources=_sources(settings),
         images=images,
-        engine=_engine(row, rules, options, model, issues, state),
+        engine=_engine(row, rules, options, model, state),
         chat_api=chat_api,
         gpu=gpu,
         memory=memory,
@@ -339,11 +339,10 @@ def _engine(
     rules: dict[str, Any],
     options: EngineOptions,
     model: Model,
-    issues: KnownIssues,
     state: dict[str, Any],
 ) -> Engine:
     """How the engine's container runs, by its rules and the row of its image."""
-    board, docker = state["board"], state["docker"]
+    board = state["board"]
     variables = dict(rules["environment"])
     if model.projector:
         variables |= rules.get("projector", {})
@@ -363,9 +362,6 @@ def _engine(
         # that it reports by a little, and must not change a release.
         memory_limit=limit // LIMIT_STEP * LIMIT_STEP,
         pids_limit=ENGINE_PIDS,
-        # Without rules in the raw table, a port that is published for the host itself can be
-        # reached from its network (moby/moby#49621).
-        published=not (docker["no_raw"] or "no_raw" in issues.fixes),
     )
 
 

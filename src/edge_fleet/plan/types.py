@@ -138,8 +138,6 @@ class Engine:
     memory_limit: int
     # Threads count as processes.
     pids_limit: int
-    # Whether its port is published for the host itself.
-    published: bool
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ def render(plan: Plan) -> dict[str, Any]:
     """The plan as roles and templates read it, and as a release keeps it.
 
     Programs on hosts read releases of older and newer versions: provider, model, gpu, memory,
-    environment, api and engine keep their names.
+    environment, api, network and engine keep their names.
     """
     model, options, images = plan.model, plan.options, plan.images
     rendered: dict[str, Any] = {
@@ -271,7 +269,6 @@ def render(plan: Plan) -> dict[str, Any]:
             "key": plan.engine.key,
             "memory_limit": plan.engine.memory_limit,
             "pids_limit": plan.engine.pids_limit,
-            "published": plan.engine.published,
         },
         "gpu": {
             "layers": options.gpu_layers,
@@ -289,7 +286,11 @@ def render(plan: Plan) -> dict[str, Any]:
             "memory_limit": plan.chat_api.memory_limit,
             "socket_holder_memory": plan.chat_api.socket_holder_memory,
             "pids_limit": plan.chat_api.pids_limit,
-            "socket_holder_pids_limit": plan.chat_api.socket_holder_pids_limit,
+        },
+        # A host knows by this that engine and chat API share a network namespace.
+        "network": {
+            "memory_limit": plan.chat_api.network_memory,
+            "pids_limit": plan.chat_api.network_pids_limit,
         },
         "memory": plan.memory.parts() | {"total": plan.memory.total},
         "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},

@@ -70,7 +70,7 @@ JETSON: dict[str, Any] = {
         "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
         "secrets": {"api_keys": False, "api_keys.jsonl": False, "engine_key": False},
         "plain_keys": False,
-        "containers": {"engine": None, "api": None, "door": None},
+        "containers": {"engine": None, "api": None, "network": None},
         "release": None,
         "previous": None,
         "change": None,

@@ -410,7 +410,8 @@ def test_the_boards_memory_includes_the_chat_api(
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
     assert plan["memory"]["system"] == 752 * MIB
     assert plan["api"]["memory_limit"] == 224 * MIB
-    assert plan["api"]["socket_holder_memory"] == 48 * MIB
+    assert plan["api"]["socket_holder_memory"] == 32 * MIB
+    assert plan["network"]["memory_limit"] == 16 * MIB
     more = deployment_plan(
         jetson, "orin", IMAGE | {"llm_limits": {"max_queued_body_bytes": 148 * MIB}}, catalogues
     )

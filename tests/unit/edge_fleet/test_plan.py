@@ -334,17 +334,13 @@ def test_variables_of_the_board_are_part_of_the_plan(
     ]
 
 
-def test_the_engines_port_is_not_published_without_a_raw_table(
+def test_a_host_without_a_raw_table_is_fixed(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
 ) -> None:
-    assert deployment_plan(jetson, "orin", IMAGE, catalogues)["engine"]["published"]
-    told = changed(jetson, "docker.no_raw", True)
-    assert not deployment_plan(told, "orin", IMAGE, catalogues)["engine"]["published"]
     state = changed(jetson, "board.kernel.ip_nf_raw", False)
     state["docker"]["version"] = "28.1.1"
     plan = deployment_plan(state, "orin", IMAGE, catalogues)
     assert plan["known_issues"]["fixes"] == {"no_raw": True}
-    assert not plan["engine"]["published"]
 
 
 def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
@@ -542,15 +538,16 @@ def test_stack_in_place(
     files = {"docker-compose.yml": "1", ".env": "2", "engine.env": "3"}
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
     there = {"docker-compose.yml": "1", ".env": "2", "engine/engine.env": "3"}
-    up = {"status": "running", "health": "healthy"}
+    up = {"status": "running", "health": "healthy", "namespace": "net:[4026532190]"}
     state = copy.deepcopy(jetson)
+    state["ports"] = dict.fromkeys(state["ports"], LISTENER)
     state["deployment"] |= {
         "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
         "secrets": {"api_keys": False, "api_keys.jsonl": True, "engine_key": True},
         "containers": {
             "engine": up | {"image": OWN_IMAGE},
             "api": up | {"image": "api:1"},
-            "door": up | {"image": "api:0", "health": None},
+            "network": up | {"image": "api:0", "health": None},
         },
         "images": ["api:1"],
         "release": {
@@ -580,7 +577,12 @@ def test_stack_in_place(
         ("deployment.containers.engine.status", "exited"),
         ("deployment.containers.api.health", "unhealthy"),
         ("deployment.containers.engine.image", "other"),
-        ("deployment.containers.door", None),
+        ("deployment.containers.network", None),
+        ("deployment.containers.network.status", "exited"),
+        # It was restarted, and the engine runs in the namespace that it had before.
+        ("deployment.containers.engine.namespace", "net:[4026531840]"),
+        ("ports.8000", None),
+        ("ports.11434", None),
         ("deployment.images", []),
         ("deployment.release", None),
         ("deployment.change", {"from": 1, "to": 2}),

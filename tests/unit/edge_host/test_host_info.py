@@ -88,7 +88,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
         "secrets": {},
         "plain_keys": False,
-        "containers": {"engine": None, "api": None, "door": None},
+        "containers": {"engine": None, "api": None, "network": None},
         "release": None,
         "previous": None,
         "change": None,
@@ -136,7 +136,12 @@ def container(name: str, started: str) -> dict[str, Any]:
         "Name": f"/{name}",
         "Image": "sha256:cafe",
         "RestartCount": 0,
-        "State": {"Status": "running", "StartedAt": started, "Health": {"Status": "healthy"}},
+        "State": {
+            "Status": "running",
+            "Pid": 12,
+            "StartedAt": started,
+            "Health": {"Status": "healthy"},
+        },
         "Config": {"Image": "hub:5000/llamacpp:1", "Labels": None},
     }
 
@@ -161,6 +166,9 @@ def test_deployed(fake_host: FakeHost) -> None:
         logs=f"/bin/cat {log} >&2",
     )
     fake_host.root.mkdir(parents=True)
+    namespace = fake_host.system / "proc/12/ns/net"
+    namespace.parent.mkdir(parents=True)
+    namespace.symlink_to("net:[4026532190]")
     env = fake_host.root / ".env"
     env.write_text("LLM_PROVIDER=llamacpp\n")
     env.chmod(0o600)
@@ -185,7 +193,14 @@ def test_deployed(fake_host: FakeHost) -> None:
         },
         "engine/engine.env": None,
     }
-    assert deployment["containers"]["engine"]["health"] == "healthy"
+    assert deployment["containers"]["engine"] == {
+        "id": "id-of-edge-llm-engine-a",
+        "image": "hub:5000/llamacpp:1",
+        "status": "running",
+        "health": "healthy",
+        "started_at": started,
+        "namespace": "net:[4026532190]",
+    }
     assert deployment["containers"]["api"] is None
     assert deployment["images"] == ["a:1", "a@sha256:d"]
     assert deployment["engine_log"] == {
@@ -228,7 +243,7 @@ def test_docker_that_is_dead(fake_host: FakeHost) -> None:
     assert state["docker"]["running"] is False
     assert state["docker"]["error"] == "Is it running?"
     assert state["docker"]["containers"] is None
-    assert state["deployment"]["containers"] == {"engine": None, "api": None, "door": None}
+    assert state["deployment"]["containers"] == {"engine": None, "api": None, "network": None}
 
 
 def test_docker_that_hangs(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -466,6 +466,7 @@ def test_containers() -> None:
         "Name": "/edge-llm-engine-a",
         "State": {
             "Status": "running",
+            "Pid": 4711,
             "StartedAt": "2026-11-22T17:43:10.123456789Z",
             "Health": {"Status": "healthy"},
         },
@@ -478,6 +479,7 @@ def test_containers() -> None:
             "status": "running",
             "health": "healthy",
             "started_at": "2026-11-22T17:43:10.123456789Z",
+            "pid": 4711,
         },
     }
 
