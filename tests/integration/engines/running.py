@@ -409,6 +409,10 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) 
             words.append(f"--shm-size={value}")
         elif key == "mem_limit":
             words.append(f"--memory={value}")
+        elif key == "pids_limit":
+            words.append(f"--pids-limit={value}")
+        elif key == "ulimits":
+            words += [f"--ulimit={name}={each}" for name, each in value.items()]
         elif key == "entrypoint":
             words.append(f"--entrypoint={value[0]}")
         else:
