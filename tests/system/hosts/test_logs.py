@@ -13,7 +13,7 @@ from tests.waiting import until
 
 ROUTE = "/v1/chat/completions"
 HANDLED = re.compile(f"processing task|{ROUTE}")
-"""In the log of an engine, once or more for a request: llama.cpp's words, and those of the others."""
+"""In an engine's log, once or more for a request: llama.cpp's words, and the others'."""
 
 
 @pytest.fixture
