@@ -13,7 +13,7 @@ PORTS = (API_PORT, ENGINE_PORT)
 REGISTRY_PORT = 5000
 DISK_RESERVE = 512 * MIB
 """Bytes of disk that stay free beside the weights: images' layers, logs, the next release."""
-DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
+DOWNLOAD_PACKAGES = {"curl": "curl"}
 """Commands that downloads take, and the package of the system's archive that has each."""
 CONTAINER_UID = 10010
 """The user that the project's containers run as, and its group."""

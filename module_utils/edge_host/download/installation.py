@@ -1,87 +1,103 @@
-"""Verifies downloaded files, installs them in the models folder, and makes the torrent."""
+"""Verifies downloaded files, and installs them in the models folder."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import shutil
+import sys
 from pathlib import Path
 from typing import Callable, Optional
 
 from ..constants import MIB
-from ..files import sync_folder, write_atomically
+from ..files import sync_folder
 from ..weights.gguf import InvalidGGUF, compare_shapes, read_header, read_shape
 from .http_source import HTML_ADVICE
 from .job import BundleFile, DownloadError, DownloadJob
-from .session import DownloadSession
-from .torrent import PieceHasher
+from .session import DownloadSession, extract_host
 
 _OnBlock = Callable[[bytes], None]
+Refetch = Callable[[DownloadSession, BundleFile], None]
 
 
-def install_files(session: DownloadSession) -> bytes:
+def install_files(session: DownloadSession, refetch: Optional[Refetch] = None) -> None:
     """Hash the downloaded files, compare them with the catalogue, and give them their final names.
 
-    Returns the torrent where others wait for it, else nothing. Raises DownloadError, StoreError,
-    Stopped.
+    `refetch` downloads a file from the source, once, where another host sent the wrong content.
+    Raises DownloadError, StoreError, Stopped.
     """
-    job = session.job
-    hasher: Optional[PieceHasher] = None
-    if job.share and job.mode == "source":
-        if job.torrent_file.exists() and all(_is_recorded(session, file) for file in job.files):
-            return job.torrent_file.read_bytes()
-        hasher = PieceHasher(job)
     hashed = 0
 
     def on_block(block: bytes) -> None:
         nonlocal hashed
         session.raise_if_stopped()
-        if hasher:
-            hasher.update(block)
         hashed += len(block)
         if hashed % (16 * MIB) < len(block):
             session.report("verifying", hashed)
 
-    for file in job.files:
+    for file in session.job.files:
         if file.local:
             _verify_local_file(session, file, on_block)
         elif session.is_installed(file):
-            _verify_installed_file(session, file, on_block, read_all=hasher is not None)
+            session.store.verify(file.weights)
+            session.store.record_verified(file.weights)
         else:
-            _install_file(session, file, on_block)
-    if job.mode == "source":
-        shutil.rmtree(job.bundle_folder)
-    if hasher is None:
-        return b""
-    write_atomically(job.torrent_file, hasher.build_torrent(), job.staging_folder)
-    return hasher.build_torrent()
+            _install_file(session, file, on_block, refetch)
 
 
-def _is_recorded(session: DownloadSession, file: BundleFile) -> bool:
-    """Whether a file is recorded as verified and unchanged since."""
-    if file.local:
-        return session.store.recorded_hash_outside(Path(file.local)) == file.sha256
-    return session.store.recorded_hash(file.weights) == file.sha256
-
-
-def _install_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock) -> None:
+def _install_file(
+    session: DownloadSession, file: BundleFile, on_block: _OnBlock, refetch: Optional[Refetch]
+) -> None:
     """Verify a downloaded file and give it its final name; reject it where it is wrong."""
     job = session.job
     downloaded = job.bundle_folder / file.name
-    found = _hash_file(downloaded, on_block)
+    found = _downloaded_hash(session, file, downloaded, on_block)
+    before = ""
+    if found != file.sha256 and refetch and _may_be_another_hosts_fault(session, file):
+        before = (
+            f"{file.name} from {' and '.join(session.origins[file.name])} does not fit models.yml:"
+            f" it has sha256 {found}, and models.yml says {file.sha256}"
+        )
+        print(f"edge-llm: {before}", file=sys.stderr)
+        if not file.url:
+            downloaded.unlink()
+            raise DownloadError(f"{before}. Run site.yml again, which uses another source")
+        try:
+            refetch(session, file)
+        except DownloadError as error:
+            raise DownloadError(f"{before}; and {error}") from None
+        found = _downloaded_hash(session, file, downloaded, on_block)
     if found != file.sha256:
         rejected = reject_file(job, file, downloaded)
         raise DownloadError(
-            f"{file.name} does not fit models.yml: the downloaded file has sha256 {found}, and"
+            (f"{before}; and " if before else "")
+            + f"{file.name} does not fit models.yml: the downloaded file has sha256 {found}, and"
             f" models.yml says {file.sha256}. It was kept as {rejected} and is not used. Correct"
             " the entry in models.yml, or set llm_models_mirror to a source that has the file"
         )
     _check_header(file, downloaded)
-    if job.user is not None:
-        os.chown(downloaded, 0, 0)
-    downloaded.chmod(0o644)
-    session.store.install(downloaded, file.weights, keep=job.mode == "peers")
+    session.store.install(downloaded, file.weights)
+
+
+def _may_be_another_hosts_fault(session: DownloadSession, file: BundleFile) -> bool:
+    """Whether a part of the file may be from another host: all that is not from the source now."""
+    origins = session.origins.get(file.name, [])
+    return bool(origins) and origins != ([extract_host(file.url)] if file.url else [])
+
+
+def _downloaded_hash(
+    session: DownloadSession, file: BundleFile, path: Path, on_block: _OnBlock
+) -> str:
+    """Return a downloaded file's SHA-256, and have its content on the disk."""
+    digest = session.digests.get(file.name)
+    if digest is None:
+        return _hash_file(path, on_block)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return digest
 
 
 def _verify_local_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock) -> None:
@@ -94,21 +110,6 @@ def _verify_local_file(session: DownloadSession, file: BundleFile, on_block: _On
         )
     _check_header(file, path)
     session.store.record_verified_outside(path, file.sha256)
-
-
-def _verify_installed_file(
-    session: DownloadSession, file: BundleFile, on_block: _OnBlock, read_all: bool
-) -> None:
-    """Verify a file that has its final name; with `read_all` its content, even if recorded."""
-    store = session.store
-    if not read_all:
-        store.verify(file.weights)
-        return
-    if _hash_file(session.job.folder / file.path, on_block) != file.sha256:
-        # The store rejects the file, and raises the error.
-        store.rehash = True
-        store.verify(file.weights)
-    store.record_verified(file.weights)
 
 
 def reject_file(job: DownloadJob, file: BundleFile, path: Path) -> str:

@@ -142,11 +142,10 @@ class Store:
             " llm_models_mirror"
         )
 
-    def install(self, downloaded: Path, file: WeightsFile, keep: bool) -> None:
+    def install(self, downloaded: Path, file: WeightsFile) -> None:
         """Give a downloaded file, whose hash was right, its final name in one step, and record it.
 
-        `keep` leaves its name in the staging folder, too. Raises StoreError where another verified
-        file has that name.
+        Raises StoreError where another verified file has that name.
         """
         path = self.root / file.path
         self._ensure_folder(path.parent)
@@ -156,11 +155,6 @@ class Store:
                 f"{path} does not fit: it is a verified file with sha256 {other}, and models.yml"
                 f" says {file.sha256}. Remove or rename the file, and run site.yml again"
             )
-        if keep:
-            link = downloaded.parent.parent / f".new-{file.sha256}"
-            link.unlink(missing_ok=True)
-            os.link(downloaded, link)
-            downloaded = link
         downloaded.replace(path)
         sync_folder(path.parent)
         self.record_verified(file)
