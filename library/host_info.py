@@ -177,7 +177,7 @@ state:
               elements: str
         root: {type: bool, description: Whether this module ran as root.}
         tools:
-          description: Those of aria2c, curl and skopeo that the host has.
+          description: Those of curl and skopeo that the host has.
           type: list
           elements: str
         addresses:
