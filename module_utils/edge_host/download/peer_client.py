@@ -82,7 +82,7 @@ class _Connection(http.client.HTTPConnection):
         except BaseException:
             plain.close()
             raise
-        self.sock.settimeout(self._timing.read)
+        self.sock.settimeout(self._timing.read + self._timing.wait)
 
 
 class _Predecessor:

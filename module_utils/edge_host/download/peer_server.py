@@ -125,7 +125,7 @@ class PeerServer:
             self._strangers.append(encrypted)
             if len(self._strangers) > MAX_STRANGERS:
                 # Who connects last shall not be kept out by those who say nothing.
-                end_connection(self._strangers[0])
+                end_connection(self._strangers.pop(0))
         try:
             # The timeout counts for the whole handshake.
             encrypted.do_handshake()
@@ -144,6 +144,8 @@ class PeerServer:
     def _admit(self, connection: ssl.SSLSocket) -> bool:
         """Whether the other side is a planned host, and may send requests."""
         with self._lock:
+            if connection not in self._strangers:  # it has been ended
+                return False
             self._strangers.remove(connection)
             if peer_names(connection).isdisjoint(self._clients):
                 return False

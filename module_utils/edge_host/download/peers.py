@@ -18,6 +18,7 @@ from typing import Any, Iterator, List, Optional
 from ..json_data import Facts, parse_json
 from .incoming import IncomingFile, TooLargeError
 from .job import DownloadJob
+from .peer_client import Timing
 from .session import DownloadSession
 
 _START_TIMEOUT = 60.0
@@ -36,7 +37,9 @@ def _program(name: str) -> List[str]:
     return [sys.executable, "-I", "-c", _RUN, str(_PACKAGES), module]
 
 
-def download_from_peers(session: DownloadSession, incoming: IncomingFile) -> str:
+def download_from_peers(
+    session: DownloadSession, incoming: IncomingFile, timing: Optional[Timing] = None
+) -> str:
     """Download a file from the hosts before this one, from the byte on that is missing.
 
     Returns why it is not complete, a phrase; empty where it is. Raises DownloadError, Stopped.
@@ -62,6 +65,7 @@ def download_from_peers(session: DownloadSession, incoming: IncomingFile) -> str
             "sha256": file.sha256,
             "start": incoming.received,
             "size": file.size,
+            "timing": (timing or Timing())._asdict(),
         },
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
