@@ -56,11 +56,13 @@ def follow(
         if status["state"] in _ENDED:
             break
         now = time.monotonic()
-        if status["state"] not in reached or status["done"] > most:
+        # States that are unknown are one state, whatever they are called.
+        state = status["state"] if status["state"] in _WORDS else "unknown"
+        if state not in reached or status["done"] > most:
+            # Bytes are counted from the beginning in each state.
+            most = status["done"] if state not in reached else max(most, status["done"])
+            reached.add(state)
             moved = now
-            # A state that is unknown does not count more than once, whatever its name.
-            reached.add(status["state"] if status["state"] in _WORDS else "unknown")
-            most = max(most, status["done"])
         if now - moved > STALL_SECONDS or now - begun > LIMIT_SECONDS:
             raise DownloadError(
                 f"the download did not end: its state is {status['state']!r} at {status['done']}"

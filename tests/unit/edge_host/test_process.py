@@ -231,8 +231,8 @@ def test_a_folder_in_memory_that_another_user_made(
     with pytest.raises(DownloadError) as caught:
         process.create_runtime_folder(shared / process.UNIT / "m-1")
     assert str(caught.value) == (
-        f"{bad} is invalid: it is no folder of this user alone. Remove it, or set XDG_RUNTIME_DIR to"
-        " a folder in memory that belongs to this user"
+        f"{bad} is invalid: it is no folder of this user alone. Remove it, or set XDG_RUNTIME_DIR"
+        " to a folder in memory that belongs to this user"
     )
     assert list(elsewhere.iterdir()) == []
 
