@@ -174,6 +174,8 @@ def build_curl_config(job: DownloadJob, file: BundleFile, start: int) -> str:
         f"proto-redir = {_quote('=https' if encrypted else '=http,https')}",
         f"max-filesize = {file.size}",
         *("fail", "location", "silent", "show-error", "max-redirs = 5", "connect-timeout = 15"),
+        # The next host waits for these bytes.
+        "no-buffer",
         # A source that sends nothing for half a minute counts as gone.
         *("speed-limit = 1", "speed-time = 30"),
         f"continue-at = {start}",

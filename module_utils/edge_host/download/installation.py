@@ -62,6 +62,7 @@ def _install_file(
         if not file.url:
             downloaded.unlink()
             raise DownloadError(f"{before}. Run site.yml again, which uses another source")
+        session.notice = f"{before}. It is downloaded once more, from the source"
         try:
             refetch(session, file)
         except DownloadError as error:

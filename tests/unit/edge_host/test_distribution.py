@@ -282,7 +282,12 @@ def test_a_lying_host_costs_only_time(fleet: Fleet, source: Source) -> None:
     """Each finds the wrong content, says from whom it was, and gets all of it from the source."""
     fleet.share(0, WRONG)
     second = fleet.host(1, source.url).start()
-    assert second.done()["from"] == ["board-0", source.name]
+    status = second.done()
+    assert status["from"] == ["board-0", source.name]
+    assert status["notice"] == (
+        f"m.gguf from board-0 does not fit models.yml: it has sha256 {WRONG_SHA256}, and models.yml"
+        f" says {SHA256}. It is downloaded once more, from the source"
+    )
     assert second.content == CONTENT
     assert source.asked == [0]
     assert not list(second.models.glob("*.rejected"))

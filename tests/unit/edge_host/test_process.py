@@ -196,7 +196,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shm"
     folder.mkdir()
     monkeypatch.setattr(process, "SHARED_MEMORY", str(folder))
-    monkeypatch.setattr(process.os, "geteuid", os.getuid)
+    monkeypatch.setattr("edge_host.download.process.os.geteuid", os.getuid)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     return folder / str(os.getuid())
 
@@ -227,7 +227,7 @@ def test_a_folder_in_memory_that_another_user_made(
     else:
         shared.mkdir(mode=0o755 if kind == "open" else 0o700)
         if kind == "foreign":
-            monkeypatch.setattr(process.os, "geteuid", lambda: os.getuid() + 1)
+            monkeypatch.setattr("edge_host.download.process.os.geteuid", lambda: os.getuid() + 1)
     with pytest.raises(DownloadError) as caught:
         process.create_runtime_folder(shared / process.UNIT / "m-1")
     assert str(caught.value) == (

@@ -300,7 +300,7 @@ def test_options_of_curl() -> None:
         "max-filesize = 100\n"
         "fail\nlocation\nsilent\n"
         "show-error\nmax-redirs = 5\n"
-        "connect-timeout = 15\n"
+        "connect-timeout = 15\nno-buffer\n"
         "speed-limit = 1\nspeed-time = 30\n"
         "continue-at = 17\n"
         'write-out = "%{stderr}\\nhttp-status %{http_code}\\n"\n'
