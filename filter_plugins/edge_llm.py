@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -34,6 +35,11 @@ def of_python(printed: object, host: str, core: str, install: bool = False) -> s
     return host_python.python_problem(printed, host, core, install)
 
 
+def new_credentials(distribution: dict[str, Any]) -> dict[str, Any]:
+    """`distribution_certificates.distribution_credentials`, valid from now on."""
+    return distribution_credentials(distribution, datetime.now(UTC))
+
+
 def distribution_jobs(
     hosts: dict[str, Any], names: list[str], final: bool = False
 ) -> dict[str, Any]:
@@ -55,7 +61,7 @@ class FilterModule:
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,
             "edge_llm_client_environment": control_files.client_environment,
-            "edge_llm_distribution_credentials": distribution_credentials,
+            "edge_llm_distribution_credentials": new_credentials,
             "edge_llm_distribution_jobs": distribution_jobs,
             "edge_llm_docker_in_place": drift.docker_in_place,
             "edge_llm_docker_options_left": uninstall.docker_options,

@@ -7,7 +7,7 @@ Its certificates are valid for a day, and name places in the plan (`host-1`). No
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -22,14 +22,13 @@ _EARLIER = timedelta(days=1)
 
 
 def distribution_credentials(
-    distribution: Mapping[str, Any], now: datetime | None = None
+    distribution: Mapping[str, Any], now: datetime
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The credentials of each job of `weight_distribution.distribution_jobs`.
 
     Returns `jobs` and `control` ({host: {bundle: credentials}}), for jobs that have to do with
     other machines: authority, certificate and key (PEM), planned_at (seconds since 1970).
     """
-    time = now or datetime.now(UTC)
     authorities: dict[str, _Authority] = {}
     found: dict[str, dict[str, dict[str, Any]]] = {"jobs": {}, "control": {}}
     for kind, hosts in found.items():
@@ -37,9 +36,9 @@ def distribution_credentials(
             for bundle, job in jobs.items():
                 if not job["predecessors"] and not job["successors"]:
                     continue
-                authority = authorities.setdefault(job["distribution"], _Authority(time))
+                authority = authorities.setdefault(job["distribution"], _Authority(now))
                 hosts.setdefault(host, {})[bundle] = authority.issue(job["identity"]) | {
-                    "planned_at": time.timestamp()
+                    "planned_at": now.timestamp()
                 }
     return found
 
