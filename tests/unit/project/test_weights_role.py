@@ -28,23 +28,24 @@ def on_the_host() -> dict[str, str]:
     return found
 
 
-def rendered(option: str, final: bool = False, **job: Any) -> str:
+def rendered(option: str, job: dict[str, Any], final: bool = False) -> str:
     credentials = {"jobs": {"a": {"m": "the key of a", "n": "x"}, "b": {"m": "the key of b"}}}
-    return jinja2.Template(on_the_host()[option]).render(
+    text: str = jinja2.Template(on_the_host()[option]).render(
         inventory_hostname="a", item="m", __weights_jobs={"m": job}, weights_final=final,
         weights_credentials=credentials, weights_token="the token", weights_proxy="the proxy",
         weights_authorities="the authorities",
-    ).strip()  # fmt: skip
+    )  # fmt: skip
+    return text.strip()
 
 
 @pytest.mark.parametrize("token", [True, False])
 @pytest.mark.parametrize("source", [True, False])
 def test_a_host_gets_what_its_part_needs(token: bool, source: bool) -> None:
     job = {"token": token, "source": source, "mode": "peers"}
-    assert rendered("token", **job) == ("the token" if token else "")
-    assert rendered("proxy", **job) == ("the proxy" if source else "")
-    assert rendered("ca_certificates", **job) == ("the authorities" if source else "")
-    assert rendered("credentials", **job) == "the key of a"
+    assert rendered("token", job) == ("the token" if token else "")
+    assert rendered("proxy", job) == ("the proxy" if source else "")
+    assert rendered("ca_certificates", job) == ("the authorities" if source else "")
+    assert rendered("credentials", job) == "the key of a"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_host_gets_what_its_part_needs(token: bool, source: bool) -> None:
 def test_who_got_nothing_from_others_has_another_attempt(
     mode: str, final: bool, optional: str
 ) -> None:
-    assert rendered("optional", final, mode=mode) == optional
+    assert rendered("optional", {"mode": mode}, final) == optional
 
 
 def test_private_keys_are_not_shown_and_do_not_stay() -> None:
