@@ -9,7 +9,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from edge_fleet.addresses import with_control_address
-from edge_fleet.progress import DownloadError, follow
+from edge_fleet.progress import MOST_TEXT, DownloadError, clean_text, follow
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -32,6 +32,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result: dict[str, Any] = self._execute_module(
                 module_args={**arguments, "job": job}, task_vars=variables
             )
+            if result.get("failed"):
+                result["msg"] = clean_text(result.get("msg"), MOST_TEXT)
             return result
 
         if arguments["state"] == "finished":

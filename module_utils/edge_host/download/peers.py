@@ -46,12 +46,13 @@ def download_from_peers(
     """
     job, file = session.job, incoming.file
     failed: List[str] = []
+    names = [each.name for each in job.predecessors]
 
     def on_line(line: str) -> None:
         said = parse_json(line)
         if not isinstance(said, dict):
             print(line, file=sys.stderr)  # for the journal
-        elif isinstance(said.get("from"), str):
+        elif said.get("from") in names:
             incoming.add_origin(said["from"])
         elif isinstance(said.get("failed"), list):
             failed.extend(map(str, said["failed"]))

@@ -508,6 +508,8 @@ def test_a_cache_that_cannot_fetch(host: Host, cache: str, sentence: str) -> Non
     [
         ({"ansible_host": "192.0.2.11"}, "192.0.2.11"),
         ({"ansible_host": "2001:db8::1"}, "2001:db8::1"),
+        ({"ansible_host": "fd00::1"}, "fd00::1"),
+        ({"ansible_host": "198.18.40.11"}, "198.18.40.11"),
         ({"ansible_host": "[2001:db8::1]"}, "2001:db8::1"),
         ({"ansible_host": "192.0.2.11", "board_address": "192.0.2.12"}, "192.0.2.12"),
         ({"ansible_host": "kitchen.local"}, "192.0.2.77"),
@@ -534,6 +536,7 @@ NO_NAME = "the control machine finds no address of that name"
         ("127.0.0.1", "it is every host's own"),
         ("localhost", "it is every host's own"),
         ("::1", "it is every host's own"),
+        ("::ffff:127.0.0.1", "it is reserved"),
         ("169.254.169.254", "it is valid on one cable only"),
         ("fe80::1%eth0", "it is valid on one cable only"),
         ("224.0.0.1", "it is no host's own"),
