@@ -205,11 +205,10 @@ class PeerClient:
     def _ask(self) -> bool:
         """Ask the predecessors until one has bytes; returns whether any has answered."""
         behind: List[_Predecessor] = []
-        asked, wait = False, self._timing.wait
+        wait = self._timing.wait
         for each in self._all:
             if each.out_until > time.monotonic():
                 continue
-            asked = True
             take = functools.partial(self._take, each.peer.name)
             try:
                 received = each.read(self._path, self._done, self._size, wait, take)
@@ -222,8 +221,8 @@ class PeerClient:
             # The nearest one is waited for, the others are asked what they have now.
             behind.append(each)
             wait = 0
-        if not asked:
-            time.sleep(min(0.2, self._timing.retry))
+        # Also for those that say at once, again and again, that they have nothing.
+        time.sleep(min(0.2, self._timing.retry))
         return bool(behind)
 
     def _take(self, name: str, block: bytes) -> None:

@@ -335,6 +335,21 @@ def test_nobody_has_more(made: dict[str, dict[str, Any]], tmp_path: Path) -> Non
     assert reader.content == CONTENT[:1000]
 
 
+def test_who_says_at_once_that_it_has_nothing_is_not_asked_without_a_pause(
+    made: dict[str, dict[str, Any]],
+) -> None:
+    asked: list[bytes] = []
+
+    def nothing(connection: ssl.SSLSocket, request: bytes) -> None:
+        asked.append(request)
+        connection.sendall(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n")
+
+    with saying(made, "host-2", nothing) as port:
+        reader = Reader(made, peer(2, port))
+        assert reader.read() == ["board-2 has no more of the file"]
+    assert 2 <= len(asked) <= QUICK.stall / QUICK.retry + 2
+
+
 def test_who_has_not_the_planned_certificate_is_not_read_from(
     made: dict[str, dict[str, Any]], file: Path
 ) -> None:
