@@ -181,7 +181,7 @@ state:
             name: {type: str, description: The name of the account.}
             id: {type: int, description: Its number.}
         tools:
-          description: Those of aria2c, curl and skopeo that the host has.
+          description: Those of curl and skopeo that the host has.
           type: list
           elements: str
         addresses:

@@ -15,7 +15,7 @@ ENGINE_PORTS = {"a": ENGINE_PORT, "b": ENGINE_PORT + 1}
 REGISTRY_PORT = 5000
 DISK_RESERVE = 512 * MIB
 """Bytes of disk that stay free beside the weights: images' layers, logs, the next release."""
-DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
+DOWNLOAD_PACKAGES = {"curl": "curl"}
 """Commands that downloads take, and the package of the system's archive that has each."""
 # One user for each job, each with a group of the same number. They are numbers without an account:
 # containers and setpriv take those, and a host must not have accounts with them (plan.board).
@@ -24,6 +24,7 @@ API_UID = 10010
 so a host of an earlier version has its files."""
 ENGINE_UID = 10011
 DOWNLOAD_UID = 10012
+"""The programs that exchange files with other machines. They write no file."""
 REGISTRY_UID = 10013
 USER_IDS = (API_UID, ENGINE_UID, DOWNLOAD_UID, REGISTRY_UID)
 SECRETS = "secrets"
@@ -54,8 +55,7 @@ HISTORY = "releases/history.jsonl"
 RELEASE = "release.json"
 RECORD = ".verified.json"
 RECORD_LOCK = f"{RECORD}.lock"
-WORKSHOP = ".fetch"  # below models: what is not whole yet; the folder of DOWNLOAD_UID
-RECEIVED = ".received"  # below models: whole, and not verified yet; root's
+WORKSHOP = ".fetch"  # below models: what is not whole, or not verified, yet
 OLLAMA_STORE = "ollama"  # below models
 OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"

@@ -122,7 +122,9 @@ class Settings(ChatApiSettings):
     )  # fmt: skip
     llm_models_token: Key | None = _variable(
         None, "{{ vault_hub_token }}",
-        "The token for gated models of the source. Keep it in Ansible Vault.", "none", repr=False,
+        "The token for gated models of the source, which must then be encrypted (https). Keep it in"
+        " Ansible Vault.",
+        "none", repr=False,
     )  # fmt: skip
     llm_models_proxy: Proxy | None = _variable(
         None, "http://proxy.example:3128", "The proxy for downloads from the source.", "none",

@@ -78,7 +78,7 @@ def parse_accounts(text: str, kind: str = "user") -> List[Facts]:
 
 def read_tools() -> List[str]:
     """The commands for downloads of weights and images that the host has."""
-    return [name for name in ("aria2c", "curl", "skopeo") if which(name)]
+    return [name for name in ("curl", "skopeo") if which(name)]
 
 
 def process_names(system: Path) -> List[str]:

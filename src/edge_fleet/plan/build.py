@@ -61,7 +61,7 @@ from edge_fleet.plan.types import (
     freeze,
     render,
 )
-from edge_fleet.plan.weights import disk_problems, plan_model
+from edge_fleet.plan.weights import disk_problems, plan_model, source_problems
 from edge_fleet.settings import Settings, check_settings
 from edge_fleet.text import Problem
 from edge_host.constants import API_PORT, MIB, ROOT
@@ -160,6 +160,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         options.gpu_layers > 0,
     )
     rules = engine_rules(catalogues["engines"][options.provider], row)
+    problems += source_problems(settings.llm_models_mirror, bool(settings.llm_models_token))
     of_task: list[Problem] = []
     images, more = _images(row.get("image", ""), settings, request)
     model, model_problems = plan_model(

@@ -625,3 +625,36 @@ def test_the_plan_says_where_weights_come_from(
         "keep": 2,
         "rehash": True,
     }
+
+
+# --- a token -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mirror", "token", "refused"),
+    [
+        ("http://hub.lan", "hf_a-token-of-ours-0", True),
+        ("HTTP://hub.lan", "hf_a-token-of-ours-0", True),
+        ("http://hub.lan", None, False),
+        ("https://hub.lan", "hf_a-token-of-ours-0", False),
+        ("/media/usb", "hf_a-token-of-ours-0", False),
+        (None, "hf_a-token-of-ours-0", False),
+    ],
+)
+def test_a_token_is_not_sent_in_clear(
+    pi: dict[str, Any],
+    catalogues: dict[str, Any],
+    mirror: str | None,
+    token: str | None,
+    refused: bool,
+) -> None:
+    given = SMALL | {"llm_models_mirror": mirror, "llm_models_token": token}
+    problems = deployment_plan(pi, "pi", given, catalogues)["problems"]
+    assert (token or "nothing") not in str(problems)
+    if refused and mirror == "http://hub.lan":
+        assert problems == [
+            "pi: llm_models_mirror does not fit: 'http://hub.lan' is not encrypted, and"
+            " llm_models_token would be readable on the way. Use an address that begins with"
+            " https://, or remove llm_models_token."
+        ]
+    assert bool(problems) is refused

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_host.confinement import confine_download, confine_service
+from edge_host.confinement import DOWNLOAD_CAPABILITIES, confine_download, confine_service
+from edge_host.constants import DOWNLOAD_UID
 from edge_host.download import process
 from edge_host.release import systemd
 from edge_host.release.host import Host
 from edge_host.release.unit import build_unit
+from tests.unit.edge_host.as_user import needs_root
 
 PROJECT = Path(__file__).parents[3]
 ROOT = Path("/opt/edge-llm")
@@ -140,12 +142,35 @@ def test_a_change_may_write_to_its_folder_alone_and_reach_no_network() -> None:
     assert "RestrictAddressFamilies=AF_UNIX" in SERVICE
 
 
-def test_a_download_may_change_its_user_and_reach_the_source() -> None:
+def test_a_download_may_change_its_user_and_reach_other_machines() -> None:
     assert "ReadWritePaths=/opt/edge-llm/models /run/edge-llm-fetch/smoke-0123" in DOWNLOAD
     (capabilities,) = (each for each in DOWNLOAD if each.startswith("CapabilityBoundingSet="))
     assert {"CAP_SETUID", "CAP_SETGID", "CAP_KILL"} <= set(capabilities.split("=")[1].split())
     (families,) = (each for each in DOWNLOAD if each.startswith("RestrictAddressFamilies="))
     assert {"AF_INET", "AF_INET6"} <= set(families.split("=")[1].split())
+
+
+def become(user: int, capabilities: set[str]) -> subprocess.CompletedProcess[str]:
+    """What a download does, by a root that has these capabilities at most."""
+    bounds = ",".join(["-all", *(f"+{each[4:].lower()}" for each in sorted(capabilities))])
+    return subprocess.run(
+        [
+            *("setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", "--no-new-privs", "--"),
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *("--no-new-privs", "--", "grep", "-E", "^(Uid|CapEff)", "/proc/self/status"),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@needs_root
+def test_a_download_gives_up_all_that_root_may() -> None:
+    allowed = set(DOWNLOAD_CAPABILITIES)
+    done = become(DOWNLOAD_UID, allowed)
+    assert done.stdout.split()[:2] == ["Uid:", str(DOWNLOAD_UID)]
+    assert int(done.stdout.split()[-1], 16) == 0
+    for missing in ("CAP_SETUID", "CAP_SETGID"):
+        assert "Operation not permitted" in become(DOWNLOAD_UID, allowed - {missing}).stderr
 
 
 @pytest.fixture

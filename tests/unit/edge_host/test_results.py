@@ -129,7 +129,8 @@ def options(folder: Path, state: str) -> dict[str, Any]:
         "user": None,
         "unit": False,
         "timeout": 0.0,
-        **dict.fromkeys(("torrent", "token", "proxy", "ca_certificates"), ""),
+        **dict.fromkeys(("token", "proxy", "ca_certificates"), ""),
+        "credentials": {},
         "operator": "alice",
     }
 
@@ -145,9 +146,9 @@ def test_model_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = DownloadSession(job, runtime)
     for state, more in (
         ("fetching", {"file": "m.gguf"}),
-        ("receiving", {"peers": 2}),
+        ("receiving", {"file": "m.gguf"}),
         ("failed", {"reason": "the disk is full"}),
-        ("done", {"torrent": ""}),
+        ("done", {}),
     ):
         session.report(state, 5, **more)
         results.append(fetch.fetch_model(finished, False))

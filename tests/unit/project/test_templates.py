@@ -245,7 +245,7 @@ def test_memory_of_all_containers_is_limited(plan: dict[str, Any]) -> None:
 def test_processes_of_all_containers_are_limited_and_leave_no_core(plan: dict[str, Any]) -> None:
     services = compose(plan)["services"]
     limits = {name: each["pids_limit"] for name, each in services.items()}
-    assert limits == {"door": 32, "engine-a": 2048, "api-a": 128}
+    assert limits == {"network": 32, "engine-a": 2048, "api-a": 128}
     assert {each["ulimits"]["core"] for each in services.values()} == {0}
 
 

@@ -59,7 +59,7 @@ GOOD: dict[str, Any] = {
         file("docker-compose.yml", "link", "0777", target="current/docker-compose.yml"),
         file("lib", "folder", "0755"),
         file("models", "folder", "0755"),
-        file("models/.fetch", "folder", "0755", uid=10012, gid=10012),
+        file("models/.fetch", "folder", "0755"),
         file("models/model.gguf"),
         file("releases", "folder", "0700"),
         file("run", "folder", "0700", uid=10010, gid=10010),

@@ -42,6 +42,11 @@ FILES = [
         "/opt/edge-llm/models/a.gguf belongs to the user 10012.",
     ),
     (
+        file("models/.fetch/bundle", "folder", "0755", uid=10010),
+        "Only root and the project's users can write to the project's files",
+        "/opt/edge-llm/models/.fetch/bundle belongs to the user 10010.",
+    ),
+    (
         file("run/x", uid=1000),
         "Only root and the project's users can write to the project's files",
         "/opt/edge-llm/run/x belongs to the user 1000.",
@@ -461,12 +466,11 @@ def test_the_network_of_the_host(facts: dict[str, Any], criticised: Criticised) 
 
 def test_jobs_that_share_a_user(facts: dict[str, Any], criticised: Criticised) -> None:
     facts["containers"][1]["user"] = "10010:10010"
-    facts["files"].append(file("models/.fetch/b", "folder", "0755", uid=10010, gid=10010))
     assert only(criticised(facts)) == (
         "failed",
         "Each job has a user of its own",
-        "the user 10010 is that of downloads and the chat API and the engine. Each of these can"
-        " read the other's files and keys.",
+        "the user 10010 is that of the chat API and the engine. Each of these can read the other's"
+        " files and keys.",
         f"{NEWEST} Until then, use keys that are for this host alone.",
     )
 
