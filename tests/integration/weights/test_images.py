@@ -238,6 +238,15 @@ def test_a_check_run_reports_images_to_download() -> None:
     assert not shell(OTHER, "ls -d /opt/edge-llm-registry", check=False).strip()
 
 
+@pytest.fixture
+def docker_configuration() -> Iterator[None]:
+    """Docker's configuration on the cache host is as before: no release names another registry."""
+    shell(CACHE, "cp -p /etc/docker/daemon.json /root/daemon.json")
+    yield
+    shell(CACHE, "mv /root/daemon.json /etc/docker/daemon.json && systemctl reload docker")
+
+
+@pytest.mark.usefixtures("docker_configuration")
 def test_a_cache_that_is_not_in_the_run_is_refused() -> None:
     done = play("site.yml", CACHE, llm_images_cache=OTHER)
     assert done.returncode == 2

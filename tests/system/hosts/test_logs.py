@@ -72,7 +72,7 @@ def bodies(marker: str) -> dict[str, tuple[str, dict[str, Any]]]:
         ),
         "tool": (ROUTE, hello | {"tools": [{"type": "function", "function": function}]}),
         "text to complete": ("/v1/completions", {"prompt": marker, "max_tokens": 8}),
-        "message": ("/api/chat", {"message": marker}),
+        "message": ("/api/chat", {"message": marker, "max_tokens": 8}),
         # Refused, by the chat API or by the engine.
         "unknown field": (ROUTE, hello | {marker: marker}),
         "unknown role": (ROUTE, plain | {"messages": [{"role": "nobody", "content": marker}]}),
