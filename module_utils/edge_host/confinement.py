@@ -21,6 +21,9 @@ SERVICE_CAPABILITIES = (
     # The hold's lock gets the group that may read it.
     "CAP_CHOWN",
     "CAP_FOWNER",
+    # Whose network namespace a container is in: the kernel tells that of another user's process
+    # only so. Without it every container seemed to be in a lost one, and was restarted.
+    "CAP_SYS_PTRACE",
 )
 """What the change and the recovery may do as root."""
 SERVICE_FAMILIES = ("AF_UNIX",)

@@ -11,13 +11,19 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_host.confinement import DOWNLOAD_CAPABILITIES, confine_download, confine_service
-from edge_host.constants import DOWNLOAD_UID
+from edge_host.confinement import (
+    DOWNLOAD_CAPABILITIES,
+    SERVICE_CAPABILITIES,
+    confine_download,
+    confine_service,
+)
+from edge_host.constants import DOWNLOAD_UID, ENGINE_UID
 from edge_host.download import process
 from edge_host.release import systemd
 from edge_host.release.host import Host
 from edge_host.release.unit import build_unit
 from tests.unit.edge_host.as_user import needs_root
+from tests.waiting import until
 
 PROJECT = Path(__file__).parents[3]
 ROOT = Path("/opt/edge-llm")
@@ -171,6 +177,28 @@ def test_a_download_gives_up_all_that_root_may() -> None:
     assert int(done.stdout.split()[-1], 16) == 0
     for missing in ("CAP_SETUID", "CAP_SETGID"):
         assert "Operation not permitted" in become(DOWNLOAD_UID, allowed - {missing}).stderr
+
+
+@needs_root
+def test_a_recovery_sees_the_namespaces_of_containers() -> None:
+    def read(capabilities: set[str]) -> str:
+        bounds = ",".join(["-all", *(f"+{each[4:].lower()}" for each in sorted(capabilities))])
+        limited = ["setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", "--no-new-privs", "--"]
+        command = [*limited, "readlink", f"/proc/{other.pid}/ns/net"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    with subprocess.Popen(
+        ["setpriv", f"--reuid={ENGINE_UID}", "--clear-groups", "--", "sleep", "600"]
+    ) as other:
+        try:
+            uid = Path(f"/proc/{other.pid}/status")
+            until(lambda: f"Uid:\t{ENGINE_UID}" in uid.read_text(), "it is another user's")
+            until(lambda: "sleep" in Path(f"/proc/{other.pid}/cmdline").read_text()[:6], "it runs")
+            allowed = set(SERVICE_CAPABILITIES)
+            assert read(allowed).startswith("net:[")
+            assert read(allowed - {"CAP_SYS_PTRACE"}) == ""
+        finally:
+            other.kill()
 
 
 @pytest.fixture
