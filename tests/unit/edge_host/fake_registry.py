@@ -7,10 +7,13 @@ import json
 import re
 import socketserver
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 
 def digest_of(content: bytes) -> str:
@@ -113,3 +116,11 @@ class FakeRegistry:
         return images <= {digest for where, digest in self.manifests if where == repository} and (
             blobs <= {digest for where, digest in self.blobs if where == repository}
         )
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
+    made = FakeRegistry(tmp_path / "registry.sock")
+    made.start()
+    yield made
+    made.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from edge_host.registry.client import MANIFESTS, RegistryClient
 from edge_host.registry.errors import RegistryError
 from edge_host.registry.mirror import copy_command, mirror
 from edge_host.registry.upload import upload_folder
-from tests.unit.edge_host.fake_registry import FakeRegistry, digest_of
+from tests.unit.edge_host.fake_registry import FakeRegistry, digest_of, registry
+
+__all__ = ["registry"]
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 OLLAMA = "docker.io/ollama/ollama"
@@ -49,14 +50,6 @@ def folder_of(path: Path, top: bytes, images: tuple[bytes, ...], *blobs: bytes) 
     for blob in (*blobs, b"{}"):
         (path / digest_of(blob)[7:]).write_bytes(blob)
     return path
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
-    made = FakeRegistry(tmp_path / "registry.sock")
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ import pytest
 import edge_host
 from edge_host.registry import forward
 from edge_host.registry.forward import RegistryForward, become, normalise
-from tests.unit.edge_host.fake_registry import FakeRegistry
+from tests.unit.edge_host.fake_registry import FakeRegistry, registry
+
+__all__ = ["registry"]
 
 PACKAGES = Path(edge_host.__file__).parents[1]
 # As systemd starts a program: with the listening socket as descriptor 3, and its own number.
@@ -70,14 +72,6 @@ class Program:
 
 
 Start = Callable[..., Program]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[FakeRegistry]:
-    made = FakeRegistry(tmp_path / "registry.sock")
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
