@@ -43,11 +43,9 @@ DOWNLOAD_FAMILIES = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
 """curl and the programs of peers are processes of the unit, too. The C library asks the kernel by
 netlink which addresses the host has, when it resolves names."""
 
-_COMMON = (
+CONFINED = (
     "NoNewPrivileges=yes",
     "ProtectSystem=strict",
-    # Docker's configuration for root, such as credentials of registries, is read there.
-    "ProtectHome=read-only",
     "PrivateTmp=yes",
     "PrivateDevices=yes",
     "ProtectKernelTunables=yes",
@@ -65,10 +63,16 @@ _COMMON = (
     "SystemCallFilter=@system-service",
     # Programs try newer system calls first, and take an older one where they may not.
     "SystemCallErrorNumber=EPERM",
-    f"MemoryMax={MEMORY_MAX}",
-    f"TasksMax={TASKS_MAX}",
     # Their memory has keys in it.
     "LimitCORE=0",
+)
+"""Properties of every program of the project that systemd runs."""
+_COMMON = (
+    *CONFINED,
+    # Docker's configuration for root, such as credentials of registries, is read there.
+    "ProtectHome=read-only",
+    f"MemoryMax={MEMORY_MAX}",
+    f"TasksMax={TASKS_MAX}",
 )
 
 

@@ -7,32 +7,16 @@ that no user of the host has, and no such user needs to exist.
 
 from __future__ import annotations
 
+from ..confinement import CONFINED
+
 SANDBOX = (
+    *CONFINED,
     "CapabilityBoundingSet=CAP_SETGID CAP_SETUID",
     "DevicePolicy=closed",
     "KeyringMode=private",
-    "LimitCORE=0",
-    "LockPersonality=yes",
-    "MemoryDenyWriteExecute=yes",
-    "NoNewPrivileges=yes",
-    "PrivateDevices=yes",
-    "PrivateTmp=yes",
-    "ProtectClock=yes",
-    "ProtectControlGroups=yes",
     "ProtectHome=yes",
-    "ProtectHostname=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelTunables=yes",
     "ProtectProc=invisible",
-    "ProtectSystem=strict",
     "RemoveIPC=yes",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallErrorNumber=EPERM",
-    "SystemCallFilter=@system-service",
     "UMask=0077",
 )
 """Properties of a service that writes nowhere but where ReadWritePaths= says."""
