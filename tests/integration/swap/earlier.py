@@ -62,7 +62,8 @@ def switch(swap: str) -> None:
             "127.0.0.1:@ENGINE_PORT@", "engine-@ENGINE_SLOT@:8080"
         )
         plan = {name: each for name, each in current.plan.items() if name != "network"}
-        metadata = {**current.record, "plan": plan, "swap": swap, "by": "the tests"}
+        kept = {name: current.record[name] for name in ("start_timeout", "drain_timeout")}
+        metadata = {**kept, "plan": plan, "swap": swap, "by": "the tests"}
         to = stage_release(host, ReleaseRequest(files, metadata))
         print(json.dumps(switch_release(host, to.number, "deploy")))
 
