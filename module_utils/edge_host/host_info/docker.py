@@ -117,6 +117,14 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
     return published
 
 
+def parse_names(text: str) -> Dict[str, str]:
+    """A container's id -> its name, in `docker ps --no-trunc`'s JSON lines."""
+    return {
+        str(row.get("ID", "")): str(row.get("Names", "")).split(",")[0]
+        for row in parse_json_lines(text)
+    }
+
+
 def read_namespace(pid: int, system: Path = Path("/")) -> Optional[str]:
     """The network namespace of a container's first process; None where it does not run."""
     if not pid:

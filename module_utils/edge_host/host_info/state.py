@@ -38,6 +38,7 @@ from .docker import (
     parse_daemon_json,
     parse_docker_info,
     parse_images,
+    parse_names,
     parse_published,
     read_namespace,
     read_no_raw,
@@ -115,7 +116,7 @@ def read_state(
             "daemon_json_error": daemon_json_error,
         },
         "addresses": read_addresses(base),
-        "ports": read_ports(ports, published, units, base),
+        "ports": read_ports(ports, published, parse_names(ps.out), units, base),
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},

@@ -15,7 +15,7 @@ from ..commands import run_together, which
 from ..constants import PORTS, SOCKETS_UNIT
 from ..errors import ReleaseError
 from ..files import read_text, write_atomically
-from ..host_info.docker import parse_published
+from ..host_info.docker import parse_names, parse_published
 from ..host_info.ports import read_ports
 from ..systemd import UNITS, run_systemctl
 from .unit_text import SERVICE_UNIT, build_service, build_socket
@@ -98,7 +98,8 @@ def find_holders(system: Path = Path("/")) -> Dict[int, str]:
     # Docker may publish a port without anybody who listens.
     command = [docker or "", "ps", "--no-trunc", "--format", "{{json .}}"]
     answer = run_together({"ps": command} if docker else {}).get("ps")
-    ports = read_ports(PORTS, parse_published(answer.out if answer else ""), {}, system)
+    said = answer.out if answer else ""
+    ports = read_ports(PORTS, parse_published(said), parse_names(said), {}, system)
     return {
         int(port): str(each["container"] or each["process"] or "another process")
         for port, each in ports.items()

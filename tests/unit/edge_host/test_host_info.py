@@ -486,14 +486,34 @@ def test_port_of_a_process() -> None:
     """Against this machine's own /proc: a real socket, held by this process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        taken = read_ports([port], [], {port: "own.socket"}, Path("/"))[str(port)]
+        taken = read_ports([port], [], {}, {port: "own.socket"}, Path("/"))[str(port)]
     assert taken == {
         "addresses": ["127.0.0.1"],
         "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
         "container": None,
         "unit": "own.socket",
     }
-    assert read_ports([port], [], {}, Path("/")) == {str(port): None}
+    assert read_ports([port], [], {}, {}, Path("/")) == {str(port): None}
+
+
+def test_port_of_a_process_in_a_container(tmp_path: Path) -> None:
+    """Nobody publishes it: the chat API has the sockets that systemd had."""
+    process = tmp_path / "proc/7"
+    (process / "fd").mkdir(parents=True)
+    (process / "fd/3").symlink_to("socket:[99]")
+    (process / "comm").write_text("python\n")
+    (process / "cgroup").write_text(f"0::/system.slice/docker-{'a' * 64}.scope\n")
+    (tmp_path / "proc/net").mkdir()
+    line = f"0: 0100007F:{8000:04X} 00000000:0000 0A 0:0 0:0 0 0 0 99"
+    (tmp_path / "proc/net/tcp").write_text(f"{line}\n")
+    names = {"a" * 64: "edge-llm-api-a"}
+    assert read_ports([8000], [], names, {}, tmp_path)["8000"] == {
+        "addresses": ["127.0.0.1"],
+        "process": "python (pid 7)",
+        "container": "edge-llm-api-a",
+        "unit": None,
+    }
+    assert (read_ports([8000], [], {}, {}, tmp_path)["8000"] or {})["container"] is None
 
 
 def own(path: Path) -> None:

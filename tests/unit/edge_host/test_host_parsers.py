@@ -21,7 +21,7 @@ from edge_host.host_info.docker import (
 from edge_host.host_info.hardware import parse_meminfo
 from edge_host.host_info.jetson import parse_l4t
 from edge_host.host_info.network import parse_fib_trie, parse_if_inet6, read_addresses
-from edge_host.host_info.ports import parse_listeners, parse_socket_units
+from edge_host.host_info.ports import parse_container_id, parse_listeners, parse_socket_units
 from edge_host.host_info.system import (
     parse_accounts,
     parse_desktop,
@@ -229,6 +229,21 @@ def test_listeners(text: str, listeners: list[tuple[int, str, int]]) -> None:
 )
 def test_published(ports: str, published: list[tuple[str, str, int]]) -> None:
     assert parse_published(json.dumps({"Names": "api", "Ports": ports})) == published
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"0::/system.slice/docker-{'a' * 64}.scope\n", "a" * 64),
+        (f"1:cpu:/docker/{'b' * 64}\n", "b" * 64),
+        (f"1:cpu:/docker/{'b' * 64}/docker/{'c' * 64}\n0::/\n", "c" * 64),
+        (f"0::/user.slice/nodocker-{'a' * 64}.scope\n", None),
+        ("0::/system.slice/docker.service\n", None),
+        ("", None),
+    ],
+)
+def test_container_of_a_process(text: str, found: str | None) -> None:
+    assert parse_container_id(text) == found
 
 
 def test_images() -> None:
