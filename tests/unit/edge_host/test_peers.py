@@ -265,7 +265,7 @@ def test_the_nearest_host_is_read_from(
         serving(made, file, SIZE, ["host-3"], "host-2") as near,
         serving(made, file, SIZE, ["host-3"], "host-1") as far,
     ):
-        reader = Reader(made, peer(2, near.port), peer(1, far.port))
+        reader = Reader(made, peer(2, near.port), peer(1, far.port), timing=Timing())
         assert reader.read(start) == []
     assert reader.content == CONTENT
     assert reader.sources == ["board-2"]
@@ -284,7 +284,7 @@ def test_a_file_that_grows_is_read_to_its_end(
     with serving(made, tmp_path / "m.gguf", SIZE, ["host-3"], "host-2") as near:
         growing = threading.Thread(target=grow)
         growing.start()
-        reader = Reader(made, peer(2, near.port))
+        reader = Reader(made, peer(2, near.port), timing=Timing())
         assert reader.read() == []
         growing.join()
     assert reader.content == CONTENT
@@ -292,7 +292,7 @@ def test_a_file_that_grows_is_read_to_its_end(
 
 def test_who_does_not_answer_is_replaced(made: dict[str, dict[str, Any]], file: Path) -> None:
     with serving(made, file, SIZE, ["host-3"], "host-1") as far:
-        reader = Reader(made, peer(2, _closed_port()), peer(1, far.port))
+        reader = Reader(made, peer(2, _closed_port()), peer(1, far.port), timing=Timing())
         assert reader.read() == []
     assert (reader.content, reader.sources) == (CONTENT, ["board-1"])
 
