@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_host.download import process
-from edge_host.download.job import JOB, LOCK, STATUS, DownloadError
+from edge_host.download.job import JOB, LOCK, START_LOCK, STATUS, DownloadError
 from tests.playing import ROOT
 from tests.waiting import until
 
@@ -141,7 +141,7 @@ def test_a_stop_spares_the_successor_of_an_earlier_process(runtime: Path) -> Non
     runtime.mkdir()
     with (
         subprocess.Popen(["sleep", "60"]) as other,
-        (runtime / process.START_LOCK).open("w") as starting,
+        (runtime / START_LOCK).open("w") as starting,
     ):
         (runtime / STATUS).write_text(json.dumps({"state": "done", "pid": other.pid}))
         fcntl.flock(starting, fcntl.LOCK_EX)
