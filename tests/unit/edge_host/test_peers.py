@@ -211,6 +211,25 @@ def test_those_who_say_nothing_keep_nobody_out(
         )
 
 
+def test_a_connection_for_which_there_is_no_thread_ends_no_other(
+    server: peer_server.PeerServer, made: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once may take all that the unit may have."""
+    start, refused = threading.Thread.start, list[threading.Thread]()
+
+    def start_but_one(thread: threading.Thread) -> None:
+        if not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_but_one)
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        assert connection.recv(1) == b""
+    context = client_context(parsed(made, "host-1"))
+    assert request(server.port, context, Range="bytes=0-")[0] == 206
+
+
 def test_the_number_of_connections_is_limited(
     server: peer_server.PeerServer, made: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
