@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
-from edge_host.constants import PLAIN_KEYS
+from edge_host.constants import API_PORT, PLAIN_KEYS, SOCKETS_UNIT
 from edge_host.release_record import is_requested
 
 
@@ -47,6 +47,8 @@ def release_in_place(
     if not all(state["ports"].values()):
         # Nobody holds a port: systemd does not, nor does the container of an earlier version.
         return False
+    if not _is_at_address(state["ports"][str(API_PORT)], plan["api"]["listen_address"]):
+        return False
     release, containers = deployment["release"], deployment["containers"]
     if release is None or deployment["change"] is not None:
         return False
@@ -68,6 +70,16 @@ def release_in_place(
         # Docker restarts a container that ended: the others keep its former namespace.
         and len({containers[service]["namespace"] for service in ("engine", "api", "network")}) == 1
     )
+
+
+def _is_at_address(listener: dict[str, Any], address: str) -> bool:
+    """Whether systemd listens at the plan's address; empty for all addresses.
+
+    A release does not tell: a change that failed has left the address of the release that it was
+    for. Where a container of an earlier version has the port, it counts from the next boot on.
+    """
+    wanted = {address} if address else {"0.0.0.0", "::"}  # noqa: S104 - compared, not used
+    return listener.get("unit") != SOCKETS_UNIT or bool(wanted & set(listener["addresses"]))
 
 
 def stack_in_place(

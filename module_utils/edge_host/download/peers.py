@@ -120,7 +120,9 @@ def serving(session: DownloadSession) -> Iterator[Optional[subprocess.Popen[byte
         process.wait()
         process.stdout.close()
         if process.stdin is not None:
-            process.stdin.close()
+            # One that ended before it read its input has left that in the buffer.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _credentials(job: DownloadJob) -> Facts:

@@ -12,6 +12,7 @@ import pytest
 
 from edge_fleet.drift import docker_in_place, release_in_place, stack_in_place, weights_in_place
 from edge_fleet.plan.build import Request, build, deployment_plan
+from edge_host.constants import SOCKETS_UNIT
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2
@@ -531,9 +532,12 @@ def test_weights_in_place(pi: dict[str, Any], catalogues: dict[str, Any], change
         assert not weights_in_place(changed(state, "models", {file["path"]: there | wrong}), plan)
 
 
-def test_stack_in_place(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
-) -> None:
+Deployed = tuple[dict[str, Any], dict[str, Any], dict[str, str]]
+
+
+@pytest.fixture
+def deployed(jetson: dict[str, Any], catalogues: dict[str, Any]) -> Deployed:
+    """A host that runs its release: its state, its plan, and the files of the release."""
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
     files = {"docker-compose.yml": "1", ".env": "2", "engine.env": "3"}
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
@@ -556,6 +560,34 @@ def test_stack_in_place(
             "plan": plan,
         },
     }
+    return state, plan, files
+
+
+@pytest.mark.parametrize(
+    ("address", "listens", "unit", "in_place"),
+    [
+        ("", ["::"], SOCKETS_UNIT, True),
+        ("", ["0.0.0.0"], SOCKETS_UNIT, True),
+        ("", ["192.0.2.11"], SOCKETS_UNIT, False),
+        ("192.0.2.11", ["192.0.2.11"], SOCKETS_UNIT, True),
+        # Another program may be beside it.
+        ("192.0.2.11", ["127.0.0.1", "192.0.2.11"], SOCKETS_UNIT, True),
+        ("192.0.2.11", ["::"], SOCKETS_UNIT, False),
+        # Of the container of an earlier version, until the next boot.
+        ("192.0.2.11", ["0.0.0.0"], None, True),
+    ],
+)
+def test_a_change_that_failed_leaves_no_other_address(
+    deployed: Deployed, address: str, listens: list[str], unit: str | None, in_place: bool
+) -> None:
+    state, plan, files = deployed
+    plan["api"]["listen_address"] = address
+    state["ports"]["8000"] = {**LISTENER, "addresses": listens, "unit": unit}
+    assert release_in_place(state, plan, "api:1", files) is in_place
+
+
+def test_stack_in_place(deployed: Deployed, changed: Change) -> None:
+    state, plan, files = deployed
     assert stack_in_place(state, plan, "api:1", files)
     assert not stack_in_place(state, plan, "api:2", files)
     assert not stack_in_place(state, plan, "api:1", files | {".env": "3"})

@@ -335,3 +335,27 @@ def test_bytes_are_counted_anew_in_each_state(monkeypatch: pytest.MonkeyPatch) -
     ]
     result = follow(lambda: clock.call(statuses.pop(0)), lambda _: None, "pi", JOB)
     assert result["download"]["state"] == "done"
+
+
+def test_bytes_are_counted_anew_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file from the source was wrong, or the source knows no ranges: it is downloaded again."""
+    clock = Clock(STALL_SECONDS - 1, monkeypatch)
+    statuses: list[dict[str, Any]] = [
+        {"state": "fetching", "done": 100 * MIB},
+        *({"state": "fetching", "done": done * MIB} for done in range(5)),
+        {"state": "done"},
+    ]
+    result = follow(lambda: clock.call(statuses.pop(0)), lambda _: None, "pi", JOB)
+    assert result["download"]["state"] == "done"
+
+
+def test_restarts_do_not_postpone_the_deadline_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(60, monkeypatch)
+    with pytest.raises(DownloadError, match="did not end"):
+        follow(
+            lambda: clock.call({"state": "fetching", "done": clock.calls % 2}),
+            lambda _: None,
+            "pi",
+            JOB,
+        )
+    assert clock.now < 2 * STALL_SECONDS

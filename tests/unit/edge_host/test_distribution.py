@@ -123,7 +123,7 @@ class Machine:
     def _run(self) -> None:
         try:
             runner.run_job(self.session)
-        except (DownloadError, Stopped) as error:
+        except (DownloadError, OSError, Stopped) as error:
             self.failure = error
 
     def start(self) -> Machine:
@@ -435,6 +435,29 @@ def test_a_port_in_use_is_no_reason_to_fail(fleet: Fleet, source: Source) -> Non
     assert other.content == CONTENT
     assert status["notice"].startswith(
         f"other hosts cannot download from this one: port {first.session.job.port} cannot be used"
+    )
+
+
+def test_a_server_that_does_not_start_is_no_reason_to_fail(
+    fleet: Fleet, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has ended before it could read what it is to serve."""
+    machine = fleet.host(0, source.url)
+    start = DownloadSession.start_downloader
+
+    def ending(session: DownloadSession, *command: str, **streams: Any) -> Any:
+        if not command[-1].endswith(".peer_server"):
+            return start(session, *command, **streams)
+        process = start(session, "true", **streams)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(DownloadSession, "start_downloader", ending)
+    status = machine.start().done()
+    machine.stop()
+    assert (machine.content, machine.failure) == (CONTENT, None)
+    assert status["notice"] == (
+        "other hosts cannot download from this one: the server did not start"
     )
 
 
