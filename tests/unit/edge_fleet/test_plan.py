@@ -334,15 +334,6 @@ def test_variables_of_the_board_are_part_of_the_plan(
     ]
 
 
-def test_a_host_without_a_raw_table_is_fixed(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
-) -> None:
-    state = changed(jetson, "board.kernel.ip_nf_raw", False)
-    state["docker"]["version"] = "28.1.1"
-    plan = deployment_plan(state, "orin", IMAGE, catalogues)
-    assert plan["known_issues"]["fixes"] == {"no_raw": True}
-
-
 def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
     pi: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
