@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.drift import docker_in_place, release_in_place, stack_in_place, weights_in_place
+from edge_fleet.drift import (
+    docker_in_place,
+    release_differences,
+    release_in_place,
+    stack_in_place,
+    weights_in_place,
+)
 from edge_fleet.plan.build import Request, build, deployment_plan
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
@@ -561,21 +567,48 @@ def test_stack_in_place(
     assert not stack_in_place(earlier, plan, "api:1", files)
     earlier["deployment"]["secrets"]["api_keys"] = True
     assert stack_in_place(earlier, plan, "api:1", files)
-    for path, value in (
-        ("deployment.files", state["deployment"]["files"] | {".env": None}),
-        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),
-        ("deployment.containers.engine", None),
-        ("deployment.containers.engine.status", "exited"),
-        ("deployment.containers.api.health", "unhealthy"),
-        ("deployment.containers.engine.image", "other"),
-        ("deployment.containers.network", None),
-        ("deployment.containers.network.status", "exited"),
-        # It was restarted, and the engine runs in the namespace that it had before.
-        ("deployment.containers.engine.namespace", "net:[4026531840]"),
-        ("ports.8000", None),
-        ("ports.11434", None),
-        ("deployment.images", []),
-        ("deployment.release", None),
-        ("deployment.change", {"from": 1, "to": 2}),
+    other = "the release is another one, or its files were edited"
+    for path, value, difference in (
+        ("deployment.files", state["deployment"]["files"] | {".env": None}, other),
+        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}, other),
+        ("deployment.containers.engine", None, "the container of the engine is missing"),
+        (
+            "deployment.containers.engine.status",
+            "exited",
+            "the container of the engine does not run: it is exited",
+        ),
+        (
+            "deployment.containers.api.health",
+            "unhealthy",
+            "the container of the chat API is unhealthy",
+        ),
+        (
+            "deployment.containers.engine.image",
+            "other",
+            "the container of the engine has another image",
+        ),
+        (
+            "deployment.containers.network",
+            None,
+            "the container of the network namespace is missing",
+        ),
+        (
+            "deployment.containers.network.status",
+            "exited",
+            "the container of the network namespace does not run: it is exited",
+        ),
+        (
+            "deployment.containers.network.namespace",
+            "net:[4026531840]",
+            "edge-llm-network was restarted alone, so that the containers are in different network"
+            " namespaces",
+        ),
+        ("ports.8000", None, "nobody listens on port 8000"),
+        ("ports.11434", None, "nobody listens on port 11434"),
+        ("deployment.images", [], "the chat API's image is missing"),
+        ("deployment.release", None, "the host has no release"),
+        ("deployment.change", {"from": 1, "to": 2}, "a change was interrupted"),
     ):
-        assert not release_in_place(changed(state, path, value), plan, "api:1", files), path
+        differs = changed(state, path, value)
+        assert not release_in_place(differs, plan, "api:1", files), path
+        assert release_differences(differs, plan, "api:1", files) == [difference]
