@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
-from edge_host.constants import NETWORK, PLAIN_KEYS
+from edge_host.constants import API_PORT, NETWORK, PLAIN_KEYS, SOCKETS_UNIT
 from edge_host.release_record import is_requested
 
 SERVICES = {"engine": "engine", "api": "chat API", "network": "network namespace"}
@@ -50,6 +50,7 @@ def release_differences(
     release, containers = deployment["release"], deployment["containers"]
     # Where nobody holds a port, systemd does not, nor does the container of an earlier version.
     found = [f"nobody listens on port {port}" for port, user in state["ports"].items() if not user]
+    found += _listen_difference(state["ports"][str(API_PORT)], plan["api"]["listen_address"])
     if deployment["change"] is not None:
         found.append("a change was interrupted")
     if release is None:
@@ -76,6 +77,19 @@ def release_differences(
             " namespaces"
         )
     return found
+
+
+def _listen_difference(user: dict[str, Any] | None, address: str) -> list[str]:
+    """How the address of systemd's socket differs, as after a change that was killed."""
+    # The container of an earlier version goes on until the next boot.
+    if user is None or user.get("unit") != SOCKETS_UNIT:
+        return []
+    listening = set(user["addresses"])
+    if listening <= ({address} if address else {"0.0.0.0", "::"}):  # noqa: S104
+        return []
+    return [
+        f"systemd listens at {', '.join(sorted(listening))}, not at {address or 'all addresses'}"
+    ]
 
 
 def _container_difference(container: dict[str, Any] | None, image: str | None) -> str:

@@ -193,6 +193,7 @@ def test_ollama_on_a_jetson_is_told_its_jetpack(
 
 
 LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
+SOCKET = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
 
 
 @pytest.mark.parametrize(
@@ -604,6 +605,11 @@ def test_stack_in_place(
             " namespaces",
         ),
         ("ports.8000", None, "nobody listens on port 8000"),
+        (
+            "ports.8000",
+            SOCKET | {"addresses": ["192.0.2.10"]},
+            "systemd listens at 192.0.2.10, not at all addresses",
+        ),
         ("ports.11434", None, "nobody listens on port 11434"),
         ("deployment.images", [], "the chat API's image is missing"),
         ("deployment.release", None, "the host has no release"),
@@ -612,3 +618,29 @@ def test_stack_in_place(
         differs = changed(state, path, value)
         assert not release_in_place(differs, plan, "api:1", files), path
         assert release_differences(differs, plan, "api:1", files) == [difference]
+
+
+def test_the_listen_address_in_place(
+    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
+) -> None:
+    def differs(user: dict[str, Any], plan: dict[str, Any]) -> bool:
+        state = changed(jetson, "ports.8000", user)
+        found = release_differences(state, plan, "api:1", {})
+        return any(each.startswith("systemd listens at") for each in found)
+
+    everywhere = deployment_plan(jetson, "orin", IMAGE, catalogues)
+    one = deployment_plan(
+        changed(jetson, "addresses", ["192.0.2.10"]),
+        "orin",
+        IMAGE | {"llm_listen_address": "192.0.2.10"},
+        catalogues,
+    )
+    here = SOCKET | {"addresses": ["192.0.2.10"]}
+    for address in ("0.0.0.0", "::"):
+        assert not differs(SOCKET | {"addresses": [address]}, everywhere)
+        assert differs(SOCKET | {"addresses": [address]}, one)
+    assert not differs(here, one)
+    assert differs(here, everywhere)
+    # Until the next boot, as the container of an earlier version has the ports.
+    door = LISTENER | {"container": "edge-llm-door", "unit": None}
+    assert not differs(door, one)
