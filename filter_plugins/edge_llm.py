@@ -85,6 +85,7 @@ class FilterModule:
             "edge_llm_prunable": prunable,
             "edge_llm_python_problem": of_python,
             "edge_llm_registry_clients": image_distribution.registry_clients,
+            "edge_llm_release_differences": drift.release_differences,
             "edge_llm_release_in_place": drift.release_in_place,
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,

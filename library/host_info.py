@@ -84,9 +84,6 @@ state:
             memory_cgroup:
               description: Whether the memory of a container can be limited; null where unknown.
               type: bool
-            ip_nf_raw:
-              description: Whether iptables has its raw table; null where unknown.
-              type: bool
         boot:
           description: The kernel's command line, as far as it is about cgroups.
           type: dict
@@ -202,11 +199,6 @@ state:
         version: {type: str, description: "The version of the engine, or null."}
         compose: {type: str, description: "The version of the Compose plugin, or null."}
         runtimes: {type: list, elements: str, description: The runtimes that the engine knows.}
-        no_raw:
-          description: >-
-            Whether the engine runs with DOCKER_INSECURE_NO_IPTABLES_RAW=1, or would after its
-            start.
-          type: bool
         swarm:
           description: Whether the engine is a node of a swarm, or was when it ran last.
           type: bool

@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
-from ..files import read_text
 from ..json_data import Facts, objects, parse_json, parse_json_lines, words
-
-NO_RAW = "DOCKER_INSECURE_NO_IPTABLES_RAW"
 
 
 def parse_docker_info(text: str, errors: str = "") -> Facts:
     """The engine and its compose plugin from `docker info --format '{{json .}}'`.
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
-    "no_raw": whether the engine reports that it makes no rules in iptables' raw table
-    (moby/moby#49621), "swarm": whether it is a node of a swarm, "live_restore": whether containers
+    "swarm": whether it is a node of a swarm, "live_restore": whether containers
     outlive it, "error": None or why the engine did not answer}. `errors` is the standard error of
     the command, for an answer without a reason. Client and plugins are described even when the
     engine does not run.
@@ -44,44 +39,10 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
         "version": version if running else None,
         "compose": compose,
         "runtimes": sorted(words(info.get("Runtimes"))),
-        "no_raw": any(f"{NO_RAW} is set" in each for each in words(info.get("Warnings"))),
         "swarm": node not in ("", "inactive"),
         "live_restore": info.get("LiveRestoreEnabled") is True,
         "error": None if running else reason,
     }
-
-
-def parse_unit_environment(texts: Iterable[str]) -> Dict[str, str]:
-    """The environment that a systemd unit's files, in their order, set with Environment=."""
-    found: Dict[str, str] = {}
-    for line in "\n".join(texts).replace("\\\n", " ").splitlines():
-        key, equals, value = line.strip().partition("=")
-        if key.rstrip() != "Environment" or not equals:
-            continue
-        if not value.strip():  # as systemd does: this clears earlier values
-            found.clear()
-        for word in split_words(value):
-            name, _, content = word.partition("=")
-            found[name] = content
-    return found
-
-
-def split_words(text: str) -> List[str]:
-    """The words of a text in which quotes hold words together."""
-    try:
-        return shlex.split(text)
-    except ValueError:  # an unbalanced quote: the bare words are still the best answer
-        return [word.strip("\"'") for word in text.split()]
-
-
-def read_no_raw(system: Path) -> bool:
-    """Whether the engine's service has Docker 28's setting for a kernel without a raw table.
-
-    For an engine that does not run; one that runs reports its setting.
-    """
-    folder = system / "etc/systemd/system/docker.service.d"
-    texts = [read_text(path) or "" for path in sorted(folder.glob("*.conf"))]
-    return parse_unit_environment(texts).get(NO_RAW) == "1"
 
 
 def read_swarm(system: Path) -> bool:

@@ -41,7 +41,6 @@ from .docker import (
     parse_names,
     parse_published,
     read_namespace,
-    read_no_raw,
     read_swarm,
 )
 from .engine import read_engine_log
@@ -106,7 +105,6 @@ def read_state(
             "ce": (base / "var/lib/dpkg/info/docker-ce.list").exists(),
             "packages": packages["installed"],
             **engine,
-            "no_raw": engine["no_raw"] if engine["running"] else read_no_raw(base),
             "swarm": engine["swarm"] if engine["running"] else read_swarm(base),
             "containers": len(parse_json_lines(ps.out)) if ps.code == 0 else None,
             "published_registry": any(

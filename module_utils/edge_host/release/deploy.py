@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..folders import ensure_folders
 from ..host_info.deployment import describe_change, read_history
+from ..json_data import Facts
 from ..sockets.units import install as install_sockets
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
@@ -16,7 +17,7 @@ from .recovery import recover
 from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
 from .result import describe_failure, find_result
 from .stage import stage_release
-from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE
+from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, Release
 from .systemd import install_recovery, remove_other_programs, run_change
 
 
@@ -41,8 +42,7 @@ def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
 def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], str]:
     """Return the result, and why the change failed; empty where it did not."""
     releases, operator = host.releases, options["operator"]
-    rollback = options["action"] == "rollback"
-    if rollback:
+    if options["action"] == "rollback":
         request = request_rollback(releases, operator, options["to"])
     else:
         files = {
@@ -57,8 +57,23 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     program = Path(options["program"])
     # Before the recovery, which has them hold the ports, and before the programs of other versions
     # go: one of them may be the unit's.
-    listen_address = request.metadata["plan"].get("api", {}).get("listen_address", "")
-    install_sockets(host.root, program, listen_address)
+    install_sockets(host.root, program, find_listen_address(request.metadata["plan"]))
+    try:
+        change, before, to = _change(host, request, options, program)
+    finally:
+        # Where the change failed, the release that serves listens at its own address again.
+        serving = releases.current()
+        if serving:
+            install_sockets(host.root, program, find_listen_address(serving.plan))
+    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
+    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
+
+
+def _change(
+    host: Host, request: ReleaseRequest, options: Mapping[str, Any], program: Path
+) -> Tuple[Facts, Optional[Release], Release]:
+    """Return the result of the change, the release before and the one that was requested."""
+    releases, operator = host.releases, options["operator"]
     install_recovery(host, program)
     with lock_host(host.root, operator):
         remove_other_programs(program)
@@ -69,15 +84,19 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         ensure_engine_key(host.root)
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
-        if before and not rollback and is_in_place(before, request, key_hash):
+        if before and options["action"] != "rollback" and is_in_place(before, request, key_hash):
             to = before
         else:
             to = stage_release(host, request)
     entries_before = len(read_history(host.root, None))
     run_change(host, program, to.number, options["action"], operator)
-    change = find_result(read_history(host.root, None)[entries_before:], to.number)
-    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
-    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
+    return find_result(read_history(host.root, None)[entries_before:], to.number), before, to
+
+
+def find_listen_address(plan: Mapping[str, Any]) -> str:
+    """Return the address at which a release's chat API listens; empty for all addresses."""
+    address: str = plan.get("api", {}).get("listen_address", "")
+    return address
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

@@ -50,6 +50,17 @@ def wait_ready(host: Host, release: Release) -> None:
         )
 
 
+def wait_healthy(host: Host, release: Release) -> bool:
+    """Wait until a release's engine is healthy, by Docker's check; returns whether it is."""
+    name = release.container("engine")
+
+    def healthy() -> bool:
+        found = host.docker.inspect(name)
+        return bool(found and found["State"]["Health"]["Status"] == "healthy")
+
+    return wait_until(healthy, release.start_timeout, lambda: host.docker.is_running(name))
+
+
 def wait_for_hold(host: Host, release: Release) -> None:
     """Wait until a release's chat API holds requests, if it runs."""
     wait_until(

@@ -86,7 +86,6 @@ def _environment(settings: Settings, limits: Limits) -> dict[str, str]:
     flags = {
         "CHAT_API_DOCS": settings.llm_api_docs,
         "CHAT_API_STRICT": settings.llm_strict,
-        "CHAT_API_REMOTE_IMAGES": settings.llm_remote_images,
     }
     lists = {
         "CHAT_API_ALLOWED_NETWORKS": settings.llm_allowed_networks,

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.drift import docker_in_place, release_in_place, stack_in_place, weights_in_place
+from edge_fleet.drift import (
+    docker_in_place,
+    release_differences,
+    release_in_place,
+    stack_in_place,
+    weights_in_place,
+)
 from edge_fleet.plan.build import Request, build, deployment_plan
-from edge_host.constants import SOCKETS_UNIT
+from edge_host.constants import DOOR
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2
@@ -188,6 +194,7 @@ def test_ollama_on_a_jetson_is_told_its_jetpack(
 
 
 LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
+SOCKET = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
 
 
 @pytest.mark.parametrize(
@@ -333,15 +340,6 @@ def test_variables_of_the_board_are_part_of_the_plan(
     assert plan["problems"] == [
         "orin: board_power_mode is invalid: 'MAX'. Did you mean MAXN? Use 15W, 25W or MAXN."
     ]
-
-
-def test_a_host_without_a_raw_table_is_fixed(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
-) -> None:
-    state = changed(jetson, "board.kernel.ip_nf_raw", False)
-    state["docker"]["version"] = "28.1.1"
-    plan = deployment_plan(state, "orin", IMAGE, catalogues)
-    assert plan["known_issues"]["fixes"] == {"no_raw": True}
 
 
 def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
@@ -544,7 +542,7 @@ def deployed(jetson: dict[str, Any], catalogues: dict[str, Any]) -> Deployed:
     there = {"docker-compose.yml": "1", ".env": "2", "engine/engine.env": "3"}
     up = {"status": "running", "health": "healthy", "namespace": "net:[4026532190]"}
     state = copy.deepcopy(jetson)
-    state["ports"] = dict.fromkeys(state["ports"], LISTENER)
+    state["ports"] = dict.fromkeys(state["ports"], SOCKET)
     state["deployment"] |= {
         "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
         "secrets": {"api_keys": False, "api_keys.jsonl": True, "engine_key": True},
@@ -564,25 +562,27 @@ def deployed(jetson: dict[str, Any], catalogues: dict[str, Any]) -> Deployed:
 
 
 @pytest.mark.parametrize(
-    ("address", "listens", "unit", "in_place"),
+    ("address", "listens", "user", "in_place"),
     [
-        ("", ["::"], SOCKETS_UNIT, True),
-        ("", ["0.0.0.0"], SOCKETS_UNIT, True),
-        ("", ["192.0.2.11"], SOCKETS_UNIT, False),
-        ("192.0.2.11", ["192.0.2.11"], SOCKETS_UNIT, True),
+        ("", ["::"], SOCKET, True),
+        ("", ["0.0.0.0"], SOCKET, True),
+        ("", ["192.0.2.11"], SOCKET, False),
+        ("192.0.2.11", ["192.0.2.11"], SOCKET, True),
         # Another program may be beside it.
-        ("192.0.2.11", ["127.0.0.1", "192.0.2.11"], SOCKETS_UNIT, True),
-        ("192.0.2.11", ["::"], SOCKETS_UNIT, False),
+        ("192.0.2.11", ["127.0.0.1", "192.0.2.11"], SOCKET, True),
+        ("192.0.2.11", ["::"], SOCKET, False),
         # Of the container of an earlier version, until the next boot.
-        ("192.0.2.11", ["0.0.0.0"], None, True),
+        ("192.0.2.11", ["0.0.0.0"], LISTENER | {"container": DOOR}, True),
+        # The socket unit was stopped by hand.
+        ("", ["0.0.0.0"], LISTENER | {"container": "edge-llm-api-a"}, False),
     ],
 )
 def test_a_change_that_failed_leaves_no_other_address(
-    deployed: Deployed, address: str, listens: list[str], unit: str | None, in_place: bool
+    deployed: Deployed, address: str, listens: list[str], user: dict[str, Any], in_place: bool
 ) -> None:
     state, plan, files = deployed
     plan["api"]["listen_address"] = address
-    state["ports"]["8000"] = {**LISTENER, "addresses": listens, "unit": unit}
+    state["ports"]["8000"] = {**user, "addresses": listens}
     assert release_in_place(state, plan, "api:1", files) is in_place
 
 
@@ -602,21 +602,53 @@ def test_stack_in_place(deployed: Deployed, changed: Change) -> None:
     assert not stack_in_place(earlier, plan, "api:1", files)
     earlier["deployment"]["secrets"]["api_keys"] = True
     assert stack_in_place(earlier, plan, "api:1", files)
-    for path, value in (
-        ("deployment.files", state["deployment"]["files"] | {".env": None}),
-        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),
-        ("deployment.containers.engine", None),
-        ("deployment.containers.engine.status", "exited"),
-        ("deployment.containers.api.health", "unhealthy"),
-        ("deployment.containers.engine.image", "other"),
-        ("deployment.containers.network", None),
-        ("deployment.containers.network.status", "exited"),
-        # It was restarted, and the engine runs in the namespace that it had before.
-        ("deployment.containers.engine.namespace", "net:[4026531840]"),
-        ("ports.8000", None),
-        ("ports.11434", None),
-        ("deployment.images", []),
-        ("deployment.release", None),
-        ("deployment.change", {"from": 1, "to": 2}),
+    other = "the release is another one, or its files were edited"
+    for path, value, difference in (
+        ("deployment.files", state["deployment"]["files"] | {".env": None}, other),
+        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}, other),
+        ("deployment.containers.engine", None, "the container of the engine is missing"),
+        (
+            "deployment.containers.engine.status",
+            "exited",
+            "the container of the engine does not run: it is exited",
+        ),
+        (
+            "deployment.containers.api.health",
+            "unhealthy",
+            "the container of the chat API is unhealthy",
+        ),
+        (
+            "deployment.containers.engine.image",
+            "other",
+            "the container of the engine has another image",
+        ),
+        (
+            "deployment.containers.network",
+            None,
+            "the container of the network namespace is missing",
+        ),
+        (
+            "deployment.containers.network.status",
+            "exited",
+            "the container of the network namespace does not run: it is exited",
+        ),
+        (
+            "deployment.containers.network.namespace",
+            "net:[4026531840]",
+            "edge-llm-network was restarted alone, so that the containers are in different network"
+            " namespaces",
+        ),
+        ("ports.8000", None, "nobody listens on port 8000"),
+        (
+            "ports.8000",
+            SOCKET | {"addresses": ["192.0.2.10"]},
+            "systemd listens at 192.0.2.10, not at all addresses",
+        ),
+        ("ports.11434", None, "nobody listens on port 11434"),
+        ("deployment.images", [], "the chat API's image is missing"),
+        ("deployment.release", None, "the host has no release"),
+        ("deployment.change", {"from": 1, "to": 2}, "a change was interrupted"),
     ):
-        assert not release_in_place(changed(state, path, value), plan, "api:1", files), path
+        differs = changed(state, path, value)
+        assert not release_in_place(differs, plan, "api:1", files), path
+        assert release_differences(differs, plan, "api:1", files) == [difference]

@@ -16,7 +16,6 @@ from edge_host.host_info.docker import (
     parse_docker_info,
     parse_images,
     parse_published,
-    parse_unit_environment,
 )
 from edge_host.host_info.hardware import parse_meminfo
 from edge_host.host_info.jetson import parse_l4t
@@ -270,7 +269,6 @@ def test_docker_info_of_a_live_engine() -> None:
         "version": "20.10.24+dfsg1",
         "compose": None,
         "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
         "error": None,
@@ -285,7 +283,6 @@ def test_docker_info_of_a_dead_engine() -> None:
         "version": None,
         "compose": None,
         "runtimes": [],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
     }
@@ -302,7 +299,6 @@ def test_docker_info_of_no_use(text: str) -> None:
         "version": None,
         "compose": None,
         "runtimes": [],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
         "error": "no answer within 10 seconds",
@@ -321,20 +317,6 @@ def test_docker_info_of_no_use(text: str) -> None:
 def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
     text = json.dumps({"ServerVersion": "26.1.5", "ClientInfo": {"Plugins": [plugin]}})
     assert parse_docker_info(text)["compose"] == compose
-
-
-@pytest.mark.parametrize(
-    ("warnings", "no_raw"),
-    [
-        (["WARNING: DOCKER_INSECURE_NO_IPTABLES_RAW is set"], True),  # Docker 28.0.2 or newer
-        (["WARNING: No memory limit support", "WARNING: No swap limit support"], False),
-        ([], False),
-        (None, False),
-    ],
-)
-def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: bool) -> None:
-    text = json.dumps({"ServerVersion": "28.5.2", "Warnings": warnings})
-    assert parse_docker_info(text)["no_raw"] is no_raw
 
 
 @pytest.mark.parametrize(("told", "found"), [(True, True), (False, False), (None, False)])
@@ -358,23 +340,6 @@ def test_docker_info_tells_of_live_restore(told: bool | None, found: bool) -> No
 def test_docker_info_tells_of_a_swarm(told: dict[str, Any] | None, swarm: bool) -> None:
     text = json.dumps({"ServerVersion": "28.5.2", "Swarm": told})
     assert parse_docker_info(text)["swarm"] is swarm
-
-
-@pytest.mark.parametrize(
-    ("texts", "environment"),
-    [
-        (["[Service]\nEnvironment=A=1\n"], {"A": "1"}),
-        (['[Service]\nEnvironment="A=1 2" B=3\\\n  C=4\n'], {"A": "1 2", "B": "3", "C": "4"}),
-        # The later file wins, and an empty one forgets all.
-        (["Environment=A=1\n", "Environment=A=0\n"], {"A": "0"}),
-        (["Environment=A=1\n", "Environment=\nEnvironment=B=2\n"], {"B": "2"}),
-        (["#Environment=A=1\nEnvironmentFile=-/etc/default/docker\nExecStart=A=1\n"], {}),
-        (["Environment='A=1\n"], {"A": "1"}),
-        ([], {}),
-    ],
-)
-def test_unit_environment(texts: list[str], environment: dict[str, str]) -> None:
-    assert parse_unit_environment(texts) == environment
 
 
 @pytest.mark.parametrize(

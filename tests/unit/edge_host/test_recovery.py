@@ -63,7 +63,10 @@ class Containers(Docker):
         return name not in self.strangers
 
     def shares_namespace(self, name: str, owner: str) -> bool:
-        return owner in self.up and self.joined.get(name, self.namespace) == self.namespace
+        return {name, owner} <= self.up and self._namespace_of(name) == self._namespace_of(owner)
+
+    def _namespace_of(self, name: str) -> int:
+        return self.namespace if name == NETWORK else self.joined.get(name, self.namespace)
 
     def start(self, name: str) -> None:
         if name == NETWORK:
@@ -303,12 +306,16 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
         clock[0] += first.record["start_timeout"]
 
     host.on_step = answer
+    # The parts serve in a network namespace that is lost, and the engine loads in the new one.
+    host.docker.strangers = {"edge-llm-engine-b", "edge-llm-api-b"}
+    host.docker.up |= host.docker.strangers
     host.docker.up.discard(NETWORK)
     run = host.compose.run
     monkeypatch.setattr(
         host.compose, "run", lambda *words: (takes(compose.COMPOSE_SECONDS)(), run(*words))
     )
     monkeypatch.setattr(host.docker, "stop", takes(services.STOP_SECONDS))
+    monkeypatch.setattr(activation, "wait_healthy", late)
     monkeypatch.setattr(activation, "wait_ready", late)
     assert recovery.recover(host) is not None
     limit = max_activation_seconds(first)
