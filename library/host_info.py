@@ -31,12 +31,18 @@ options:
       - Only whether each is as expected is returned.
     type: dict
     default: {}
+  program:
+    description:
+      - The path that the host program of this version has on the host. By default nothing is said
+        of the program and of the units that run it.
+    type: path
 author: edge-llm
 """
 
 EXAMPLES = r"""
 - name: Read the host
   host_info:
+    program: "{{ '/opt/edge-llm/lib' | edge_llm_host_program }}"
     secrets:
       api_keys.jsonl: "{{ key_file | hash('sha256') }}"
   register: host
@@ -149,6 +155,9 @@ state:
           contains:
             clocks:
               description: Whether edge-llm-clocks.service sets the clocks to their highest.
+              type: bool
+            clocks_unit:
+              description: Whether this unit's file is as this version of the project writes it.
               type: bool
             fan: {type: str, description: "The profile of nvfancontrol, or null."}
         temperature: {type: float, description: "Degrees Celsius of the hottest zone, or null."}
@@ -283,6 +292,17 @@ state:
                 namespace:
                   description: Its network namespace; null where it does not run.
                   type: str
+        installed:
+          description: >-
+            Of O(program), of programs of other versions, and of each unit of systemd that stays on
+            the host.
+          type: dict
+          contains:
+            NAME:
+              description: >-
+                What was found of the file NAME, compared with what this version of the project
+                installs; in place, missing, different, disabled or of another version.
+              type: str
         release:
           description: The content of release.json of the current release, or null.
           type: dict
@@ -367,6 +387,7 @@ def main() -> None:
             "root": {"type": "path", "default": ROOT},
             "ports": {"type": "list", "elements": "int", "default": list(PORTS)},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "program": {"type": "path"},
         },
         supports_check_mode=True,
     )

@@ -7,6 +7,7 @@ from typing import Any, Dict, Mapping, Tuple
 
 from ..folders import ensure_folders
 from ..host_info.deployment import describe_change, read_history
+from ..release_record import listen_address
 from ..sockets.units import install as install_sockets
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
@@ -17,7 +18,7 @@ from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
 from .result import describe_failure, find_result
 from .stage import stage_release
 from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE
-from .systemd import install_recovery, remove_other_programs, run_change
+from .systemd import install_recovery, remove_other_programs, run_change, wait_for_recovery
 
 
 def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -57,9 +58,9 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     program = Path(options["program"])
     # Before the recovery, which has them hold the ports, and before the programs of other versions
     # go: one of them may be the unit's.
-    listen_address = request.metadata["plan"].get("api", {}).get("listen_address", "")
-    install_sockets(host.root, program, listen_address)
+    install_sockets(host.root, program, listen_address(request.metadata))
     install_recovery(host, program)
+    wait_for_recovery(host)
     with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)
