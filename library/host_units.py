@@ -62,12 +62,6 @@ author: edge-llm
 """
 
 EXAMPLES = r"""
-- name: Install the host program
-  host_program:
-    folder: /opt/edge-llm/lib
-    owner: root
-  register: host_program
-
 - name: Install the units
   host_units:
     host: jetson-01

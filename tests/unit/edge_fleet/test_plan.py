@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.drift import docker_in_place, release_in_place, stack_in_place, weights_in_place
+from edge_fleet.drift import (
+    docker_in_place,
+    installation_drift,
+    release_in_place,
+    stack_in_place,
+    weights_in_place,
+)
 from edge_fleet.plan.build import Request, build, deployment_plan
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
@@ -570,6 +576,20 @@ def test_stack_in_place(
     assert not stack_in_place(earlier, plan, "api:1", files)
     earlier["deployment"]["secrets"]["api_keys"] = True
     assert stack_in_place(earlier, plan, "api:1", files)
+    # The program and its units, which a release brings, too.
+    drifted = changed(
+        state,
+        "deployment.installed",
+        {"edge_host-2.pyz": "missing", "edge-llm.service": "in place", "a.socket": "different"},
+    )
+    assert installation_drift(drifted) == ["edge_host-2.pyz (missing)", "a.socket (different)"]
+    assert not stack_in_place(drifted, plan, "api:1", files)
+    assert release_in_place(drifted, plan, "api:1", files)
+    drifted["deployment"]["installed"] = {"edge_host-2.pyz": "in place"}
+    assert stack_in_place(drifted, plan, "api:1", files)
+    # Facts of an earlier version do not say.
+    del drifted["deployment"]["installed"]
+    assert stack_in_place(drifted, plan, "api:1", files)
     for path, value in (
         ("deployment.files", state["deployment"]["files"] | {".env": None}),
         ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),

@@ -89,6 +89,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "secrets": {},
         "plain_keys": False,
         "containers": {"engine": None, "api": None, "network": None},
+        "installed": {},
         "release": None,
         "previous": None,
         "change": None,
