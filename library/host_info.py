@@ -232,6 +232,12 @@ state:
             publishes.
           type: bool
         error: {type: str, description: "Why the engine does not answer, or null."}
+        own_registries:
+          description: >-
+            The insecure registries in daemon.json that this project has added; null where it has
+            not noted any.
+          type: list
+          elements: str
         daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
         daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}
     addresses:

@@ -32,6 +32,8 @@ def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
         docker["running"]
         and docker["compose"]
         and (docker["daemon_json"] or {}) == plan["docker"]["daemon_json"]
+        # Without a record, as of an earlier version, the host's releases say which are its own.
+        and docker.get("own_registries") in (None, plan["docker"]["registries"]["own"])
         and (runtime is None or runtime in docker["runtimes"])
     )
 

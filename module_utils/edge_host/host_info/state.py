@@ -43,6 +43,7 @@ from .docker import (
     parse_published,
     read_namespace,
     read_no_raw,
+    read_own_registries,
     read_swarm,
 )
 from .engine import read_engine_log
@@ -115,6 +116,7 @@ def read_state(
             "published_registry": any(
                 name.startswith(REGISTRY_PROJECT) for name, _, _ in published
             ),
+            "own_registries": read_own_registries(base),
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,
         },
