@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from edge_host import systemd as any_systemd
 from edge_host.constants import SOCKETS_UNIT
 from edge_host.errors import ReleaseError
 from edge_host.host_info.state import read_state
@@ -78,7 +77,7 @@ def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemd:
     made.folder.mkdir(parents=True)
     for module in (socket_units, release_systemd, installed, clocks):
         monkeypatch.setattr(module, "UNITS", made.folder)
-    monkeypatch.setattr(any_systemd.subprocess, "run", made.run)
+    monkeypatch.setattr(subprocess, "run", made.run)
     monkeypatch.setattr(socket_units, "find_holders", dict)
     return made
 
