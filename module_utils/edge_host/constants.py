@@ -50,6 +50,8 @@ DOOR, DEFAULT_NETWORK = f"{PROJECT}-door", f"{PROJECT}_default"
 network of Docker in which engines and chat APIs had addresses."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
+IN_PLACE = "in place"
+"""What a host says of its program, and of a unit of systemd, that is as it is to be."""
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
 HISTORY = "releases/history.jsonl"
 RELEASE = "release.json"

@@ -1,11 +1,18 @@
-"""What on a host differs from its plan."""
+"""What on a host differs from its plan, and from this version of the project."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
-from edge_host.constants import API_PORT, DOOR, NETWORK, PLAIN_KEYS, SOCKETS_UNIT
+from edge_host.constants import (
+    API_PORT,
+    DOOR,
+    IN_PLACE,
+    NETWORK,
+    PLAIN_KEYS,
+    SOCKETS_UNIT,
+)
 from edge_host.release_record import is_requested
 
 SERVICES = {"engine": "engine", "api": "chat API", "network": "network namespace"}
@@ -35,6 +42,8 @@ def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
         docker["running"]
         and docker["compose"]
         and (docker["daemon_json"] or {}) == plan["docker"]["daemon_json"]
+        # Without a record, as of an earlier version, the host's releases say which are its own.
+        and docker.get("own_registries") in (None, plan["docker"]["registries"]["own"])
         and (runtime is None or runtime in docker["runtimes"])
     )
 
@@ -119,8 +128,22 @@ def release_in_place(
 def stack_in_place(
     state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
-    """Whether nothing is left to do: the release and the keys are as asked."""
-    return keys_in_place(state) and release_in_place(state, plan, api_image, files)
+    """Whether nothing is left to do: the release, the keys, the program and its units."""
+    return (
+        keys_in_place(state)
+        and release_in_place(state, plan, api_image, files)
+        and not installation_drift(state)
+    )
+
+
+def installation_drift(state: dict[str, Any]) -> list[str]:
+    """The program and the units on a host that are not as this version of the project has them.
+
+    Each with what was found, such as "edge-llm.service (missing)". Facts that an earlier version
+    has gathered do not say.
+    """
+    found = state["deployment"].get("installed") or {}
+    return [f"{name} ({each})" for name, each in found.items() if each != IN_PLACE]
 
 
 def keys_in_place(state: dict[str, Any]) -> bool:

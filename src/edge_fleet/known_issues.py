@@ -138,12 +138,16 @@ class Diagnosis:
         self.problems.append(f"{name} does not fit: the host is no Jetson. Remove the variable.")
 
     def _clocks(self) -> None:
-        clocks = self.settings.board_clocks
+        clocks, tuning = self.settings.board_clocks, self.board["tuning"]
+        # Facts that an earlier version has gathered do not say.
+        outdated = tuning["clocks"] and tuning.get("clocks_unit") is False
         if clocks is None:
-            return
-        if not self.jetson:
+            # The unit of an earlier run stays, as this version has it.
+            if outdated:
+                self.fixes["clocks"] = True
+        elif not self.jetson:
             self._only_for_jetsons("board_clocks")
-        elif clocks != self.board["tuning"]["clocks"]:
+        elif clocks != tuning["clocks"] or (clocks and outdated):
             self.fixes["clocks"] = clocks
 
     def _fan(self) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
-from ..constants import DISK_RESERVE, WORKSHOP
+from ..constants import WORKSHOP
 from ..json_data import Facts, objects
 from ..weights.request import WeightsFile
 from .peer_client import Peer, parse_peer
@@ -120,15 +119,6 @@ def parse_job(data: Mapping[str, Any]) -> DownloadJob:
         proxy=str(data.get("proxy") or ""),
         ca_certificates=str(data.get("ca_certificates") or ""),
     )
-
-
-def free_space(job: DownloadJob) -> int:
-    """Return the bytes that may be written to the models folder's disk, beside the reserve.
-
-    Negative where less than the reserve is free.
-    """
-    status = os.statvfs(job.folder)
-    return status.f_bavail * status.f_frsize - DISK_RESERVE
 
 
 def add_local_path(file: Facts) -> Facts:

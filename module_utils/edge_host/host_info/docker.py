@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from ..files import read_json
 from ..json_data import Facts, objects, parse_json, parse_json_lines, words
 
 
@@ -61,6 +62,18 @@ def parse_daemon_json(text: Optional[str]) -> Tuple[Optional[Facts], Optional[st
     if not isinstance(settings, dict):
         return None, f"it holds a {type(settings).__name__}, not a JSON object"
     return settings, None
+
+
+def read_own_registries(system: Path) -> Optional[List[str]]:
+    """The insecure registries in daemon.json that this project has added, by its own list.
+
+    None where there is no list: the project has added none, or an earlier version has.
+    """
+    found = read_json(system / "etc/docker/edge-llm.json")
+    if found is None:
+        return None
+    listed = found.get("insecure-registries")
+    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
 
 
 def parse_published(text: str) -> List[Tuple[str, str, int]]:

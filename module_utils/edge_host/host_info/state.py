@@ -23,6 +23,8 @@ from ..constants import (
 )
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
+from ..release_record import listen_address
+from ..unit_files.installed import inspect_installation
 from .board import board_commands, read_board
 from .deployment import (
     describe_change,
@@ -41,6 +43,7 @@ from .docker import (
     parse_names,
     parse_published,
     read_namespace,
+    read_own_registries,
     read_swarm,
 )
 from .engine import read_engine_log
@@ -57,12 +60,14 @@ def read_state(
     ports: Sequence[int] = PORTS,
     secrets: Optional[Mapping[str, str]] = None,
     system: str = "/",
+    program: Optional[str] = None,
 ) -> Facts:
     """Everything on this host that decisions need. Reads only.
 
     root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
-    root/secrets -> sha256 expected; system: where /etc, /proc and /sys are. Returns {"board",
-    "docker", "addresses", "ports", "deployment", "models"}; `library/host_info.py` documents each.
+    root/secrets -> sha256 expected; system: where /etc, /proc and /sys are; program: the path of
+    the host program of this version, None where nobody asks for it. Returns {"board", "docker",
+    "addresses", "ports", "deployment", "models"}; `library/host_info.py` documents each.
     Raises ValueError, with a sentence, for arguments that cannot be meant. A docker that is missing
     or dead is a state.
     """
@@ -110,6 +115,7 @@ def read_state(
             "published_registry": any(
                 name.startswith(REGISTRY_PROJECT) for name, _, _ in published
             ),
+            "own_registries": read_own_registries(base),
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,
         },
@@ -121,6 +127,13 @@ def read_state(
             "secrets": read_secrets(folder / SECRETS, secrets or {}),
             "plain_keys": needs_plain_keys(folder),
             "containers": {**parts, "network": containers.get(NETWORK)},
+            "installed": (
+                inspect_installation(
+                    folder, Path(program), listen_address(release) if release else "", base
+                )
+                if program
+                else {}
+            ),
             "release": release,
             "previous": read_release(folder, "previous"),
             "change": read_journal(folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
@@ -85,6 +86,17 @@ def process_names(system: Path) -> List[str]:
     """The names of all processes that can be seen."""
     processes = [path for path in entries(system / "proc") if path.name.isdigit()]
     return [(read_text(process / "comm") or "").strip() for process in processes]
+
+
+def command_lines(system: Path) -> List[bytes]:
+    """The commands of all processes that can be seen, each with its arguments."""
+    found = []
+    for path in entries(system / "proc"):
+        if path.name.isdigit():
+            # The process may have ended meanwhile.
+            with contextlib.suppress(OSError):
+                found.append((path / "cmdline").read_bytes())
+    return found
 
 
 def read_container(system: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from ..folders import ensure_folders
 from ..host_info.deployment import describe_change, read_history
 from ..json_data import Facts
+from ..release_record import listen_address
 from ..sockets.units import install as install_sockets
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
@@ -18,7 +19,7 @@ from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
 from .result import describe_failure, find_result
 from .stage import stage_release
 from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, Release
-from .systemd import install_recovery, remove_other_programs, run_change
+from .systemd import install_recovery, remove_other_programs, run_change, wait_for_recovery
 
 
 def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -57,14 +58,14 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     program = Path(options["program"])
     # Before the recovery, which has them hold the ports, and before the programs of other versions
     # go: one of them may be the unit's.
-    install_sockets(host.root, program, find_listen_address(request.metadata["plan"]))
+    install_sockets(host.root, program, listen_address(request.metadata))
     try:
         change, before, to = _change(host, request, options, program)
     finally:
         # Where the change failed, the release that serves listens at its own address again.
         serving = releases.current()
         if serving:
-            install_sockets(host.root, program, find_listen_address(serving.plan))
+            install_sockets(host.root, program, listen_address(serving.record))
     failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
     return {"changed": True, "result": describe_change(change), "diff": diff}, failure
 
@@ -75,6 +76,7 @@ def _change(
     """Return the result of the change, the release before and the one that was requested."""
     releases, operator = host.releases, options["operator"]
     install_recovery(host, program)
+    wait_for_recovery(host)
     with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)
@@ -91,12 +93,6 @@ def _change(
     entries_before = len(read_history(host.root, None))
     run_change(host, program, to.number, options["action"], operator)
     return find_result(read_history(host.root, None)[entries_before:], to.number), before, to
-
-
-def find_listen_address(plan: Mapping[str, Any]) -> str:
-    """Return the address at which a release's chat API listens; empty for all addresses."""
-    address: str = plan.get("api", {}).get("listen_address", "")
-    return address
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

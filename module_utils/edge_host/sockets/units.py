@@ -18,22 +18,24 @@ from ..files import read_text, write_atomically
 from ..host_info.docker import parse_names, parse_published
 from ..host_info.ports import read_ports
 from ..systemd import UNITS, run_systemctl
-from .unit_text import SERVICE_UNIT, build_service, build_socket
+from ..unit_files.installed import is_written
+from ..unit_files.sockets import SERVICE_UNIT, build_socket_units, find_addresses
 
 
-def install(host_root: Path, archive_path: Path, listen_address: str = "") -> bool:
-    """Install and enable the units; returns whether a unit's text has changed.
+def install(
+    host_root: Path, archive_path: Path, listen_address: str = "", restart: bool = False
+) -> bool:
+    """Install and enable the units; returns whether a unit file has changed.
 
     They are started where the ports are free; where another program holds them, systemd gets them
     at the next boot. Where systemd has the ports, a changed service is restarted, which no client
-    notices; a changed address restarts the socket unit, which ends all connections to it. Raises
-    ReleaseError.
+    notices, and with `restart` any. A changed address restarts the socket unit, which ends all
+    connections to it; all else of that unit takes effect at the next boot. Raises ReleaseError.
     """
-    texts = {
-        SOCKETS_UNIT: build_socket(listen_address),
-        SERVICE_UNIT: build_service(host_root, sys.executable, archive_path),
-    }
-    changed = {name for name, text in texts.items() if read_text(UNITS / name) != text}
+    texts = build_socket_units(host_root, sys.executable, archive_path, listen_address)
+    former = find_addresses(read_text(UNITS / SOCKETS_UNIT) or "")
+    moved = former != find_addresses(texts[SOCKETS_UNIT])
+    changed = {name for name, text in texts.items() if not is_written(UNITS / name, text)}
     for name in changed:
         write_atomically(UNITS / name, texts[name].encode(), UNITS)
     if changed:
@@ -42,12 +44,12 @@ def install(host_root: Path, archive_path: Path, listen_address: str = "") -> bo
     if not holding():
         if not find_holders():
             start()
-    elif SOCKETS_UNIT in changed:
+    elif moved:
         # The service, which requires it, is restarted with it.
         run_systemctl("restart", SOCKETS_UNIT)
         start()
     else:
-        run_systemctl("restart" if changed else "start", SERVICE_UNIT)
+        run_systemctl("restart" if changed or restart else "start", SERVICE_UNIT)
     return bool(changed)
 
 

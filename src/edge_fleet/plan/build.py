@@ -22,7 +22,12 @@ from edge_fleet.plan.board import (
     port_problems,
 )
 from edge_fleet.plan.chat_api import ChatApi, address_problems, plan_chat_api
-from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
+from edge_fleet.plan.docker import (
+    INSECURE_REGISTRIES,
+    daemon_json_wanted,
+    daemon_option_problems,
+    plan_registries,
+)
 from edge_fleet.plan.image import (
     engine_image,
     engine_rules,
@@ -374,11 +379,14 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
     missing = [] if docker["running"] else packages["docker"]
     missing = missing + ([] if docker["running"] and docker["compose"] else packages["compose"])
     options = settings.board_docker_options
+    registry = None
     if images.cache and request.images_cache:
         registry = registry_authority(request.images_cache)
+    registries = plan_registries(state, options, registry)
+    if registry:
         # The images from there are verified by their digests.
-        insecure = [*options.get("insecure-registries", []), registry]
-        options = options | {"insecure-registries": insecure}
+        insecure = [*options.get(INSECURE_REGISTRIES, []), registry]
+        options = options | {INSECURE_REGISTRIES: insecure}
     runtime = None if gpu.runtime in docker["runtimes"] else gpu.runtime
     wanted = daemon_json_wanted(
         docker["daemon_json"],
@@ -388,5 +396,6 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
         # Where Docker has it without the file, it has it as an option of its command, and would not
         # start with both. Facts of earlier versions do not say.
         not (docker.get("swarm") or docker.get("live_restore")),
+        registries.former,
     )
-    return Docker(packages=tuple(missing), daemon_json=freeze(wanted))
+    return Docker(tuple(missing), freeze(wanted), registries)

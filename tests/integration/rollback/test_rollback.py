@@ -11,7 +11,7 @@ import pytest
 
 from edge_host.constants import SOCKETS_UNIT
 from edge_host.release.steps import ActivationStep
-from edge_host.release.unit import SERVICE
+from edge_host.unit_files.recovery import SERVICE
 from tests.integration.load import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 from tests.integration.rollback.cutting import (
     REACHED,

@@ -166,9 +166,21 @@ def test_a_board_without_power_modes(pi: dict[str, Any]) -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_clocks(jetson: dict[str, Any], changed: Change, there: bool) -> None:
     state = changed(jetson, "board.tuning.clocks", there)
+    state["board"]["tuning"]["clocks_unit"] = there
     assert nothing(found_on(state))
     assert nothing(found_on(state, clocks=there))
     assert found_on(state, clocks=not there)["fixes"] == {"clocks": not there}
+
+
+def test_clocks_of_an_earlier_version(jetson: dict[str, Any], changed: Change) -> None:
+    """The unit is brought up to date, also where the variable has been removed since."""
+    state = changed(jetson, "board.tuning.clocks", True)
+    assert found_on(state)["fixes"] == {"clocks": True}
+    assert found_on(state, clocks=True)["fixes"] == {"clocks": True}
+    assert found_on(state, clocks=False)["fixes"] == {"clocks": False}
+    # Facts of an earlier version do not say.
+    del state["board"]["tuning"]["clocks_unit"]
+    assert nothing(found_on(state, clocks=True))
 
 
 def test_the_fan(jetson: dict[str, Any], changed: Change) -> None:

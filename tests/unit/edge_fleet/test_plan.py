@@ -12,6 +12,7 @@ import pytest
 
 from edge_fleet.drift import (
     docker_in_place,
+    installation_drift,
     release_differences,
     release_in_place,
     stack_in_place,
@@ -602,6 +603,20 @@ def test_stack_in_place(deployed: Deployed, changed: Change) -> None:
     assert not stack_in_place(earlier, plan, "api:1", files)
     earlier["deployment"]["secrets"]["api_keys"] = True
     assert stack_in_place(earlier, plan, "api:1", files)
+    # The program and its units, which a release brings, too.
+    drifted = changed(
+        state,
+        "deployment.installed",
+        {"edge_host-2.pyz": "missing", "edge-llm.service": "in place", "a.socket": "different"},
+    )
+    assert installation_drift(drifted) == ["edge_host-2.pyz (missing)", "a.socket (different)"]
+    assert not stack_in_place(drifted, plan, "api:1", files)
+    assert release_in_place(drifted, plan, "api:1", files)
+    drifted["deployment"]["installed"] = {"edge_host-2.pyz": "in place"}
+    assert stack_in_place(drifted, plan, "api:1", files)
+    # Facts of an earlier version do not say.
+    del drifted["deployment"]["installed"]
+    assert stack_in_place(drifted, plan, "api:1", files)
     other = "the release is another one, or its files were edited"
     for path, value, difference in (
         ("deployment.files", state["deployment"]["files"] | {".env": None}, other),

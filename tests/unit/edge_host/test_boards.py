@@ -376,7 +376,7 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "nvidia_runtime": None,
         "gpu_groups": [],
         "power": None,
-        "tuning": {"clocks": False, "fan": None},
+        "tuning": {"clocks": False, "clocks_unit": False, "fan": None},
         "temperature": None,
         "throttled": None,
         "desktop": None,

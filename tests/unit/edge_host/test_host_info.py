@@ -77,6 +77,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "containers": None,
         "published_registry": False,
         "error": "there is no docker command",
+        "own_registries": None,
         "daemon_json": None,
         "daemon_json_error": None,
     }
@@ -86,6 +87,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "secrets": {},
         "plain_keys": False,
         "containers": {"engine": None, "api": None, "network": None},
+        "installed": {},
         "release": None,
         "previous": None,
         "change": None,
@@ -118,6 +120,20 @@ def test_jetson(fake_host: FakeHost) -> None:
     assert board["name"] is None  # DMI's word for it, which may be another board's
     assert board["l4t"]["text"] == "36.4.3"
     assert board["nvidia_runtime"] == str(runtime)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"insecure-registries": ["192.0.2.9:5000"]}', ["192.0.2.9:5000"]),
+        ('{"insecure-registries": [1]}', []),
+        ("{}", []),
+        ("{", None),
+    ],
+)
+def test_registries_of_the_project(fake_host: FakeHost, text: str, found: object) -> None:
+    fake_host.write("etc/docker/edge-llm.json", text)
+    assert read(fake_host)["docker"]["own_registries"] == found
 
 
 def test_broken_daemon_json_is_told(fake_host: FakeHost) -> None:

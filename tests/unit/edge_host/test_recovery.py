@@ -32,6 +32,7 @@ from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
 from edge_host.release.steps import ActivationStep, Step
 from edge_host.release.store import Release
+from edge_host.unit_files.recovery import LOCK_SECONDS, build_unit
 from tests.playing import ROOT
 from tests.unit.edge_host.conftest import FakeSockets
 
@@ -334,7 +335,7 @@ def test_systemd_gets_the_time_limit_of_a_recovery_and_its_end(
         recovery.recover_under_systemd(host)
         messages = [systemd.recv(100).decode() for _ in range(3)]
     assert messages == [
-        f"EXTEND_TIMEOUT_USEC={unit.LOCK_SECONDS * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={LOCK_SECONDS * 1e6:.0f}",
         f"EXTEND_TIMEOUT_USEC={max_activation_seconds(first) * 1e6:.0f}",
         "READY=1",
     ]
@@ -364,9 +365,7 @@ def test_the_unit_is_valid_for_old_systemd_versions(tmp_path: Path) -> None:
 
     Lines that restrict the service are ignored where they are not known.
     """
-    text = unit.build_unit(
-        Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz")
-    )
+    text = build_unit(Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz"))
     assert "Type=notify\n" in text
     assert "Restart=on-abnormal\n" in text
     known = {

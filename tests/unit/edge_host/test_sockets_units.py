@@ -17,7 +17,7 @@ from edge_host.commands import Result
 from edge_host.constants import SOCKETS_UNIT as SOCKET_UNIT
 from edge_host.errors import ReleaseError
 from edge_host.sockets import units
-from edge_host.sockets.unit_text import SERVICE_UNIT, build_service, build_socket
+from edge_host.unit_files.sockets import SERVICE_UNIT, build_service, build_socket
 
 from ..llm_provider.fake import free_port
 

@@ -41,6 +41,22 @@ def test_argument_specs_are_the_defaults(role: str) -> None:
             assert option["default"] == defaults[name], name
 
 
+def undefined_names(role: Path) -> set[str]:
+    """The names of a role's own variables that nothing in the role sets."""
+    text = "\n".join(path.read_text() for path in role.rglob("*.*") if path.is_file())
+    return set(re.findall(r"\b__[a-z]\w+", text)) - set(re.findall(r"(?m)^ *(__[a-z]\w+):", text))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_roles_own_variables_are_defined(role: str) -> None:
+    assert undefined_names(ROOT / "roles" / role) == set()
+
+
+def test_a_variable_that_nothing_defines_is_found(tmp_path: Path) -> None:
+    (tmp_path / "main.yml").write_text('__own: "{{ __other }}"\n')
+    assert undefined_names(tmp_path) == {"__other"}
+
+
 def uses() -> set[tuple[str, str]]:
     """Each role that a playbook or a role uses, with the entry point."""
     found = set()

@@ -6,7 +6,9 @@ Every option is known to systemd 245 (Ubuntu 20.04), and those that the work dep
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Dict, List
 
 from ..constants import API_PORT, API_UID, ENGINE_PORT, SOCKETS_UNIT
 
@@ -97,6 +99,11 @@ def build_socket(listen_address: str) -> str:
     )
 
 
+def find_addresses(text: str) -> List[str]:
+    """Return where a socket unit with this text listens."""
+    return re.findall(r"(?m)^ListenStream=(.*)$", text)
+
+
 def build_service(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
     return _SERVICE.format(
@@ -107,3 +114,13 @@ def build_service(root: Path, python: str, program: Path) -> str:
         program=program,
         user=API_UID,
     )
+
+
+def build_socket_units(
+    root: Path, python: str, program: Path, listen_address: str
+) -> Dict[str, str]:
+    """Return the names and texts of both units."""
+    return {
+        SOCKETS_UNIT: build_socket(listen_address),
+        SERVICE_UNIT: build_service(root, python, program),
+    }
