@@ -38,4 +38,4 @@ def listen_address(record: Mapping[str, Any]) -> str:
 
     `record` is its release.json, or what becomes that. Those of earlier versions do not say.
     """
-    return str(record["plan"].get("api", {}).get("listen_address", ""))
+    return str(record.get("plan", {}).get("api", {}).get("listen_address", ""))

@@ -75,8 +75,9 @@ def publish() -> None:
     assert current is not None
     service = SOCKETS_UNIT.replace(".socket", ".service")
     subprocess.run(["systemctl", "stop", SOCKETS_UNIT, service], check=True)
+    # It has the sockets as well, and gets those of the container when it starts.
+    subprocess.run(["docker", "stop", current.container("api")], check=True)
     host.compose.run(current.folder, "up", "--detach", "--no-deps", "door")
-    # It gets the sockets of whoever has them: the former ones are not those of the container.
     host.docker.start(current.container("api"))
 
 

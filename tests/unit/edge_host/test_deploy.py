@@ -39,7 +39,10 @@ class Deployment:
         (host.root / "secrets/engine_key").write_text("key")
         monkeypatch.setattr(deploy, "Host", lambda _: host)
         monkeypatch.setattr(deploy, "install_sockets", self._install)
-        for name in ("install_recovery", "remove_other_programs", "ensure_folders"):
+        for name in (
+            *("install_recovery", "remove_other_programs"),
+            *("wait_for_recovery", "ensure_folders"),
+        ):
             monkeypatch.setattr(deploy, name, lambda *_: None)
         monkeypatch.setattr(deploy, "ensure_engine_key", lambda _: None)
         monkeypatch.setattr(deploy, "diff_files", lambda *_: [])
