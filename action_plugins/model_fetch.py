@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
-from edge_fleet.addresses import with_control_peer
-from edge_fleet.progress import DownloadError, follow
+from edge_fleet.addresses import with_control_address
+from edge_fleet.progress import MOST_TEXT, DownloadError, clean_text, follow
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -23,19 +24,28 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = task_vars or {}
         host = str(variables.get("inventory_hostname"))
         arguments = dict(self._task.args)
-        job = with_control_peer(arguments["job"], str(variables.get("ansible_host") or host))
+        # For the action only: whether a failure fails the task.
+        optional = boolean(arguments.pop("optional", False))
+        # An inventory's address may be made of other variables.
+        address = self._templar.template(variables.get("ansible_host")) or host
+        job = with_control_address(arguments["job"], str(address))
 
         def call_module() -> dict[str, Any]:
             result: dict[str, Any] = self._execute_module(
                 module_args={**arguments, "job": job}, task_vars=variables
             )
+            if result.get("failed"):
+                result["msg"] = clean_text(result.get("msg"), MOST_TEXT)
             return result
 
         if arguments["state"] == "finished":
             machine = "the control machine" if self._task.delegate_to else host
             try:
-                return follow(call_module, self._display.display, machine)
+                return follow(call_module, self._display.display, machine, job)
             except DownloadError as error:
+                if optional:
+                    self._display.display(f"{machine}: {error}.")
+                    return {"changed": False, "download": {"state": "failed"}}
                 # Ansible would print a cause after the message, which has it already.
                 raise AnsibleActionFail(f"{host}: {error}.") from None
         result = call_module()

@@ -35,6 +35,10 @@ options:
     description: Its private key, in PEM format.
     type: str
     required: true
+  address:
+    description: The address of the host at which the chat API listens.
+    type: str
+    default: 127.0.0.1
   timeout:
     description:
       - Seconds to wait until the chat API serves with a changed certificate; 0 for no wait.
@@ -71,6 +75,7 @@ def main() -> None:
             "root": {"type": "path", "default": ROOT},
             "certificate": {"type": "str", "required": True},
             "key": {"type": "str", "required": True, "no_log": True},
+            "address": {"type": "str", "default": "127.0.0.1"},
             "timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
@@ -87,7 +92,7 @@ def main() -> None:
         changed
         and not module.check_mode
         and asked["timeout"] > 0
-        and wait_until_served(asked["certificate"], API_PORT, asked["timeout"])
+        and wait_until_served(asked["certificate"], API_PORT, asked["timeout"], asked["address"])
     )
     module.exit_json(changed=changed, folder=str(secrets / "tls"), served=served)
 

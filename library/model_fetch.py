@@ -26,8 +26,8 @@ options:
     required: true
   job:
     description:
-      - The download, as the filter C(edge_llm_fetch_jobs) or C(edge_llm_distribution_jobs) returns
-        it; name, files, mode, share, peers and port.
+      - The download, as the filter C(edge_llm_distribution_jobs) returns
+        it; name, files, mode, port, predecessors and successors.
     type: dict
     required: true
   folder:
@@ -46,12 +46,18 @@ options:
     description: Whether the program runs as a unit of systemd's.
     type: bool
     default: true
-  torrent:
-    description: >-
-      The torrent of the files, base64, as O(state=finished) has returned it on the machine that
-      has them.
-    type: str
-    default: ""
+  credentials:
+    description:
+      - The certificate and the private key for the exchange with other machines, as the filter
+        C(edge_llm_distribution_credentials) returns them. The machine keeps them in memory.
+    type: dict
+    default: {}
+  optional:
+    description:
+      - Whether the task succeeds where the download fails, with O(state=finished). The action
+        plugin prints the reason then, and the state in the result is V(failed).
+    type: bool
+    default: false
   token:
     description: The token for the source.
     type: str
@@ -142,20 +148,22 @@ download:
       type: int
     file:
       description: The file that is downloaded now.
-      returned: in the state fetching
+      returned: in the states fetching and receiving
       type: str
-    peers:
-      description: How many machines are connected.
-      returned: in the state receiving
-      type: int
     reason:
       description: Why the download ended.
       returned: in the states failed and stopped
       type: str
-    torrent:
-      description: The torrent of the files, base64, for the machines that download from this one.
-      returned: in the state done, of a download from the source
+    notice:
+      description: What the operator should know, such as that no other machine can download.
+      returned: once the program runs
       type: str
+    distribution:
+      description: >-
+        The time at which the exchange with other machines was planned, in seconds since 1970; 0
+        without one.
+      returned: always
+      type: float
 """
 
 
@@ -173,7 +181,8 @@ def main() -> None:
             "program": {"type": "path", "default": ""},
             "user": {"type": "int"},
             "unit": {"type": "bool", "default": True},
-            "torrent": {"type": "str", "default": ""},
+            "credentials": {"type": "dict", "default": {}, "no_log": True},
+            "optional": {"type": "bool", "default": False},
             "token": {"type": "str", "default": "", "no_log": True},
             "proxy": {"type": "str", "default": "", "no_log": True},
             "ca_certificates": {"type": "str", "default": ""},

@@ -65,7 +65,7 @@ def install_tools(step: Step, debian: bool, ollama: bool) -> str | None:
     """
     wanted = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
     # This machine brings weights to boards, where it is told to, and asks registries for digests.
-    wanted |= {"aria2c": "aria2", "curl": "curl", "skopeo": "skopeo"}
+    wanted |= {"curl": "curl", "skopeo": "skopeo"}
     if not docker.answers():
         if (where := os.environ.get("DOCKER_HOST")) is not None:
             raise SandboxError(

@@ -130,7 +130,7 @@ class Faults:
         place = answer.headers.get("Location")
         host = request.url.hostname
         if fault == "gated":
-            answer.headers["Location"] = f"http://{host}:{CDN_PORT}{place}"
+            answer.headers["Location"] = f"https://{host}:{CDN_PORT}{place}"
         elif fault == "plain-http":
             answer.headers["Location"] = f"http://{host}{place}"
         elif fault != "size":
@@ -293,20 +293,22 @@ def application(tree: Path) -> ASGIApp:
 
 
 async def serve(tree: Path, certificates: Path) -> None:
-    """Serve the hub: at 80, encrypted at 443, and its content at CDN_PORT as well."""
+    """Serve the hub: at 80, encrypted at 443, and its content, encrypted, at CDN_PORT as well."""
     app = application(tree)
     host = "0.0.0.0"  # noqa: S104 - the sandbox's own network
     configs = [
         uvicorn.Config(app, host, 80, server_header=False),
-        uvicorn.Config(
-            app,
-            host,
-            443,
-            server_header=False,
-            ssl_certfile=certificates / "hub.pem",
-            ssl_keyfile=certificates / "hub.key",
+        *(
+            uvicorn.Config(
+                app,
+                host,
+                port,
+                server_header=False,
+                ssl_certfile=certificates / "hub.pem",
+                ssl_keyfile=certificates / "hub.key",
+            )
+            for port in (443, CDN_PORT)
         ),
-        uvicorn.Config(app, host, CDN_PORT, server_header=False),
     ]
     servers = map(uvicorn.Server, configs)
     await asyncio.gather(*(server.serve() for server in servers))

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +47,34 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _OwnHost(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, without the token where they lead to another host."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, *details: Any
+    ) -> urllib.request.Request | None:
+        following = super().redirect_request(req, *details)
+        if following is None:
+            return None
+        before, after = (urllib.parse.urlsplit(each.full_url) for each in (req, following))
+        if before.scheme == "https" and after.scheme != "https":
+            raise Unresolved(
+                f"{req.full_url} is invalid: it redirects to {after.scheme}://{after.netloc}, which"
+                " is not encrypted"
+            )
+        if before[:2] != after[:2]:  # scheme, host and port
+            following.remove_header("Authorization")
+        return following
+
+
 def _request(url: str, method: str) -> urllib.request.Request:
     request = urllib.request.Request(url, method=method, headers={"User-Agent": "edge-llm"})  # noqa: S310
     if token := os.environ.get(TOKEN):
+        if not url.startswith("https:"):
+            raise Unresolved(
+                f"{url} is invalid: it is not encrypted, and {TOKEN} would be readable on the way;"
+                f" use an address that begins with https://, or unset {TOKEN}"
+            )
         request.add_header("Authorization", f"Bearer {token}")
     return request
 
@@ -72,8 +98,9 @@ def head(url: str) -> Mapping[str, str]:
 
 def _content(url: str) -> bytes:
     """A small file: the hub has hashes of large ones only."""
+    opener = urllib.request.build_opener(_OwnHost())
     try:
-        with urllib.request.urlopen(_request(url, "GET"), timeout=_SECONDS) as answer:  # noqa: S310
+        with opener.open(_request(url, "GET"), timeout=_SECONDS) as answer:
             content: bytes = answer.read(_MOST + 1)
     except (OSError, http.client.HTTPException) as error:
         raise Unresolved(f"{url} could not be read: {error}") from None

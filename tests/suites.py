@@ -73,6 +73,7 @@ SUITES = (
             Part("swap-beside", _paths("swap", "beside"), ("pi-01",)),
             Part("swap-one-by-one", _paths("swap", "one_by_one"), ("jetson-01",)),
             Part("swap-tls", _paths("swap", "tls"), ("jetson-01",)),
+            Part("swap-earlier", _paths("swap", "earlier"), ("jetson-01",)),
             Part("swap-tasks", _paths("swap", "tasks"), ("pi-01",)),
             Part("swap-fleet", _paths("swap", "fleet"), PAIR),
         ),

@@ -47,7 +47,9 @@ def install_certificate(secrets: Path, certificate: str, key: str, check: bool =
     return True
 
 
-def wait_until_served(certificate: str, port: int, seconds: float) -> bool:
+def wait_until_served(
+    certificate: str, port: int, seconds: float, address: str = "127.0.0.1"
+) -> bool:
     """Wait until new connections to a port of this host get a certificate (PEM, with its chain).
 
     Returns whether they do. The wait ends after `seconds`, and at once where nothing listens or the
@@ -61,8 +63,7 @@ def wait_until_served(certificate: str, port: int, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while True:
         try:
-            address = ("127.0.0.1", port)
-            with socket.create_connection(address, _CONNECT_SECONDS) as connection:
+            with socket.create_connection((address, port), _CONNECT_SECONDS) as connection:
                 context.wrap_socket(connection).close()
             return True
         except ssl.SSLCertVerificationError:

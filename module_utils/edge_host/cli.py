@@ -4,9 +4,10 @@
 
 Commands: `state [ARGUMENTS]` prints the state of the host; `change NUMBER ACTION OPERATOR` switches
 to a release, `recover` recovers the host after an interruption, `download FOLDER` runs the download
-whose job is in that folder, and `registry USER SOCKET ADDRESS ...` passes connections of these
-addresses to the fleet's image registry. Ansible's modules, and the systemd units that they write,
-start all but the first.
+whose job is in that folder, `registry USER SOCKET ADDRESS ...` passes connections of these
+addresses to the fleet's image registry, and `sockets PATH USER` hands the listening sockets of
+systemd to chat APIs. Ansible's modules, and the systemd units that they write, start all but the
+first.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import Callable, Dict, Sequence
 
 from .constants import ROOT
 from .download import process as download
+from .errors import ReleaseError
 from .host_info import state
 from .registry import forward
-from .release.errors import ReleaseError
 from .release.host import Host
 from .release.lock import lock_host
 from .release.recovery import recover_under_systemd
 from .release.switch import switch_release
+from .sockets import holder
 
 
 def _change(arguments: Sequence[str]) -> int:
@@ -49,11 +51,17 @@ def _download(arguments: Sequence[str]) -> int:
     return download.run(Path(arguments[0]))
 
 
+def _sockets(arguments: Sequence[str]) -> int:
+    path, user = arguments
+    return holder.main(Path(path), int(user))
+
+
 COMMANDS: Dict[str, Callable[[Sequence[str]], int]] = {
     "change": _change,
     "download": _download,
     "recover": _recover,
     "registry": forward.main,
+    "sockets": _sockets,
     "state": state.main,
 }
 

@@ -21,21 +21,27 @@ SERVICE_CAPABILITIES = (
     # The hold's lock gets the group that may read it.
     "CAP_CHOWN",
     "CAP_FOWNER",
+    # Whose network namespace a container is in: the kernel tells that of another user's process
+    # only so. Without it every container seemed to be in a lost one, and was restarted.
+    "CAP_SYS_PTRACE",
 )
 """What the change and the recovery may do as root."""
 SERVICE_FAMILIES = ("AF_UNIX",)
 """The change and the recovery reach Docker and the chat API by Unix sockets alone."""
 DOWNLOAD_CAPABILITIES = (
-    # Folders of the downloader's user, and files that become root's.
+    # Folders that earlier versions gave to their downloader, and weights that a person has copied
+    # to the models folder: both become root's.
     *("CAP_DAC_OVERRIDE", "CAP_CHOWN", "CAP_FOWNER"),
-    # setpriv starts the downloader as its user, without privileges.
+    # setpriv starts what talks to other machines (curl, peer_server, peer_client) as another user,
+    # without privileges.
     *("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"),
-    # A stop ends the downloader, which is another user's process.
+    # A stop ends these, which are another user's processes.
     "CAP_KILL",
 )
-"""What the download's program may do as root."""
+"""What the download's program may do as root. It alone writes, and it alone has any of these."""
 DOWNLOAD_FAMILIES = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
-"""The C library asks the kernel by netlink which addresses the host has, when it resolves names."""
+"""curl and the programs of peers are processes of the unit, too. The C library asks the kernel by
+netlink which addresses the host has, when it resolves names."""
 
 CONFINED = (
     "NoNewPrivileges=yes",

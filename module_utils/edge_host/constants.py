@@ -10,10 +10,12 @@ ROOT = "/opt/edge-llm"
 MODELS = f"{ROOT}/models"
 API_PORT, ENGINE_PORT = 8000, 11434
 PORTS = (API_PORT, ENGINE_PORT)
+ENGINE_PORTS = {"a": ENGINE_PORT, "b": ENGINE_PORT + 1}
+"""Where the engine in each slot listens, at the loopback address of NETWORK."""
 REGISTRY_PORT = 5000
 DISK_RESERVE = 512 * MIB
 """Bytes of disk that stay free beside the weights: images' layers, logs, the next release."""
-DOWNLOAD_PACKAGES = {"aria2c": "aria2", "curl": "curl"}
+DOWNLOAD_PACKAGES = {"curl": "curl"}
 """Commands that downloads take, and the package of the system's archive that has each."""
 # One user for each job, each with a group of the same number. They are numbers without an account:
 # containers and setpriv take those, and a host must not have accounts with them (plan.board).
@@ -22,6 +24,7 @@ API_UID = 10010
 so a host of an earlier version has its files."""
 ENGINE_UID = 10011
 DOWNLOAD_UID = 10012
+"""The programs that exchange files with other machines. They write no file."""
 REGISTRY_UID = 10013
 USER_IDS = (API_UID, ENGINE_UID, DOWNLOAD_UID, REGISTRY_UID)
 SECRETS = "secrets"
@@ -38,16 +41,23 @@ PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
 REGISTRY_PROJECT = f"{PROJECT}-registry"
 """The same, of the fleet's image registry."""
-DOOR = f"{PROJECT}-door"
+NETWORK = f"{PROJECT}-network"
+"""The container whose network namespace engines and chat APIs share: it has loopback only."""
+SOCKETS_UNIT = f"{PROJECT}-sockets.socket"
+"""The unit by which systemd holds PORTS for the chat API."""
+DOOR, DEFAULT_NETWORK = f"{PROJECT}-door", f"{PROJECT}_default"
+"""Of releases of earlier versions: the container that published PORTS and held connections, and the
+network of Docker in which engines and chat APIs had addresses."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
+IN_PLACE = "in place"
+"""What a host says of its program, and of a unit of systemd, that is as it is to be."""
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
 HISTORY = "releases/history.jsonl"
 RELEASE = "release.json"
 RECORD = ".verified.json"
 RECORD_LOCK = f"{RECORD}.lock"
-WORKSHOP = ".fetch"  # below models: what is not whole yet; the folder of DOWNLOAD_UID
-RECEIVED = ".received"  # below models: whole, and not verified yet; root's
+WORKSHOP = ".fetch"  # below models: what is not whole, or not verified, yet
 OLLAMA_STORE = "ollama"  # below models
 OLLAMA_LIBRARY = "manifests/registry.ollama.ai/library"  # below that
 OLLAMA_WEIGHTS_TYPE = "application/vnd.ollama.image.model"

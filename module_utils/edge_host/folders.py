@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 from typing import List, NamedTuple
 
-from .constants import API_UID, ENGINE_KEY, ENGINE_UID, REGISTRY_UID, SECRETS
+from .constants import (
+    API_UID,
+    ENGINE_KEY,
+    ENGINE_UID,
+    MODELS,
+    REGISTRY_UID,
+    SECRETS,
+    WORKSHOP,
+)
 from .foreign import ForeignFolder, UnsafeFileError, give, open_file
 
 
@@ -79,6 +88,7 @@ def ensure_folders(root: Path, check: bool = False) -> List[str]:
                 changed.append(str(path))
             if name == SECRETS:
                 changed += _ensure_secrets(folder, check)
+    changed += _remove_former_downloads(root, check)
     return sorted(set(changed))
 
 
@@ -105,6 +115,24 @@ def ensure_registry_folders(root: Path, check: bool = False) -> List[str]:
             if path != root and not check:
                 changed += folder.hand_over(API_UID, REGISTRY_UID)
     return sorted(set(changed))
+
+
+def _remove_former_downloads(root: Path, check: bool) -> List[str]:
+    """Remove unfinished downloads of earlier versions, which had API_UID write them.
+
+    They are downloaded again, so that nothing is left which another user can write.
+    """
+    path = root / Path(MODELS).name / WORKSHOP
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return []
+    if status.st_uid != API_UID or not stat.S_ISDIR(status.st_mode):
+        return []
+    if not check:
+        # It works by descriptors (avoids_symlink_attacks): no link in it is followed.
+        shutil.rmtree(path)
+    return [str(path)]
 
 
 def _ensure_secrets(folder: ForeignFolder, check: bool) -> List[str]:

@@ -14,9 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, FrozenSet, Iterable, List, Optional
 
@@ -60,11 +58,7 @@ def open_file(path: Path, owners: Iterable[int], dir_fd: Optional[int] = None) -
 
 def read_bytes(path: Path, owners: Iterable[int], limit: int) -> bytes:
     """Return the content of a file that `open_file` opens. Raises as that, and for a larger one."""
-    return _read(open_file(path, owners), path, limit)
-
-
-def _read(descriptor: int, path: Path, limit: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as stream:
+    with os.fdopen(open_file(path, owners), "rb") as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
         raise UnsafeFileError(f"{path} is invalid: the file has more than {limit} bytes. {_ADVICE}")
@@ -153,24 +147,6 @@ class ForeignFolder:
             self.close()
             raise
 
-    @classmethod
-    def make(
-        cls, path: Path, owners: Iterable[int], user: int, dir_fd: Optional[int] = None
-    ) -> ForeignFolder:
-        """Open a folder, made where it is missing, and give it to `user`, whose alone it is then.
-
-        Raises UnsafeFileError.
-        """
-        with suppress(FileExistsError):
-            os.mkdir(path if dir_fd is None else path.name, 0o700, dir_fd=dir_fd)
-        folder = cls(path, {*owners, user}, dir_fd)
-        try:
-            give(folder.descriptor, user, user, 0o700)
-        except BaseException:
-            folder.close()
-            raise
-        return folder
-
     def __enter__(self) -> ForeignFolder:
         return self
 
@@ -182,90 +158,6 @@ class ForeignFolder:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-
-    def make_folder(self, name: str, user: int) -> ForeignFolder:
-        """Open a folder in it as `make` does."""
-        return ForeignFolder.make(self.path / name, self.owners, user, self.descriptor)
-
-    def open(self, name: str) -> int:
-        """Open a regular file in it for reading; see `open_file`."""
-        return open_file(self.path / name, self.owners, self.descriptor)
-
-    def size(self, name: str) -> int:
-        """Return the bytes of a file in it; 0 where it is missing. Raises as `open_file`."""
-        try:
-            descriptor = self.open(name)
-        except FileNotFoundError:
-            return 0
-        try:
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-
-    def exists(self, name: str) -> bool:
-        """Whether it has a name, even that of a link that leads nowhere."""
-        try:
-            os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def read(self, name: str, limit: int) -> bytes:
-        """Return the content of a regular file in it; see `read_bytes`."""
-        return _read(self.open(name), self.path / name, limit)
-
-    def create(self, name: str, mode: int = 0o644) -> int:
-        """Open a new file in it for writing, the caller's own. Raises FileExistsError.
-
-        A link of that name, even a dangling one, is a file that exists.
-        """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o600, dir_fd=self.descriptor)
-        os.fchmod(descriptor, mode)
-        return descriptor
-
-    def write(self, name: str, content: bytes, mode: int = 0o644) -> None:
-        """Put a file of the caller's own into it, in place of whatever has the name."""
-        new = f".new-{name}"
-        self.remove(new)
-        with os.fdopen(self.create(new, mode), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(new, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-
-    def link(self, name: str, target: Path) -> None:
-        """Give a file outside a name in it, in place of whatever has that name."""
-        self.remove(name)
-        os.link(target, name, dst_dir_fd=self.descriptor, follow_symlinks=False)
-
-    def symlink(self, name: str, target: Path) -> None:
-        """Make a symbolic link in it, in place of whatever has its name."""
-        self.remove(name)
-        os.symlink(target, name, dir_fd=self.descriptor)
-
-    def remove(self, name: str) -> None:
-        """Remove a file or a link in it, if there is one; what a link leads to stays."""
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self.descriptor)
-
-    def take(self, name: str, target: Path) -> None:
-        """Move a regular file out of it, to a path in a folder of root's own, and make it root's.
-
-        Raises as `open_file`; the file then stays where it was.
-        """
-        descriptor = self.open(name)
-        try:
-            _check_single(self.path / name, os.fstat(descriptor))
-            os.rename(name, target, src_dir_fd=self.descriptor)
-            if not _is_same(os.fstat(descriptor), target.lstat()):
-                os.rename(target, name, dst_dir_fd=self.descriptor)
-                raise UnsafeFileError(
-                    f"{self.path / name} is invalid: it was replaced meanwhile. {_ADVICE}"
-                )
-            give(descriptor, os.geteuid(), os.getegid(), 0o600)
-        finally:
-            os.close(descriptor)
 
     def hand_over(self, former: int, user: int) -> List[str]:
         """Give to `user` all that belongs to `former` in it, at any depth; returns the paths.
@@ -293,16 +185,6 @@ class ForeignFolder:
                 finally:
                     os.close(descriptor)
         return given
-
-    def remove_folder(self, name: str) -> None:
-        """Remove a folder in it with all that is in that; links are removed, and not followed.
-
-        Raises FileNotFoundError, UnsafeFileError.
-        """
-        with ForeignFolder(self.path / name, self.owners, self.descriptor):
-            pass
-        # It works by descriptors itself (avoids_symlink_attacks), and refuses a link.
-        shutil.rmtree(self.path / name)
 
 
 def _give_from(descriptor: int, former: int, user: int) -> bool:
@@ -348,7 +230,3 @@ def _check_single(path: Path, status: os.stat_result) -> None:
 
 def _describe(status: os.stat_result) -> str:
     return next((text for check, text in _KINDS if check(status.st_mode)), "a device")
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

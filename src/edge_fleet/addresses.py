@@ -1,4 +1,4 @@
-"""The control machine's own address, for hosts that download from it."""
+"""Addresses as the control machine sees them: its own, and those of names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def with_control_peer(job: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """The download job with the control machine among its peers, by its address on the way to the
-    host.
+def with_control_address(job: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """The download job with the control machine's address on the way to the host.
 
-    `control_port` of the job is the port at which the control machine seeds the files; a job
-    without one stays as it is.
+    It belongs to the predecessor that has none yet; where there is no way, that one is left out.
     """
     found = dict(job)
-    if port := found.pop("control_port", None):
-        address = own_address(host)
-        found["peers"] = [*job["peers"], *([f"{address}:{port}"] if address else [])]
+    peers = [
+        {**each, "address": each["address"] or own_address(host)}
+        for each in job.get("predecessors", [])
+    ]
+    found["predecessors"] = [each for each in peers if each["address"]]
     return found
 
 
@@ -31,3 +31,12 @@ def own_address(peer: str) -> str | None:
             return found
     except (OSError, ValueError):
         return None
+
+
+def resolve(name: str) -> str | None:
+    """The first address of a host name; None where it has none."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return None
+    return str(found[0][4][0]) if found else None

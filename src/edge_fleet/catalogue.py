@@ -27,6 +27,8 @@ from edge_fleet.text import Problem
 from edge_host.constants import CPU_FEATURES
 
 Key = tuple[int | str, ...]
+ENGINE_PORT = "${ENGINE_PORT}"
+"""Stands for the port of the slot in which an engine runs."""
 
 
 def _pattern(pattern: str, advice: str) -> AfterValidator:
@@ -196,6 +198,19 @@ class Engine(_Entry):
     shm_size: Text | None = None
     healthcheck: list[Text]
     images: list[EngineImage]
+
+    @field_validator("environment")
+    @classmethod
+    def _with_port(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if not any(
+            ENGINE_PORT in each for each in (*info.data.get("command", ()), *value.values())
+        ):
+            raise PydanticCustomError(
+                "with_port",
+                "Have the engine listen at 127.0.0.1, port {port}, here or in command",
+                {"port": ENGINE_PORT},
+            )
+        return value
 
 
 class Packages(_Entry):

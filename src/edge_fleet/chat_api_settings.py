@@ -16,6 +16,7 @@ from edge_fleet.setting_types import (
     HostNames,
     InvalidPartError,
     Key,
+    ListenAddress,
     Names,
     Networks,
     Origins,
@@ -156,11 +157,18 @@ class ChatApiSettings(BaseModel):
         " served model.",
         "1024", ge=1, le=1_000_000,
     )  # fmt: skip
-    llm_remote_images: Boolean = variable(
-        False, True,
-        "Whether a request may name an image by its address, which the engine then fetches: from"
-        " any address that the board reaches. Otherwise images are accepted within the request"
-        " alone.",
+    llm_listen_address: ListenAddress | None = variable(
+        None, "192.0.2.10",
+        "The address of the host at which the chat API listens, IPv4 or IPv6. With the loopback"
+        " address 127.0.0.1, a server on the host itself passes requests on, and `board_url` is its"
+        " address.",
+        "all addresses of the host",
+    )  # fmt: skip
+    llm_allowed_networks: Networks = variable(
+        [], ["192.0.2.0/24", "2001:db8::/32"],
+        "Addresses and networks whose clients the chat API serves; connections from elsewhere are"
+        " closed at once. They must include the control machine, which verifies the host. The host"
+        " itself is always served. An empty list means all.",
     )  # fmt: skip
     llm_trusted_proxies: Networks = variable(
         [], ["192.0.2.10"],

@@ -165,6 +165,33 @@ def _pinned(value: str) -> str:
     return value
 
 
+def _listen_address(value: str) -> str:
+    """Say what is wrong: each of these is a plausible value."""
+    text = value.strip().removeprefix("[").removesuffix("]")
+    host, slash, _ = text.partition("/")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if subject_name(host) and not slash:
+            raise InvalidPartError(
+                f"{value!r} is a name. Use an IP address of the host, such as 192.0.2.10."
+            ) from None
+        raise
+    if slash:
+        raise InvalidPartError(f"{value!r} has a mask. Use the address alone: {host}.")
+    if address.is_unspecified:
+        raise InvalidPartError(
+            f"{value!r} stands for all addresses, which are the default. Remove the variable, or"
+            " use one address of the host."
+        )
+    if address.is_link_local or address.is_multicast:
+        raise InvalidPartError(
+            f"{value!r} is a {'multicast' if address.is_multicast else 'link-local'} address. Use"
+            " an address of the host that clients reach from everywhere."
+        )
+    return str(address)
+
+
 def _network(value: str) -> str:
     ipaddress.ip_network(value, strict=False)
     return value
@@ -232,6 +259,11 @@ Origins = Annotated[
         " http://localhost:3000: in lower case, with neither a path nor the scheme's own port. A *"
         " stands for all"
     ),
+]
+ListenAddress = Annotated[
+    str,
+    AfterValidator(_listen_address),
+    Advice("Use an IPv4 or IPv6 address of the host, such as 192.0.2.10 or 2001:db8::10"),
 ]
 Networks = Annotated[
     list[Annotated[str, AfterValidator(_network)]],

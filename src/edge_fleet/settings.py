@@ -122,7 +122,9 @@ class Settings(ChatApiSettings):
     )  # fmt: skip
     llm_models_token: Key | None = _variable(
         None, "{{ vault_hub_token }}",
-        "The token for gated models of the source. Keep it in Ansible Vault.", "none", repr=False,
+        "The token for gated models of the source, which must then be encrypted (https). Keep it in"
+        " Ansible Vault.",
+        "none", repr=False,
     )  # fmt: skip
     llm_models_proxy: Proxy | None = _variable(
         None, "http://proxy.example:3128", "The proxy for downloads from the source.", "none",
@@ -168,7 +170,7 @@ class Settings(ChatApiSettings):
     board_address: Text | None = _variable(
         None, "kitchen.example",
         "The host's name or address for clients. Set it if clients cannot use the address of SSH.",
-        "`ansible_host`, else the inventory name",
+        "`llm_listen_address`, else `ansible_host`, else the inventory name",
     )  # fmt: skip
     board_url: Text | None = _variable(
         None, "http://kitchen.example:8000",
@@ -190,9 +192,6 @@ class Settings(ChatApiSettings):
     )  # fmt: skip
     board_reboot_timeout: WholeNumber = _variable(
         900, 1800, "Seconds until a rebooted host must answer.", ge=1
-    )
-    board_restart_docker: Boolean = _variable(
-        False, True, "Whether a fix may restart Docker while containers run."
     )
     board_power_mode: PowerMode | None = _variable(
         None, "MAXN", "The power mode of a Jetson, by the name that `nvpmodel` has for it.",
@@ -250,6 +249,14 @@ VARIABLES: Mapping[str, FieldInfo] = {
 """The variables by their names: of the engine, of the chat API, of the board."""
 
 
+_REMOVED = {
+    "board_restart_docker": "No fix restarts Docker any more. Remove the variable.",
+    "llm_remote_images": "An engine has no network from which it could fetch an image. Remove the"
+    " variable, and send images within the request, as data: URLs.",
+}
+"""Variables of earlier versions, with what to do instead."""
+
+
 def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem]]:
     """Validate a host's llm_* and board_* variables, as the inventory has them.
 
@@ -269,14 +276,18 @@ def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem
         settings = Settings.model_validate(
             {name: value for name, value in known.items() if name not in invalid}
         )
-    problems = [
-        f"{name} is invalid: the project has no variable of this name."
-        f"{did_you_mean(name, list(VARIABLES))} docs/variables.md lists all variables."
-        for name in sorted(unknown)
-    ]
-    return settings, problems + [
+    return settings, [_unknown(name) for name in sorted(unknown)] + [
         _invalid(name, known[name], invalid[name]) for name in sorted(invalid)
     ]
+
+
+def _unknown(name: str) -> Problem:
+    if name in _REMOVED:
+        return f"{name} is invalid: the project has this variable no longer. {_REMOVED[name]}"
+    return (
+        f"{name} is invalid: the project has no variable of this name."
+        f"{did_you_mean(name, list(VARIABLES))} docs/variables.md lists all variables."
+    )
 
 
 def _invalid_part(error: ErrorDetails) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping
 
+from ..files import write_atomically
 from ..json_data import Facts
 from .job import add_local_path
-from .process import runtime_folder, start, stop, wait
+from .process import create_runtime_folder, runtime_folder, start, stop, wait
 
-_JOB_OPTIONS = ("torrent", "user", "operator", "token", "proxy")
+_JOB_OPTIONS = ("credentials", "user", "operator", "token", "proxy")
 # The status file keeps its names: the program that writes it may be of another version.
 _NAMES = {"how": "mode", "by": "operator", "from": "sources", "left": "seconds_left"}
 
@@ -29,10 +30,10 @@ def fetch_model(options: Mapping[str, Any], check_mode: bool) -> Facts:
         return {"changed": stop(runtime)}
     ca_file = ""
     if options["ca_certificates"]:
-        runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+        create_runtime_folder(runtime)
         # Beside the folder, not in it: the downloader, another user, reads it.
         pem = runtime.with_name(f"{runtime.name}.pem")
-        pem.write_text(options["ca_certificates"], encoding="utf-8")
+        write_atomically(pem, options["ca_certificates"].encode(), pem.parent, sync=False)
         ca_file = str(pem)
     job = {
         **job,

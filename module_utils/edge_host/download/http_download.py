@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import subprocess
+from typing import List
 
 from ..sizes import format_size
 from .http_source import (
     NO_RANGES,
+    STATUS_WORD,
+    TOO_LARGE,
     CurlResult,
     build_curl_config,
     check_file,
     find_permanent_problem,
 )
-from .installation import reject_file
-from .job import BundleFile, DownloadError
+from .incoming import IncomingFile, TooLargeError
+from .job import DownloadError
 from .session import DownloadSession, extract_host
 
 MAX_ATTEMPTS = 5
@@ -22,54 +25,30 @@ MAX_ATTEMPTS = 5
 _MAX_PAUSE = 15.0
 
 
-def download_file(session: DownloadSession, file: BundleFile) -> None:
-    """Download a file to the staging folder, complete by its size.
+def download_from_source(session: DownloadSession, incoming: IncomingFile) -> None:
+    """Download the rest of a file, complete by its size.
 
-    Raises DownloadError, Stopped.
+    Raises DownloadError, Stopped. A file with fewer bytes than models.yml says stays as it is.
     """
-    if session.is_installed(file) or session.staging.is_received(file):
-        return
-    bundle = session.staging.bundle
-    if not file.url:
-        raise DownloadError(
-            f"{file.local or file.name} is missing. Copy the file into the folder of"
-            " llm_models_mirror"
-        )
-    session.sources = [extract_host(file.url)]
-    check_file(session.job, file)
-    if bundle.size(file.name) > file.size:
-        bundle.remove(file.name)
-    _download_with_retries(session, file)
-    size = bundle.size(file.name)
-    if size != file.size:
-        if bundle.exists(file.name):
-            reject_file(session.job, file, session.staging.receive(file))
-        raise DownloadError(
-            f"{file.url} does not fit models.yml: the source sent {size} bytes, and models.yml says"
-            f" {file.size}. Correct the entry in models.yml, or set llm_models_mirror to a source"
-            " that has the file"
-        )
-
-
-def _download_with_retries(session: DownloadSession, file: BundleFile) -> None:
-    """Run curl until the file has its size, or curl reports the end of the file."""
-    bundle = session.staging.bundle
-    largest, attempts = bundle.size(file.name), 0
-    while bundle.size(file.name) < file.size:
+    job, file = session.job, incoming.file
+    check_file(job, file)
+    incoming.add_origin(extract_host(file.url))
+    largest, attempts = incoming.received, 0
+    while not incoming.complete:
         session.raise_if_stopped()
-        result = _run_curl(session, file)
-        session.raise_if_stopped()
+        result = _run_curl(session, incoming)
         if result.exit_status == 0:
             return
         if result.exit_status == NO_RANGES:
             # This source sends a file only from its beginning.
-            bundle.remove(file.name)
+            incoming.restart()
+            incoming.add_origin(extract_host(file.url))
         else:
-            problem = find_permanent_problem(session.job, file, result)
+            problem = find_permanent_problem(job, file, result)
             if problem:
                 raise DownloadError(problem)
-        attempts = 0 if bundle.size(file.name) > largest else attempts + 1
-        largest = max(largest, bundle.size(file.name))
+        attempts = 0 if incoming.received > largest else attempts + 1
+        largest = max(largest, incoming.received)
         if attempts == MAX_ATTEMPTS:
             raise DownloadError(
                 f"{file.url} is incomplete: the connection ended at {format_size(largest)} of"
@@ -80,28 +59,34 @@ def _download_with_retries(session: DownloadSession, file: BundleFile) -> None:
         session.sleep(min(2**attempts, _MAX_PAUSE))
 
 
-def _run_curl(session: DownloadSession, file: BundleFile) -> CurlResult:
+def _run_curl(session: DownloadSession, incoming: IncomingFile) -> CurlResult:
     """Run curl to its end, and report the progress meanwhile."""
     process = session.start_downloader(
         *("curl", "-q", "--config", "-"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdin is not None  # noqa: S101 - it is a pipe
-    # As a user that may write nowhere else: for curl, a link there leads to nothing of anybody's.
-    target = session.job.bundle_folder / file.name
-    process.stdin.write(build_curl_config(session.job, file, target).encode())
+    config = build_curl_config(session.job, incoming.file, incoming.received)
+    process.stdin.write(config.encode())
     process.stdin.close()
     process.stdin = None
-    bundle = session.staging.bundle
-    complete = sum(each.size for each in session.job.files if session.is_installed(each))
-    while process.poll() is None:
-        session.report("fetching", complete + bundle.size(file.name), file=file.name)
-        session.sleep(0.5)
-    out, err = process.communicate()
-    lines = err.decode(errors="replace").strip().splitlines()
-    http_status = out.decode(errors="replace")[-3:]
-    return CurlResult(
-        process.returncode,
-        int(http_status) if http_status.isdigit() else 0,
-        re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else "",
-    )
+    lines: List[str] = []
+    try:
+        exit_status = incoming.receive(process, "fetching", lines.append)
+    except TooLargeError:
+        # A source that does not say the size beforehand; curl only knows that from version 8.4 on.
+        incoming.restart()
+        return CurlResult(TOO_LARGE, 200, "")
+    return parse_curl_output(exit_status, lines)
+
+
+def parse_curl_output(exit_status: int, lines: List[str]) -> CurlResult:
+    """Return how curl ended, from the lines of its standard error."""
+    http_status, message = 0, ""
+    for line in lines:
+        word, _, number = line.partition(STATUS_WORD)
+        if not word and number.isdigit():
+            http_status = int(number)
+        elif line.strip():
+            message = re.sub(r"^curl: \(\d+\) ", "", line)
+    return CurlResult(exit_status, http_status, message)

@@ -10,14 +10,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from email.message import Message
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from .job import BundleFile, DownloadError, DownloadJob, free_space
+from .job import BundleFile, DownloadError, DownloadJob
 
 HEAD_TIMEOUT = 15.0
 HEAD_ATTEMPTS, HEAD_PAUSE = 3, 2.0
 _AGENT = "edge-llm"
+STATUS_WORD = "http-status "
+"""Begins the line of curl's standard error that has the status of the last answer."""
 _USE_ANOTHER_FILE = (
     "Correct the entry in models.yml, or set llm_models_mirror to a source that has the file"
 )
@@ -160,21 +161,25 @@ def _quote(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def build_curl_config(job: DownloadJob, file: BundleFile, target: Path) -> str:
-    """Return curl's options for its standard input, so that no list of processes shows them."""
+def build_curl_config(job: DownloadJob, file: BundleFile, start: int) -> str:
+    """Return curl's options for its standard input, so that no list of processes shows them.
+
+    The file goes to its standard output, from byte `start` on: curl has no file to write to.
+    """
     encrypted = file.url.startswith("https:")
     settings = [
         f"url = {_quote(file.url)}",
-        f"output = {_quote(str(target))}",
         f"user-agent = {_quote(_AGENT)}",
         f"proto = {_quote('=https' if encrypted else '=http,https')}",
         f"proto-redir = {_quote('=https' if encrypted else '=http,https')}",
         f"max-filesize = {file.size}",
         *("fail", "location", "silent", "show-error", "max-redirs = 5", "connect-timeout = 15"),
+        # The next host waits for these bytes.
+        "no-buffer",
         # A source that sends nothing for half a minute counts as gone.
         *("speed-limit = 1", "speed-time = 30"),
-        'continue-at = "-"',
-        'write-out = "%{http_code}"',
+        f"continue-at = {start}",
+        f'write-out = "%{{stderr}}\\n{STATUS_WORD}%{{http_code}}\\n"',
     ]
     if job.token:
         # curl does not send it to the host of a redirect, if that is another one.
@@ -197,22 +202,20 @@ class CurlResult(NamedTuple):
 # curl's exit statuses (man curl): those of a connection that may be better at the next attempt.
 _TRANSIENT = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
 NO_RANGES = 33
-_TOO_LARGE, _NOT_WRITTEN, _NO_PROTOCOL = 63, 23, 1
+TOO_LARGE, _NO_PROTOCOL = 63, 1
 
 
 def find_permanent_problem(job: DownloadJob, file: BundleFile, result: CurlResult) -> Optional[str]:
     """Return why a further attempt cannot succeed, or None where it may."""
     if result.exit_status in _TRANSIENT or _is_transient(result.http_status):
         return None
-    if result.exit_status == _NOT_WRITTEN:
-        return None if free_space(job) > 0 else describe_full_disk(job)
     if result.exit_status == _NO_PROTOCOL:
         protocols = "https" if file.url.startswith("https:") else "http or https"
         return (
             f"{file.url} is invalid: it redirects to another protocol. Set llm_models_mirror to a"
             f" source that stays on {protocols}"
         )
-    if result.exit_status == _TOO_LARGE:
+    if result.exit_status == TOO_LARGE:
         return (
             f"{file.url} does not fit models.yml: the source sends more than the {file.size} bytes"
             f" of models.yml. {_USE_ANOTHER_FILE}"

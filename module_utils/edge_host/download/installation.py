@@ -1,88 +1,104 @@
-"""Verifies downloaded files, installs them in the models folder, and makes the torrent."""
+"""Verifies downloaded files, and installs them in the models folder."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Callable, Optional
 
 from ..constants import MIB
 from ..files import sync_folder
-from ..foreign import check_not_written
 from ..weights.gguf import InvalidGGUF, compare_shapes, read_header, read_shape
 from .http_source import HTML_ADVICE
 from .job import BundleFile, DownloadError, DownloadJob
-from .session import DownloadSession
-from .torrent import PieceHasher
+from .session import DownloadSession, extract_host
 
 _OnBlock = Callable[[bytes], None]
-_MAX_TORRENT = 4 * MIB
+Refetch = Callable[[DownloadSession, BundleFile], None]
 
 
-def install_files(session: DownloadSession) -> bytes:
+def install_files(session: DownloadSession, refetch: Optional[Refetch] = None) -> None:
     """Hash the downloaded files, compare them with the catalogue, and give them their final names.
 
-    Returns the torrent where others wait for it, else nothing. Raises DownloadError, StoreError,
-    Stopped.
+    `refetch` downloads a file from the source, once, where another host sent the wrong content.
+    Raises DownloadError, StoreError, Stopped.
     """
-    job = session.job
-    staging = session.staging
-    hasher: Optional[PieceHasher] = None
-    if job.share and job.mode == "source":
-        torrent = job.torrent_file.name
-        recorded = all(_is_recorded(session, file) for file in job.files)
-        if recorded and staging.folder.exists(torrent):
-            return staging.folder.read(torrent, _MAX_TORRENT)
-        hasher = PieceHasher(job)
     hashed = 0
 
     def on_block(block: bytes) -> None:
         nonlocal hashed
         session.raise_if_stopped()
-        if hasher:
-            hasher.update(block)
         hashed += len(block)
         if hashed % (16 * MIB) < len(block):
             session.report("verifying", hashed)
 
-    for file in job.files:
+    for file in session.job.files:
         if file.local:
             _verify_local_file(session, file, on_block)
         elif session.is_installed(file):
-            _verify_installed_file(session, file, on_block, read_all=hasher is not None)
+            session.store.verify(file.weights)
+            session.store.record_verified(file.weights)
         else:
-            _install_file(session, file, on_block)
-    staging.remove()
-    if hasher is None:
-        return b""
-    staging.folder.write(job.torrent_file.name, hasher.build_torrent())
-    return hasher.build_torrent()
+            _install_file(session, file, on_block, refetch)
 
 
-def _is_recorded(session: DownloadSession, file: BundleFile) -> bool:
-    """Whether a file is recorded as verified and unchanged since."""
-    if file.local:
-        return session.store.recorded_hash_outside(Path(file.local)) == file.sha256
-    return session.store.recorded_hash(file.weights) == file.sha256
-
-
-def _install_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock) -> None:
+def _install_file(
+    session: DownloadSession, file: BundleFile, on_block: _OnBlock, refetch: Optional[Refetch]
+) -> None:
     """Verify a downloaded file and give it its final name; reject it where it is wrong."""
     job = session.job
-    downloaded = session.staging.receive(file)
-    found = _hash_file(downloaded, on_block, own=job.user is not None)
+    downloaded = job.bundle_folder / file.name
+    found = _downloaded_hash(session, file, downloaded, on_block)
+    before = ""
+    if found != file.sha256 and refetch and _may_be_another_hosts_fault(session, file):
+        before = (
+            f"{file.name} from {' and '.join(session.origins[file.name])} does not fit models.yml:"
+            f" it has sha256 {found}, and models.yml says {file.sha256}"
+        )
+        print(f"edge-llm: {before}", file=sys.stderr)
+        if not file.url:
+            downloaded.unlink()
+            raise DownloadError(f"{before}. Run site.yml again, which uses another source")
+        session.notice = f"{before}. It is downloaded once more, from the source"
+        try:
+            refetch(session, file)
+        except DownloadError as error:
+            raise DownloadError(f"{before}; and {error}") from None
+        found = _downloaded_hash(session, file, downloaded, on_block)
     if found != file.sha256:
         rejected = reject_file(job, file, downloaded)
         raise DownloadError(
-            f"{file.name} does not fit models.yml: the downloaded file has sha256 {found}, and"
+            (f"{before}; and " if before else "")
+            + f"{file.name} does not fit models.yml: the downloaded file has sha256 {found}, and"
             f" models.yml says {file.sha256}. It was kept as {rejected} and is not used. Correct"
             " the entry in models.yml, or set llm_models_mirror to a source that has the file"
         )
     _check_header(file, downloaded)
-    downloaded.chmod(0o644)
     session.store.install(downloaded, file.weights)
+
+
+def _may_be_another_hosts_fault(session: DownloadSession, file: BundleFile) -> bool:
+    """Whether a part of the file may be from another host: all that is not from the source now."""
+    origins = session.origins.get(file.name, [])
+    return bool(origins) and origins != ([extract_host(file.url)] if file.url else [])
+
+
+def _downloaded_hash(
+    session: DownloadSession, file: BundleFile, path: Path, on_block: _OnBlock
+) -> str:
+    """Return a downloaded file's SHA-256, and have its content on the disk."""
+    digest = session.digests.get(file.name)
+    if digest is None:
+        return _hash_file(path, on_block)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return digest
 
 
 def _verify_local_file(session: DownloadSession, file: BundleFile, on_block: _OnBlock) -> None:
@@ -97,23 +113,8 @@ def _verify_local_file(session: DownloadSession, file: BundleFile, on_block: _On
     session.store.record_verified_outside(path, file.sha256)
 
 
-def _verify_installed_file(
-    session: DownloadSession, file: BundleFile, on_block: _OnBlock, read_all: bool
-) -> None:
-    """Verify a file that has its final name; with `read_all` its content, even if recorded."""
-    store = session.store
-    if not read_all:
-        store.verify(file.weights)
-        return
-    if _hash_file(session.job.folder / file.path, on_block) != file.sha256:
-        # The store rejects the file, and raises the error.
-        store.rehash = True
-        store.verify(file.weights)
-    store.record_verified(file.weights)
-
-
 def reject_file(job: DownloadJob, file: BundleFile, path: Path) -> str:
-    """Rename a received file with the wrong content, so that nothing uses it; returns its new name.
+    """Rename a file with the wrong content, so that nothing uses it; returns its new name.
 
     Raises DownloadError where it is an HTML page.
     """
@@ -145,15 +146,10 @@ def _check_header(file: BundleFile, path: Path) -> None:
         )
 
 
-def _hash_file(path: Path, on_block: _OnBlock, own: bool = False) -> str:
-    """Return a file's SHA-256, and have its content on the disk; `on_block` gets every block.
-
-    `own`: the file was another user's; one that is still being written is refused.
-    """
+def _hash_file(path: Path, on_block: _OnBlock) -> str:
+    """Return a file's SHA-256, and have its content on the disk; `on_block` gets every block."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        if own:
-            check_not_written(stream.fileno(), path)
         for block in iter(lambda: stream.read(MIB), b""):
             digest.update(block)
             on_block(block)

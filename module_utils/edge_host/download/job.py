@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import os
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
-from ..constants import DISK_RESERVE, WORKSHOP
-from ..json_data import Facts
+from ..constants import WORKSHOP
+from ..json_data import Facts, objects
 from ..weights.request import WeightsFile
+from .peer_client import Peer, parse_peer
+from .peer_tls import Credentials, parse_credentials
 
 LOCK, START_LOCK, JOB, STATUS = "lock", "start.lock", "job.json", "status.json"
 """Files of a download, in its runtime folder."""
@@ -51,10 +51,11 @@ class DownloadJob(NamedTuple):
     folder: Path
     files: Tuple[BundleFile, ...]
     mode: str
-    share: bool
-    torrent: bytes
-    peers: Tuple[str, ...]
+    predecessors: Tuple[Peer, ...]
+    successors: Tuple[str, ...]
     port: int
+    credentials: Optional[Credentials]
+    distribution: float
     user: Optional[int]
     operator: str
     token: str
@@ -76,20 +77,19 @@ class DownloadJob(NamedTuple):
         """The folder, below the staging folder, with the unfinished files of this bundle."""
         return self.staging_folder / self.name
 
-    @property
-    def torrent_file(self) -> Path:
-        return self.staging_folder / f"{self.name}.torrent"
-
 
 def parse_job(data: Mapping[str, Any]) -> DownloadJob:
     """Parse a job from JSON.
 
     name: of the bundle (letters, digits, `.`, `_` and `-`); folder: the models folder; files: see
-    `BundleFile`; mode: `source`, `peers` or `share` (this machine has the files, others download
-    them); share: whether others wait for the torrent; torrent: base64; peers: `address:port` each;
-    port: to listen at; user: the uid of the downloader, None for this program's own; operator:
-    who started the download; token, proxy, ca_certificates: for the source. `ca_certificates` is a
-    file with certificates, or (to check the source only) its text.
+    `BundleFile`, without `url` where this machine may not use the source; mode: `source`, `peers`
+    (from other hosts) or `share` (this machine has the files); predecessors: hosts to download
+    from, the nearest first; successors: the names in the certificates of the hosts that may
+    download from this one; port: to listen at; credentials: for this distribution, None where
+    nobody takes part but this machine; distribution: the time at which it was planned, 0 for none;
+    user: the uid of the downloader, None for this program's own; operator: who started the
+    download; token, proxy, ca_certificates: for the source. `ca_certificates` is a file with
+    certificates, or (to check the source only) its text.
     """
     return DownloadJob(
         name=str(data["name"]),
@@ -108,25 +108,17 @@ def parse_job(data: Mapping[str, Any]) -> DownloadJob:
             for each in data["files"]
         ),
         mode=str(data["mode"]),
-        share=bool(data.get("share")),
-        torrent=base64.b64decode(data.get("torrent") or ""),
-        peers=tuple(data.get("peers") or ()),
+        predecessors=tuple(map(parse_peer, objects(data.get("predecessors")))),
+        successors=tuple(map(str, data.get("successors") or ())),
         port=int(data.get("port") or 0),
+        credentials=parse_credentials(data["credentials"]) if data.get("credentials") else None,
+        distribution=float((data.get("credentials") or {}).get("planned_at") or 0),
         user=data.get("user"),
         operator=str(data.get("operator") or "somebody"),
         token=str(data.get("token") or ""),
         proxy=str(data.get("proxy") or ""),
         ca_certificates=str(data.get("ca_certificates") or ""),
     )
-
-
-def free_space(job: DownloadJob) -> int:
-    """Return the bytes that may be written to the models folder's disk, beside the reserve.
-
-    Negative where less than the reserve is free.
-    """
-    status = os.statvfs(job.folder)
-    return status.f_bavail * status.f_frsize - DISK_RESERVE
 
 
 def add_local_path(file: Facts) -> Facts:

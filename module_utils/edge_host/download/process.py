@@ -7,16 +7,18 @@ It writes its state to a file.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Optional, Sequence
 
 from ..confinement import confine_download
 from ..files import read_json, write_atomically
@@ -27,6 +29,8 @@ from .runner import run_job
 from .session import DownloadSession, Stopped
 
 UNIT = "edge-llm-fetch"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - see create_runtime_folder
+STOP_TIMEOUT = 30.0
 START_TIMEOUT = 60.0
 """Seconds for an earlier unit to go away, and for the process to begin: a busy board is slow."""
 
@@ -49,9 +53,32 @@ def runtime_folder(folder: Path, bundle: str) -> Path:
     """
     base = Path("/run")
     if os.geteuid():
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/dev/shm/{os.getuid()}")  # noqa: S108
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"{SHARED_MEMORY}/{os.getuid()}")
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     return base / UNIT / f"{bundle}-{digest}"
+
+
+def create_runtime_folder(runtime: Path) -> None:
+    """Create the folder, readable by this user only. Raises DownloadError.
+
+    Where the user has no folder in memory, it is below one in which everybody may create: another
+    user could have made the folder first, or a link, and would get the job with its secrets.
+    """
+    base, parent = runtime.parent.parent, runtime.parent
+    for folder, private in ((base, base.parent == Path(SHARED_MEMORY)), (parent, False)):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700 if private else 0o755)
+        status = folder.lstat()
+        if (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_uid != os.geteuid()
+            or (private and status.st_mode & 0o077)
+        ):
+            raise DownloadError(
+                f"{folder} is invalid: it is no folder of this user alone. Remove it, or set"
+                " XDG_RUNTIME_DIR to a folder in memory that belongs to this user"
+            )
+    runtime.mkdir(exist_ok=True, mode=0o700)
 
 
 def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
@@ -60,19 +87,25 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
     `unit`: as a unit of systemd. Returns once the process has its job. Raises DownloadError where
     the bundle is being downloaded in another mode, or the process does not begin.
     """
-    runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create_runtime_folder(runtime)
     # From the look at what runs until the new process has its own lock: of several that start at
     # once, the others find the process of the first.
     descriptor = _lock(runtime / START_LOCK, fcntl.LOCK_EX)
     try:
         if is_running(runtime):
-            _check_mode(job, read_json(runtime / STATUS) or {})
-            return False
+            status = read_json(runtime / STATUS) or {}
+            if _planned_at(job.get("credentials")) <= _number(status.get("distribution")):
+                _check_mode(job, status)
+                return False
+            # The other hosts have, or are about to have, the certificates of the newer plan. What
+            # has been downloaded stays.
+            _stop(runtime, STOP_TIMEOUT, is_running)
         first = {
             "state": "begun",
             "name": job["name"],
             "how": job["mode"],
             "by": job["operator"],
+            "distribution": _planned_at(job.get("credentials")),
         }
         for name, content in ((STATUS, first), (JOB, job)):
             write_atomically(
@@ -92,9 +125,21 @@ def start(job: Facts, runtime: Path, program: Path, unit: bool) -> bool:
     return True
 
 
+def _planned_at(credentials: Optional[Facts]) -> float:
+    """Return the time at which the distribution was planned; 0 where the host is alone."""
+    return _number((credentials or {}).get("planned_at"))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
 def _check_mode(job: Facts, status: Facts) -> None:
-    """Raise DownloadError where the download that runs is another than the job's."""
-    if status.get("how") != job["mode"]:
+    """Raise DownloadError where the program that runs does something else than the job says.
+
+    Whether files are from the source or from other hosts makes no difference.
+    """
+    if (status.get("how") == "share") != (job["mode"] == "share"):
         raise DownloadError(
             f"{job['name']} is in use: {status.get('by', 'somebody')} runs another download of it"
             f" (mode {status.get('how', 'unknown')}). Run this again when that has ended"
@@ -178,7 +223,8 @@ def wait(runtime: Path, seconds: float) -> Facts:
     while True:
         status = read_json(runtime / STATUS) or {"state": "gone"}
         alive = _is_active(runtime)
-        if status["state"] in FINAL_STATES:
+        # Who has a newer plan stops the process and starts it again.
+        if status["state"] in FINAL_STATES and not (alive and status["state"] == "stopped"):
             return status
         if not alive:
             status = read_json(runtime / STATUS) or status
@@ -188,16 +234,22 @@ def wait(runtime: Path, seconds: float) -> Facts:
         time.sleep(0.2)
 
 
-def stop(runtime: Path, seconds: float = 30) -> bool:
+def stop(runtime: Path, seconds: float = STOP_TIMEOUT) -> bool:
     """Stop the process and wait for its end; returns whether it ran."""
-    if not _is_active(runtime):
+    return _stop(runtime, seconds, _is_active)
+
+
+def _stop(runtime: Path, seconds: float, is_active: Callable[[Path], bool]) -> bool:
+    if not is_active(runtime):
         return False
     end, signalled = time.monotonic() + seconds, False
-    while _is_active(runtime) and time.monotonic() < end:
+    while is_active(runtime) and time.monotonic() < end:
         # A process that has just begun has not written its number yet.
         pid = (read_json(runtime / STATUS) or {}).get("pid")
-        if isinstance(pid, int) and not signalled:
-            os.kill(pid, signal.SIGTERM)
+        # Without a process it is that of an earlier one, and may be another program's by now.
+        if isinstance(pid, int) and not signalled and is_running(runtime):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGTERM)
             signalled = True
         time.sleep(0.1)
     return True

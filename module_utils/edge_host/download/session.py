@@ -1,4 +1,4 @@
-"""What all parts of one download share: job, store, staging, status file, stop request, child."""
+"""What all parts of one download share: job, store, status file, stop request, children."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 from ..commands import environment
 from ..files import write_atomically
 from ..weights.store import Store
 from .job import STATUS, BundleFile, DownloadJob
-from .staging import Staging
 
 RATE_SECONDS = 10.0
 """The time over which the rate is averaged."""
@@ -28,16 +27,20 @@ class Stopped(Exception):
 class DownloadSession:
     """One run of a download job.
 
-    `sources` are the names of those that provide the files, for the status.
+    `sources` are the names of those that provide the files, `notice` what the operator should
+    know, both for the status; `digests` has the SHA-256 of files that were hashed as they arrived,
+    `origins` the names of those that sent each file.
     """
 
     def __init__(self, job: DownloadJob, runtime: Path) -> None:
         self.job = job
         self.store = Store(job.folder)
-        self.staging = Staging(job)
         self.sources: List[str] = []
+        self.notice = ""
+        self.digests: Dict[str, str] = {}
+        self.origins: Dict[str, List[str]] = {}
         self._runtime = runtime
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._processes: List[subprocess.Popen[bytes]] = []
         self._stop_requested = threading.Event()
         self._started_at = time.monotonic()
         self._samples: List[Tuple[float, int]] = []
@@ -63,6 +66,8 @@ class DownloadSession:
             "left": round((self.job.size - done) / rate) if rate else None,
             "seconds": round(now - self._started_at, 1),
             "from": self.sources,
+            "notice": self.notice,
+            "distribution": self.job.distribution,
             "pid": os.getpid(),
             **more,
         }
@@ -73,9 +78,9 @@ class DownloadSession:
     def stop(self, *_: Any) -> None:
         """Request the end. Received data stays, and the next run continues with it."""
         self._stop_requested.set()
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
 
     @property
     def stopped(self) -> bool:
@@ -92,26 +97,41 @@ class DownloadSession:
         self._stop_requested.wait(seconds)
 
     def start_downloader(self, *command: str, **streams: Any) -> subprocess.Popen[bytes]:
-        """Start curl or aria2; as the job's user, without privileges, where it names one."""
+        """Start a program that talks to other machines; as the job's user, where it names one."""
         user = self.job.user
         prefix: Tuple[str, ...] = ()
         if user is not None:
             identity = (f"--reuid={user}", f"--regid={user}", "--clear-groups")
             prefix = ("setpriv", *identity, "--no-new-privs", "--")
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [*prefix, *command], env=environment(str(self.job.staging_folder)), **streams
         )
+        running = [each for each in self._processes if each.poll() is None]
+        self._processes = [*running, process]
         if self.stopped:
             self.stop()
-        return self._process
+        return process
+
+    def paths(self, file: BundleFile) -> List[str]:
+        """Return where a file may be: unfinished, and in its final place."""
+        final = Path(file.local) if file.local else self.job.folder / file.path
+        return [str(self.job.bundle_folder / file.name), str(final)]
+
+    def is_downloaded(self, file: BundleFile) -> bool:
+        """Whether a file is complete by its size, in its final place or not."""
+        return any(_size_of(path) == file.size for path in self.paths(file))
 
     def is_installed(self, file: BundleFile) -> bool:
         """Whether a file is complete in its final place; its hash may still be unknown."""
-        path = Path(file.local) if file.local else self.job.folder / file.path
-        try:
-            return path.stat().st_size == file.size
-        except OSError:
-            return False
+        return _size_of(self.paths(file)[-1]) == file.size
+
+
+def _size_of(path: str) -> int:
+    """Return the bytes of a file; -1 where it is missing."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1
 
 
 def extract_host(url: str) -> str:

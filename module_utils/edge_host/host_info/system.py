@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
@@ -78,13 +79,24 @@ def parse_accounts(text: str, kind: str = "user") -> List[Facts]:
 
 def read_tools() -> List[str]:
     """The commands for downloads of weights and images that the host has."""
-    return [name for name in ("aria2c", "curl", "skopeo") if which(name)]
+    return [name for name in ("curl", "skopeo") if which(name)]
 
 
 def process_names(system: Path) -> List[str]:
     """The names of all processes that can be seen."""
     processes = [path for path in entries(system / "proc") if path.name.isdigit()]
     return [(read_text(process / "comm") or "").strip() for process in processes]
+
+
+def command_lines(system: Path) -> List[bytes]:
+    """The commands of all processes that can be seen, each with its arguments."""
+    found = []
+    for path in entries(system / "proc"):
+        if path.name.isdigit():
+            # The process may have ended meanwhile.
+            with contextlib.suppress(OSError):
+                found.append((path / "cmdline").read_bytes())
+    return found
 
 
 def read_container(system: Path) -> bool:

@@ -13,7 +13,6 @@ from ..constants import (
     OLLAMA_PROJECTOR_TYPE,
     OLLAMA_STORE,
     OLLAMA_WEIGHTS_TYPE,
-    RECEIVED,
     RECORD,
     WORKSHOP,
 )
@@ -95,12 +94,12 @@ def weights_in(folder: Path) -> List[Path]:
 
 def read_unfinished(folder: Path) -> Dict[str, int]:
     """Downloads that are not complete: name of the bundle -> bytes on the disk."""
-    found: Dict[str, int] = {}
-    for part in (WORKSHOP, RECEIVED):
-        for path in [] if (folder / part).is_symlink() else entries(folder / part):
-            if path.is_dir() and not path.is_symlink():
-                found[path.name] = found.get(path.name, 0) + allocated(path)
-    return found
+    workshop = folder / WORKSHOP
+    return {
+        path.name: allocated(path)
+        for path in ([] if workshop.is_symlink() else entries(workshop))
+        if path.is_dir() and not path.is_symlink()
+    }
 
 
 def parse_manifest(text: str) -> Optional[Tuple[str, List[str]]]:

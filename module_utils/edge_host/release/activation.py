@@ -5,20 +5,30 @@ A change does so that rolls back after a failed verification, and a recovery aft
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import List, Optional
 
+from ..constants import NETWORK
+from ..host_info.deployment import read_journal
 from .compose import COMPOSE_SECONDS
 from .docker_api import DOCKER_SECONDS
 from .errors import ReleaseError
 from .host import Host
+from .provision import (
+    create_containers,
+    provide_namespace,
+    provide_sockets,
+    remove_other_containers,
+    runs,
+)
 from .services import (
     hand_over_sockets,
     max_handover_seconds,
-    remove_other_containers,
-    start_socket_holder,
+    max_retirement_seconds,
+    retire_chat_api,
+    wait_healthy,
     wait_ready,
 )
-from .steps import ActivationStep
+from .steps import ActivationStep, Step
 from .store import PARTS, Release
 from .verification import Verification
 
@@ -31,19 +41,30 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
     docker = host.docker
     engine, api = release.container("engine"), release.container("api")
     host.on_step(ActivationStep.BEGIN.value)
-    missing = [
-        release.service(part) for part in PARTS if not docker.inspect(release.container(part))
-    ]
-    if missing:
-        host.compose.run(release.folder, "create", *missing)
-    start_socket_holder(host, release)
-    if not docker.is_running(engine):
+    retired = _retire_in_former_namespace(host, release)
+    provide_namespace(host, release)
+    missing = [part for part in PARTS if not docker.inspect(release.container(part))]
+    create_containers(host, release, missing)
+    provide_sockets(host)
+    handing_over = (read_journal(host.root) or {}).get("step") == Step.HAND_OVER_SOCKETS.value
+    if handing_over and not retired:
+        # It may be retiring: then it accepts nothing any more, and has to be started again.
+        retire_chat_api(host, release, release.drain_timeout)
+    if not runs(host, release, "engine"):
+        for other in _find_other_chat_apis(host, release):
+            if other.own_namespace != release.own_namespace:
+                # It does not reach this engine, and its own one is removed.
+                host.chat_api.switch_upstream(other.engine_file)
+                retire_chat_api(host, other, release.drain_timeout)
         host.chat_api.switch_upstream(release.engine_file, release.hold_seconds)
         # The engine needs the memory of the others.
         for name, service in docker.list_containers().items():
             if service.startswith("engine") and name != engine:
                 docker.remove(name)
         docker.start(engine)
+        if retired:
+            # Connections wait at the held sockets, for longer than a chat API would hold requests.
+            wait_healthy(host, release)
     if verify:
         verification = Verification(host, release)
         try:
@@ -52,17 +73,50 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
             verification.close()
     host.on_step(ActivationStep.SWITCH_UPSTREAM.value)
     host.chat_api.switch_upstream(release.engine_file)
-    if not docker.is_running(api):
+    if not runs(host, release, "api"):
         docker.start(api)
     wait_ready(host, release)
-    for name, service in docker.list_containers().items():
-        if service.startswith("api") and name != api and docker.is_running(name):
-            host.on_step(ActivationStep.HAND_OVER_SOCKETS.value)
-            slots = {"engine": "a", "api": service[-1]}
-            other = Release(release.folder, {**release.record, "slots": slots})
-            hand_over_sockets(host, other, release)
+    for other in _find_other_chat_apis(host, release):
+        host.on_step(ActivationStep.HAND_OVER_SOCKETS.value)
+        hand_over_sockets(host, other, release)
     host.on_step(ActivationStep.CLEAN.value)
     remove_other_containers(host, release)
+
+
+def _retire_in_former_namespace(host: Host, release: Release) -> bool:
+    """Retire a chat API that serves with its engine in a former network namespace; whether it did.
+
+    Docker restarts the container of the namespace alone, and the two go on in the one that they
+    have. Once the engine is started in the new one, this chat API could answer nothing any more.
+    """
+    engine, api = release.container("engine"), release.container("api")
+    if (
+        not release.own_namespace
+        or not host.docker.shares_namespace(api, engine)
+        or host.docker.shares_namespace(api, NETWORK)
+    ):
+        return False
+    retire_chat_api(host, release, release.drain_timeout)
+    return True
+
+
+def _find_other_chat_apis(host: Host, release: Release) -> List[Release]:
+    """Return the releases whose chat APIs run besides that of `release`."""
+    journal = read_journal(host.root) or {}
+    changed = [host.releases.get(journal[end]) for end in ("to", "from") if journal.get(end)]
+    found = []
+    for name, service in host.docker.list_containers().items():
+        if not service.startswith("api") or not host.docker.is_running(name):
+            continue
+        if name == release.container("api"):
+            continue
+        slots = {"engine": "a", "api": service[-1]}
+        # Without a change that was interrupted, of this release as far as anybody knows.
+        other = Release(release.folder, {**release.record, "slots": slots})
+        found.append(
+            next((each for each in changed if each and each.container("api") == name), other)
+        )
+    return found
 
 
 def activate_or_end_hold(host: Host, release: Release, verify: bool = False) -> None:
@@ -87,5 +141,8 @@ def max_activation_seconds(release: Optional[Release]) -> float:
     docker = 2 * DOCKER_SECONDS
     if release is None:
         return docker
-    compose = 2 * COMPOSE_SECONDS  # create, and up for the socket holder
-    return compose + float(release.start_timeout) + max_handover_seconds(release) + docker
+    compose = 2 * COMPOSE_SECONDS  # for the network namespace, and for the parts
+    # The release's own chat API may be retiring, and another one has to.
+    chat_apis = max_retirement_seconds(release.drain_timeout) + max_handover_seconds(release)
+    # For the engine, and for the chat API.
+    return compose + 2 * float(release.start_timeout) + chat_apis + docker

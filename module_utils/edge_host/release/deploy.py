@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..folders import ensure_folders
 from ..host_info.deployment import describe_change, read_history
+from ..json_data import Facts
+from ..release_record import listen_address
+from ..sockets.units import install as install_sockets
 from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import ReleaseError
 from .host import Host
@@ -15,8 +18,8 @@ from .recovery import recover
 from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
 from .result import describe_failure, find_result
 from .stage import stage_release
-from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE
-from .systemd import install_recovery, remove_other_programs, run_change
+from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, Release
+from .systemd import install_recovery, remove_other_programs, run_change, wait_for_recovery
 
 
 def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -40,8 +43,7 @@ def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
 def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], str]:
     """Return the result, and why the change failed; empty where it did not."""
     releases, operator = host.releases, options["operator"]
-    rollback = options["action"] == "rollback"
-    if rollback:
+    if options["action"] == "rollback":
         request = request_rollback(releases, operator, options["to"])
     else:
         files = {
@@ -54,7 +56,27 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     if check_mode:
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
+    # Before the recovery, which has them hold the ports, and before the programs of other versions
+    # go: one of them may be the unit's.
+    install_sockets(host.root, program, listen_address(request.metadata))
+    try:
+        change, before, to = _change(host, request, options, program)
+    finally:
+        # Where the change failed, the release that serves listens at its own address again.
+        serving = releases.current()
+        if serving:
+            install_sockets(host.root, program, listen_address(serving.record))
+    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
+    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
+
+
+def _change(
+    host: Host, request: ReleaseRequest, options: Mapping[str, Any], program: Path
+) -> Tuple[Facts, Optional[Release], Release]:
+    """Return the result of the change, the release before and the one that was requested."""
+    releases, operator = host.releases, options["operator"]
     install_recovery(host, program)
+    wait_for_recovery(host)
     with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)
@@ -64,15 +86,13 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         ensure_engine_key(host.root)
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
-        if before and not rollback and is_in_place(before, request, key_hash):
+        if before and options["action"] != "rollback" and is_in_place(before, request, key_hash):
             to = before
         else:
             to = stage_release(host, request)
     entries_before = len(read_history(host.root, None))
     run_change(host, program, to.number, options["action"], operator)
-    change = find_result(read_history(host.root, None)[entries_before:], to.number)
-    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
-    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
+    return find_result(read_history(host.root, None)[entries_before:], to.number), before, to
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..commands import environment
 from ..constants import PROJECT
+from ..host_info.docker import read_namespace
 from ..json_data import Facts
 from ..unix_http import UnixConnection
 from .errors import ReleaseError
@@ -57,6 +58,31 @@ class Docker:
         found = self.inspect(name)
         return bool(found and found["State"]["Running"] and not found["State"]["Restarting"])
 
+    def is_joined(self, name: str, owner: str) -> bool:
+        """Whether a container was created for the network namespace of the container `owner`.
+
+        Docker refers to the owner by its id, so another one of the same name does not count.
+        """
+        found, other = self.inspect(name), self.inspect(owner)
+        return bool(
+            found
+            and other
+            and found["HostConfig"]["NetworkMode"]
+            in (f"container:{owner}", f"container:{other['Id']}")
+        )
+
+    def shares_namespace(self, name: str, owner: str) -> bool:
+        """Whether two containers run in the same network namespace.
+
+        It ends for `owner` where that is restarted, while the other container keeps it.
+        """
+        namespace = self._read_namespace(name)
+        return namespace is not None and namespace == self._read_namespace(owner)
+
+    def _read_namespace(self, name: str) -> Optional[str]:
+        found = self.inspect(name)
+        return read_namespace(found["State"]["Pid"]) if found else None
+
     def list_containers(self) -> Dict[str, str]:
         """Return container name -> service, for all containers of the project but one-off ones."""
         wanted = {
@@ -89,6 +115,10 @@ class Docker:
     def remove(self, name: str) -> None:
         """Remove a container, running or not, where it exists."""
         self._send("DELETE", f"/containers/{name}?force=true&v=true", (204, 404, 409))
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network, where it exists and no container uses it."""
+        self._send("DELETE", f"/networks/{name}", (204, 403, 404, 409))
 
     def has_image(self, reference: str) -> bool:
         """Whether an image is on the host."""

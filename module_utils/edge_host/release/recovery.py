@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ..constants import DOOR as SOCKET_HOLDER
 from ..constants import JOURNAL, RELEASES
 from ..files import sync_folder
 from ..host_info.deployment import read_journal
 from ..json_data import Facts
+from ..unit_files.recovery import LOCK_SECONDS
 from .activation import activate_or_end_hold, max_activation_seconds
 from .errors import HostLockedError
 from .host import Host
 from .lock import lock_host
-from .services import remove_other_containers
+from .provision import are_sockets_held, remove_former_parts, remove_other_containers, runs
 from .steps import ActivationStep
-from .store import PARTS
-from .unit import LOCK_SECONDS, extend_time_limit, notify_ready
+from .store import PARTS, Release
+from .unit import extend_time_limit, notify_ready
 
 
 def recover(host: Host) -> Optional[Facts]:
@@ -31,9 +31,8 @@ def recover(host: Host) -> Optional[Facts]:
         if journal is None:
             return None
         remove_other_containers(host, None)
-    elif journal is None and all(
-        map(host.docker.is_running, [SOCKET_HOLDER, *map(release.container, PARTS)])
-    ):
+    elif journal is None and _is_serving(host, release):
+        remove_former_parts(host, release)
         return None
     else:
         # Requests that the change held remain held, now by this process.
@@ -61,6 +60,11 @@ def recover(host: Host) -> Optional[Facts]:
     (host.root / JOURNAL).unlink()
     sync_folder(host.root)
     return entry
+
+
+def _is_serving(host: Host, release: Release) -> bool:
+    """Whether all that a release needs runs."""
+    return are_sockets_held(host) and all(runs(host, release, part) for part in PARTS)
 
 
 def recover_under_systemd(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""What changes and recoveries do with containers: start, wait, hand over sockets, clean up."""
+"""What changes and recoveries do with chat APIs: wait, retire, hand over sockets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
-from ..constants import DOOR as SOCKET_HOLDER
-from . import verification
 from .errors import ReleaseError
 from .host import Host
-from .store import PARTS, Release
+from .store import Release
 
 STOP_SECONDS = 40
 """The time that a chat API gets to end its requests, once it is stopped."""
@@ -37,12 +35,6 @@ def wait_until(
     return True
 
 
-def start_socket_holder(host: Host, release: Release) -> None:
-    """Start the socket holder; one that runs is never touched, whatever has changed."""
-    if not host.docker.is_running(SOCKET_HOLDER):
-        host.compose.run(release.folder, "up", "--detach", "--no-deps", "door")
-
-
 def wait_ready(host: Host, release: Release) -> None:
     """Wait until a release's chat API answers. Raises ReleaseError where it ends or is late."""
     name = release.container("api")
@@ -56,6 +48,17 @@ def wait_ready(host: Host, release: Release) -> None:
             f" {release.start_timeout:g} s. Check its log",
             host.docker.read_log(name),
         )
+
+
+def wait_healthy(host: Host, release: Release) -> bool:
+    """Wait until a release's engine is healthy, by Docker's check; returns whether it is."""
+    name = release.container("engine")
+
+    def healthy() -> bool:
+        found = host.docker.inspect(name)
+        return bool(found and found["State"]["Health"]["Status"] == "healthy")
+
+    return wait_until(healthy, release.start_timeout, lambda: host.docker.is_running(name))
 
 
 def wait_for_hold(host: Host, release: Release) -> None:
@@ -84,24 +87,16 @@ def hand_over_sockets(host: Host, old: Release, new: Release) -> None:
     """Retire the chat API of `old`, so that that of `new` gets all connections.
 
     Meanwhile the new one holds requests: both together could ask more of the engine than it has
-    slots for. Raises ReleaseError where the new one has ended.
+    slots for. One that does not reach the other's engine ends what it has accepted with its own
+    engine. Raises ReleaseError where the new one has ended.
     """
-    engine_file = host.chat_api.engine_file.read_text(encoding="utf-8")
-    engine_file = re.sub(r"(?m)^LLM_HOLD=.*\n", "", engine_file)
-    container, socket_file = old.container("api"), host.chat_api.socket_path(old)
-
-    def runs() -> bool:
-        return host.docker.is_running(container)
-
-    if runs():
-        # A process that Docker has just started, as after a power cut, does not receive signals
-        # until it answers: it is the first of its container, for which the kernel drops them.
-        wait_until(
-            lambda: not socket_file.exists() or host.chat_api.read_status(old) is not None,
-            SIGNAL_SECONDS,
-            runs,
-        )
-        host.chat_api.switch_upstream(engine_file, new.hold_seconds)
+    live = host.chat_api.engine_file.read_text(encoding="utf-8")
+    before = after = re.sub(r"(?m)^LLM_HOLD=.*\n", "", live)
+    if old.own_namespace != new.own_namespace:
+        before, after = old.engine_file, new.engine_file
+    if host.docker.is_running(old.container("api")):
+        _wait_for_signals(host, old)
+        host.chat_api.switch_upstream(before, new.hold_seconds)
         wait_for_hold(host, new)
         name = new.container("api")
         if not host.docker.is_running(name):
@@ -109,28 +104,54 @@ def hand_over_sockets(host: Host, old: Release, new: Release) -> None:
                 f"the chat API {name} ended before it got the sockets. Check its log",
                 host.docker.read_log(name),
             )
-        host.docker.send_signal(container, "USR1")
-        wait_for_retirement(host, old, new.drain_timeout)
+    _end_chat_api(host, old, new.drain_timeout)
+    host.chat_api.switch_upstream(after)
+
+
+def retire_chat_api(host: Host, release: Release, seconds: float) -> None:
+    """Have a chat API answer all that it has accepted, within so many seconds, and stop it.
+
+    Connections wait where the sockets are held, until another chat API takes them.
+    """
+    _wait_for_signals(host, release)
+    _end_chat_api(host, release, seconds)
+
+
+def max_retirement_seconds(seconds: float) -> float:
+    """Return the longest time that `retire_chat_api` waits."""
+    return SIGNAL_SECONDS + float(seconds) + STOP_SECONDS
+
+
+def _wait_for_signals(host: Host, release: Release) -> None:
+    """Wait until a chat API receives signals, or has ended.
+
+    A process that Docker has just started, as after a power cut, does not receive them until it
+    answers: it is the first of its container, for which the kernel drops them.
+    """
+    socket_file = host.chat_api.socket_path(release)
+    wait_until(
+        lambda: not socket_file.exists() or host.chat_api.read_status(release) is not None,
+        SIGNAL_SECONDS,
+        lambda: host.docker.is_running(release.container("api")),
+    )
+
+
+def _end_chat_api(host: Host, release: Release, seconds: float) -> None:
+    """Retire a chat API, and stop it; one that does not run leaves nothing."""
+    name, socket_file = release.container("api"), host.chat_api.socket_path(release)
+    if host.docker.is_running(name):
+        host.docker.send_signal(name, "USR1")
+        wait_for_retirement(host, release, seconds)
     # Requests that still run get the time of a stop.
-    host.docker.stop(container, STOP_SECONDS)
+    host.docker.stop(name, STOP_SECONDS)
     # The container may have ended without removing its socket.
     if socket_file.exists():
         socket_file.unlink()
-    host.chat_api.switch_upstream(engine_file)
 
 
 def max_handover_seconds(new: Release) -> float:
     """Return the longest time that `hand_over_sockets` waits."""
-    return 2 * SIGNAL_SECONDS + float(new.drain_timeout) + STOP_SECONDS
-
-
-def remove_other_containers(host: Host, release: Optional[Release]) -> None:
-    """Remove the containers of all releases but one; of all, where `release` is None."""
-    kept = {SOCKET_HOLDER, *map(release.container, PARTS)} if release else set()
-    for name in host.docker.list_containers():
-        if name not in kept:
-            host.docker.remove(name)
-    host.docker.remove(verification.CONTAINER)
+    return SIGNAL_SECONDS + max_retirement_seconds(new.drain_timeout)
 
 
 def free_memory() -> None:

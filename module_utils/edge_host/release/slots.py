@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from typing import Dict, Mapping, Optional
 
+from ..constants import ENGINE_PORTS
 from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, PARTS, Release
 
 SOURCE = "source"
 """The folder in a release that has its files as they were rendered."""
 TOKENS = {"engine": "@ENGINE_SLOT@", "api": "@API_SLOT@"}
+PORT_TOKEN = "@ENGINE_PORT@"  # noqa: S105 - it stands for a port
 """No name, key or address can contain these."""
 # Where releases from before there were tokens have a slot, by file.
 _SLOTS_WITHOUT_TOKENS = {
@@ -38,10 +40,10 @@ def choose_slots(signatures: Mapping[str, str], current: Optional[Release]) -> D
 
 
 def fill_slots(text: str, slots: Mapping[str, str]) -> str:
-    """Return a rendered file with the slot of each part in place of its token."""
+    """Return a rendered file with slots, and the engine's port, in place of their tokens."""
     for part, token in TOKENS.items():
         text = text.replace(token, slots[part])
-    return text
+    return text.replace(PORT_TOKEN, str(ENGINE_PORTS[slots["engine"]]))
 
 
 def read_source(release: Release) -> Dict[str, str]:
@@ -57,6 +59,6 @@ def read_source(release: Release) -> Dict[str, str]:
         for pattern in _SLOTS_WITHOUT_TOKENS.get(name, ()):
             text = re.sub(pattern, lambda found: found[1] + TOKENS[found["part"]], text)
         texts[name] = text
-    # The one line that is added to the rendered files, as the last.
+    # The one line that those versions added to the rendered files, as the last.
     texts[ENV_FILE] = re.sub(r"(?m)^DOOR_IMAGE=.*\n\Z", "", texts[ENV_FILE])
     return texts

@@ -7,10 +7,9 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, Mapping, Optional
 
-from ..constants import DOOR as SOCKET_HOLDER
-from ..constants import RELEASE
+from ..constants import DOOR, ENGINE_PORTS, NETWORK, RELEASE
 from ..files import sync_folder
 from ..host_info.weights import read_models, read_ollama
 from ..json_data import Facts
@@ -51,18 +50,17 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
         # On the disk with everything else, by the sync before the release gets its name.
         (folder / SOURCE / name).write_text(text, encoding="utf-8")
     env = request.files[ENV_FILE]
-    env += f"DOOR_IMAGE={_choose_socket_holder_image(host, env, current)}\n"
-    replace_file(folder / ENV_FILE, env, 0o600)
     # A part's signature does not depend on its slot: all are compared in slot a.
-    in_slot_a = fill_slots(request.files[COMPOSE_FILE], dict.fromkeys(PARTS, "a"))
-    replace_file(folder / COMPOSE_FILE, in_slot_a)
+    in_slot_a = dict.fromkeys(PARTS, "a")
+    replace_file(folder / ENV_FILE, _complete_env(host, request, in_slot_a), 0o600)
+    replace_file(folder / COMPOSE_FILE, fill_slots(request.files[COMPOSE_FILE], in_slot_a))
     _check_weights(host, plan)
     key_hash = hash_engine_key(host.root)
     signatures = _compute_signatures(host, folder, plan, key_hash)
     slots = choose_slots(signatures, current)
     texts = {
         COMPOSE_FILE: fill_slots(request.files[COMPOSE_FILE], slots),
-        ENV_FILE: env,
+        ENV_FILE: _complete_env(host, request, slots),
         ENGINE_FILE: fill_slots(request.files[ENGINE_FILE], slots),
     }
     record = {
@@ -78,6 +76,7 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
         "slots": slots,
     }
     replace_file(folder / COMPOSE_FILE, texts[COMPOSE_FILE])
+    replace_file(folder / ENV_FILE, texts[ENV_FILE], 0o600)
     replace_file(folder / ENGINE_FILE, texts[ENGINE_FILE])
     replace_file(folder / RELEASE, json.dumps(record, indent=1) + "\n", 0o600)
     _provide_images(host, plan["engine"]["image"], read_variable(env, "API_IMAGE"))
@@ -91,15 +90,27 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
     return Release(final, record)
 
 
-def _choose_socket_holder_image(host: Host, env: str, current: Optional[Release]) -> str:
-    """Return the socket holder's image: that of the running one, which is never replaced.
+def _complete_env(host: Host, request: ReleaseRequest, slots: Mapping[str, str]) -> str:
+    """Return the text of .env with the lines that the host adds, as far as Compose reads them."""
+    env, compose = request.files[ENV_FILE], request.files[COMPOSE_FILE]
+    image = read_variable(env, "API_IMAGE")
+    added = {
+        "ENGINE_PORT": str(ENGINE_PORTS[slots["engine"]]),
+        "NETWORK_IMAGE": _read_image(host, NETWORK) or image,
+        # Of the socket holder, in releases of earlier versions.
+        "DOOR_IMAGE": _read_image(host, DOOR) or image,
+    }
+    used = (name for name in added if f"${{{name}}}" in compose)
+    return env + "".join(f"{name}={added[name]}\n" for name in used)
 
-    A new container would close the sockets.
+
+def _read_image(host: Host, name: str) -> Optional[str]:
+    """Return the image of a container that stays over releases; None where it does not run.
+
+    Compose, typed by hand, would replace it for another one.
     """
-    if current is None or not host.docker.is_running(SOCKET_HOLDER):
-        return read_variable(env, "API_IMAGE")
-    current_env = (current.folder / ENV_FILE).read_text(encoding="utf-8")
-    return read_variable(current_env, "DOOR_IMAGE")
+    found = host.docker.inspect(name) if host.docker.is_running(name) else None
+    return str(found["Config"]["Image"]) if found else None
 
 
 def _compute_signatures(host: Host, folder: Path, plan: Facts, key_hash: str) -> Dict[str, str]:

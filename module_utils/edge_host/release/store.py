@@ -108,6 +108,15 @@ class Release(NamedTuple):
         return signatures
 
     @property
+    def own_namespace(self) -> bool:
+        """Whether its parts share a network namespace that has the loopback interface only.
+
+        Those of earlier versions have addresses in a network of Docker: a part of either kind does
+        not reach one of the other.
+        """
+        return "network" in self.plan
+
+    @property
     def engine_file(self) -> str:
         """The text of its engine.env."""
         return (self.folder / ENGINE_FILE).read_text(encoding="utf-8")

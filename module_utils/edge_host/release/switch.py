@@ -20,11 +20,17 @@ from .client_keys import remove_plain_keys
 from .errors import ReleaseError
 from .host import Host
 from .memory_check import fits_beside
+from .provision import (
+    create_containers,
+    provide_namespace,
+    provide_sockets,
+    remove_other_containers,
+    runs,
+)
 from .services import (
     free_memory,
     hand_over_sockets,
-    remove_other_containers,
-    start_socket_holder,
+    retire_chat_api,
     wait_for_hold,
     wait_ready,
     wait_until,
@@ -105,7 +111,7 @@ class Change:
         """Whether the change starts another container for a part, or a stopped one."""
         if self.before is None or self.before.container(part) != self.to.container(part):
             return True
-        return not self.docker.is_running(self.to.container(part))
+        return not runs(self.host, self.to, part)
 
     def _begin_step(self, step: Step) -> None:
         self._steps.append((step, time.monotonic()))
@@ -127,14 +133,17 @@ class Change:
             remove_other_containers(host, None)
             host.chat_api.switch_upstream(to.engine_file, to.hold_seconds)
         self._begin_step(Step.CREATE_CONTAINERS)
-        replaced = [to.service(part) for part, new in (("engine", engine), ("api", api)) if new]
-        if replaced:
-            host.compose.run(to.folder, "create", *replaced)
-        start_socket_holder(host, to)
-        if engine:
-            self._replace_engine()
-        if api:
-            self._replace_chat_api()
+        provide_namespace(host, to)
+        replaced = [part for part, new in (("engine", engine), ("api", api)) if new]
+        create_containers(host, to, replaced)
+        provide_sockets(host)
+        if self.before and self.before.own_namespace != to.own_namespace:
+            self._replace_both(self.before)
+        else:
+            if engine:
+                self._replace_engine()
+            if api:
+                self._replace_chat_api()
         self._begin_step(Step.CHECK)
         self._check_serving()
         self._begin_step(Step.COMMIT)
@@ -193,6 +202,49 @@ class Change:
                 self._wait_for_upstream(before)
                 self.pause = time.monotonic() - paused_at
                 self._held_at = None
+        finally:
+            verification.close()
+
+    def _replace_both(self, before: Release) -> None:
+        """Start and verify both new parts where those before do not reach them, nor are reached.
+
+        The chat API before therefore ends with its own engine all that it has accepted. Where
+        memory allows, the new one takes connections meanwhile, and holds their requests; else
+        connections wait where the sockets are held, so that they can be served again by either.
+        """
+        host, docker, to = self.host, self.docker, self.to
+        self.beside = fits_beside(to)
+        if self.beside:
+            self._begin_step(Step.LOAD_BESIDE)
+            docker.start(to.container("engine"))
+            self._verify()
+            self._replace_chat_api()
+            return
+        verification = Verification(host, to)
+        try:
+            self._begin_step(Step.HAND_OVER_SOCKETS)
+            paused_at = time.monotonic()
+            retire_chat_api(host, before, to.drain_timeout)
+            self._begin_step(Step.STOP_PREVIOUS)
+            docker.stop(before.container("engine"), 10)
+            self._begin_step(Step.START_ENGINE)
+            docker.start(to.container("engine"))
+            self._begin_step(Step.VERIFY)
+            verification.wait()
+        finally:
+            verification.close()
+        self._begin_step(Step.SWITCH_UPSTREAM)
+        host.chat_api.switch_upstream(to.engine_file)
+        self._begin_step(Step.WAIT_READY)
+        docker.start(to.container("api"))
+        wait_ready(host, to)
+        self.pause = time.monotonic() - paused_at
+
+    def _verify(self) -> None:
+        verification = Verification(self.host, self.to)
+        try:
+            self._begin_step(Step.VERIFY)
+            verification.wait()
         finally:
             verification.close()
 

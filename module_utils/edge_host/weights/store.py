@@ -164,7 +164,7 @@ class Store:
         )
 
     def install(self, downloaded: Path, file: WeightsFile) -> None:
-        """Give a received file, whose hash was right, its final name in one step, and record it.
+        """Give a downloaded file, whose hash was right, its final name in one step, and record it.
 
         Raises StoreError where another verified file has that name.
         """

@@ -161,7 +161,7 @@ def check_containers(facts: Facts) -> list[Finding]:
         passed(RUNNING),
         *(_judge(each, running) for each in CHECKS),
         core,
-        _jobs(facts, running),
+        _jobs(running),
     ]
 
 
@@ -179,15 +179,12 @@ def _part(container: Container) -> str:
     return str(container["service"]).partition("-")[0]
 
 
-def _jobs(facts: Facts, running: list[Container]) -> Finding:
+def _jobs(running: list[Container]) -> Finding:
     """Whether jobs that must not see each other's files have different users."""
     jobs: dict[str, set[str]] = {}
     for each in running:
         if job := _JOBS.get(_part(each)):
             jobs.setdefault(_user(each), set()).add(job)
-    for file in facts["files"]:
-        if file["uid"] and file["kind"] == "folder" and "/models/." in file["path"]:
-            jobs.setdefault(str(file["uid"]), set()).add("downloads")
     shared = [
         f"the user {user} is that of {' and '.join(sorted(names))}"
         for user, names in sorted(jobs.items())

@@ -14,7 +14,7 @@ LINKS = Check("The project's folders have no links but its own")
 SECRET_FILES = Check("Secrets are readable for the project's users only")
 COMPLETE = Check("All of the project's files were examined")
 _LINKS = {"current", "previous", *DEPLOYED_FILES[:2], f"{SECRETS}/tls"}
-_ROOTS_OWN = ("lib", "releases", "engine", "current", "previous")
+_ROOTS_OWN = ("lib", "models", "releases", "engine", "current", "previous")
 """Folders whose content root runs or believes."""
 
 
@@ -69,11 +69,7 @@ def _is_roots(name: str) -> bool:
     """Whether a file must be root's own."""
     if name.startswith("/"):  # the registry's
         return "/images" not in name
-    first, *rest = name.split("/")
-    if first == "models":
-        # Downloads that are not complete are in folders with a dot; the rest is verified.
-        return not (rest and rest[0].startswith("."))
-    return first in ("", *_ROOTS_OWN, *DEPLOYED_FILES[:2])
+    return name.split("/")[0] in ("", *_ROOTS_OWN, *DEPLOYED_FILES[:2])
 
 
 def _link_problem(name: str, file: Mapping[str, Any], roots: list[str]) -> str:

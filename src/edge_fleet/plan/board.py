@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from edge_fleet.l4t import l4t_within
@@ -10,7 +11,7 @@ from edge_fleet.plan.task import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 from edge_fleet.plan.types import EngineOptions
 from edge_fleet.settings import Settings
 from edge_fleet.text import GIB, Problem, join_choices, parse_version
-from edge_host.constants import API_PORT, ENGINE_PORT, PROJECT
+from edge_host.constants import API_PORT, ENGINE_PORT, PROJECT, SOCKETS_UNIT
 
 # On boards with less than this, both are smaller: compute buffers are as large as the micro-batch.
 SMALL_MEMORY = 3 * GIB
@@ -159,10 +160,13 @@ def port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem
         listener = ports.get(str(port))
         if starting and listener and str(listener["process"]).startswith("docker-proxy (pid "):
             continue
-        if listener and not (listener["container"] or "").startswith(OWN_CONTAINERS):
+        if listener and not _is_own(listener):
+            unit = listener.get("unit")
             holder = (
                 f"container {listener['container']}"
                 if listener["container"]
+                else f"systemd for {unit}"
+                if unit
                 else listener["process"] or "another process"
             )
             problems.append(
@@ -170,3 +174,23 @@ def port_problems(ports: dict[str, Any], docker: dict[str, Any]) -> list[Problem
                 " user of the port, or move it to another port."
             )
     return problems
+
+
+def _is_own(listener: dict[str, Any]) -> bool:
+    """Whether the project holds a port: by systemd, or by a container on hosts of 0.1."""
+    container = listener["container"] or ""
+    return container.startswith(OWN_CONTAINERS) or listener.get("unit") == SOCKETS_UNIT
+
+
+def listen_problems(address: str, addresses: list[str] | None) -> list[Problem]:
+    """Why the chat API cannot listen at an address: the host does not have it.
+
+    `addresses` are those of the host; None where its facts were read by an earlier version.
+    """
+    if not address or not addresses or address in addresses:
+        return []
+    found = [each for each in addresses if not ipaddress.ip_address(each).is_loopback]
+    return [
+        f"llm_listen_address does not fit: the host does not have {address}. Its addresses are"
+        f" {', '.join(found)}. Use one of these."
+    ]

@@ -12,16 +12,22 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.catalogue import problems_of
-from edge_fleet.known_issues import KnownIssues, diagnose
+from edge_fleet.known_issues import diagnose
 from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
     engine_options,
+    listen_problems,
     lock_problems,
     port_problems,
 )
-from edge_fleet.plan.chat_api import ChatApi, plan_chat_api
-from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
+from edge_fleet.plan.chat_api import ChatApi, address_problems, plan_chat_api
+from edge_fleet.plan.docker import (
+    INSECURE_REGISTRIES,
+    daemon_json_wanted,
+    daemon_option_problems,
+    plan_registries,
+)
 from edge_fleet.plan.image import (
     engine_image,
     engine_rules,
@@ -60,7 +66,7 @@ from edge_fleet.plan.types import (
     freeze,
     render,
 )
-from edge_fleet.plan.weights import disk_problems, plan_model
+from edge_fleet.plan.weights import disk_problems, plan_model, source_problems
 from edge_fleet.settings import Settings, check_settings
 from edge_fleet.text import Problem
 from edge_host.constants import API_PORT, MIB, ROOT
@@ -146,6 +152,9 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += board_problems(board, docker, catalogues)
     problems += lock_problems(state["deployment"]["lock"])
     problems += port_problems(state["ports"], docker)
+    listen_address = settings.llm_listen_address or ""
+    problems += listen_problems(listen_address, state.get("addresses"))
+    problems += address_problems(settings, request.url)
     problems += daemon_option_problems(settings.board_docker_options, docker.get("swarm", False))
     problems += request.tls["problems"]
     row, image_problems = engine_image(
@@ -156,6 +165,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         options.gpu_layers > 0,
     )
     rules = engine_rules(catalogues["engines"][options.provider], row)
+    problems += source_problems(settings.llm_models_mirror, bool(settings.llm_models_token))
     of_task: list[Problem] = []
     images, more = _images(row.get("image", ""), settings, request)
     model, model_problems = plan_model(
@@ -193,6 +203,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         root=request.root,
         url=request.url or f"{scheme}://{request.host}:{API_PORT}",
         tls=request.tls["enabled"],
+        listen_address=listen_address,
         rollout=tuple(settings.llm_rollout),
         kind=board["kind"],
         board=board["model"] or board["kind"],
@@ -203,7 +214,7 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
         model=model,
         sources=_sources(settings),
         images=images,
-        engine=_engine(row, rules, options, model, issues, state),
+        engine=_engine(row, rules, options, model, state),
         chat_api=chat_api,
         gpu=gpu,
         memory=memory,
@@ -334,11 +345,10 @@ def _engine(
     rules: dict[str, Any],
     options: EngineOptions,
     model: Model,
-    issues: KnownIssues,
     state: dict[str, Any],
 ) -> Engine:
     """How the engine's container runs, by its rules and the row of its image."""
-    board, docker = state["board"], state["docker"]
+    board = state["board"]
     variables = dict(rules["environment"])
     if model.projector:
         variables |= rules.get("projector", {})
@@ -358,9 +368,6 @@ def _engine(
         # that it reports by a little, and must not change a release.
         memory_limit=limit // LIMIT_STEP * LIMIT_STEP,
         pids_limit=ENGINE_PIDS,
-        # Without rules in the raw table, a port that is published for the host itself can be
-        # reached from its network (moby/moby#49621).
-        published=not (docker["no_raw"] or "no_raw" in issues.fixes),
     )
 
 
@@ -372,11 +379,14 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
     missing = [] if docker["running"] else packages["docker"]
     missing = missing + ([] if docker["running"] and docker["compose"] else packages["compose"])
     options = settings.board_docker_options
+    registry = None
     if images.cache and request.images_cache:
         registry = registry_authority(request.images_cache)
+    registries = plan_registries(state, options, registry)
+    if registry:
         # The images from there are verified by their digests.
-        insecure = [*options.get("insecure-registries", []), registry]
-        options = options | {"insecure-registries": insecure}
+        insecure = [*options.get(INSECURE_REGISTRIES, []), registry]
+        options = options | {INSECURE_REGISTRIES: insecure}
     runtime = None if gpu.runtime in docker["runtimes"] else gpu.runtime
     wanted = daemon_json_wanted(
         docker["daemon_json"],
@@ -386,5 +396,6 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
         # Where Docker has it without the file, it has it as an option of its command, and would not
         # start with both. Facts of earlier versions do not say.
         not (docker.get("swarm") or docker.get("live_restore")),
+        registries.former,
     )
-    return Docker(packages=tuple(missing), daemon_json=freeze(wanted))
+    return Docker(tuple(missing), freeze(wanted), registries)

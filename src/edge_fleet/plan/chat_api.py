@@ -1,12 +1,14 @@
 """The chat API's part of the plan: the environment and the limits of its container, and the limits
-of the socket holder's.
+of what it needs besides: the socket holder, and the container of its network namespace.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from edge_fleet.chat_api_settings import Limits
 from edge_fleet.settings import Settings
@@ -19,13 +21,17 @@ PROCESS_MEMORY = 96 * MIB
 """Of the chat API without requests: 65 MiB were measured (docs/chat-api.md)."""
 CONNECTION_MEMORY = 128 * KIB
 """Of one connection: headers, what was read ahead, what a slow client has not taken, TLS."""
-SOCKET_HOLDER_MEMORY = 48 * MIB
-"""Of the socket holder, which takes a third of it, whatever clients do."""
+SOCKET_HOLDER_MEMORY = 32 * MIB
+"""Of the socket holder, which takes half of it, whatever clients do."""
+NETWORK_MEMORY = 16 * MIB
+"""Of the container that owns the network namespace: less than 1 MiB, and Docker's part of its start
+a few more."""
 PIDS = 128
 """Threads and processes of the chat API: one process with up to 40 threads for files and names, and
 those of health checks."""
-SOCKET_HOLDER_PIDS = 32
-"""Of the socket holder, which is one process with one thread."""
+NETWORK_PIDS = 32
+"""Of the container that owns the network namespace: one process, and Docker's threads while it
+starts."""
 _STEP = 16 * MIB
 _MUST_FIT = (
     ("max_request_line_bytes", "max_header_bytes"),
@@ -37,7 +43,7 @@ _MUST_FIT = (
 
 @dataclass(frozen=True)
 class ChatApi:
-    """How the containers of the chat API and of the socket holder run.
+    """How the chat API and what it needs besides run.
 
     Sizes are bytes; threads count as processes.
     """
@@ -46,12 +52,13 @@ class ChatApi:
     memory_limit: int
     socket_holder_memory: int = SOCKET_HOLDER_MEMORY
     pids_limit: int = PIDS
-    socket_holder_pids_limit: int = SOCKET_HOLDER_PIDS
+    network_memory: int = NETWORK_MEMORY
+    network_pids_limit: int = NETWORK_PIDS
 
     @property
     def memory(self) -> int:
-        """What both may take of the host's memory."""
-        return self.memory_limit + self.socket_holder_memory
+        """What all of them may take of the host's memory."""
+        return self.memory_limit + self.socket_holder_memory + self.network_memory
 
 
 def plan_chat_api(settings: Settings, vision: bool = False) -> tuple[ChatApi, list[Problem]]:
@@ -79,9 +86,9 @@ def _environment(settings: Settings, limits: Limits) -> dict[str, str]:
     flags = {
         "CHAT_API_DOCS": settings.llm_api_docs,
         "CHAT_API_STRICT": settings.llm_strict,
-        "CHAT_API_REMOTE_IMAGES": settings.llm_remote_images,
     }
     lists = {
+        "CHAT_API_ALLOWED_NETWORKS": settings.llm_allowed_networks,
         "CHAT_API_CORS_ORIGINS": settings.llm_cors_origins,
         "CHAT_API_TRUSTED_PROXIES": settings.llm_trusted_proxies,
     }
@@ -102,6 +109,28 @@ def _memory(limits: Limits) -> int:
     bodies = limits.max_queued_body_bytes + 2 * limits.max_body_bytes
     total = PROCESS_MEMORY + limits.max_connections * CONNECTION_MEMORY + bodies
     return -(-total // _STEP) * _STEP
+
+
+def address_problems(settings: Settings, url: str | None) -> list[Problem]:
+    """Why clients at `url` do not reach the address at which the chat API listens."""
+    listened, host = settings.llm_listen_address, urlsplit(url or "").hostname
+    if listened is None or not host or settings.board_url:
+        return []
+    if ipaddress.ip_address(listened).is_loopback:
+        return [
+            f"llm_listen_address does not fit: only the host itself reaches {listened}. Use another"
+            " address of the host, or set board_url to the address of the server in front."
+        ]
+    try:
+        reached = ipaddress.ip_address(host)
+    except ValueError:
+        return []  # a name, which may lead there
+    if str(reached) == listened:
+        return []
+    return [
+        f"llm_listen_address does not fit: the chat API would listen at {listened} alone, and"
+        f" clients reach the host at {reached} (board_address). Use one of them for both."
+    ]
 
 
 def _key_problems(settings: Settings) -> list[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_fleet.known_issues import KnownIssues
 from edge_fleet.plan.chat_api import ChatApi
+from edge_fleet.plan.docker import Registries
 from edge_fleet.setting_types import plain
 from edge_fleet.text import Problem
 from edge_host.constants import REGISTRY_PORT
@@ -138,8 +139,6 @@ class Engine:
     memory_limit: int
     # Threads count as processes.
     pids_limit: int
-    # Whether its port is published for the host itself.
-    published: bool
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,7 @@ class Docker:
 
     packages: tuple[str, ...]
     daemon_json: Mapping[str, Any]
+    registries: Registries
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,8 @@ class Plan:
     url: str
     # Whether the chat API serves HTTPS.
     tls: bool
+    # Where the chat API listens; empty for all addresses.
+    listen_address: str
     rollout: tuple[int | str, ...]
     kind: str
     board: str
@@ -189,6 +191,7 @@ class Plan:
     def dotenv(self) -> dict[str, str | int]:
         """The host's .env, in the order in which a person reads it."""
         options, size = self.options, self.options.context_size
+        listen = {"LLM_LISTEN_ADDRESS": self.listen_address} if self.listen_address else {}
         projector = {"MMPROJ_PATH": self.model.projector} if self.model.projector else {}
         return {
             "LLM_PROVIDER": options.provider,
@@ -208,6 +211,8 @@ class Plan:
             "LLM_MODEL_ALIASES": ",".join(self.aliases),
             "HARDWARE": self.kind,
             "ENGINE_IMAGE": self.images.engine,
+            # For no container: here, another address makes another release.
+            **listen,
         }
 
 
@@ -222,7 +227,7 @@ def render(plan: Plan) -> dict[str, Any]:
     """The plan as roles and templates read it, and as a release keeps it.
 
     Programs on hosts read releases of older and newer versions: provider, model, gpu, memory,
-    environment, api and engine keep their names.
+    environment, api, network and engine keep their names.
     """
     model, options, images = plan.model, plan.options, plan.images
     rendered: dict[str, Any] = {
@@ -266,7 +271,6 @@ def render(plan: Plan) -> dict[str, Any]:
             "key": plan.engine.key,
             "memory_limit": plan.engine.memory_limit,
             "pids_limit": plan.engine.pids_limit,
-            "published": plan.engine.published,
         },
         "gpu": {
             "layers": options.gpu_layers,
@@ -279,14 +283,23 @@ def render(plan: Plan) -> dict[str, Any]:
             "base_image": images.api_base,
             "architecture": plan.architecture,
             "tls": plan.tls,
+            "listen_address": plan.listen_address,
             "environment": plan.chat_api.environment,
             "memory_limit": plan.chat_api.memory_limit,
             "socket_holder_memory": plan.chat_api.socket_holder_memory,
             "pids_limit": plan.chat_api.pids_limit,
-            "socket_holder_pids_limit": plan.chat_api.socket_holder_pids_limit,
+        },
+        # A host knows by this that engine and chat API share a network namespace.
+        "network": {
+            "memory_limit": plan.chat_api.network_memory,
+            "pids_limit": plan.chat_api.network_pids_limit,
         },
         "memory": plan.memory.parts() | {"total": plan.memory.total},
-        "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},
+        "docker": {
+            "packages": plan.docker.packages,
+            "daemon_json": plan.docker.daemon_json,
+            "registries": asdict(plan.docker.registries),
+        },
         "known_issues": {
             "notices": plan.known_issues.notices,
             "fixes": plan.known_issues.fixes,

@@ -11,6 +11,17 @@ from edge_host.constants import DISK_RESERVE
 from edge_host.sizes import format_mib
 
 
+def source_problems(mirror: str, token: bool) -> list[Problem]:
+    """Why the source cannot be used: the token of a gated model is for nobody on the way there."""
+    if not token or not mirror.startswith("http:"):
+        return []
+    return [
+        f"llm_models_mirror does not fit: {mirror!r} is not encrypted, and llm_models_token would"
+        " be readable on the way. Use an address that begins with https://, or remove"
+        " llm_models_token."
+    ]
+
+
 def _lock_problems(name: str, weights: dict[str, Any], mirror: str) -> list[Problem]:
     """Why downloaded weights of an entry of models.yml could not be verified."""
     files = weights["files"]

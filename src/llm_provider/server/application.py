@@ -29,6 +29,7 @@ from llm_provider.server.body_budget import BodyBudget
 from llm_provider.server.client_apis.ollama_info import OllamaInfo
 from llm_provider.server.dropped_header import DROPPED_HEADER
 from llm_provider.server.engine_file import HELD, EngineFile
+from llm_provider.server.engine_port import EnginePort
 from llm_provider.server.engine_state import EngineState
 from llm_provider.server.handlers import Documents, Handlers, OwnRoute
 from llm_provider.server.key_store import KeyFileError, KeyStore
@@ -57,7 +58,8 @@ def create_app(
 ) -> Application:
     """Return the chat API as an ASGI application.
 
-    `app.state` has its `queue`, `settings` and `metrics`.
+    `app.state` has its `queue`, `settings` and `metrics`, and `engine_port`, the application for
+    the engine's own API.
     `provider` replaces the one that `environ` describes. Raises ConfigurationError, with a
     sentence for whoever set the environment.
     """
@@ -104,6 +106,9 @@ def create_app(
     app.state.queue = queue
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.engine_port = EnginePort(
+        lambda: engine.provider.base_url, lambda: engine_file.settings.api_key
+    )
     models = Models(engine, engine_file, settings.aliases)
     access = Access(keys, RateLimiter(), settings.cors_origins)
     proxy = Proxy(

@@ -35,6 +35,8 @@ class Admission(Enum):
     TOO_MANY_OF_ADDRESS = "too many connections from one address"
     DROPPED = "too many refused connections"
     """It is not even answered."""
+    NOT_ALLOWED = "address outside the allowed networks"
+    """It is closed before a byte is read."""
 
 
 class Rest(IntEnum):
@@ -102,11 +104,13 @@ class ConnectionGuard:
         self.refused = 0
         """How many were refused, since the start."""
         self.evicted = 0
+        self.not_allowed = 0
+        """How many came from outside the allowed networks, since the start."""
         self._open: dict[Connection, str | None] = {}
         self._lingering: set[Connection] = set()
         self._per_group: Counter[str] = Counter()
         self._counted = 0
-        self._logged_at = -math.inf
+        self._logged_at: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tick = min(
             _LONGEST_TICK,
@@ -124,8 +128,13 @@ class ConnectionGuard:
     def admit(self, connection: Connection, address: str | None) -> Admission:
         """Count a new connection; None as its address is a Unix socket, which has no limit.
 
-        One that is not admitted is watched too, until `leave`, unless it is to be dropped.
+        One that is not admitted is watched too, until `leave`, unless it is to be dropped, or its
+        address is not allowed.
         """
+        if address is not None and not self._is_allowed(address):
+            self.not_allowed += 1
+            self._log("not_allowed", Admission.NOT_ALLOWED.value, address, self.not_allowed)
+            return Admission.NOT_ALLOWED
         self._start()
         group = None if address is None else address_group(address)
         if group is not None and address is not None:
@@ -159,17 +168,26 @@ class ConnectionGuard:
         return True
 
     def drop(self, connection: Connection, reason: str, address: str | None) -> None:
-        """Count a connection as refused, and watch it no more.
-
-        Logs a few of an attack's refusals, with the number of all.
-        """
+        """Count a connection as refused, and watch it no more."""
         self.leave(connection)
         self.refused += 1
+        self._log("refused", reason, address, self.refused)
+
+    def _log(self, kind: str, reason: str, address: str | None, count: int) -> None:
+        """Log a few of an attack's refusals, with the number of all of a kind."""
         now = asyncio.get_running_loop().time()
-        if now - self._logged_at >= _LOG_SECONDS:
-            self._logged_at = now
-            extra = {"reason": reason, "client": address, "refused": self.refused}
+        if now - self._logged_at.get(kind, -math.inf) >= _LOG_SECONDS:
+            self._logged_at[kind] = now
+            extra = {"reason": reason, "client": address, kind: count}
             _log.warning("connections are refused", extra=extra)
+
+    def _is_allowed(self, address: str) -> bool:
+        """Whether connections from an address are served at all."""
+        networks = self.limits.allowed_networks
+        if not networks:
+            return True
+        ip = parse_address(address)
+        return ip is not None and (ip.is_loopback or any(ip in each for each in networks))
 
     def _admission(self, address: str, group: str) -> Admission:
         limits = self.limits

@@ -73,7 +73,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.guard.leave(self.arrival)
             self.arrival = None
         admission = self.guard.admit(self, self.client[0] if self.client else None)
-        if admission is Admission.DROPPED:
+        if admission in (Admission.DROPPED, Admission.NOT_ALLOWED):
             transport.abort()
         elif self.https_only:
             self._refuse(400, HTTPS_ONLY, "https_only")

@@ -30,6 +30,11 @@ class ConnectionCollector(Collector):
             self._guard.refused,
         )
         yield CounterMetricFamily(
+            "edge_llm_connections_not_allowed",
+            "Connections closed at once: their address is outside the allowed networks.",
+            self._guard.not_allowed,
+        )
+        yield CounterMetricFamily(
             "edge_llm_connections_evicted",
             "Idle connections closed in favour of others.",
             self._guard.evicted,

@@ -1,5 +1,9 @@
 """The gateways of this process's network, behind which there may be many clients.
 
+That is so on hosts whose ports a container of an earlier version holds (`edge-llm-door`), until
+their next boot: elsewhere systemd holds the ports, every connection has its client's address, and
+the chat API's network has no route, so that no gateway is found.
+
 Docker hands connections to a container with the client's address, with these exceptions, which come
 from the gateway of the container's network: those through its userland proxy (from the host's
 loopback address; over IPv6, where the container has none), and all of them where Docker is rootless

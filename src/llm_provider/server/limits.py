@@ -40,6 +40,9 @@ class Limits:
     """Of one IPv4 address, or one IPv6 network of 64 bits: a host can use all addresses in that.
     More than the requests that may wait, so that a client with many requests meets the queue's
     limit first, which tells it so."""
+    allowed_networks: tuple[Network, ...] = ()
+    """Addresses and networks whose connections are served, separated by commas; none: all are. The
+    host's own, of its loopback interface, always are."""
     trusted_proxies: tuple[Network, ...] = ()
     """Addresses and networks without a limit per address, separated by commas."""
     max_body_bytes: int = 4 * MIB
@@ -60,7 +63,7 @@ class Limits:
             text = environ.get(name, "").strip()
             if not text:
                 continue
-            if field.name == "trusted_proxies":
+            if isinstance(field.default, tuple):
                 values[field.name] = _networks(name, text)
             elif isinstance(field.default, float):
                 values[field.name] = _seconds(name, text)

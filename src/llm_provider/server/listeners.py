@@ -7,6 +7,7 @@ API is replaced, and two of them may serve the same ones while they change over.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from pathlib import Path
 from llm_provider.errors import ConfigurationError
 from llm_provider.standalone.socket_holder import BACKLOG, GREETING, listen_at
 
+KEPT = b"kept\n"
+"""The greeting of a socket holder whose sockets outlive it: systemd has them."""
+REJOIN_SECONDS = 30.0
+"""How long this process serves on without such a socket holder, until the next one is there."""
 RETRY_SECONDS = 0.25
 _MOST = 16
 
@@ -27,14 +32,16 @@ class Listeners:
     """What one process listens on.
 
     `api`: the chat API's sockets; the last of them is at `own`, where that is set: a Unix socket
-    that leads to this very process, however many share the others. `engine`: for the TCP forward
-    to the engine. `holder`: the connection to the socket holder, where these are its sockets.
+    that leads to this very process, however many share the others. `engine`: for the engine's
+    own API (`engine_port`). `holder`: the connection to the socket holder, where these are its
+    sockets, and `kept`: whether they outlive it.
     """
 
     api: list[socket.socket]
     engine: socket.socket | None = None
     holder: socket.socket | None = None
     own: Path | None = None
+    kept: bool = False
 
     def add_own(self, path: Path) -> None:
         """Listen on a Unix socket too. Raises ConfigurationError."""
@@ -48,6 +55,10 @@ class Listeners:
         """Have nobody look for this process there any more."""
         if self.own is not None:
             self.own.unlink(missing_ok=True)
+
+    def has_sockets_of(self, other: Listeners) -> bool:
+        """Whether the other one's network sockets are these very sockets, by other descriptors."""
+        return _identities(self) == _identities(other)
 
     @property
     def network(self) -> list[socket.socket]:
@@ -86,18 +97,25 @@ def from_socket_holder(
         holder.settimeout(4 * RETRY_SECONDS)
         try:
             holder.connect(str(path))
-            _, files, _, _ = socket.recv_fds(holder, len(GREETING), _MOST)
+            said, files, _, _ = socket.recv_fds(holder, len(GREETING), _MOST)
             problem = "it hung up"
         except OSError as error:
             files, problem = [], str(error)
         if files:
-            return _sorted(holder, files, port, engine_port)
+            found = _sorted(holder, files, port, engine_port)
+            found.kept = said == KEPT
+            return found
         holder.close()
         if not logged:
             logged = True
             _log.warning("waiting for the socket holder %s: %s", path, problem)
         time.sleep(RETRY_SECONDS)
     return None
+
+
+def _identities(listeners: Listeners) -> list[int]:
+    sockets = [*listeners.network, listeners.engine]
+    return [os.fstat(each.fileno()).st_ino for each in sockets if each is not None]
 
 
 def _sorted(holder: socket.socket, files: list[int], port: int, engine_port: int) -> Listeners:

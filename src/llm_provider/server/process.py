@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             loop="uvloop",
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
-        server = Server(config, app.state.queue, guard, certificate)
+        server = Server(config, app.state.queue, guard, certificate, app.state.engine_port)
 
         def stop(*_: object) -> None:
             server.should_exit = True
@@ -81,13 +81,13 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    server.serve_on(listeners)
+    server.serve_on(listeners, lambda given_up: _listeners(settings, arguments, given_up))
     return 0 if server.started and not server.lost_holder else 1
 
 
 def connection_guard(settings: ServerSettings) -> ConnectionGuard:
     """Return the guard of a process with these settings."""
-    # Where the socket holder has the ports, Docker's gateway; elsewhere it may be any router.
+    # Where a container holds the ports, Docker's gateway; elsewhere it may be any router.
     behind = gateways() if settings.socket_holder is not None else frozenset()
     return ConnectionGuard(settings.limits, behind)
 

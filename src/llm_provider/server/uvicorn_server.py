@@ -16,16 +16,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from llm_provider.errors import ConfigurationError
 from llm_provider.server.admission import AdmissionQueue
 from llm_provider.server.application import Application
 from llm_provider.server.connection_guard import Connection, ConnectionGuard, Rest
 from llm_provider.server.connection_limits import LimitedProtocol, limited_protocol
-from llm_provider.server.listeners import Listeners
+from llm_provider.server.engine_port import EnginePort, port_limits
+from llm_provider.server.listeners import REJOIN_SECONDS, Listeners
 from llm_provider.server.tls import Certificate
 from llm_provider.server.tls_listener import TLSListener
-from llm_provider.standalone.tcp_forward import TCPForward
 
+FindHolder = Callable[[Callable[[], bool]], Listeners | None]
 LINGER_SECONDS = 0.25
 """How long a retiring process leaves an idle connection open: a request may be on its way."""
 _LOOK_SECONDS = 0.02
@@ -47,21 +50,29 @@ class Server(uvicorn.Server):
         queue: AdmissionQueue,
         guard: ConnectionGuard,
         certificate: Certificate | None = None,
+        engine_port: EnginePort | None = None,
     ) -> None:
         super().__init__(config)
         self.lost_holder = False
+        self._find_holder: FindHolder | None = None
+        self._rejoining: asyncio.Task[None] | None = None
         self._queue = queue
         self._guard = guard
         self._certificate = certificate
         self._following: asyncio.Task[None] | None = None
         self._tls: list[TLSListener] = []
-        self._forward = TCPForward(lambda: queue.engine.provider.base_url)
+        self._engine_port = engine_port
+        self._engine_server: uvicorn.Server | None = None
         self._listeners = Listeners([])
         self._retirement: asyncio.Task[None] | None = None
 
-    def serve_on(self, listeners: Listeners) -> None:
-        """Serve on these until a signal stops it."""
+    def serve_on(self, listeners: Listeners, find_holder: FindHolder | None = None) -> None:
+        """Serve on these until a signal stops it.
+
+        `find_holder` returns the listeners of the next socket holder, None once it is given up.
+        """
         self._listeners = listeners
+        self._find_holder = find_holder
         self.run(listeners.api)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -76,40 +87,90 @@ class Server(uvicorn.Server):
                 TLSListener(each, self._guard, self._certificate, protocol)
                 for each in self._listeners.network
             ]
-        if self._listeners.engine is not None:
-            await self._forward.serve(self._listeners.engine)
-        if self._listeners.holder is not None:
-            loop.add_reader(self._listeners.holder, self._lose_holder)
+        if self._listeners.engine is not None and self._engine_port is not None:
+            self._engine_server = await start_server(
+                server_config(
+                    self._engine_port,
+                    ConnectionGuard(port_limits(self._guard.limits)),
+                    lifespan="off",
+                ),
+                self._listeners.engine,
+            )
+        self._watch_holder()
         loop.add_signal_handler(signal.SIGUSR1, self._retire)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._queue.stop()
-        for task in (self._retirement, self._following):
+        for task in (self._retirement, self._following, self._rejoining):
             if task is not None:
                 task.cancel()
         for each in self._tls:
             await each.close()
-        await self._forward.close()
+        if self._engine_server is not None:
+            # An answer of the engine itself is cut.
+            await stop_server(self._engine_server)
+        if self._engine_port is not None:
+            await self._engine_port.close()
         try:
             await super().shutdown(sockets)
         finally:
             self._listeners.forget_own()
 
     def _lose_holder(self) -> None:
+        """Look for the next socket holder where this one's sockets outlive it; else end."""
+        self._leave_holder()
+        if self._listeners.kept and self._find_holder is not None:
+            self._rejoining = asyncio.create_task(self._rejoin(self._find_holder))
+            return
+        # Whoever came through its sockets went with it: there is nobody to wait for.
+        self.config.timeout_graceful_shutdown = 0
+        self._end_without_holder()
+
+    def _end_without_holder(self) -> None:
         """End, and close its sockets: a new socket holder could not open its own beside them."""
         _log.error(
             "the socket holder is gone; this process ends, to get the sockets of the next one"
         )
-        self._leave_holder()
         self.lost_holder = True
-        # Whoever came through its sockets went with it: there is nobody to wait for.
-        self.config.timeout_graceful_shutdown = 0
         self.should_exit = True
+
+    async def _rejoin(self, find_holder: FindHolder) -> None:
+        """Serve on, and connect to the next socket holder; end where it has other sockets."""
+        _log.warning("the socket holder is gone; its sockets stay, until the next one is there")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + REJOIN_SECONDS
+
+        def given_up() -> bool:
+            return self.should_exit or self._retirement is not None or loop.time() > end
+
+        try:
+            found = await asyncio.to_thread(find_holder, given_up)
+        except ConfigurationError as error:
+            _log.error("%s", error)
+            found = None
+        if self.should_exit or self._retirement is not None:
+            if found is not None:
+                found.close_shared()
+        elif found is None or not self._listeners.has_sockets_of(found):
+            if found is not None:
+                found.close_shared()
+            self._end_without_holder()
+        else:
+            holder, found.holder = found.holder, None
+            found.close_shared()
+            self._listeners.holder = holder
+            self._watch_holder()
+
+    def _watch_holder(self) -> None:
+        if self._listeners.holder is not None:
+            asyncio.get_running_loop().add_reader(self._listeners.holder, self._lose_holder)
 
     def _leave_holder(self) -> None:
         if self._listeners.holder is not None:
             asyncio.get_running_loop().remove_reader(self._listeners.holder)
+            self._listeners.holder.close()
+            self._listeners.holder = None
 
     def _retire(self) -> None:
         if self._retirement is not None or self.should_exit:
@@ -121,7 +182,8 @@ class Server(uvicorn.Server):
             server.close()
         for each in self._tls:
             each.shut()
-        self._forward.shut()
+        if self._engine_server is not None:
+            _shut(self._engine_server)
         self._listeners.close_shared()
         self._retirement = asyncio.create_task(self._finish())
 
@@ -143,8 +205,8 @@ class Server(uvicorn.Server):
         _log.info("retired: all that came is answered")
 
 
-def server_config(app: Application, guard: ConnectionGuard, **more: Any) -> uvicorn.Config:
-    """How uvicorn serves the chat API, wherever it listens."""
+def server_config(app: ASGIApp, guard: ConnectionGuard, **more: Any) -> uvicorn.Config:
+    """How uvicorn serves the chat API, or the engine's port, wherever it listens."""
     return uvicorn.Config(
         app,
         # Nobody stands between: an address in a header is whatever a client makes up.
@@ -165,20 +227,37 @@ async def serving(app: Application, listener: socket.socket) -> AsyncGenerator[s
     stop.
     """
     guard = ConnectionGuard(app.state.settings.limits)
-    config = server_config(app, guard)
+    server = await start_server(server_config(app, guard), listener)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        await stop_server(server)
+
+
+async def start_server(config: uvicorn.Config, listener: socket.socket) -> uvicorn.Server:
+    """Serve at `listener`, beside whatever this process serves."""
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup([listener])
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        for each in server.servers:
-            each.close()
-        for task in server.server_state.tasks:
-            task.cancel()
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-        await server.lifespan.shutdown()
+    return server
+
+
+def _shut(server: uvicorn.Server) -> None:
+    """Accept no more; the connections there are end with the answers that they wait for."""
+    for each in server.servers:
+        each.close()
+    for connection in [*server.server_state.connections]:
+        connection.shutdown()
+
+
+async def stop_server(server: uvicorn.Server) -> None:
+    """Accept no more, and cut what is not answered."""
+    _shut(server)
+    for task in server.server_state.tasks:
+        task.cancel()
+    await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+    await server.lifespan.shutdown()
 
 
 def protocol_factory(

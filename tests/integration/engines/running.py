@@ -190,7 +190,9 @@ class Container:
         self.words = [
             *cpu.volumes(self.image(), HOME / "backends"),
             *self.options,
-            *_words(compose(plan)["services"]["engine-a"], env(plan), address),
+            *_words(
+                compose(plan)["services"]["engine-a"], env(plan) | {"ENGINE_PORT": _PORT}, address
+            ),
         ]
 
     def image(self) -> str:
@@ -362,7 +364,11 @@ def _key() -> Path:
     return file
 
 
-_NOT_NEEDED = {"container_name", "healthcheck", "image", "logging", "restart", "stop_grace_period"}
+_NOT_NEEDED = {
+    *("container_name", "healthcheck", "image", "logging", "network_mode", "restart"),
+    "stop_grace_period",
+}
+_PORT = "8080"
 
 
 def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) -> list[str]:
@@ -370,11 +376,15 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) 
 
     def filled(text: object) -> str:
         # As compose does: $$ is a $.
-        return re.sub(
+        found = re.sub(
             r"\$\$|\$\{(\w+)\}", lambda name: values[name[1]] if name[1] else "$", str(text)
         )
+        # The tests are not in the engine's network namespace: its port is published for them. What
+        # a process knows as its own address stays.
+        listens = re.fullmatch(rf"(--host=)?127\.0\.0\.1(:{_PORT})?", found)
+        return found.replace("127.0.0.1", "0.0.0.0") if listens else found
 
-    words = [f"--publish={address}:8080"]
+    words = [f"--publish={address}:{_PORT}"]
     for key, value in service.items():
         if key == "user":
             words.append(f"--user={value}")
@@ -387,7 +397,10 @@ def _words(service: Mapping[str, Any], values: Mapping[str, str], address: str) 
         elif key == "tmpfs":
             words += [f"--tmpfs={each}" for each in value]
         elif key == "environment":
-            words += [f"--env={name}={filled(each)}" for name, each in value.items()]
+            words += [
+                f"--env={name}={each if name == 'VLLM_HOST_IP' else filled(each)}"
+                for name, each in value.items()
+            ]
         elif key == "volumes":
             for volume in value:
                 place_ = (HOME / volume["source"]).resolve()

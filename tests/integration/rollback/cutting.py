@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 
 from edge_host.confinement import confine_service
-from edge_host.release.unit import SERVICE, build_recovery_command
+from edge_host.constants import ENGINE_PORTS, NETWORK
+from edge_host.release.unit import build_recovery_command
+from edge_host.unit_files.recovery import SERVICE
 from tests.integration.load import FOLDER, Board, known_answers
 from tests.playing import play
 from tests.waiting import until
@@ -139,9 +141,9 @@ def assert_whole(board: Board) -> None:
     release = board.current()
     slots = release["slots"]
     assert ready["provider"] == release["plan"]["provider"]
-    assert ready["engine"] == f"http://engine-{slots['engine']}:8080"
+    assert ready["engine"] == f"http://127.0.0.1:{ENGINE_PORTS[slots['engine']]}"
     assert set(board.containers()) == {
-        "edge-llm-door",
+        NETWORK,
         f"edge-llm-engine-{slots['engine']}",
         f"edge-llm-api-{slots['api']}",
     }

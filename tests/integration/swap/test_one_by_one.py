@@ -6,8 +6,10 @@ than the inventory's.
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
+from edge_host.constants import NETWORK, SOCKETS_UNIT
 from tests.integration.load import (
     FOLDER,
     Board,
@@ -17,6 +19,7 @@ from tests.integration.load import (
     loaded,
 )
 from tests.playing import message, play
+from tests.waiting import until
 
 # Its inventory has llama.cpp and SmolLM2.
 HOST = "jetson-01"
@@ -56,7 +59,7 @@ def test_edited_files_are_restored_without_a_restart(board: Board) -> None:
     assert board.history()[-1]["parts"] == []
 
 
-@pytest.mark.parametrize("part", ["engine", "api", "door"])
+@pytest.mark.parametrize("part", ["engine", "api", "network"])
 def test_stopped_containers_are_started_again(board: Board, part: str) -> None:
     slots = board.current()["slots"]
     name = f"edge-llm-{part}" + (f"-{slots[part]}" if part in slots else "")
@@ -65,6 +68,33 @@ def test_stopped_containers_are_started_again(board: Board, part: str) -> None:
     assert done.returncode == 0, done.stdout
     assert "changed=1" in done.stdout
     assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_ports_that_nobody_holds_are_held_again(board: Board) -> None:
+    service = SOCKETS_UNIT.replace(".socket", ".service")
+    board.run("systemctl", "stop", SOCKETS_UNIT, service)
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+    assert "changed=1" in done.stdout
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_a_lost_namespace_is_made_again_by_hand(board: Board) -> None:
+    """Engine and chat API are created anew for it, after it."""
+    before = board.containers()
+    board.run("docker", "rm", "--force", NETWORK)
+    board.run("sh", "-c", f"cd {FOLDER} && docker compose up --detach")
+    after = board.containers()
+    assert set(after) == set(before)
+    assert not set(after.values()) & set(before.values())
+    until(
+        board.asked,
+        "the known answer",
+        lambda answer: answer == known_answers()["smollm2-135m"],
+        ignored=(httpx.HTTPError, AssertionError),
+    )
+    done = play("site.yml", HOST)
+    assert "changed=0" in done.stdout
 
 
 def test_a_second_operator_sees_who_holds_the_lock(board: Board) -> None:

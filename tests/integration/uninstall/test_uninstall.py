@@ -106,7 +106,7 @@ def test_a_check_run_removes_nothing(board: Board) -> None:
     before = traces(board), weights(board), daemon_json(board), client_file(HOST).read_text()
     done = play(PLAYBOOK, HOST, "--check", uninstall_weights=True, uninstall_control_files=True)
     assert changed(done) > 5
-    assert "Would remove 3 containers and 1 networks of edge-llm." in message(done)
+    assert "Would remove 3 containers and 0 networks of edge-llm." in message(done)
     after = traces(board), weights(board), daemon_json(board), client_file(HOST).read_text()
     assert after == before
     assert board.asked() == known_answers()["smollm2-135m"]
@@ -118,7 +118,7 @@ def test_all_but_the_weights_is_removed(board: Board) -> None:
     assert "insecure-registries" in daemon_json(board)
     kept = weights(board)
     somebody = "docker run --detach --name somebody --network none"
-    image = board.run("sh", "-c", "docker inspect -f '{{.Image}}' edge-llm-door").strip()
+    image = board.run("sh", "-c", "docker inspect -f '{{.Image}}' edge-llm-network").strip()
     board.run("sh", "-c", f"{somebody} --entrypoint sleep {image} 600")
     done = play(PLAYBOOK, HOST, **YES)
     try:

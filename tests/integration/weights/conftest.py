@@ -86,7 +86,7 @@ def whole(board: str, root: str, file: File = SMOLLM) -> bool:
     """Whether a board has a file, whole and recorded, and nothing half is left."""
     path = f"{root}/models/{file.file}"
     said = shell(board, f"sha256sum {path}; cat {root}/models/.verified.json", check=False)
-    left = shell(board, f"ls {root}/models/.fetch | grep -v torrent", check=False)
+    left = shell(board, f"ls {root}/models/.fetch", check=False)
     return said.count(file.sha256) == 2 and not left.strip()
 
 

@@ -42,9 +42,12 @@ REFUSED = {
     "broken": f"{faulty('broken')} is not available: the source answered with status 500.",
     "unauthorized": f"{faulty('unauthorized')} is not accessible: the source answered with status"
     " 401, as it requires a token. Set llm_models_token.",
-    "forbidden": f"{faulty('forbidden')} is not accessible: the source answered with status 403"
-    " to the token of llm_models_token. Accept the model's terms with the account of this token,"
+    "forbidden": f"smollm2-135m cannot be fetched: https://198.18.41.3/faults/gated/{_FILE} is not"
+    " accessible: the source answered with status 403 to the token of llm_models_token. Accept"
+    " the model's terms with the account of this token,"
     " or set another token.",
+    "clear-token": f"llm_models_mirror does not fit: '{HUB}/faults/clear-token' is not encrypted,"
+    " and llm_models_token would be readable on the way. Use an address that begins with https://",
     "html": f"{faulty('html')} is invalid: the answer is an HTML page, not {SMOLLM.file}."
     f" {_LOGIN}.",
     "late-html": f"{SMOLLM.file} is invalid: the source sent an HTML page (kept as"

@@ -1,4 +1,4 @@
-"""Weights cross the outside line once, go on where they were interrupted, and come from inside."""
+"""Weights cross the outside line once, continue where they were interrupted, and trust no board."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.integration.weights.conftest import (
     ended,
     given,
     local_folder,
+    on,
     shell,
     start_download,
     unfinished,
@@ -47,7 +48,7 @@ def test_the_source_is_read_once_for_the_fleet(root: str) -> None:
     assert f"field-02: {SMOLLM.bundle}: downloaded 94 MiB in" in said
     done = download_weights(ALL, board_root=root)
     assert done.returncode == 0, done.stdout
-    assert "from the fleet" in message(done)
+    assert "from field-01" in message(done)
     assert all(whole(board, root) for board in BOARDS)
     done = download_weights(ALL, board_root=root)
     assert done.returncode == 0, done.stdout
@@ -55,6 +56,7 @@ def test_the_source_is_read_once_for_the_fleet(root: str) -> None:
     assert given() - before == SMOLLM.size
     # Nothing goes on giving, and nobody but root can write what is served.
     for board in BOARDS:
+        assert shell(board, "ss -Hltn sport ge :6881 and sport le :6889").strip() == ""
         assert "edge-llm-fetch" not in shell(board, "systemctl list-units 'edge-llm-fetch*'")
         assert shell(board, f"stat -c '%u %a' {root}/models/{SMOLLM.file}").strip() == "0 644"
 
@@ -147,7 +149,62 @@ def limited(board: str, rate: str) -> None:
     shell(board, words)
 
 
-def test_a_seeder_may_fail(root: str) -> None:
+def test_a_lying_board_costs_only_time(root: str) -> None:
+    """It says that it has the weights, and has something else of that size: the source has them."""
+    assert download_weights("field-01", board_root=root).returncode == 0
+    path = f"{root}/models/{SMOLLM.file}"
+    spoil = f"printf X | dd of={path} bs=1 seek=90000000 conv=notrunc status=none"
+    shell("field-01", f"cp -p {path} {root}/kept && {spoil} && touch -r {root}/kept {path}")
+    before = given()
+    done = download_weights("field-01,field-02", board_root=root)
+    assert done.returncode == 0, done.stdout
+    said = " ".join(message(done).split())
+    assert f"field-02: {SMOLLM.bundle}: {SMOLLM.file} from field-01 does not fit models.yml" in said
+    assert "from field-01 and 198.18.41.3" in said
+    assert whole("field-02", root)
+    assert given() - before == SMOLLM.size
+
+
+# Connects as a neighbour would, and prints what it gets: "refused", or an answer, if any.
+NEIGHBOUR = """
+import socket, ssl, sys
+try:
+    plain = socket.create_connection((sys.argv[1], 6881), 10)
+except ConnectionRefusedError:
+    sys.exit("refused")
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+try:
+    with context.wrap_socket(plain) as encrypted:
+        request = f"GET /sha256/{sys.argv[2]} HTTP/1.1\\r\\nRange: bytes=0-\\r\\n\\r\\n"
+        encrypted.sendall(request.encode())
+        print("answer:", encrypted.recv(100))
+except OSError as error:
+    print("no answer:", error)
+"""
+
+
+def test_a_neighbour_gets_nothing(root: str) -> None:
+    """While weights are distributed a board serves the next one; afterwards its port is closed."""
+    assert download_weights("field-01", board_root=root).returncode == 0
+    limited("field-01", "40mbit")
+    run = start_download("field-01,field-02", board_root=root)
+    until(lambda: unfinished("field-02", root), "a part of it", every=0.1)
+    try:
+        asked = ("python3", "-c", NEIGHBOUR, "198.18.41.31", SMOLLM.sha256)
+        said = on("field-03", *asked)
+        received = unfinished("field-02", root)
+        assert ended(run) and run.returncode == 0
+    finally:
+        shell("field-01", "tc qdisc del dev eth0 root")
+    # The control: meanwhile the planned board was served.
+    assert 0 < received < SMOLLM.size
+    assert said.startswith("no answer: ")
+    assert whole("field-02", root)
+    assert on("field-03", *asked, check=False) == ""
+
+
+def test_a_board_that_serves_may_fail(root: str) -> None:
     """Those who take from it go on with what they have, and ask the source for the rest."""
     assert download_weights("field-03", board_root=root).returncode == 0
     limited("field-03", "40mbit")
@@ -165,7 +222,7 @@ def test_a_seeder_may_fail(root: str) -> None:
         said = ended(run)
     finally:
         subprocess.run(["docker", "start", "test-field-03"], check=True, stdout=subprocess.DEVNULL)
-    assert "from the fleet and 198.18.41.3" in " ".join(said.split())
+    assert "from field-03 and 198.18.41.3" in " ".join(said.split())
     assert whole("field-02", root)
     assert given() - before < SMOLLM.size - 10 * MIB
 

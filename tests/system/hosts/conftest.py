@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from edge_host.constants import NETWORK
+
 ROOT = "/opt/edge-llm"
 
 
@@ -40,7 +42,7 @@ def containers(host: Any) -> dict[str, str]:
     """Part -> its container: which of its two places each has in the current release."""
     release = json.loads(host.file(f"{ROOT}/current/release.json").content_string)
     slots = {part: f"edge-llm-{part}-{slot}" for part, slot in release["slots"].items()}
-    return slots | {"door": "edge-llm-door"}
+    return slots | {"network": NETWORK}
 
 
 @pytest.fixture

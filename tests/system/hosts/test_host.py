@@ -17,7 +17,7 @@ import pytest
 from edge_host.constants import API_UID, ENGINE_UID, USER_IDS
 from tests.system.hosts.conftest import ROOT, trust
 
-PARTS = ("engine", "api", "door")
+PARTS = ("engine", "api", "network")
 
 
 def inspect(host: Any, container: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_env_says_what_runs(host: Any, plan: dict[str, Any], containers: dict[st
     assert images == {
         "engine": found["ENGINE_IMAGE"],
         "api": found["API_IMAGE"],
-        "door": found["DOOR_IMAGE"],
+        "network": found["NETWORK_IMAGE"],
     }
 
 
@@ -87,7 +87,7 @@ def test_compose_typed_by_hand_works(host: Any, containers: dict[str, str]) -> N
     assert {(each["Service"], each["State"], each["Health"]) for each in services} == {
         (containers["engine"].removeprefix("edge-llm-"), "running", "healthy"),
         (containers["api"].removeprefix("edge-llm-"), "running", "healthy"),
-        ("door", "running", ""),
+        ("network", "running", ""),
     }
     # `up` by hand finds nothing to do: the same containers go on.
     before = host.check_output("docker ps --no-trunc --format '{{.ID}}'")
@@ -129,7 +129,7 @@ def test_containers_are_contained(
 ) -> None:
     found = inspect(host, containers[part])
     assert found["State"]["Running"] is True
-    assert part == "door" or found["State"]["Health"]["Status"] == "healthy"
+    assert part == "network" or found["State"]["Health"]["Status"] == "healthy"
     user = ENGINE_UID if part == "engine" else API_UID
     assert found["Config"]["User"] == f"{user}:{user}"
     assert found["HostConfig"]["ReadonlyRootfs"] is True
@@ -140,7 +140,7 @@ def test_containers_are_contained(
     limits = {
         "engine": plan["engine"]["memory_limit"],
         "api": plan["api"]["memory_limit"],
-        "door": plan["api"]["socket_holder_memory"],
+        "network": plan["network"]["memory_limit"],
     }
     # A kernel without the memory cgroup has no limits.
     limited = host.check_output("docker info --format '{{.MemoryLimit}}'") == "true"
@@ -148,7 +148,7 @@ def test_containers_are_contained(
     pids = {
         "engine": plan["engine"]["pids_limit"],
         "api": plan["api"]["pids_limit"],
-        "door": plan["api"]["socket_holder_pids_limit"],
+        "network": plan["network"]["pids_limit"],
     }
     assert found["HostConfig"]["PidsLimit"] == pids[part]
     assert found["HostConfig"]["Ulimits"] == [{"Name": "core", "Hard": 0, "Soft": 0}]
@@ -158,12 +158,29 @@ def test_containers_are_contained(
         assert "@sha256:" in found["Config"]["Image"]
         assert found["HostConfig"]["Runtime"] == (plan["gpu"]["runtime"] or "runc")
     writing = [mount["Source"] for mount in found["Mounts"] if mount["RW"]]
-    assert writing == ([] if part == "engine" else [f"{ROOT}/run"])
+    assert writing == ([f"{ROOT}/run"] if part == "api" else [])
+
+
+def test_the_engine_has_no_network(host: Any, containers: dict[str, str]) -> None:
+    """It and the chat API share a namespace that has the loopback interface alone."""
+    pids = [inspect(host, name)["State"]["Pid"] for name in containers.values()]
+    namespaces = {host.check_output(f"readlink /proc/{pid}/ns/net") for pid in pids}
+    assert len(namespaces) == 1
+    assert namespaces != {host.check_output("readlink /proc/1/ns/net")}
+    interfaces = host.check_output(f"tail -n +3 /proc/{pids[0]}/net/dev | cut -d: -f1 | tr -d ' '")
+    found = set(interfaces.split())
+    # Modules of the kernel give every namespace interfaces for tunnels, which are down.
+    assert "lo" in found
+    assert not [name for name in found if name.startswith(("eth", "en", "wl", "veth", "br"))]
+    assert len(host.check_output(f"cat /proc/{pids[0]}/net/route").splitlines()) == 1
+    published = host.check_output("docker ps --format '{{.Names}} {{.Ports}}'")
+    assert not [line for line in published.splitlines() if "edge-llm" in line and "->" in line]
 
 
 def test_engine_listens_on_the_host_only(host: Any, plan: dict[str, Any]) -> None:
     assert host.socket("tcp://127.0.0.1:11434").is_listening
-    assert host.socket("tcp://0.0.0.0:8000").is_listening
+    # Of IPv4 and IPv6 where the host has both.
+    assert host.socket("tcp://8000").is_listening
     listening = host.socket.get_listening_sockets()
     assert not [each for each in listening if ":11434" in each and "127.0.0.1" not in each]
     address = urlsplit(plan["url"]).hostname
@@ -172,10 +189,21 @@ def test_engine_listens_on_the_host_only(host: Any, plan: dict[str, Any]) -> Non
         socket.create_connection((address, 11434), timeout=5)
 
 
-def test_engine_asks_for_its_own_key(host: Any, plan: dict[str, Any]) -> None:
-    url = "http://127.0.0.1:11434/v1/models"
-    status = host.check_output(f"curl -s -o /dev/null -w '%{{http_code}}' {url}")
-    assert status == ("401" if plan["engine"]["key"] else "200")
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/api/tags"])
+def test_the_engines_port_needs_the_engines_key(host: Any, path: str) -> None:
+    """Of every local user, whichever the engine is, and at every path."""
+    url = f"http://127.0.0.1:11434{path}"
+    assert host.check_output(f"curl -s -o /dev/null -w '%{{http_code}}' {url}") == "401"
+
+
+def test_systemd_holds_the_ports(host: Any) -> None:
+    for unit in ("edge-llm-sockets.socket", "edge-llm-sockets.service"):
+        assert host.service(unit).is_running
+        assert host.service(unit).is_enabled
+    process = host.check_output("systemctl show -p MainPID --value edge-llm-sockets.service")
+    status = host.file(f"/proc/{process}/status").content_string
+    assert "Uid:\t10010\t10010\t10010\t10010\n" in status
+    assert "CapEff:\t0000000000000000\n" in status
 
 
 def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str, Any]) -> None:
@@ -187,7 +215,9 @@ def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str,
         assert props["total_slots"] == environment["PARALLEL"]
         assert props["model_path"] == environment["MODEL_PATH"]
     elif plan["provider"] == "ollama":
-        loaded = json.loads(host.check_output("curl -s http://127.0.0.1:11434/api/ps"))["models"]
+        loaded = json.loads(
+            host.check_output(f"curl -s -H {header} http://127.0.0.1:11434/api/ps")
+        )["models"]
         assert [model["name"] for model in loaded] == [f"{plan['model']['name']}:latest"]
         assert loaded[0]["context_length"] == environment["CTX_SIZE"]
     else:

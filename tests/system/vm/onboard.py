@@ -23,8 +23,7 @@ if __name__ == "__main__":
     # The program that is installed there.
     sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
 
-from edge_host.constants import DOOR as SOCKET_HOLDER
-from edge_host.constants import JOURNAL, RELEASE
+from edge_host.constants import JOURNAL, NETWORK, RELEASE
 from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
 from edge_host.release.request import request_rollback
@@ -185,7 +184,7 @@ def look() -> None:
         "damaged": {name: find_damage(host, name) for name in kept(host)["releases"]},
         "running": sorted(_said("docker", "ps", "--format", "{{.Names}}").split()),
         "containers": sorted(_said("docker", "ps", "-a", "--format", "{{.Names}}").split()),
-        "wanted": sorted([SOCKET_HOLDER, *map(current.container, PARTS)] if current else []),
+        "wanted": sorted([NETWORK, *map(current.container, PARTS)] if current else []),
     }
     print(json.dumps(found))
 

@@ -127,6 +127,13 @@ def test_the_catalogues_as_shipped_are_valid(catalogues: dict[str, Any]) -> None
         ),
         (
             "engines.yml",
+            "environment:\n      OLLAMA_HOST: 127.0.0.1:${ENGINE_PORT}",
+            "environment:\n      OLLAMA_HOST: 0.0.0.0:8080",
+            "engines.ollama.environment is invalid: a dict. Have the engine listen at 127.0.0.1,"
+            " port ${ENGINE_PORT}, here or in command.",
+        ),
+        (
+            "engines.yml",
             "digest: sha256:9d2e",
             "digest: 9d2e",
             "api.digest is invalid:"

@@ -9,7 +9,7 @@ import pytest
 
 from edge_fleet.chat_api_settings import Limits
 from edge_fleet.plan.build import deployment_plan
-from edge_fleet.plan.chat_api import DEFAULT, ChatApi, plan_chat_api
+from edge_fleet.plan.chat_api import DEFAULT, ChatApi, address_problems, plan_chat_api
 from edge_fleet.settings import check_settings
 from llm_provider.server.limits import Limits as ServerLimits
 from tests.unit.edge_fleet.conftest import OWN_IMAGE
@@ -35,7 +35,7 @@ def planned(vision: bool = False, **variables: Any) -> ChatApi:
 
 def test_limits_are_those_of_the_chat_api() -> None:
     theirs = {each.name: each.default for each in fields(ServerLimits)}
-    assert theirs.pop("trusted_proxies") == ()
+    assert theirs.pop("trusted_proxies") == theirs.pop("allowed_networks") == ()
     ours = {name: field.default for name, field in Limits.model_fields.items()}
     assert ours == theirs
     assert {name: type(value) for name, value in ours.items()} == {
@@ -165,6 +165,99 @@ def test_an_invalid_proxy(proxy: object) -> None:
     )
 
 
+@pytest.mark.parametrize("network", ["board.example", "192.0.2.0/33", 1])
+def test_an_invalid_network(network: object) -> None:
+    assert problem("llm_allowed_networks", [network]) == (
+        f"llm_allowed_networks is invalid: {[network]!r}. Use a list of IP addresses and networks,"
+        " such as 192.0.2.10 and 2001:db8::/32."
+    )
+
+
+def test_networks_are_read_by_the_chat_api() -> None:
+    environment = planned(llm_allowed_networks=["192.0.2.7/24", "2001:db8::/32"]).environment
+    assert environment == {"CHAT_API_ALLOWED_NETWORKS": "192.0.2.7/24,2001:db8::/32"}
+    assert len(ServerLimits.from_environ(environment).allowed_networks) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("192.0.2.10/24", "'192.0.2.10/24' has a mask. Use the address alone: 192.0.2.10."),
+        (
+            "kitchen.local",
+            "'kitchen.local' is a name. Use an IP address of the host, such as 192.0.2.10.",
+        ),
+        (
+            "0.0.0.0",
+            "'0.0.0.0' stands for all addresses, which are the default. Remove the variable, or use"
+            " one address of the host.",
+        ),
+        (
+            "::",
+            "'::' stands for all addresses, which are the default. Remove the variable, or use one"
+            " address of the host.",
+        ),
+        (
+            "fe80::1%eth0",
+            "'fe80::1%eth0' is a link-local address. Use an address of the host that clients reach"
+            " from everywhere.",
+        ),
+        (
+            "224.0.0.1",
+            "'224.0.0.1' is a multicast address. Use an address of the host that clients reach from"
+            " everywhere.",
+        ),
+        (
+            "192.0.2.300",
+            "'192.0.2.300'. Use an IPv4 or IPv6 address of the host, such as 192.0.2.10 or"
+            " 2001:db8::10.",
+        ),
+        (
+            8000,
+            "8000. Use an IPv4 or IPv6 address of the host, such as 192.0.2.10 or 2001:db8::10.",
+        ),
+    ],
+)
+def test_an_invalid_address_to_listen_at(value: object, reason: str) -> None:
+    assert problem("llm_listen_address", value) == f"llm_listen_address is invalid: {reason}"
+
+
+def test_a_misspelt_address_to_listen_at() -> None:
+    _, (found,) = check_settings({"llm_listen_adress": "192.0.2.10"})
+    assert "Did you mean llm_listen_address?" in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "reason"),
+    [
+        ({}, "http://192.0.2.11:8000", ""),
+        ({"llm_listen_address": "192.0.2.10"}, "http://192.0.2.10:8000", ""),
+        ({"llm_listen_address": "2001:DB8::0:10"}, "http://[2001:db8::10]:8000", ""),
+        ({"llm_listen_address": "192.0.2.10"}, "http://kitchen.example:8000", ""),
+        (
+            {"llm_listen_address": "192.0.2.10"},
+            "http://192.0.2.11:8000",
+            "the chat API would listen at 192.0.2.10 alone, and clients reach the host at"
+            " 192.0.2.11 (board_address). Use one of them for both.",
+        ),
+        (
+            {"llm_listen_address": "127.0.0.1"},
+            "http://127.0.0.1:8000",
+            "only the host itself reaches 127.0.0.1. Use another address of the host, or set"
+            " board_url to the address of the server in front.",
+        ),
+        (
+            {"llm_listen_address": "::1", "board_url": "https://kitchen.example"},
+            "https://kitchen.example",
+            "",
+        ),
+    ],
+)
+def test_clients_reach_the_address(settings: dict[str, str], url: str, reason: str) -> None:
+    found = address_problems(check_settings(settings)[0], url)
+    assert found == ([f"llm_listen_address does not fit: {reason}"] if reason else [])
+
+
 @pytest.mark.parametrize("value", [0, 1_000_001, "many"])
 def test_invalid_tokens_of_an_image(value: object) -> None:
     assert problem("llm_image_tokens", value) == (
@@ -188,9 +281,9 @@ def test_every_setting_reaches_the_chat_api() -> None:
         llm_cors_origins=["https://a.example", "https://b.example"],
         llm_api_docs=True,
         llm_strict="yes",
-        llm_remote_images=True,
         llm_image_tokens=256,
         llm_trusted_proxies=["192.0.2.10"],
+        llm_allowed_networks=["192.0.2.0/24"],
         llm_limits=limits,
     )
     environment = dict(chat_api.environment)
@@ -201,9 +294,9 @@ def test_every_setting_reaches_the_chat_api() -> None:
         "CHAT_API_CORS_ORIGINS": "https://a.example,https://b.example",
         "CHAT_API_DOCS": "1",
         "CHAT_API_STRICT": "1",
-        "CHAT_API_REMOTE_IMAGES": "1",
         "CHAT_API_IMAGE_TOKENS": "256",
         "CHAT_API_TRUSTED_PROXIES": "192.0.2.10",
+        "CHAT_API_ALLOWED_NETWORKS": "192.0.2.0/24",
     }
 
 
@@ -315,7 +408,8 @@ def test_the_boards_memory_includes_the_chat_api(
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
     assert plan["memory"]["system"] == 752 * MIB
     assert plan["api"]["memory_limit"] == 224 * MIB
-    assert plan["api"]["socket_holder_memory"] == 48 * MIB
+    assert plan["api"]["socket_holder_memory"] == 32 * MIB
+    assert plan["network"]["memory_limit"] == 16 * MIB
     more = deployment_plan(
         jetson, "orin", IMAGE | {"llm_limits": {"max_queued_body_bytes": 148 * MIB}}, catalogues
     )

@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.progress import DownloadError, duration, ended, follow, progress
+from edge_fleet import progress as module
+from edge_fleet.progress import (
+    LIMIT_SECONDS,
+    STALL_SECONDS,
+    DownloadError,
+    checked_status,
+    clean_text,
+    duration,
+    ended,
+    follow,
+    progress,
+)
 
 MIB = 1024**2
+JOB = {"name": "smoke.gguf-1", "files": [{"size": 60 * MIB}, {"size": 40 * MIB}]}
 
 
 @pytest.mark.parametrize(
@@ -132,10 +144,11 @@ def test_a_download_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> N
             {"state": "asking", **size},
             {"state": "fetching", "done": 50 * MIB, **size},
             {"state": "verifying", "done": 50 * MIB, **size},
-            {"state": "done", "seconds": 15, "sources": ["hub.example"], "torrent": "", **size},
+            {"state": "done", "seconds": 15, "sources": ["hub.example"], **size},
         ),
         lines.append,
         "pi",
+        JOB,
     )
     assert result["changed"] is True
     assert result["download"]["state"] == "done"
@@ -147,14 +160,14 @@ def test_a_download_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_a_download_nothing_has_changed() -> None:
     lines: list[str] = []
-    result = follow(results({"state": "done", "sources": []}), lines.append, "pi")
+    result = follow(results({"state": "done", "sources": []}), lines.append, "pi", JOB)
     assert (result["changed"], lines) == (False, [])
 
 
 @pytest.mark.parametrize("result", [{"failed": True, "msg": "no"}, {"download": {}}])
 def test_a_result_without_a_download_is_returned(result: dict[str, Any]) -> None:
     """A module that failed, and one in a check run."""
-    assert follow(lambda: result, print, "pi") == result
+    assert follow(lambda: result, print, "pi", JOB) == result
 
 
 @pytest.mark.parametrize(
@@ -167,4 +180,182 @@ def test_a_result_without_a_download_is_returned(result: dict[str, Any]) -> None
 )
 def test_a_download_that_did_not_end_well(status: dict[str, Any], reason: str) -> None:
     with pytest.raises(DownloadError, match=f"^{reason}"):
-        follow(results(status), print, "pi")
+        follow(results(status), print, "pi", JOB)
+
+
+def test_what_the_operator_should_know_is_shown() -> None:
+    lines: list[str] = []
+    notice = "other hosts cannot download from this one: port 6881 cannot be used"
+    follow(results({"state": "done", "notice": notice}), lines.append, "pi", JOB)
+    assert lines == [f"pi: smoke.gguf-1: {notice}"]
+
+
+# --- what a host says ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("a\x1b[2Jb\r\nc\u202ed\x9be", "a\\x1b[2Jb\\r\\nc\\u202ed\\x9be"),
+        ("gr\u00fc\u00dfe", "gr\u00fc\u00dfe"),
+        ("x" * 11, "x" * 10 + "..."),
+        ("\x1b" * 11, "\\x1b\\x1b\\x" + "..."),
+        ("", ""),
+        (None, ""),
+        (7, ""),
+        (["x"], ""),
+    ],
+)
+def test_texts_are_made_fit_for_a_terminal(said: object, found: str) -> None:
+    assert clean_text(said, 10 if said and len(str(said)) == 11 else 100) == found
+
+
+FIT = {
+    **{"name": "smoke.gguf-1", "size": 100 * MIB, "state": "fetching", "done": 5, "rate": 7},
+    **{"seconds_left": 3, "seconds": 1.5, "sources": ["hub.example"], "reason": "", "notice": ""},
+}
+
+
+def test_a_status_that_fits_stays_as_it_is() -> None:
+    assert checked_status(FIT, JOB) == FIT
+    assert checked_status(FIT | {"pid": 17, "torrent": "x"}, JOB) == FIT
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"name": "\x1b[2J"}, {}),
+        ({"size": 10**30}, {}),
+        ({"state": 7}, {"state": "unknown"}),
+        ({"state": "x\x07"}, {"state": "x\\x07"}),
+        ({"done": "5"}, {"done": 0}),
+        ({"done": None}, {"done": 0}),
+        ({"done": -1}, {"done": 0}),
+        ({"done": 100 * MIB + 1}, {"done": 0}),
+        ({"done": True}, {"done": 0}),
+        ({"done": []}, {"done": 0}),
+        ({"done": float("nan")}, {"done": 0}),
+        ({"done": float("inf")}, {"done": 0}),
+        ({"rate": "fast"}, {"rate": 0}),
+        ({"seconds_left": "\x1b[2J"}, {"seconds_left": None}),
+        ({"seconds": {}}, {"seconds": 0}),
+        ({"sources": "abc"}, {"sources": []}),
+        ({"sources": ["a\x1b", 7]}, {"sources": ["a\\x1b", ""]}),
+        ({"sources": ["a"] * 10**5}, {"sources": ["a"] * 20}),
+        ({"reason": {"x": 1}}, {"reason": ""}),
+        ({"reason": "x" * 10**6}, {"reason": "x" * 1000 + "..."}),
+        ({"notice": "\n\n"}, {"notice": "\\n\\n"}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_status_that_does_not_fit(said: dict[str, Any], found: dict[str, Any]) -> None:
+    assert checked_status(FIT | said, JOB) == FIT | found
+
+
+@pytest.mark.parametrize("found", [None, 7, "done", [], [{"state": "done"}]])
+def test_a_status_that_is_no_object(found: object) -> None:
+    assert checked_status(found, JOB)["state"] == "unknown"
+
+
+def test_nothing_of_a_host_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINE_SECONDS", -1.0)
+    lines: list[str] = []
+    evil = "\x1b]0;owned\x07\r\n"
+    said = {"name": evil, "sources": [evil], "notice": evil, "reason": evil, "rate": evil}
+    follow(
+        results({"state": "fetching", **said}, {"state": evil, **said}, {"state": "done", **said}),
+        lines.append,
+        "pi",
+        JOB,
+    )
+    with pytest.raises(DownloadError) as caught:
+        follow(results({"state": "failed", **said}), lines.append, "pi", JOB)
+    assert len(lines) == 5
+    assert [line for line in (*lines, str(caught.value)) if not line.isprintable()] == []
+
+
+class Clock:
+    """Time passes with each call of the module."""
+
+    def __init__(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.calls, self._seconds = 0.0, 0, seconds
+        monkeypatch.setattr("edge_fleet.progress.time.monotonic", lambda: self.now)
+
+    def call(self, status: dict[str, Any]) -> dict[str, Any]:
+        self.now += self._seconds
+        self.calls += 1
+        return {"download": status}
+
+
+@pytest.mark.parametrize("state", ["begun", "receiving", "thinking", "", "\x1b"])
+def test_a_state_that_does_not_change_ends_at_a_deadline(
+    state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(60, monkeypatch)
+    with pytest.raises(DownloadError) as caught:
+        follow(lambda: clock.call({"state": state, "done": 5}), lambda _: None, "pi", JOB)
+    assert clock.now == pytest.approx(STALL_SECONDS + 120, abs=61)
+    said = str(caught.value)
+    assert said.startswith("the download did not end: its state is '")
+    assert said.endswith(
+        " at 5 bytes since 31 min. Read its messages on the host (journalctl -u 'edge-llm-fetch*'),"
+        " and run site.yml again"
+    )
+    assert said.isprintable()
+
+
+def test_states_that_are_unknown_do_not_postpone_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(60, monkeypatch)
+    with pytest.raises(DownloadError, match="did not end"):
+        follow(lambda: clock.call({"state": f"x{clock.calls}"}), lambda _: None, "pi", JOB)
+    assert clock.now < STALL_SECONDS + 200
+
+
+def test_a_download_has_an_end_whatever_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1000, monkeypatch)
+    with pytest.raises(DownloadError, match="did not end"):
+        follow(
+            lambda: clock.call({"state": "fetching", "done": clock.calls}),
+            lambda _: None,
+            "pi",
+            JOB,
+        )
+    assert LIMIT_SECONDS < clock.now <= LIMIT_SECONDS + 1000
+
+
+def test_bytes_are_counted_anew_in_each_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All came from another host, was wrong, and comes from the source once more, slowly."""
+    clock = Clock(STALL_SECONDS - 1, monkeypatch)
+    statuses: list[dict[str, Any]] = [
+        {"state": "receiving", "done": 100 * MIB},
+        *({"state": "fetching", "done": done * MIB} for done in range(5)),
+        {"state": "done"},
+    ]
+    result = follow(lambda: clock.call(statuses.pop(0)), lambda _: None, "pi", JOB)
+    assert result["download"]["state"] == "done"
+
+
+def test_bytes_are_counted_anew_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file from the source was wrong, or the source knows no ranges: it is downloaded again."""
+    clock = Clock(STALL_SECONDS - 1, monkeypatch)
+    statuses: list[dict[str, Any]] = [
+        {"state": "fetching", "done": 100 * MIB},
+        *({"state": "fetching", "done": done * MIB} for done in range(5)),
+        {"state": "done"},
+    ]
+    result = follow(lambda: clock.call(statuses.pop(0)), lambda _: None, "pi", JOB)
+    assert result["download"]["state"] == "done"
+
+
+def test_restarts_do_not_postpone_the_deadline_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(60, monkeypatch)
+    with pytest.raises(DownloadError, match="did not end"):
+        follow(
+            lambda: clock.call({"state": "fetching", "done": clock.calls % 2}),
+            lambda _: None,
+            "pi",
+            JOB,
+        )
+    assert clock.now < 2 * STALL_SECONDS

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_host import commands
+from edge_host.release.errors import ReleaseError
+from edge_host.sockets import units
 
 
 class FakeHost:
@@ -44,6 +46,26 @@ class FakeHost:
         path = self.base / f"answer-{name}"
         path.write_text("".join(json.dumps(value) + "\n" for value in values))
         return f"/bin/cat {path}"
+
+
+class FakeSockets:
+    """The units that hold the ports; `problem` is why systemd cannot start them."""
+
+    def __init__(self) -> None:
+        self.held, self.problem = True, ""
+
+    def start(self) -> None:
+        if self.problem:
+            raise ReleaseError(self.problem)
+        self.held = True
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> FakeSockets:
+    made = FakeSockets()
+    monkeypatch.setattr(units, "holding", lambda: made.held)
+    monkeypatch.setattr(units, "start", made.start)
+    return made
 
 
 @pytest.fixture

@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from edge_host.confinement import confine_download, confine_service
+from edge_host.confinement import (
+    DOWNLOAD_CAPABILITIES,
+    SERVICE_CAPABILITIES,
+    confine_download,
+    confine_service,
+)
+from edge_host.constants import DOWNLOAD_UID, ENGINE_UID
 from edge_host.download import process
 from edge_host.release import systemd
 from edge_host.release.host import Host
-from edge_host.release.unit import build_unit
+from edge_host.unit_files.clocks import CLOCKS_TEXT
+from edge_host.unit_files.recovery import build_unit
+from tests.unit.edge_host.as_user import needs_root
+from tests.waiting import until
 
-PROJECT = Path(__file__).parents[3]
 ROOT = Path("/opt/edge-llm")
 SERVICE = confine_service(ROOT)
 DOWNLOAD = confine_download(ROOT / "models", Path("/run/edge-llm-fetch/smoke-0123"))
@@ -83,11 +90,8 @@ def transient(properties: tuple[str, ...]) -> str:
 
 
 def clocks() -> str:
-    """The unit that the tuning role writes on a Jetson."""
-    tasks = yaml.safe_load((PROJECT / "roles/tuning/tasks/performance.yml").read_text())
-    found: str = tasks[0]["block"][0]["ansible.builtin.copy"]["content"]
-    # A command that this machine does not have is a complaint of its own.
-    return found.replace("ExecStart=/usr/bin/jetson_clocks", "ExecStart=/usr/bin/true")
+    """The unit that a Jetson gets, with a command that there is."""
+    return CLOCKS_TEXT.replace("ExecStart=/usr/bin/jetson_clocks", "ExecStart=/usr/bin/true")
 
 
 UNITS = {
@@ -140,12 +144,57 @@ def test_a_change_may_write_to_its_folder_alone_and_reach_no_network() -> None:
     assert "RestrictAddressFamilies=AF_UNIX" in SERVICE
 
 
-def test_a_download_may_change_its_user_and_reach_the_source() -> None:
+def test_a_download_may_change_its_user_and_reach_other_machines() -> None:
     assert "ReadWritePaths=/opt/edge-llm/models /run/edge-llm-fetch/smoke-0123" in DOWNLOAD
     (capabilities,) = (each for each in DOWNLOAD if each.startswith("CapabilityBoundingSet="))
     assert {"CAP_SETUID", "CAP_SETGID", "CAP_KILL"} <= set(capabilities.split("=")[1].split())
     (families,) = (each for each in DOWNLOAD if each.startswith("RestrictAddressFamilies="))
     assert {"AF_INET", "AF_INET6"} <= set(families.split("=")[1].split())
+
+
+def become(user: int, capabilities: set[str]) -> subprocess.CompletedProcess[str]:
+    """What a download does, by a root that has these capabilities at most."""
+    bounds = ",".join(["-all", *(f"+{each[4:].lower()}" for each in sorted(capabilities))])
+    return subprocess.run(
+        [
+            *("setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", "--no-new-privs", "--"),
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *("--no-new-privs", "--", "grep", "-E", "^(Uid|CapEff)", "/proc/self/status"),
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@needs_root
+def test_a_download_gives_up_all_that_root_may() -> None:
+    allowed = set(DOWNLOAD_CAPABILITIES)
+    done = become(DOWNLOAD_UID, allowed)
+    assert done.stdout.split()[:2] == ["Uid:", str(DOWNLOAD_UID)]
+    assert int(done.stdout.split()[-1], 16) == 0
+    for missing in ("CAP_SETUID", "CAP_SETGID"):
+        assert "Operation not permitted" in become(DOWNLOAD_UID, allowed - {missing}).stderr
+
+
+@needs_root
+def test_a_recovery_sees_the_namespaces_of_containers() -> None:
+    def read(capabilities: set[str]) -> str:
+        bounds = ",".join(["-all", *(f"+{each[4:].lower()}" for each in sorted(capabilities))])
+        limited = ["setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", "--no-new-privs", "--"]
+        command = [*limited, "readlink", f"/proc/{other.pid}/ns/net"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    with subprocess.Popen(
+        ["setpriv", f"--reuid={ENGINE_UID}", "--clear-groups", "--", "sleep", "600"]
+    ) as other:
+        try:
+            uid = Path(f"/proc/{other.pid}/status")
+            until(lambda: f"Uid:\t{ENGINE_UID}" in uid.read_text(), "it is another user's")
+            until(lambda: "sleep" in Path(f"/proc/{other.pid}/cmdline").read_text()[:6], "it runs")
+            allowed = set(SERVICE_CAPABILITIES)
+            assert read(allowed).startswith("net:[")
+            assert read(allowed - {"CAP_SYS_PTRACE"}) == ""
+        finally:
+            other.kill()
 
 
 @pytest.fixture

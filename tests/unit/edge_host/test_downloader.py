@@ -1,4 +1,4 @@
-"""The user that downloads: what it can write, and what it cannot make root do with it.
+"""The user that downloads, and those before it: what they cannot write or make root do.
 
 Run as root, these tests are the attacks themselves, in folders of their own.
 """
@@ -9,9 +9,10 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,11 @@ from edge_host.constants import (
     API_UID,
     DOWNLOAD_UID,
     ENGINE_UID,
-    REGISTRY_UID,
     USER_IDS,
 )
-from edge_host.download import swarm
-from edge_host.download.installation import install_files
-from edge_host.download.job import DownloadJob, parse_job
+from edge_host.download.job import DownloadError, DownloadJob, parse_job
 from edge_host.download.runner import run_job
 from edge_host.download.session import DownloadSession
-from edge_host.foreign import UnsafeFileError
 from edge_host.host_info.weights import read_models, read_unfinished
 from edge_host.weights.request import StoreError
 from edge_host.weights.store import update_store
@@ -60,34 +57,98 @@ def job(models: Path, **changes: Any) -> DownloadJob:
 
 
 @pytest.fixture
-def models(root: Path) -> Path:
+def models(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
     (root / "models").mkdir(mode=0o755)
     return root / "models"
 
 
+class Source:
+    """A source of the file, which continues where a client has it from.
+
+    `on_get` is called in each answer, once half of the content is sent.
+    """
+
+    def __init__(self) -> None:
+        self.ranges: list[str] = []
+        self.on_get: Callable[[], None] = lambda: None
+        source = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self._answer(0)
+
+            def do_GET(self) -> None:
+                asked = self.headers.get("Range", "")
+                source.ranges.append(asked)
+                start = int(asked.removeprefix("bytes=").partition("-")[0] or 0)
+                self._answer(start)
+                half = (len(CONTENT) - start) // 2
+                self.wfile.write(CONTENT[start:][:half])
+                source.on_get()
+                self.wfile.write(CONTENT[start:][half:])
+
+            def _answer(self, start: int) -> None:
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(CONTENT) - start))
+                end = f"{len(CONTENT) - 1}/{len(CONTENT)}"
+                self.send_header("Content-Range", f"bytes {start}-{end}")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/m.gguf"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
 @pytest.fixture
-def session(models: Path, tmp_path: Path) -> DownloadSession:
-    """A download that has begun."""
-    made = DownloadSession(job(models), tmp_path)
-    made.staging.prepare()
-    return made
+def source() -> Iterator[Source]:
+    made = Source()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
 
 
-def download(session: DownloadSession, content: bytes = CONTENT) -> Path:
-    """What curl does, as the user that downloads."""
-    path = session.job.bundle_folder / "m.gguf"
-    done = run_as(DOWNLOAD_UID, "sh", "-c", f"printf '{content.decode()}' > {path}")
-    assert done.returncode == 0, done.stderr
-    return path
+@pytest.fixture
+def session(models: Path, tmp_path: Path, source: Source) -> DownloadSession:
+    """A download from the source."""
+    return DownloadSession(job(models, files=[{**FILE, "url": source.url}]), tmp_path)
 
 
-def test_the_downloader_has_its_folder_alone(session: DownloadSession, models: Path) -> None:
-    download(session)
-    assert run_as(DOWNLOAD_UID, "touch", f"{models}/new").returncode != 0
-    assert run_as(DOWNLOAD_UID, "ls", f"{models}/.received").returncode != 0
-    for user in (API_UID, ENGINE_UID, REGISTRY_UID):
-        assert run_as(user, "ls", f"{models}/.fetch").returncode != 0
-    install_files(session)
+def leave_behind(user: int, models: Path, content: bytes) -> Path:
+    """An unfinished download, as an earlier version had `user` write it; returns its folder."""
+    bundle = models / ".fetch/m.gguf-1"
+    bundle.mkdir(parents=True)
+    (bundle / "m.gguf").write_bytes(content)
+    for path in (bundle.parent, bundle, bundle / "m.gguf"):
+        os.chown(path, user, user)
+    return bundle
+
+
+def test_nobody_but_root_writes_to_the_models(
+    session: DownloadSession, models: Path, source: Source
+) -> None:
+    """While a file arrives, and after."""
+    unfinished = models / ".fetch/m.gguf-1/m.gguf"
+    failed: list[bool] = []
+
+    def attack() -> None:
+        for user in USER_IDS:
+            for command in (
+                f"echo x >> {unfinished}",
+                f"rm -f {unfinished}",
+                f"ln -s /etc {unfinished.parent}/link",
+                f"mv {unfinished.parent} {models}/.fetch/x",
+                f"touch {models}/.fetch/new",
+                f"touch {models}/new",
+            ):
+                failed.append(run_as(user, "sh", "-c", command).returncode != 0)
+
+    source.on_get = attack
+    run_job(session)
+    assert failed == [True] * 24
     weights = models / "m.gguf"
     assert state_of(weights) == (0, 0, stat.S_IFREG | 0o644, CONTENT)
     assert can_read(ENGINE_UID, weights)
@@ -97,177 +158,91 @@ def test_the_downloader_has_its_folder_alone(session: DownloadSession, models: P
         assert run_as(user, "flock", "-n", f"{models}/.verified.json.lock", "true").returncode != 0
     assert read_models(models)["m.gguf"]["recorded_sha256"] == SHA256
     assert read_unfinished(models) == {}
+    assert source.ranges == [""]
     assert sorted(each.name for each in models.iterdir()) == [
-        *(".fetch", ".received", ".verified.json", ".verified.json.lock", "m.gguf")
+        *(".fetch", ".verified.json", ".verified.json.lock", "m.gguf")
     ]
 
 
+def test_a_download_of_this_version_continues(
+    session: DownloadSession, models: Path, source: Source
+) -> None:
+    leave_behind(0, models, CONTENT[:7])
+    assert read_unfinished(models)["m.gguf-1"] > 0
+    run_job(session)
+    assert source.ranges == ["bytes=7-"]
+    assert state_of(models / "m.gguf") == (0, 0, stat.S_IFREG | 0o644, CONTENT)
+    assert update_store(str(models), files=[ENTRY])["hashed"] == []
+
+
 @pytest.mark.parametrize("user", [DOWNLOAD_UID, API_UID])
-@pytest.mark.parametrize("link", [".fetch/m.gguf-1", ".fetch"])
-def test_a_folder_of_downloads_that_is_a_link(
-    models: Path, etc: Path, tmp_path: Path, link: str, user: int
+def test_a_download_that_another_user_wrote_begins_anew(
+    session: DownloadSession, models: Path, source: Source, user: int
+) -> None:
+    """Even one that is whole: a process of that user may still have the file open."""
+    bundle = leave_behind(user, models, CONTENT)
+    with (bundle / "m.gguf").open("r+b") as still_open:
+        run_job(session)
+        still_open.write(b"changed")
+    assert source.ranges == [""]
+    assert state_of(models / "m.gguf") == (0, 0, stat.S_IFREG | 0o644, CONTENT)
+    assert state_of(models / ".fetch")[:3] == (0, 0, stat.S_IFDIR | 0o755)
+
+
+@pytest.mark.parametrize("user", [DOWNLOAD_UID, API_UID])
+@pytest.mark.parametrize("link", [".fetch/m.gguf-1/m.gguf", ".fetch/m.gguf-1", ".fetch"])
+def test_links_of_another_user_are_not_followed(
+    session: DownloadSession, models: Path, etc: Path, link: str, user: int
 ) -> None:
     """`.fetch/BUNDLE -> /etc` gave /etc to the downloader."""
-    (models / ".fetch").mkdir()
-    os.chown(models / ".fetch", user, user)
-    if link == ".fetch":
-        (models / ".fetch").rmdir()
-        (models / ".fetch").symlink_to(etc)
+    bundle = leave_behind(user, models, CONTENT)
+    path = models / link
+    if path == bundle.parent:
+        bundle.parent.rename(models / "elsewhere")
+        path.symlink_to(etc)
+        os.lchown(path, user, user)
     else:
-        assert run_as(user, "ln", "-s", str(etc), f"{models}/{link}").returncode == 0
+        target = etc / "shadow" if path.suffix else etc
+        done = run_as(user, "sh", "-c", f"rm -r {path} && ln -s {target} {path}")
+        assert done.returncode == 0, done.stderr
     before = states(etc, etc / "shadow")
-    with pytest.raises(UnsafeFileError) as caught:
-        DownloadSession(job(models), tmp_path).staging.prepare()
-    assert str(caught.value) == (
-        f"{models}/{link} is invalid: it is a symbolic link, not a folder. Find out who made it,"
-        " remove it, and run this again"
-    )
+    run_job(session)
     assert states(etc, etc / "shadow") == before
-    assert read_unfinished(models) == {}
+    assert sorted(each.name for each in etc.iterdir()) == ["shadow"]
+    assert state_of(models / "m.gguf") == (0, 0, stat.S_IFREG | 0o644, CONTENT)
 
 
-@pytest.mark.parametrize("target", ["shadow", "nothing"])
-def test_a_downloaded_file_that_is_a_link(
-    session: DownloadSession, models: Path, etc: Path, target: str
-) -> None:
-    path = session.job.bundle_folder / "m.gguf"
-    assert run_as(DOWNLOAD_UID, "ln", "-s", str(etc / target), str(path)).returncode == 0
-    before = states(etc, etc / "shadow")
-    with pytest.raises(UnsafeFileError, match="it is a symbolic link, not a regular file"):
-        install_files(session)
-    assert states(etc, etc / "shadow") == before
-    assert not os.path.lexists(models / "m.gguf")
-    assert path.is_symlink()
-
-
-def test_a_dangling_link_among_weights(
-    models: Path, etc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A copy for the other hosts made a file of the downloader's in a folder of root's."""
-    (models / "m.gguf").write_bytes(CONTENT)
-    update_store(str(models), files=[ENTRY])
-    session = DownloadSession(job(models, mode="peers"), tmp_path)
-    session.staging.prepare()
-    link = session.job.bundle_folder / "m.gguf"
-    assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/made", str(link)).returncode == 0
-    before = states(etc, etc / "shadow")
-    swarm._copy_installed_files(session)
-    assert states(etc, etc / "shadow") == before
-    assert not (etc / "made").exists()
-    # And where it comes between the look and the copy.
-    link.unlink()
-    monkeypatch.setattr(session.staging.bundle, "exists", lambda _: False)
-    assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/made", str(link)).returncode == 0
-    with pytest.raises(FileExistsError):
-        swarm._copy_installed_files(session)
-    assert not (etc / "made").exists()
-
-
-def test_a_copy_of_installed_weights_is_the_downloaders(models: Path, tmp_path: Path) -> None:
-    (models / "m.gguf").write_bytes(CONTENT)
-    update_store(str(models), files=[ENTRY])
-    session = DownloadSession(job(models, mode="peers"), tmp_path)
-    session.staging.prepare()
-    swarm._copy_installed_files(session)
-    found = state_of(session.job.bundle_folder / "m.gguf")
-    assert found == (DOWNLOAD_UID, DOWNLOAD_UID, stat.S_IFREG | 0o644, CONTENT)
-    assert state_of(models / "m.gguf")[:2] == (0, 0)
-
-
-def test_a_torrent_that_is_a_link_is_not_sent(session: DownloadSession, etc: Path) -> None:
-    """Root's answer to the control machine had the content of what it led to."""
-    (session.job.folder / "m.gguf").write_bytes(CONTENT)
-    update_store(str(session.job.folder), files=[ENTRY])
-    torrent = session.job.torrent_file
-    assert run_as(DOWNLOAD_UID, "ln", "-s", f"{etc}/shadow", str(torrent)).returncode == 0
-    sharing = DownloadSession(session.job._replace(share=True), etc)
-    sharing.staging.prepare()
-    with pytest.raises(UnsafeFileError, match=r"m\.gguf-1\.torrent is invalid: it is a symbolic"):
-        install_files(sharing)
-
-
-def test_weights_that_the_downloader_still_writes_are_not_installed(
+def test_a_file_of_another_user_in_a_folder_of_roots(
     session: DownloadSession, models: Path
 ) -> None:
-    """It could change them after the hash; once it is gone, nothing is downloaded again."""
-    with download(session).open("r+b"):
-        with pytest.raises(UnsafeFileError, match=r"m\.gguf is in use: a process still has the"):
-            install_files(session)
-        assert not (models / "m.gguf").exists()
-    assert session.staging.is_received(session.job.files[0])
-    assert read_unfinished(models)["m.gguf-1"] > 0
-    install_files(session)
-    assert (models / "m.gguf").read_bytes() == CONTENT
+    path = leave_behind(0, models, CONTENT[:7]) / "m.gguf"
+    os.chown(path, DOWNLOAD_UID, DOWNLOAD_UID)
+    with pytest.raises(DownloadError) as caught:
+        run_job(session)
+    assert str(caught.value) == (
+        f"{path} is invalid: it is no regular file of this user with one name. Remove it, and run"
+        " site.yml again"
+    )
+    assert state_of(path)[3] == CONTENT[:7]
 
 
-def test_a_download_of_an_earlier_version_continues(models: Path, tmp_path: Path) -> None:
-    bundle = models / ".fetch/m.gguf-1"
-    bundle.mkdir(parents=True)
-    (bundle / "m.gguf").write_bytes(CONTENT[:5])
-    (models / ".fetch/m.gguf-1.aria2").touch()
-    for path in (bundle.parent, *bundle.parent.rglob("*")):
-        os.chown(path, API_UID, API_UID)
-    session = DownloadSession(job(models), tmp_path)
-    session.staging.prepare()
-    assert {state_of(path)[0] for path in bundle.parent.rglob("*")} == {DOWNLOAD_UID}
-    assert state_of(bundle.parent)[:3] == (DOWNLOAD_UID, DOWNLOAD_UID, stat.S_IFDIR | 0o700)
-    assert session.staging.bundle.size("m.gguf") == 5
-    rest = CONTENT[5:].decode()
-    done = run_as(DOWNLOAD_UID, "sh", "-c", f"printf '{rest}' >> {bundle}/m.gguf")
-    assert done.returncode == 0, done.stderr
-    install_files(session)
-    assert (models / "m.gguf").read_bytes() == CONTENT
+def test_folders_become_readable_for_who_serves_them(
+    session: DownloadSession, models: Path, source: Source
+) -> None:
+    """An uninstallation closes them."""
+    bundle = leave_behind(0, models, CONTENT[:7])
+    for path in (bundle, bundle.parent):
+        path.chmod(0o700)
+    readable: list[bool] = []
+    source.on_get = lambda: readable.append(can_read(DOWNLOAD_UID, bundle / "m.gguf"))
+    run_job(session)
+    assert readable == [True]
 
 
 def test_the_downloader_runs_as_its_user(session: DownloadSession) -> None:
     process = session.start_downloader("sh", "-c", "id -u; id -g; id -G", stdout=-1)
     out, _ = process.communicate()
     assert out.split() == [str(DOWNLOAD_UID).encode()] * 3
-
-
-class _Source(BaseHTTPRequestHandler):
-    """A source of the file, which continues where a client has it from."""
-
-    ranges: ClassVar[list[str]] = []
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range", "")
-        self.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").partition("-")[0] or 0)
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        if asked:
-            end = f"{len(CONTENT) - 1}/{len(CONTENT)}"
-            self.send_header("Content-Range", f"bytes {start}-{end}")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(CONTENT[start:])
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.mark.parametrize("there", [0, 7], ids=["new", "of an earlier version"])
-def test_a_whole_download(models: Path, tmp_path: Path, there: int) -> None:
-    """curl as its user, from the first byte, or from where the former user's one ended."""
-    bundle = models / ".fetch/m.gguf-1"
-    if there:
-        bundle.mkdir(parents=True)
-        (bundle / "m.gguf").write_bytes(CONTENT[:there])
-        for path in (bundle.parent, bundle, bundle / "m.gguf"):
-            os.chown(path, API_UID, API_UID)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Source) as source:
-        threading.Thread(target=source.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{source.server_address[1]}/m.gguf"
-        session = DownloadSession(job(models, files=[{**FILE, "url": url}]), tmp_path)
-        run_job(session)
-        source.shutdown()
-    assert _Source.ranges[-1] == (f"bytes={there}-" if there else "")
-    assert state_of(models / "m.gguf") == (0, 0, stat.S_IFREG | 0o644, CONTENT)
-    assert not bundle.exists()
-    assert update_store(str(models), files=[ENTRY])["hashed"] == []
 
 
 def test_the_store_of_ollama_is_the_engines_to_read(models: Path) -> None:

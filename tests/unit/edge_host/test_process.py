@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_host.download import process
-from edge_host.download.job import JOB, LOCK, DownloadError
+from edge_host.download.job import JOB, LOCK, START_LOCK, STATUS, DownloadError
 from tests.playing import ROOT
 from tests.waiting import until
 
@@ -134,6 +136,20 @@ def test_a_process_that_does_not_begin_is_reported(
     assert not (runtime / JOB).exists()
 
 
+def test_a_stop_spares_the_successor_of_an_earlier_process(runtime: Path) -> None:
+    """Another program has its number, and the next process is only about to be started."""
+    runtime.mkdir()
+    with (
+        subprocess.Popen(["sleep", "60"]) as other,
+        (runtime / START_LOCK).open("w") as starting,
+    ):
+        (runtime / STATUS).write_text(json.dumps({"state": "done", "pid": other.pid}))
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        assert process.stop(runtime, 0.5)
+        assert other.poll() is None
+        other.kill()
+
+
 def test_a_process_that_has_just_begun_is_stopped(
     tmp_path: Path, program: Path, runtime: Path
 ) -> None:
@@ -141,6 +157,99 @@ def test_a_process_that_has_just_begun_is_stopped(
     assert process.stop(runtime) is True
     assert process.wait(runtime, 0)["state"] == "stopped"
     assert process.stop(runtime) is False
+
+
+def planned(folder: Path, at: float, mode: str = "peers") -> dict[str, Any]:
+    """A job of a distribution that was planned then."""
+    made = {"authority": "A", "certificate": "C", "key": "K", "planned_at": at}
+    return job(folder, mode, operator=f"{mode} at {at}") | {"credentials": made}
+
+
+def test_a_newer_plan_replaces_an_older_one(tmp_path: Path, program: Path, runtime: Path) -> None:
+    """The other hosts have its certificates; whoever waits for the older one waits for it, too."""
+    assert process.start(job(tmp_path), runtime, program, unit=False)
+    first = process.wait(runtime, 0)["pid"]
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(process.wait, runtime, 60)
+        assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
+        status = until(
+            lambda: process.wait(runtime, 0),
+            "the process of the newer plan",
+            lambda status: status.get("pid") not in (None, first),
+        )
+        assert (status["by"], status["distribution"]) == ("peers at 2.0", 2.0)
+        (runtime / "end").touch()
+        assert waiting.result()["state"] == "done"
+
+
+@pytest.mark.parametrize("mode", ["peers", "source"])
+def test_an_older_plan_joins_a_newer_one(
+    tmp_path: Path, program: Path, runtime: Path, mode: str
+) -> None:
+    assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
+    for other in (planned(tmp_path, 1.0, mode), planned(tmp_path, 2.0, mode), job(tmp_path, mode)):
+        assert not process.start(other, runtime, program, unit=False)
+    assert process.wait(runtime, 0)["by"] == "peers at 2.0"
+
+
+def test_a_status_of_another_type_is_an_old_one(
+    tmp_path: Path, program: Path, runtime: Path
+) -> None:
+    assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
+    until(lambda: process.wait(runtime, 0), "the work", lambda status: status.get("pid"))
+    status = json.loads((runtime / STATUS).read_text())
+    (runtime / STATUS).write_text(json.dumps(status | {"distribution": "9" * 99}))
+    assert process.start(planned(tmp_path, 1.0), runtime, program, unit=False)
+
+
+# --- the folder of the process -------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the folder in memory that is everybody's."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(process, "SHARED_MEMORY", str(folder))
+    monkeypatch.setattr("edge_host.download.process.os.geteuid", os.getuid)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    return folder / str(os.getuid())
+
+
+def test_the_folder_in_memory_is_made(shared: Path) -> None:
+    for _ in range(2):
+        process.create_runtime_folder(shared / process.UNIT / "m-1")
+        assert shared.stat().st_mode & 0o777 == 0o700
+        assert (shared / process.UNIT / "m-1").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "open", "foreign", "link below"])
+def test_a_folder_in_memory_that_another_user_made(
+    tmp_path: Path, shared: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not used, whatever it is: the job with its secrets would be readable there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    bad = shared
+    if kind == "link":
+        shared.symlink_to(elsewhere)
+    elif kind == "file":
+        shared.touch()
+    elif kind == "link below":
+        shared.mkdir(mode=0o700)
+        bad = shared / process.UNIT
+        bad.symlink_to(elsewhere)
+    else:
+        shared.mkdir(mode=0o755 if kind == "open" else 0o700)
+        if kind == "foreign":
+            monkeypatch.setattr("edge_host.download.process.os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(DownloadError) as caught:
+        process.create_runtime_folder(shared / process.UNIT / "m-1")
+    assert str(caught.value) == (
+        f"{bad} is invalid: it is no folder of this user alone. Remove it, or set XDG_RUNTIME_DIR"
+        " to a folder in memory that belongs to this user"
+    )
+    assert list(elsewhere.iterdir()) == []
 
 
 _SYSTEMD_RUN = """#!/bin/sh

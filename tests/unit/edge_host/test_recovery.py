@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from edge_host.confinement import confine_service
-from edge_host.constants import DOOR as SOCKET_HOLDER
+from edge_host.constants import DEFAULT_NETWORK, ENGINE_PORTS, NETWORK
 from edge_host.host_info.deployment import read_journal
 from edge_host.release import activation, chat_api, compose, docker_api, recovery, services, unit
 from edge_host.release.activation import max_activation_seconds
@@ -30,16 +30,28 @@ from edge_host.release.errors import ReleaseError
 from edge_host.release.hold_lock import HoldLock
 from edge_host.release.host import Host
 from edge_host.release.lock import lock_host
-from edge_host.release.steps import Step
+from edge_host.release.steps import ActivationStep, Step
 from edge_host.release.store import Release
+from edge_host.unit_files.recovery import LOCK_SECONDS, build_unit
 from tests.playing import ROOT
+from tests.unit.edge_host.conftest import FakeSockets
 
 
 class Containers(Docker):
-    """Containers of a board; `signalled` is called with one that gets a signal."""
+    """Containers of a board; `signalled` is called with one that gets a signal.
+
+    `namespace` counts the starts of the container that owns the network namespace, `strangers` were
+    created for another such container.
+    """
 
     def __init__(self) -> None:
         self.up: set[str] = set()
+        self.namespace = 0
+        self.joined: dict[str, int] = {}
+        self.strangers: set[str] = set()
+        self.networks = {DEFAULT_NETWORK}
+        self.started: list[str] = []
+        self.removed: list[str] = []
         self.signalled: Callable[[str], None] = lambda _: None
 
     def inspect(self, name: str) -> dict[str, Any] | None:
@@ -48,8 +60,22 @@ class Containers(Docker):
     def list_containers(self) -> dict[str, str]:
         return {name: name.removeprefix("edge-llm-") for name in self.up}
 
+    def is_joined(self, name: str, owner: str) -> bool:
+        return name not in self.strangers
+
+    def shares_namespace(self, name: str, owner: str) -> bool:
+        return {name, owner} <= self.up and self._namespace_of(name) == self._namespace_of(owner)
+
+    def _namespace_of(self, name: str) -> int:
+        return self.namespace if name == NETWORK else self.joined.get(name, self.namespace)
+
     def start(self, name: str) -> None:
+        if name == NETWORK:
+            self.namespace += 1
+        else:
+            self.joined[name] = self.namespace
         self.up.add(name)
+        self.started.append(name)
 
     def stop(self, name: str, seconds: int) -> None:
         self.up.discard(name)
@@ -59,6 +85,11 @@ class Containers(Docker):
 
     def remove(self, name: str) -> None:
         self.up.discard(name)
+        self.strangers.discard(name)
+        self.removed.append(name)
+
+    def remove_network(self, name: str) -> None:
+        self.networks.discard(name)
 
     def read_log(self, name: str, until: str = "") -> str:
         return f"the log of {name}"
@@ -77,15 +108,19 @@ class ScriptedChatApi(ChatApi):
 
 
 class ScriptedCompose(Compose):
-    """Docker Compose, which starts the socket holder and nothing else."""
+    """Docker Compose, which starts the container of the namespace and nothing else."""
 
     def __init__(self, root: Path, containers: Containers) -> None:
         super().__init__(root, containers)
         self._containers = containers
 
     def run(self, folder: Path, *arguments: str, timeout: float = 0) -> Any:
-        if arguments[0] == "up":
-            self._containers.up.add(SOCKET_HOLDER)
+        if "--detach" in arguments:
+            assert arguments == ("up", "--detach", "--no-deps", "network")
+            self._containers.start(NETWORK)
+        else:
+            # What they depend on is not replaced.
+            assert arguments[:2] == ("create", "--no-recreate")
 
 
 class Board(Host):
@@ -100,7 +135,7 @@ class Board(Host):
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Board:
+def host(tmp_path: Path, sockets: FakeSockets) -> Board:
     for name in ("engine", "run", "releases"):
         (tmp_path / name).mkdir()
     return Board(tmp_path)
@@ -109,13 +144,13 @@ def host(tmp_path: Path) -> Board:
 def made(host: Host, number: int, slot: str) -> Release:
     folder = host.root / f"releases/{number:04d}"
     folder.mkdir()
-    (folder / "engine.env").write_text(f"LLM_BASE_URL=http://engine-{slot}:8080\n")
+    (folder / "engine.env").write_text(f"LLM_BASE_URL=http://127.0.0.1:{ENGINE_PORTS[slot]}\n")
     record = {
         "number": number,
         "slots": {"engine": slot, "api": slot},
         "start_timeout": 600,
         "drain_timeout": 120,
-        "plan": {"provider": "llamacpp", "model": {"name": "smoke"}},
+        "plan": {"provider": "llamacpp", "model": {"name": "smoke"}, "network": {}},
     }
     (folder / "release.json").write_text(json.dumps(record))
     return Release(folder, record)
@@ -153,7 +188,7 @@ def killed_at_commit(host: Board) -> tuple[Release, Release]:
     first, second = made(host, 1, "b"), made(host, 2, "a")
     host.releases.set_link("current", "releases/0001")
     (host.root / "change.json").write_text('{"from": 1, "to": 2}\nbegin\ncommit\n')
-    host.docker.up = {SOCKET_HOLDER, "edge-llm-engine-a", "edge-llm-api-a"}
+    host.docker.up = {NETWORK, "edge-llm-engine-a", "edge-llm-api-a"}
     host.chat_api.says = {"api-a": {"in_flight": 0}, "api-b": {"in_flight": 0, "holding": True}}
     (host.root / "run/api-a.sock").touch()
     return first, second
@@ -169,7 +204,7 @@ def test_a_chat_api_that_ended_without_removing_its_socket_is_not_waited_for(
     assert clock[0] < 1
     assert not (host.root / "run/api-a.sock").exists()
     assert "LLM_HOLD" not in (host.root / "engine/engine.env").read_text()
-    assert host.docker.up == {SOCKET_HOLDER, "edge-llm-engine-b", "edge-llm-api-b"}
+    assert host.docker.up == {NETWORK, "edge-llm-engine-b", "edge-llm-api-b"}
 
 
 def test_a_chat_api_that_retires_is_waited_for(
@@ -252,6 +287,15 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
     first, _ = killed_at_commit
     host.chat_api.says["api-b"]["holding"] = False
     host.chat_api.says["api-a"] = None
+    # Both chat APIs have to be retired, and none of them answers or ends.
+    (host.root / "change.json").write_text('{"from": 1, "to": 2}\nbegin\nhand over\n')
+    host.docker.up |= {"edge-llm-api-b"}
+    (host.root / "run/api-b.sock").touch()
+    answers = host.chat_api.says.pop("api-b")
+
+    def answer(step: str) -> None:
+        if step == ActivationStep.SWITCH_UPSTREAM.value:
+            host.chat_api.says["api-b"] = answers
 
     def takes(seconds: float) -> Callable[..., Any]:
         def spend(*_: Any, **__: Any) -> None:
@@ -262,12 +306,17 @@ def test_the_limit_of_a_recovery_covers_all_its_waits(
     def late(*_: Any) -> None:
         clock[0] += first.record["start_timeout"]
 
-    host.docker.up.discard(SOCKET_HOLDER)
+    host.on_step = answer
+    # The parts serve in a network namespace that is lost, and the engine loads in the new one.
+    host.docker.strangers = {"edge-llm-engine-b", "edge-llm-api-b"}
+    host.docker.up |= host.docker.strangers
+    host.docker.up.discard(NETWORK)
     run = host.compose.run
     monkeypatch.setattr(
         host.compose, "run", lambda *words: (takes(compose.COMPOSE_SECONDS)(), run(*words))
     )
     monkeypatch.setattr(host.docker, "stop", takes(services.STOP_SECONDS))
+    monkeypatch.setattr(activation, "wait_healthy", late)
     monkeypatch.setattr(activation, "wait_ready", late)
     assert recovery.recover(host) is not None
     limit = max_activation_seconds(first)
@@ -286,7 +335,7 @@ def test_systemd_gets_the_time_limit_of_a_recovery_and_its_end(
         recovery.recover_under_systemd(host)
         messages = [systemd.recv(100).decode() for _ in range(3)]
     assert messages == [
-        f"EXTEND_TIMEOUT_USEC={unit.LOCK_SECONDS * 1e6:.0f}",
+        f"EXTEND_TIMEOUT_USEC={LOCK_SECONDS * 1e6:.0f}",
         f"EXTEND_TIMEOUT_USEC={max_activation_seconds(first) * 1e6:.0f}",
         "READY=1",
     ]
@@ -316,9 +365,7 @@ def test_the_unit_is_valid_for_old_systemd_versions(tmp_path: Path) -> None:
 
     Lines that restrict the service are ignored where they are not known.
     """
-    text = unit.build_unit(
-        Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz")
-    )
+    text = build_unit(Path("/opt/edge-llm"), "/usr/bin/python3", Path("/opt/edge-llm/lib/p.pyz"))
     assert "Type=notify\n" in text
     assert "Restart=on-abnormal\n" in text
     known = {

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_host.constants import DOOR as SOCKET_HOLDER
-from edge_host.constants import ENGINE_KEY, SECRETS
+from edge_host.constants import DOOR, ENGINE_KEY, NETWORK, SECRETS
 from edge_host.host_info.deployment import read_history, read_journal, read_lock
 from edge_host.release import memory_check, recovery, request, result, store, verification
 from edge_host.release.docker_api import Docker
@@ -25,25 +24,35 @@ from edge_host.release.request import ReleaseRequest, request_rollback
 from edge_host.release.stage import stage_release
 from edge_host.release.store import Release
 from edge_host.release_record import hash_text
+from tests.unit.edge_host.conftest import FakeSockets
 
 COMPOSE = """\
 services:
+  network:
+    image: ${NETWORK_IMAGE}
   engine-@ENGINE_SLOT@:
     container_name: edge-llm-engine-@ENGINE_SLOT@
     environment:
       LLAMA_ARG_ALIAS: "edge-llm-engine-a"
+      LLAMA_ARG_PORT: ${ENGINE_PORT}
   api-@API_SLOT@:
     container_name: edge-llm-api-@API_SLOT@
     environment:
       CHAT_API_SOCKET: /run/edge-llm/api-@API_SLOT@.sock
       OF_SOMEBODY: api-b.sock
 """
+EARLIER_COMPOSE = (
+    COMPOSE.replace("network:", "door:")
+    .replace("NETWORK_", "DOOR_")
+    .replace("      LLAMA_ARG_PORT: ${ENGINE_PORT}\n", "")
+)
 ENGINE = """\
 LLM_PROVIDER=llamacpp
-LLM_BASE_URL=http://engine-@ENGINE_SLOT@:8080
+LLM_BASE_URL=http://127.0.0.1:@ENGINE_PORT@
 LLM_MODEL=engine-b
 """
 
+EARLIER_ENGINE = ENGINE.replace("127.0.0.1:@ENGINE_PORT@", "engine-@ENGINE_SLOT@:8080")
 
 ALIASES = "LLM_MODEL_ALIASES=gpt-api-b,edge-llm-engine-a\n"
 
@@ -66,6 +75,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
         "model": model("smoke.gguf", "a" * 64),
         "engine": {"image": "engine@sha256:1"},
         "memory": {"total": 900 * 1024**2, "system": 800 * 1024**2},
+        "network": {"memory_limit": 16 * 1024**2},
     }
     return {
         "plan": plan | changes,
@@ -81,6 +91,7 @@ class Dictionary(Docker):
 
     def __init__(self) -> None:
         self.containers: dict[str, str] = {}
+        self.created: dict[str, str] = {}
         self.images = {"api:1", "api:2", "engine@sha256:1"}
         self.pulled: list[str] = []
 
@@ -88,12 +99,19 @@ class Dictionary(Docker):
         return self.containers.get(name) == "running"
 
     def inspect(self, name: str) -> dict[str, Any] | None:
-        return {"State": {}} if name in self.containers else None
+        known = name in self.containers
+        return {"State": {}, "Config": {"Image": self.created.get(name)}} if known else None
 
     def list_containers(self) -> dict[str, str]:
         return {name: name.removeprefix("edge-llm-") for name in self.containers}
 
     def remove(self, name: str) -> None:
+        self.containers.pop(name, None)
+
+    def shares_namespace(self, name: str, owner: str) -> bool:
+        return self.is_running(name) and self.is_running(owner)
+
+    def remove_network(self, name: str) -> None:
         self.containers.pop(name, None)
 
     def has_image(self, reference: str) -> bool:
@@ -118,7 +136,9 @@ def docker() -> Dictionary:
 
 
 @pytest.fixture
-def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(
+    tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch, sockets: FakeSockets
+) -> Host:
     monkeypatch.setattr(memory_check, "read_available_memory", lambda: 10 * 1024**3)
     for name in ("engine", "run", "models"):
         (tmp_path / name).mkdir()
@@ -130,9 +150,12 @@ def host(tmp_path: Path, docker: Dictionary, monkeypatch: pytest.MonkeyPatch) ->
     return Host(str(tmp_path), docker)
 
 
-def requested(data: dict[str, Any] | None = None, **given: Any) -> ReleaseRequest:
-    """A request with metadata, and with `given` for the .env."""
-    files = {"docker-compose.yml": COMPOSE, ".env": env(**given), "engine.env": ENGINE}
+def requested(
+    data: dict[str, Any] | None = None, earlier: bool = False, **given: Any
+) -> ReleaseRequest:
+    """A request with metadata, and with `given` for the .env; of an earlier version's release."""
+    compose, engine = (EARLIER_COMPOSE, EARLIER_ENGINE) if earlier else (COMPOSE, ENGINE)
+    files = {"docker-compose.yml": compose, ".env": env(**given), "engine.env": engine}
     return ReleaseRequest(files, data or metadata())
 
 
@@ -154,7 +177,8 @@ def test_a_first_release_takes_slot_a_and_is_complete(host: Host) -> None:
         "engine.env": 0o644,
         "release.json": 0o600,
     }
-    assert (made.folder / ".env").read_text() == env() + "DOOR_IMAGE=api:1\n"
+    added = "ENGINE_PORT=11434\nNETWORK_IMAGE=api:1\n"
+    assert (made.folder / ".env").read_text() == env() + added
     for name, digest in made.record["written"].items():
         assert digest == hash_text((made.folder / name).read_text())
     assert made.record["rendered"][".env"] == hash_text(env())
@@ -167,7 +191,8 @@ def test_a_part_that_changes_takes_the_other_slot(host: Host) -> None:
     engine = committed(host, context=2048)
     assert engine.record["slots"] == {"engine": "b", "api": "a"}
     assert "edge-llm-engine-b" in (engine.folder / "docker-compose.yml").read_text()
-    assert "http://engine-b:8080" in engine.engine_file
+    assert "http://127.0.0.1:11435\n" in engine.engine_file
+    assert "ENGINE_PORT=11435\n" in (engine.folder / ".env").read_text()
     assert (engine.service("engine"), engine.container("api")) == ("engine-b", "edge-llm-api-a")
     both = committed(host, context=4096, api="api:2")
     assert both.record["slots"] == {"engine": "a", "api": "b"}
@@ -186,14 +211,27 @@ def test_other_weights_need_another_engine(host: Host) -> None:
     assert made.record["slots"] == {"engine": "b", "api": "a"}
 
 
-def test_a_running_socket_holder_keeps_its_image(host: Host, docker: Dictionary) -> None:
+def test_a_running_container_that_others_depend_on_keeps_its_image(
+    host: Host, docker: Dictionary
+) -> None:
     committed(host)
-    docker.containers[SOCKET_HOLDER] = "running"
+    docker.containers[NETWORK], docker.created[NETWORK] = "running", "api:1"
     made = committed(host, api="api:2")
-    assert "DOOR_IMAGE=api:1\n" in (made.folder / ".env").read_text()
-    docker.containers[SOCKET_HOLDER] = "exited"
+    assert "NETWORK_IMAGE=api:1\n" in (made.folder / ".env").read_text()
+    docker.containers[NETWORK] = "exited"
     made = committed(host, api="api:2")
-    assert "DOOR_IMAGE=api:2\n" in (made.folder / ".env").read_text()
+    assert "NETWORK_IMAGE=api:2\n" in (made.folder / ".env").read_text()
+
+
+def test_a_release_of_an_earlier_version_gets_the_lines_that_it_reads(
+    host: Host, docker: Dictionary
+) -> None:
+    docker.containers[DOOR], docker.created[DOOR] = "running", "api:0"
+    made = stage_release(host, requested(earlier=True))
+    assert (made.folder / ".env").read_text() == env() + "DOOR_IMAGE=api:0\n"
+    del docker.containers[DOOR]
+    made = stage_release(host, requested(earlier=True))
+    assert (made.folder / ".env").read_text() == env() + "DOOR_IMAGE=api:1\n"
 
 
 def test_links_point_to_the_current_release(host: Host) -> None:
@@ -336,14 +374,14 @@ def test_without_a_journal_nothing_is_recovered(host: Host, docker: Dictionary) 
     assert recovery.recover(host) is None
     made = committed(host)
     docker.containers = {made.container(part): "running" for part in ("engine", "api")}
-    docker.containers[SOCKET_HOLDER] = "running"
+    docker.containers[NETWORK] = "running"
     assert recovery.recover(host) is None
 
 
 def test_an_interrupted_first_change_leaves_nothing(host: Host, docker: Dictionary) -> None:
     (host.root / "releases").mkdir()
     (host.root / "change.json").write_text('{"from": null, "to": 1}\nbegin\nload\n')
-    docker.containers = {"edge-llm-engine-a": "running", SOCKET_HOLDER: "running"}
+    docker.containers = {"edge-llm-engine-a": "running", NETWORK: "running"}
     entry = recovery.recover(host)
     assert entry is not None
     assert (entry["outcome"], entry["to"]) == ("removed", None)
@@ -426,16 +464,17 @@ def test_a_rollback_keeps_the_names_of_clients(
     host: Host, slots: dict[str, str], style: str
 ) -> None:
     """Aliases and model names may look like a slot of this project's."""
+    earlier = style == "of an earlier version"
     if slots["engine"] == "a":
-        committed(host, context=1024)
-    committed(host, context=512, api="api:2")
-    made = committed(host)
+        committed(host, earlier=earlier, context=1024)
+    committed(host, earlier=earlier, context=512, api="api:2")
+    made = committed(host, earlier=earlier)
     assert made.record["slots"] == slots
-    committed(host, context=2048, api="api:2")
-    if style == "of an earlier version":
+    committed(host, earlier=earlier, context=2048, api="api:2")
+    if earlier:
         remove_source(made)
     asked = request_rollback(host.releases, "bob", made.number)
-    assert asked.files == requested().files
+    assert asked.files == requested(earlier=earlier).files
     again = stage_release(host, asked)
     assert again.record["rendered"] == made.record["rendered"]
     text = (again.folder / "docker-compose.yml").read_text()

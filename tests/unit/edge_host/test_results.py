@@ -100,7 +100,8 @@ def facts(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
 
 def test_host_info(full_host: FakeHost) -> None:
     with lock_host(full_host.root, "bob"):
-        full = facts(full_host, secrets={"api_keys": ""})
+        program = full_host.root / "lib/edge_host-0.pyz"
+        full = facts(full_host, secrets={"api_keys": ""}, program=str(program))
     assert full["state"]["deployment"]["lock"]["by"] == "bob"
     assert full["state"]["deployment"]["history"] == [
         {
@@ -129,7 +130,8 @@ def options(folder: Path, state: str) -> dict[str, Any]:
         "user": None,
         "unit": False,
         "timeout": 0.0,
-        **dict.fromkeys(("torrent", "token", "proxy", "ca_certificates"), ""),
+        **dict.fromkeys(("token", "proxy", "ca_certificates"), ""),
+        "credentials": {},
         "operator": "alice",
     }
 
@@ -145,9 +147,9 @@ def test_model_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = DownloadSession(job, runtime)
     for state, more in (
         ("fetching", {"file": "m.gguf"}),
-        ("receiving", {"peers": 2}),
+        ("receiving", {"file": "m.gguf"}),
         ("failed", {"reason": "the disk is full"}),
-        ("done", {"torrent": ""}),
+        ("done", {}),
     ):
         session.report(state, 5, **more)
         results.append(fetch.fetch_model(finished, False))

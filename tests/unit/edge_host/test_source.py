@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import errno
 import hashlib
 import json
 import ssl
@@ -17,7 +17,7 @@ import pytest
 
 from edge_host import commands
 from edge_host.commands import SEARCH_PATH
-from edge_host.download import job as download_job
+from edge_host.download.http_download import parse_curl_output
 from edge_host.download.http_source import (
     CurlResult,
     build_curl_config,
@@ -25,6 +25,7 @@ from edge_host.download.http_source import (
     check_response,
     find_permanent_problem,
 )
+from edge_host.download.incoming import IncomingFile
 from edge_host.download.installation import install_files
 from edge_host.download.job import BundleFile, DownloadError, DownloadJob, parse_job
 from edge_host.download.runner import run_job
@@ -72,10 +73,11 @@ def test_a_job_with_required_fields_only() -> None:
         folder=Path("/models"),
         files=(BundleFile("m.gguf", "m.gguf", 100, SHA256, URL, "", {}, "m.gguf-1"),),
         mode="source",
-        share=False,
-        torrent=b"",
-        peers=(),
+        predecessors=(),
+        successors=(),
         port=0,
+        credentials=None,
+        distribution=0.0,
         user=None,
         operator="somebody",
         token="",
@@ -101,10 +103,15 @@ def test_a_job_with_all_fields_from_json() -> None:
         "folder": "/opt/models",
         "files": [file, file | {"name": "b", "size": 30}],
         "mode": "peers",
-        "share": True,
-        "torrent": base64.b64encode(b"d4:infoe").decode(),
-        "peers": ["192.0.2.11:6881"],
+        "predecessors": [
+            {"name": "a", "address": "192.0.2.11", "port": "6881", "identity": "host-0"}
+        ],
+        "successors": ["host-2"],
         "port": "6882",
+        "credentials": {
+            **{"authority": "A", "certificate": "C", "key": "K"},
+            "planned_at": 1796000000.5,
+        },
         "user": 10010,
         "operator": "alice@laptop",
         "token": TOKEN,
@@ -118,17 +125,21 @@ def test_a_job_with_all_fields_from_json() -> None:
     )
     assert parsed.files[0].weights == ("m.hf/config.json", 12, SHA256, "m.hf-1")
     assert parsed[3:] == (
-        *("peers", True, b"d4:infoe", ("192.0.2.11:6881",), 6882, 10010, "alice@laptop", TOKEN),
+        *("peers", (("a", "192.0.2.11", 6881, "host-0"),), ("host-2",), 6882, ("A", "C", "K")),
+        *(1796000000.5, 10010, "alice@laptop", TOKEN),
         *("http://proxy.example:3128", "/run/x.pem"),
     )
     assert parsed.size == 42
     assert parsed.staging_folder == Path("/opt/models/.fetch")
     assert parsed.bundle_folder == Path("/opt/models/.fetch/m.hf-1")
-    assert parsed.torrent_file == Path("/opt/models/.fetch/m.hf-1.torrent")
 
 
 @pytest.mark.parametrize(
-    "name", ["torrent", "peers", "port", "operator", "token", "proxy", "ca_certificates"]
+    "name",
+    [
+        *("predecessors", "successors", "port", "credentials", "operator", "token", "proxy"),
+        "ca_certificates",
+    ],
 )
 def test_null_is_the_default(name: str) -> None:
     nothing: dict[str, Any] = {name: None}
@@ -280,25 +291,24 @@ def test_size_and_hash_are_compared(
 
 def test_options_of_curl() -> None:
     asked = job()
-    assert build_curl_config(asked, asked.files[0], Path("/models/.fetch/m.gguf-1/m.gguf")) == (
+    assert build_curl_config(asked, asked.files[0], 17) == (
         f'url = "{URL}"\n'
-        'output = "/models/.fetch/m.gguf-1/m.gguf"\n'
         'user-agent = "edge-llm"\n'
         'proto = "=https"\n'
         'proto-redir = "=https"\n'
         "max-filesize = 100\n"
         "fail\nlocation\nsilent\n"
         "show-error\nmax-redirs = 5\n"
-        "connect-timeout = 15\n"
+        "connect-timeout = 15\nno-buffer\n"
         "speed-limit = 1\nspeed-time = 30\n"
-        'continue-at = "-"\n'
-        'write-out = "%{http_code}"\n'
+        "continue-at = 17\n"
+        'write-out = "%{stderr}\\nhttp-status %{http_code}\\n"\n'
     )
 
 
 def test_http_may_redirect_to_https() -> None:
     asked = job(url=PLAIN_URL)
-    lines = build_curl_config(asked, asked.files[0], Path("/t")).splitlines()
+    lines = build_curl_config(asked, asked.files[0], 0).splitlines()
     assert [line for line in lines if line.startswith("proto")] == [
         'proto = "=http,https"',
         'proto-redir = "=http,https"',
@@ -315,8 +325,8 @@ def test_http_may_redirect_to_https() -> None:
 )
 def test_optional_options_of_curl(changes: dict[str, str], line: str) -> None:
     plain, more = job(), job(**changes)
-    before = build_curl_config(plain, plain.files[0], Path("/t")).splitlines()
-    assert build_curl_config(more, more.files[0], Path("/t")).splitlines() == [*before, line]
+    before = build_curl_config(plain, plain.files[0], 0).splitlines()
+    assert build_curl_config(more, more.files[0], 0).splitlines() == [*before, line]
 
 
 @pytest.mark.parametrize(
@@ -331,10 +341,9 @@ def test_optional_options_of_curl(changes: dict[str, str], line: str) -> None:
 )
 def test_values_for_curl_are_quoted(value: str, quoted: str) -> None:
     asked = job(token=value, proxy=value, ca_certificates=value, url=value)
-    lines = build_curl_config(asked, asked.files[0], Path(value)).splitlines()
-    assert [lines[0], lines[1], *lines[-3:]] == [
+    lines = build_curl_config(asked, asked.files[0], 0).splitlines()
+    assert [lines[0], *lines[-3:]] == [
         f"url = {quoted}",
-        f"output = {quoted}",
         f'header = "Authorization: Bearer {quoted[1:]}',
         f"proxy = {quoted}",
         f"cacert = {quoted}",
@@ -481,20 +490,23 @@ def test_invalid_certificates_of_an_authority(ca_certificates: str) -> None:
 
 
 def curl(asked: DownloadJob, target: Path) -> CurlResult:
-    """curl as the program starts it."""
-    done = subprocess.run(
-        ["curl", "-q", "--config", "-"],
-        input=build_curl_config(asked, asked.files[0], target).encode(),
-        capture_output=True,
-        check=False,
-    )
-    return CurlResult(done.returncode, int(done.stdout or b"0"), done.stderr.decode())
+    """curl as the program starts it; `target` gets its output."""
+    start = target.stat().st_size if target.exists() else 0
+    with target.open("ab") as output:
+        done = subprocess.run(
+            ["curl", "-q", "--config", "-"],
+            input=build_curl_config(asked, asked.files[0], start).encode(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    return parse_curl_output(done.returncode, done.stderr.decode().splitlines())
 
 
 def test_curl_reads_its_configuration(source: Source, tmp_path: Path) -> None:
-    """Any file name, and a token that goes to the source and not to where that leads."""
+    """A token goes to the source and not to where that leads."""
     elsewhere = Source()
-    target = tmp_path / 'a "name"\\ with # all = that'
+    target = tmp_path / "m.gguf"
     source.answers["/m.gguf"] = Answer(302, {"Location": f"http://localhost:{elsewhere.port}/cdn"})
     elsewhere.answers["/cdn"] = Answer(200, {}, CONTENT)
     ended = curl(job(url=f"{source.url}/m.gguf", token=TOKEN), target)
@@ -542,7 +554,7 @@ def test_only_curl_gets_the_token(
     )
     (tools / "curl").chmod(0o755)
     monkeypatch.setattr(commands, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
-    monkeypatch.setattr(download_job, "DISK_RESERVE", 0)
+    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
     source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
     file = {
         **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},
@@ -615,7 +627,7 @@ def test_a_download_that_does_not_fit_is_not_installed(
     }
     asked = job(folder=tmp_path, files=[file])
     session = DownloadSession(asked, tmp_path)
-    session.staging.prepare()
+    asked.bundle_folder.mkdir(parents=True)
     (asked.bundle_folder / "m.gguf").write_bytes(content)
     with pytest.raises(DownloadError) as caught:
         install_files(session)
@@ -691,18 +703,39 @@ def test_permanent_problems(ended: CurlResult, sentence: str | None) -> None:
     assert find_permanent_problem(asked, asked.files[0], ended) == sentence
 
 
-@pytest.mark.parametrize(
-    ("reserve", "full"), [(0, False), (1 << 80, True)], ids=["room", "no room"]
-)
-def test_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: int, full: bool
-) -> None:
-    monkeypatch.setattr(download_job, "DISK_RESERVE", reserve)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     asked = job(folder=tmp_path)
-    said = find_permanent_problem(
-        asked, asked.files[0], CurlResult(23, 200, "Failure writing output")
+    asked.bundle_folder.mkdir(parents=True)
+
+    def write(*_: object) -> int:
+        raise OSError(number, "no room")
+
+    with IncomingFile(DownloadSession(asked, tmp_path), asked.files[0]) as incoming:
+        monkeypatch.setattr("edge_host.download.incoming.os.write", write)
+        with pytest.raises(DownloadError) as caught:
+            incoming.write(b"x")
+        monkeypatch.undo()
+    assert str(caught.value) == (
+        f"the disk of {tmp_path} is full. Free some space, and run site.yml again"
     )
-    message = f"the disk of {tmp_path} is full. Free some space, and run site.yml again"
-    assert said == (message if full else None)
-    # Room changes nothing else.
-    assert find_permanent_problem(asked, asked.files[0], CurlResult(18, 200, "")) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "result"),
+    [
+        ([], CurlResult(18, 0, "")),
+        (["", "http-status 206"], CurlResult(18, 206, "")),
+        (
+            ["curl: (18) transfer closed", "", "http-status 200"],
+            CurlResult(18, 200, "transfer closed"),
+        ),
+        (
+            ["curl: (6) Could not resolve", "http-status 000"],
+            CurlResult(18, 0, "Could not resolve"),
+        ),
+        (["Warning: x", "curl: (7) http-status 404"], CurlResult(18, 0, "http-status 404")),
+    ],
+)
+def test_what_curl_says(lines: list[str], result: CurlResult) -> None:
+    assert parse_curl_output(18, lines) == result

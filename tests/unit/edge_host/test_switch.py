@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_host.constants import DOOR as SOCKET_HOLDER
+from edge_host.constants import ENGINE_PORTS, NETWORK
 from edge_host.host_info.deployment import read_history, read_journal
 from edge_host.release import activation, switch
 from edge_host.release.chat_api import ChatApi
@@ -18,6 +18,7 @@ from edge_host.release.host import Host
 from edge_host.release.steps import ActivationStep
 from edge_host.release.store import LIVE_ENGINE_FILE, Release, read_variable
 from edge_host.release.switch import switch_release
+from tests.unit.edge_host.conftest import FakeSockets
 from tests.unit.edge_host.test_recovery import Containers, ScriptedCompose
 
 STEPS_BESIDE = ["begin", "create", "load", "prove", "point", "answer"]
@@ -34,7 +35,11 @@ class HealthyContainers(Containers):
 
 
 class FollowingChatApi(ChatApi):
-    """Chat APIs that follow the live engine file, as long as their containers run."""
+    """Chat APIs that follow the live engine file, as long as their containers run.
+
+    One that shares a network namespace with its engine reaches no other engine, and the others do
+    not reach that one.
+    """
 
     def __init__(self, root: Path, containers: Containers) -> None:
         super().__init__(root)
@@ -51,7 +56,8 @@ class FollowingChatApi(ChatApi):
             return None
         text = self.engine_file.read_text()
         url = read_variable(text, "LLM_BASE_URL")
-        return {"ready": True, "engine": url, "in_flight": 0, "holding": "LLM_HOLD" in text}
+        ready = release.own_namespace == ("127.0.0.1" in url)
+        return {"ready": ready, "engine": url, "in_flight": 0, "holding": "LLM_HOLD" in text}
 
 
 class FakeHost(Host):
@@ -61,14 +67,23 @@ class FakeHost(Host):
     def __init__(self, root: Path) -> None:
         containers = HealthyContainers()
         self.begun: list[str] = []
+        self.retired: list[tuple[str, str]] = []
         super().__init__(str(root), containers, self.begun.append)
         self.chat_api = FollowingChatApi(root, containers)
         self.compose = ScriptedCompose(root, containers)
         containers.signalled = self.retire
 
     def retire(self, container: str) -> None:
-        """End a chat API, as a retiring one without requests does."""
-        (self.root / "run" / f"{container.removeprefix('edge-llm-')}.sock").unlink()
+        """End a chat API, as a retiring one without requests does.
+
+        `retired` has each with the engine from which it then gets the last answers.
+        """
+        socket_file = self.root / "run" / f"{container.removeprefix('edge-llm-')}.sock"
+        if not socket_file.exists():  # it has retired
+            return
+        url = read_variable(self.chat_api.engine_file.read_text(), "LLM_BASE_URL")
+        self.retired.append((container, url))
+        socket_file.unlink()
         self.docker.up.discard(container)
 
 
@@ -89,7 +104,7 @@ class Verification:
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sockets: FakeSockets) -> FakeHost:
     for name in ("engine", "run", "releases"):
         (tmp_path / name).mkdir()
     for module in (activation, switch):
@@ -99,15 +114,21 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     return FakeHost(tmp_path)
 
 
-def add_release(host: FakeHost, number: int, swap: str, **slots: str) -> Release:
-    record = {
+def add_release(
+    host: FakeHost, number: int, swap: str, own_namespace: bool = True, **slots: str
+) -> Release:
+    record: dict[str, Any] = {
         **{"number": number, "by": "alice@laptop", "swap": swap, "slots": slots},
         **{"start_timeout": 1, "drain_timeout": 1},
-        "plan": {"provider": "llamacpp", "model": {"name": "smoke"}},
+        "plan": {"provider": "llamacpp", "model": {"name": "smoke"}, "network": {}},
     }
     folder = host.releases.folder / f"{number:04d}"
     folder.mkdir()
-    (folder / "engine.env").write_text(f"LLM_BASE_URL=http://engine-{slots['engine']}:8080\n")
+    address = f"127.0.0.1:{ENGINE_PORTS[slots['engine']]}"
+    if not own_namespace:
+        del record["plan"]["network"]
+        address = f"engine-{slots['engine']}:8080"
+    (folder / "engine.env").write_text(f"LLM_BASE_URL=http://{address}\n")
     (folder / "release.json").write_text(json.dumps(record))
     (host.root / f"run/api-{slots['api']}.sock").touch()
     return Release(folder, record)
@@ -123,7 +144,7 @@ def serving(host: FakeHost) -> Release:
 
 
 def containers(slot: str) -> set[str]:
-    return {SOCKET_HOLDER, f"edge-llm-engine-{slot}", f"edge-llm-api-{slot}"}
+    return {NETWORK, f"edge-llm-engine-{slot}", f"edge-llm-api-{slot}"}
 
 
 def assert_serves(host: FakeHost, number: int, slot: str) -> None:
@@ -158,7 +179,7 @@ def test_a_change_of_both_parts(host: FakeHost, swap: str, steps: list[str]) -> 
     assert_serves(host, 2, "b")
     assert host.releases.previous() == first
     # Requests are held for the old engine while it stops, and for the new one at the handover.
-    old, new = ("http://engine-a:8080", "http://engine-b:8080")
+    old, new = ("http://127.0.0.1:11434", "http://127.0.0.1:11435")
     assert host.chat_api.holds == ([new] if swap == "beside" else [old, new])
 
 
@@ -168,7 +189,7 @@ def test_a_change_of_the_chat_api_alone(host: FakeHost) -> None:
     entry = switch_release(host, 2, "rollback")
     assert (entry["outcome"], entry["parts"]) == ("committed", ["api"])
     assert host.begun == ["begin", "create", "answer", "hand over", *LAST_STEPS]
-    assert host.docker.up == {SOCKET_HOLDER, "edge-llm-engine-a", "edge-llm-api-b"}
+    assert host.docker.up == {NETWORK, "edge-llm-engine-a", "edge-llm-api-b"}
 
 
 @pytest.mark.parametrize("swap", ["beside", "one-by-one"])

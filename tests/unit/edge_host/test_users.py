@@ -119,6 +119,28 @@ def test_an_earlier_version_is_changed_while_it_serves(former: Path) -> None:
     assert ensure_folders(former) == []
 
 
+def test_unfinished_downloads_of_an_earlier_version_are_removed(former: Path, etc: Path) -> None:
+    ensure_folders(former)
+    unfinished = former / "models/.fetch"
+    (unfinished / "bundle").mkdir(parents=True)
+    (unfinished / "bundle/link").symlink_to(etc)
+    (former / "models/m.gguf").write_bytes(b"weights")
+    assert ensure_folders(former) == [], "root's, of this version"
+    os.chown(unfinished, API_UID, API_UID)
+    before = states(etc, etc / "shadow")
+    assert ensure_folders(former, check=True) == [str(unfinished)]
+    assert unfinished.exists(), "a check run changes nothing"
+    assert ensure_folders(former) == [str(unfinished)]
+    assert not unfinished.exists()
+    assert ensure_folders(former) == []
+    # A link is left for the audit to report.
+    unfinished.symlink_to(etc)
+    os.lchown(unfinished, API_UID, API_UID)
+    assert ensure_folders(former) == []
+    assert states(etc, etc / "shadow") == before
+    assert {path.name for path in (former / "models").iterdir()} == {"m.gguf", ".fetch"}
+
+
 def test_a_check_run_on_a_new_host_writes_nothing(shared: Path) -> None:
     root = shared / "edge-llm"
     names = ("", "engine", "releases", "run", "secrets")

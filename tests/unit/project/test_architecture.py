@@ -17,7 +17,7 @@ _PATH = re.compile(r"`([\w./*-]+(?:/|\.(?:py|yml|j2|md|in|txt|json|toml)))(?:: (
 # On a host or beside an inventory, not in the repository; and names that a reader makes.
 _ELSEWHERE = re.compile(
     r"(releases|models|secrets|engine|run|lib|source|change|inventories/mine|docker-compose|"
-    r"history|dist|edge-llm-[0-9]|\.verified|\.fetch|\.received|\.cache|\.sandbox|\.venv|\.facts|\.secrets|ollama)\b.*"
+    r"history|dist|edge-llm-[0-9]|\.verified|\.fetch|\.cache|\.sandbox|\.venv|\.facts|\.secrets|ollama)\b.*"
     r"|/.*|release\.json|__main__\.py"
 )
 

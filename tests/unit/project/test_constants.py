@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
 import llm_provider
 from edge_host import constants
-from edge_host.constants import API_PORT, API_UID, ENGINE_PORT, ROOT, USER_IDS
+from edge_host.constants import (
+    API_PORT,
+    API_UID,
+    ENGINE_PORT,
+    ENGINE_PORTS,
+    NETWORK,
+    ROOT,
+    SOCKETS_UNIT,
+    USER_IDS,
+)
 
+SLOTS = "ab"
 PROJECT = Path(__file__).parents[3]
 UID = re.compile(r"^__[a-z]+_(\w*uid): (.*)$", re.MULTILINE)
 
@@ -42,16 +50,15 @@ def test_ports_of_the_chat_api_and_the_engine() -> None:
     assert (llm_provider.API_PORT, llm_provider.ENGINE_PORT) == (API_PORT, ENGINE_PORT)
     assert found("src/Dockerfile", r"^EXPOSE (.*)$") == [str(API_PORT)]
     assert found("roles/preflight/defaults/main.yml", r"':(\d+)'") == [str(API_PORT)]
-    compose = "templates/docker-compose.yml.j2"
-    published = {
-        port for line in found(compose, r"^ *ports: (\[.*\])$") for port in yaml.safe_load(line)
-    }
-    assert published == {
-        f"{API_PORT}:{API_PORT}",
-        f"127.0.0.1:{ENGINE_PORT}:{ENGINE_PORT}",
-    }
-    (command,) = found(compose, r"entrypoint: (\[.*door.*\])$")
-    assert yaml.safe_load(command)[-2:] == [str(API_PORT), str(ENGINE_PORT)]
+    # By this name users read the engine in slot a; the other slot has a port of its own.
+    assert ENGINE_PORTS["a"] == ENGINE_PORT
+    assert len({*ENGINE_PORTS.values(), API_PORT}) == len(SLOTS) + 1
+
+
+def test_names_of_containers_and_units() -> None:
+    names = found("templates/docker-compose.yml.j2", r"^    container_name: (edge-llm-[\w-]+)$")
+    assert names == [NETWORK]
+    assert SOCKETS_UNIT in found("roles/stack/vars/main.yml", r"^__stack_units: \[(.*)\]$")[0]
 
 
 def test_sockets_of_the_registry() -> None:

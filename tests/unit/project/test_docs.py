@@ -457,7 +457,8 @@ def _given(name: str) -> set[str]:
 
 
 def test_the_error_codes_are_the_codes() -> None:
-    codes = _named([row[1] for row in _rows(API, "Errors")])
+    rows = [*_rows(API, "Errors"), *_rows(API, "The engine itself")]
+    codes = _named([row[1] for row in rows])
     assert codes == _given("code") | {kind.code for kind in BodyRefusedError.__subclasses__()}
     below = API.partition("| outcome |")[2]
     outcomes = re.findall(r"^\| `(\w+)` \|", below, re.MULTILINE)

@@ -7,10 +7,10 @@ import re
 from dataclasses import fields
 
 from llm_provider.server.connection_limits import MOST_PIPELINED
+from llm_provider.server.engine_port import MOST_CONNECTIONS
 from llm_provider.server.limits import Limits
 from llm_provider.server.tls import WARN_SECONDS
 from llm_provider.standalone.socket_holder import MOST_PEERS
-from llm_provider.standalone.tcp_forward import MOST
 
 from .test_docs import API, SOURCE, _rows
 
@@ -45,7 +45,7 @@ def test_the_answers_of_the_connection_are_the_codes() -> None:
 
 def test_figures_in_sentences_are_the_codes() -> None:
     text = " ".join(API.split())
-    assert f"{MOST} such connections are open at once" in text
+    assert f"{MOST_CONNECTIONS} connections are open there at once" in text
     assert f"It serves {MOST_PEERS} chat APIs at most." in text
     assert f"in the last {WARN_SECONDS / 86400:g} days the log has a warning" in text
     assert MOST_PIPELINED == 8

@@ -15,7 +15,7 @@ import yaml
 from edge_fleet.plan.build import deployment_plan
 from edge_host.constants import API_UID, CLIENT_KEYS, ENGINE_UID, PLAIN_KEYS
 from edge_host.host_info.deployment import needs_plain_keys
-from edge_host.release.slots import TOKENS, fill_slots
+from edge_host.release.slots import PORT_TOKEN, TOKENS, fill_slots
 from llm_provider.server.engine_file import NAMES
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, ROOT, catalogues, jetson
 
@@ -79,9 +79,10 @@ def test_env_says_what_runs(plan: dict[str, Any]) -> None:
 
 def test_compose_takes_only_what_env_has(plan: dict[str, Any]) -> None:
     used = set(re.findall(r"\$\{(\w+)\}", json.dumps(compose(plan))))
-    # The host adds which image the door has: that of the door that runs.
-    assert used <= set(env(plan)) | {"DOOR_IMAGE"}
-    assert "ENGINE_IMAGE" in used
+    # The host adds the port of the engine's slot, and the image of the network's container, which
+    # is that of the one that runs.
+    assert used <= set(env(plan)) | {"ENGINE_PORT", "NETWORK_IMAGE"}
+    assert {"ENGINE_IMAGE", "ENGINE_PORT", "NETWORK_IMAGE"} <= used
 
 
 def test_a_key_is_read_where_the_engine_runs(plan: dict[str, Any]) -> None:
@@ -94,7 +95,7 @@ def test_a_key_is_read_where_the_engine_runs(plan: dict[str, Any]) -> None:
     assert not re.search(r"(?<!\$)\$(?![${])", " ".join(words))
 
 
-@pytest.mark.parametrize("service", ["door", "engine-a", "api-a"])
+@pytest.mark.parametrize("service", ["network", "engine-a", "api-a"])
 def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
     found = compose(plan)["services"][service]
     user = ENGINE_UID if service == "engine-a" else API_UID
@@ -103,15 +104,49 @@ def test_services_are_contained(plan: dict[str, Any], service: str) -> None:
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert found["restart"] == "unless-stopped"
-    writable = [each["source"] for each in found["volumes"] if not each.get("read_only")]
-    # Sockets are made there, of the door and of the chat API.
-    assert writable == ([] if service == "engine-a" else ["./run"])
+    mounts = found.get("volumes", [])
+    writable = [each["source"] for each in mounts if not each.get("read_only")]
+    # The chat API makes its socket there.
+    assert writable == (["./run"] if service == "api-a" else [])
 
 
-def test_only_the_chat_api_is_published_beyond_the_host(plan: dict[str, Any]) -> None:
-    services = compose(plan)["services"]
-    published = {name: each["ports"] for name, each in services.items() if "ports" in each}
-    assert published == {"door": ["8000:8000", "127.0.0.1:11434:11434"]}
+def test_no_port_is_published_and_no_network_is_used(plan: dict[str, Any]) -> None:
+    """Whatever Docker's version and its firewall rules are, nothing reaches the engine from
+    outside, and the engine reaches nothing there.
+    """
+    found = compose(plan)
+    assert "networks" not in found
+    modes = {name: each["network_mode"] for name, each in found["services"].items()}
+    assert modes == {
+        "network": "none",
+        "engine-a": "service:network",
+        "api-a": "service:network",
+    }
+    for service in found["services"].values():
+        assert not {"ports", "expose", "networks", "extra_hosts", "dns"} & set(service)
+
+
+def test_the_engine_listens_at_the_loopback_address_on_the_port_of_its_slot(
+    plan: dict[str, Any],
+) -> None:
+    service = compose(plan)["services"]["engine-a"]
+    words = [
+        *service["command"],
+        *(f"{key}={each}" for key, each in service["environment"].items()),
+    ]
+    listens = {
+        "llamacpp": {"LLAMA_ARG_HOST=127.0.0.1", "LLAMA_ARG_PORT=${ENGINE_PORT}"},
+        "ollama": {"OLLAMA_HOST=127.0.0.1:${ENGINE_PORT}"},
+        "vllm": {"--host=127.0.0.1", "--port=${ENGINE_PORT}"},
+    }[plan["provider"]]
+    assert listens <= set(words)
+    assert "0.0.0.0" not in json.dumps(service)
+    # Its processes would look for the address of a network.
+    alone = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}.items()
+    assert (alone <= service["environment"].items()) == (plan["provider"] == "vllm")
+    # The command of Ollama's check takes its address from OLLAMA_HOST.
+    check = " ".join(service["healthcheck"]["test"])
+    assert check == "CMD ollama ps" or "http://127.0.0.1:${ENGINE_PORT}/health" in check
 
 
 def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, Any]) -> None:
@@ -119,8 +154,9 @@ def test_the_chat_api_is_told_of_its_engine_by_the_file_alone(plan: dict[str, An
     text = fill_slots(render("engine.env.j2", stack_plan=plan), SLOTS)
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     told = dict(line.split("=", 1) for line in lines)
-    assert told["LLM_BASE_URL"] == "http://engine-a:8080"
-    assert ("LLM_API_KEY_FILE" in told) == plan["engine"]["key"]
+    assert told["LLM_BASE_URL"] == "http://127.0.0.1:11434"
+    # Whoever asks an engine of the host needs its key, also where the engine itself asks for none.
+    assert told["LLM_API_KEY_FILE"] == "/run/secrets/engine_key"
     assert set(told) <= NAMES
     environment = compose(plan)["services"]["api-a"]["environment"]
     assert not NAMES & set(environment)
@@ -139,27 +175,28 @@ def test_the_chat_api_is_told_of_a_task_that_is_not_chat(
 def test_a_token_stands_wherever_a_slot_belongs(plan: dict[str, Any]) -> None:
     """And in no file that holds what clients chose."""
     services = compose(plan)["services"]
-    slots = {"engine": "b", "api": "c"}
+    slots = {"engine": "b", "api": "a"}
     other = yaml.safe_load(fill_slots(compose_text(plan), slots))["services"]
-    assert set(other) == {"door", "engine-b", "api-c"}
+    assert set(other) == {"network", "engine-b", "api-a"}
     for part, slot in slots.items():
         before, after = services[f"{part}-a"], other[f"{part}-{slot}"]
         assert after["container_name"] == f"edge-llm-{part}-{slot}"
         assert json.dumps(before).replace(f"{part}-a", f"{part}-{slot}") == json.dumps(after)
     engine = render("engine.env.j2", stack_plan=plan)
-    assert "LLM_BASE_URL=http://engine-b:8080\n" in fill_slots(engine, slots)
-    assert not [token for token in TOKENS.values() if token in json.dumps(env(plan))]
+    assert "LLM_BASE_URL=http://127.0.0.1:11435\n" in fill_slots(engine, slots)
+    tokens = [*TOKENS.values(), PORT_TOKEN]
+    assert not [token for token in tokens if token in json.dumps(env(plan))]
 
 
 def test_the_programs_in_the_containers_exist(plan: dict[str, Any]) -> None:
-    """The socket holder by the name that earlier images have too: it keeps its image, while later
+    """That of the network's container in images of any version: it keeps its image, while later
     releases bring later compose files."""
     services = compose(plan)["services"]
-    assert services["door"]["entrypoint"][:3] == ["python", "-m", "llm_provider.door"]
+    assert services["network"]["entrypoint"] == ["sleep", "infinity"]
     command = services["api-a"]["healthcheck"]["test"]
     dockerfile = (ROOT / "src/Dockerfile").read_text()
     entrypoint = json.loads(dockerfile.rpartition("ENTRYPOINT ")[2])
-    for words in (services["door"]["entrypoint"], command[1:], entrypoint):
+    for words in (command[1:], entrypoint):
         assert words[:2] == ["python", "-m"]
         assert importlib.util.find_spec(words[2]) is not None
 
@@ -199,7 +236,7 @@ def test_settings_of_the_chat_api_replace_the_chat_api_alone(
 def test_memory_of_all_containers_is_limited(plan: dict[str, Any]) -> None:
     limits = {name: each["mem_limit"] for name, each in compose(plan)["services"].items()}
     assert limits == {
-        "door": 48 * 1024**2,
+        "network": 16 * 1024**2,
         "engine-a": plan["engine"]["memory_limit"],
         "api-a": 224 * 1024**2,
     }
@@ -208,7 +245,7 @@ def test_memory_of_all_containers_is_limited(plan: dict[str, Any]) -> None:
 def test_processes_of_all_containers_are_limited_and_leave_no_core(plan: dict[str, Any]) -> None:
     services = compose(plan)["services"]
     limits = {name: each["pids_limit"] for name, each in services.items()}
-    assert limits == {"door": 32, "engine-a": 2048, "api-a": 128}
+    assert limits == {"network": 32, "engine-a": 2048, "api-a": 128}
     assert {each["ulimits"]["core"] for each in services.values()} == {0}
 
 

@@ -218,3 +218,45 @@ async def test_connections_whose_time_is_over_are_ended() -> None:
     guard.admit(again, "192.0.2.1")
     await asyncio.sleep(0.1)
     assert again.ended == ["expired"]
+
+
+@pytest.mark.parametrize(
+    ("address", "admitted"),
+    [
+        ("192.0.2.7", True),
+        ("::ffff:192.0.2.7", True),
+        ("192.0.3.7", False),
+        ("::ffff:192.0.3.7", False),
+        ("2001:db8:1::9", True),
+        ("2001:db9::9", False),
+        # The host itself, always.
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("no address", False),
+        # A Unix socket.
+        (None, True),
+    ],
+)
+async def test_connections_from_elsewhere(address: str | None, admitted: bool) -> None:
+    networks = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "2001:db8::/32")))
+    guard = guard_of(allowed_networks=networks)
+    expected = Admission.ADMITTED if admitted else Admission.NOT_ALLOWED
+    assert guard.admit(Fake(), address) is expected
+    assert (len(guard), guard.not_allowed, guard.refused) == (admitted, not admitted, 0)
+    # Without networks, everybody is served.
+    assert guard_of().admit(Fake(), address) is Admission.ADMITTED
+
+
+async def test_few_connections_from_elsewhere_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guard = guard_of(allowed_networks=(ipaddress.ip_network("192.0.2.0/24"),))
+    for number in range(20):
+        guard.admit(Fake(), f"198.51.100.{number}")
+    (record,) = caplog.records
+    assert record.message == "connections are refused"
+    assert record.__dict__["reason"] == "address outside the allowed networks"
+    assert record.__dict__["client"] == "198.51.100.0"
+    assert record.__dict__["not_allowed"] == 1
+    assert guard.not_allowed == 20

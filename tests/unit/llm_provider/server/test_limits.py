@@ -18,10 +18,13 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 
 def test_every_field_has_its_variable() -> None:
     environ = {f"CHAT_API_{field.name.upper()}": "7" for field in fields(Limits)}
+    environ["CHAT_API_ALLOWED_NETWORKS"] = "192.0.2.0/24"
     environ["CHAT_API_TRUSTED_PROXIES"] = "192.0.2.7, 198.51.100.9/24,2001:db8::1"
     read = Limits.from_environ(environ)
-    others = [getattr(read, each.name) for each in fields(read) if each.name != "trusted_proxies"]
+    networks = ("trusted_proxies", "allowed_networks")
+    others = [getattr(read, each.name) for each in fields(read) if each.name not in networks]
     assert others == [7] * len(others)
+    assert list(map(str, read.allowed_networks)) == ["192.0.2.0/24"]
     assert read.trusted_proxies == (
         ipaddress.ip_network("192.0.2.7"),
         ipaddress.ip_network("198.51.100.0/24"),

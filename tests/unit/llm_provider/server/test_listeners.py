@@ -17,6 +17,8 @@ import pytest
 from llm_provider.providers.routes import CHAT
 from llm_provider.standalone.healthcheck import main as healthcheck
 
+from ...edge_host.socket_activation import listening as socket_of_systemd
+from ...edge_host.socket_activation import start_program
 from ..fake import AUTH, FakeEngine, completion, error_of, free_port, until
 from .crowd import EngineFile
 from .handing_over import HolderProcess, api_behind, end, following, start_holder
@@ -196,12 +198,12 @@ async def test_the_engine_itself_through_the_socket_holder(
     url = f"http://127.0.0.1:{holder.ports[1]}"
     async with (
         FakeEngine().serving() as other,
-        api_behind(holder, keys, "a", **following(file)) as api,
-        # The double serves one request a connection.
+        api_behind(holder, keys, "a", LLM_API_KEY="engine-key", **following(file)) as api,
         httpx.AsyncClient(
-            base_url=url, timeout=10, limits=httpx.Limits(max_keepalive_connections=0)
+            base_url=url, timeout=10, headers={"Authorization": "Bearer engine-key"}
         ) as client,
     ):
+        assert (await client.get("/large", headers=AUTH)).status_code == 401
         assert (await client.get("/large")).content == large
         assert other.connections == 0
         file.point(other)
@@ -212,6 +214,106 @@ async def test_the_engine_itself_through_the_socket_holder(
         cut = asyncio.create_task(client.get("/who"))
         await until(lambda: other.paths().count("/who") == 2)
         await api.ended()
-        with pytest.raises(httpx.RemoteProtocolError):
-            await cut
+        assert error_of(await cut)["code"] == "stopped"
         endless.set()
+
+
+def listeners_at(pid: int) -> int:
+    """How many listening TCP sockets a process has."""
+    states = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            columns = line.split()
+            states[f"socket:[{columns[9]}]"] = columns[3]
+    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(states.get(link) == "0A" for link in links)
+
+
+def peers_of(pid: int) -> int:
+    """How many chat APIs are connected to a program of systemd: each takes a descriptor."""
+    # Three standard ones, two sockets, its own socket, and the selector.
+    return len(list(Path(f"/proc/{pid}/fd").iterdir())) - 7
+
+
+async def program_of_systemd(
+    holder: HolderProcess, sockets: list[socket.socket]
+) -> asyncio.subprocess.Process:
+    """The program of edge-llm-sockets.service, in the place of a socket holder."""
+    process = await start_program(holder.path, sockets)
+    await until(lambda: holder_answers(holder.path), "the program of systemd")
+    return process
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[tuple[HolderProcess, list[socket.socket]]]:
+    """Sockets of systemd, and the program that hands them on."""
+    sockets = [socket_of_systemd("::"), socket_of_systemd()]
+    ports = sockets[0].getsockname()[1], sockets[1].getsockname()[1]
+    process = await start_program(tmp_path / "door.sock", sockets)
+    made = HolderProcess(tmp_path, process, ports)
+    await until(lambda: holder_answers(made.path), "the program of systemd")
+    yield made, sockets
+    if made.process.returncode is None:
+        await end(made.process)
+    for each in sockets:
+        each.close()
+
+
+async def test_systemds_sockets_outlive_the_program_that_hands_them_on(
+    engine: FakeEngine,
+    kept: tuple[HolderProcess, list[socket.socket]],
+    keys: Path,
+    file: EngineFile,
+) -> None:
+    """An update of the program costs no request: neither one that runs, nor a new one."""
+    holder, sockets = kept
+    goes_on = engine.paused()
+    async with (
+        api_behind(holder, keys, "a", **following(file)) as api,
+        httpx.AsyncClient(headers=AUTH, timeout=20) as client,
+    ):
+        url = f"http://[::1]:{holder.ports[0]}{CHAT}"
+        request = asyncio.create_task(client.post(url, json=BODY))
+        await api.becomes(in_flight=1)
+        for _ in range(2):
+            holder.process.kill()
+            await holder.process.communicate()
+            assert (await client.get(f"{holder.url}/health")).status_code == 200
+            holder.process = await program_of_systemd(holder, sockets)
+            await until(lambda: peers_of(holder.process.pid) == 1, "the chat API's connection")
+        goes_on.set()
+        assert (await request).json() == completion()
+        await api.ended()
+    lost = [each for each in api.log if "the socket holder is gone" in each["message"]]
+    assert [each["level"] for each in lost] == ["warning"] * 2
+
+
+async def test_other_sockets_of_systemd_need_another_process(
+    engine: FakeEngine,
+    kept: tuple[HolderProcess, list[socket.socket]],
+    keys: Path,
+    file: EngineFile,
+) -> None:
+    """As after a change of llm_listen_address: what runs is answered, and then it ends."""
+    holder, sockets = kept
+    goes_on = engine.paused()
+    async with (
+        api_behind(holder, keys, "a", **following(file)) as api,
+        httpx.AsyncClient(base_url=holder.url, headers=AUTH, timeout=20) as client,
+    ):
+        request = asyncio.create_task(client.post(CHAT, json=BODY))
+        await api.becomes(in_flight=1)
+        await end(holder.process)
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(("127.0.0.1", holder.ports[0]))
+            other.listen()
+            again = await program_of_systemd(holder, [other, sockets[1]])
+            # It listens no more: the port is the other socket's alone.
+            await until(lambda: listeners_at(api.process.pid) == 0, "its end of listening")
+            goes_on.set()
+            assert (await request).json() == completion()
+            out, err = await asyncio.wait_for(api.process.communicate(), 20)
+            assert (api.process.returncode, err) == (1, b"")
+            assert b"this process ends" in out
+            await end(again)

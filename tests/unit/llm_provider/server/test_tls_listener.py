@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import socket
 import ssl
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llm_provider.server import connection_limits, tls_listener
+from llm_provider.server import connection_guard, connection_limits, tls_listener
 from llm_provider.server.connection_guard import Rest
 from llm_provider.server.tls import Certificate
 
@@ -287,3 +288,25 @@ async def test_without_file_descriptors_it_tries_again(
         assert await served.is_well()
     messages = [each.message for each in caplog.records if each.name == "llm_provider.tls"]
     assert messages == ["no connection can be accepted: [Errno 24] Too many open files"] * 2
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_connections_from_outside_the_allowed_networks(
+    files: Files, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    """They end before a byte is read, with TLS or without: the client need not send any."""
+    elsewhere = ipaddress.ip_address("198.51.100.7")
+    monkeypatch.setattr(connection_guard, "parse_address", lambda _: elsewhere)
+    allowed = {"allowed_networks": (ipaddress.ip_network("192.0.2.0/24"),)}
+    certificate = Certificate(files.certificate, files.key) if tls else None
+    async with serving(None, certificate, None, **PATIENT | allowed) as served:
+        assert await (await plain(served)).rest() == b""
+        hasty = await plain(served)
+        hasty.writer.write(HELLO if tls else GET)
+        assert await hasty.rest() == b""
+        assert served.guard.not_allowed == 2
+        assert len(served.guard) == 0
+        assert served.app.scopes == []
+    allowed["allowed_networks"] = (ipaddress.ip_network("198.51.100.0/24"),)
+    async with serving(None, None, None, **PATIENT | allowed) as served:
+        assert await served.is_well()

@@ -1,0 +1,111 @@
+"""The address of systemd's sockets, before and after a change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_host.release import deploy
+from edge_host.release.errors import ReleaseError
+from edge_host.release.store import Release
+from edge_host.release.switch import switch_release
+from tests.unit.edge_host.conftest import FakeSockets
+from tests.unit.edge_host.test_switch import FakeHost, Verification, add_release, host, serving
+
+__all__ = ["host"]
+
+OLD, NEW = "192.0.2.10", "192.0.2.20"
+
+
+def listening(release: Release, address: str) -> Release:
+    """A release that listens at an address."""
+    release.record["plan"]["api"] = {"listen_address": address}
+    release.record["plan"]["model"]["digest"] = "0" * 64
+    (release.folder / "release.json").write_text(json.dumps(release.record))
+    return release
+
+
+class Deployment:
+    """A deployment of a release that is staged already; `addresses` are those that were set."""
+
+    def __init__(self, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: list[str] = []
+        self.staging: ReleaseError | None = None
+        self._to = listening(add_release(host, 2, "beside", engine="b", api="b"), NEW)
+        (host.root / "secrets").mkdir()
+        (host.root / "secrets/engine_key").write_text("key")
+        monkeypatch.setattr(deploy, "Host", lambda _: host)
+        monkeypatch.setattr(deploy, "install_sockets", self._install)
+        for name in (
+            *("install_recovery", "remove_other_programs"),
+            *("wait_for_recovery", "ensure_folders"),
+        ):
+            monkeypatch.setattr(deploy, name, lambda *_: None)
+        monkeypatch.setattr(deploy, "ensure_engine_key", lambda _: None)
+        monkeypatch.setattr(deploy, "diff_files", lambda *_: [])
+        monkeypatch.setattr(deploy, "is_in_place", lambda *_: False)
+        monkeypatch.setattr(deploy, "stage_release", self._stage)
+        monkeypatch.setattr(
+            deploy,
+            "run_change",
+            lambda host, _, number, action, __: switch_release(host, number, action),
+        )
+
+    def _install(self, root: Path, program: Path, address: str) -> None:
+        self.addresses.append(address)
+
+    def _stage(self, *_: Any) -> Release:
+        if self.staging:
+            raise self.staging
+        return self._to
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        given = {
+            **{"host": "kitchen", "root": "/opt/edge-llm", "operator": "alice@laptop"},
+            **{"action": "deploy", "program": "/opt/edge-llm/lib/p.pyz", "expected_release": None},
+            **{"compose": "", "env": "", "engine": "", "metadata": {"plan": self._to.plan}},
+        }
+        return deploy.deploy({**given, **options}, check_mode=False)
+
+
+@pytest.fixture
+def deployment(host: FakeHost, sockets: FakeSockets, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    listening(serving(host), OLD)
+    return Deployment(host, monkeypatch)
+
+
+def test_a_release_listens_at_its_address(deployment: Deployment) -> None:
+    assert deployment.run()["result"]["outcome"] == "committed"
+    assert deployment.addresses == [NEW, NEW]
+
+
+def test_the_address_is_rolled_back_with_the_release(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Verification, "failures", (2,))
+    with pytest.raises(ReleaseError, match="serves again and was verified"):
+        deployment.run()
+    assert deployment.addresses == [NEW, OLD]
+
+
+def test_the_address_is_rolled_back_where_nothing_was_changed(deployment: Deployment) -> None:
+    deployment.staging = ReleaseError("the weights are missing")
+    with pytest.raises(ReleaseError, match="kitchen: the weights are missing"):
+        deployment.run()
+    assert deployment.addresses == [NEW, OLD]
+
+
+def test_a_person_rolls_back_to_the_former_address(
+    deployment: Deployment, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.run()
+    deployment.addresses.clear()
+    again = listening(add_release(host, 3, "beside", engine="a", api="a"), OLD)
+    monkeypatch.setattr(deploy, "stage_release", lambda *_: again)
+    for name in ("docker-compose.yml", ".env"):
+        (host.root / "releases/0001" / name).write_text("")
+    deployment.run(action="rollback", to=1)
+    assert deployment.addresses == [OLD, OLD]
