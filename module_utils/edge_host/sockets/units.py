@@ -7,11 +7,10 @@ next boot on, where it listens before Docker starts. Then Docker cannot start th
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Dict
 
-from ..commands import run_together, which
+from ..commands import find_python, run_together, which
 from ..constants import PORTS, SOCKETS_UNIT
 from ..errors import ReleaseError
 from ..files import read_text, write_atomically
@@ -32,7 +31,7 @@ def install(
     notices, and with `restart` any. A changed address restarts the socket unit, which ends all
     connections to it; all else of that unit takes effect at the next boot. Raises ReleaseError.
     """
-    texts = build_socket_units(host_root, sys.executable, archive_path, listen_address)
+    texts = build_socket_units(host_root, find_python(), archive_path, listen_address)
     former = find_addresses(read_text(UNITS / SOCKETS_UNIT) or "")
     moved = former != find_addresses(texts[SOCKETS_UNIT])
     changed = {name for name, text in texts.items() if not is_written(UNITS / name, text)}

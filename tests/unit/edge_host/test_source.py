@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edge_host import commands
+from edge_host import commands, disk
 from edge_host.commands import SEARCH_PATH
 from edge_host.download.http_download import parse_curl_output
 from edge_host.download.http_source import (
@@ -554,7 +554,7 @@ def test_only_curl_gets_the_token(
     )
     (tools / "curl").chmod(0o755)
     monkeypatch.setattr(commands, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
-    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
     file = {
         **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},
