@@ -55,11 +55,11 @@ ip link set lo up
 # turns forwarding on. The tests set the policy themselves.
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 
-containerd --root /var/lib/containerd --state /run/containerd >/mnt/out/containerd.log 2>&1 &
+containerd --root /var/lib/containerd --state /run/containerd >/tmp/containerd.log 2>&1 &
 export DOCKER_HOST=unix:///run/docker.sock
 dockerd --host="$DOCKER_HOST" --pidfile=/run/docker.pid --exec-root=/run/docker --storage-driver=vfs \
     --cgroup-parent=/edge-llm-capture --containerd=/run/containerd/containerd.sock \
-    "${options[@]}" "$@" >/mnt/out/dockerd.log 2>&1 &
+    "${options[@]}" "$@" >/tmp/dockerd.log 2>&1 &
 for _ in $(seq 600); do
     docker version >/dev/null 2>&1 && break
     sleep 0.2
@@ -83,7 +83,7 @@ header+="${*:+, dockerd $*}${DOCKER_INSECURE_NO_IPTABLES_RAW:+, DOCKER_INSECURE_
 header+=$'\n# Made by tests/integration/network/capture.sh with a real dockerd.'
 save() {
     if [ "$firewall" = nftables ]; then
-        { echo "$header"; nft list ruleset | clean; } > "/mnt/out/$1.nft"
+        { echo "$header"; nft --numeric-priority list ruleset | clean; } > "/mnt/out/$1.nft"
     else
         { echo "$header"; iptables-save | clean; } > "/mnt/out/$1.ipv4"
         { echo "$header"; ip6tables-save | clean; } > "/mnt/out/$1.ipv6"

@@ -50,7 +50,7 @@ class Firewall:
         """Replace the board's rules by those of a layout, `earlier` or `current`."""
         board.run("nft", "flush", "ruleset")
         for tool in ("iptables", "ip6tables"):
-            board.run(f"{tool}-legacy-restore", given=_EMPTY)
+            board.run(f"{tool}-legacy-restore", "--wait", given=_EMPTY)
         rules = RULES / self.folder / layout
         if not self.backend:
             board.run("nft", "-f", str(rules.with_suffix(".nft")))
@@ -58,8 +58,8 @@ class Firewall:
             return
         for tool, suffix in (("iptables", ".ipv4"), ("ip6tables", ".ipv6")):
             command = f"{tool}-{self.backend}"
-            board.run(f"{command}-restore", given=rules.with_suffix(suffix).read_text())
-            board.run(command, "-P", "FORWARD", self.policy)
+            board.run(f"{command}-restore", "--wait", given=rules.with_suffix(suffix).read_text())
+            board.run(command, "--wait", "-P", "FORWARD", self.policy)
 
 
 def all_firewalls() -> list[Firewall]:

@@ -1,7 +1,7 @@
 """A board, its containers and a neighbour on one link: network namespaces and nothing else.
 
-A namespace lives as long as the process that holds it, and takes its links, rules and listening
-programs with it.
+A namespace lives as long as the process that holds it, and takes its links and rules with it. All
+processes end with their standard input, so with the tests, however these end.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ ANY = {4: "0.0.0.0", 6: "::"}
 _SERVER = """
 import selectors, socket, sys
 waiting = selectors.DefaultSelector()
+waiting.register(sys.stdin, selectors.EVENT_READ)
 for name, host, port in zip(*[iter(sys.argv[1:])] * 3):
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,6 +54,8 @@ for name, host, port in zip(*[iter(sys.argv[1:])] * 3):
 print("listening", flush=True)
 while True:
     for key, _ in waiting.select():
+        if key.data is None:
+            sys.exit()
         connection, address = key.fileobj.accept()
         with connection:
             connection.sendall((address[0] if key.data == "peer" else key.data).encode())
@@ -90,14 +93,15 @@ Target = tuple[str, int]
 
 @dataclass
 class Namespace:
-    """A network namespace, held by a process that sleeps."""
+    """A network namespace, held by a process (`pid`) that waits."""
 
     holder: subprocess.Popen[str]
+    pid: int
     programs: list[subprocess.Popen[str]] = field(default_factory=list)
     _prober: subprocess.Popen[str] | None = None
 
     def command(self, *words: str) -> list[str]:
-        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *words]
+        return [*_as_root(), "nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *words]
 
     def run(self, *words: str, given: str | None = None) -> str:
         """Run a command to its end; what it printed. Raises AssertionError where it fails."""
@@ -138,11 +142,7 @@ class Namespace:
 
     def close(self) -> None:
         for process in (*self.programs, self.holder):
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+            process.communicate(timeout=SECONDS)
 
 
 @dataclass(frozen=True)
@@ -154,30 +154,26 @@ class Lan:
     containers: Mapping[str, Namespace]
 
 
-def missing() -> str:
-    """What this machine lacks for these tests; empty for nothing."""
-    tools = [each for each in TOOLS if shutil.which(each) is None]
-    if tools:
-        return f"{', '.join(tools)}: install iproute2, iptables, nftables, procps and util-linux"
-    return "" if os.geteuid() == 0 else "root"
+def _as_root() -> list[str]:
+    return [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
 
 
 @contextmanager
 def _made(*names: str) -> Iterator[Lan]:
     """Make a board, a neighbour and namespaces for containers; all of it ends with this."""
-    assert not (problem := missing()), f"Not on this machine: {problem}."
+    missing = [each for each in (*TOOLS, *_as_root()[:1]) if shutil.which(each) is None]
+    assert not missing, f"{', '.join(missing)} is missing. Install iproute2, iptables and nftables."
     with ExitStack() as stack:
 
         def namespace() -> Namespace:
-            # unshare becomes the program, which is in the new namespace once it speaks.
+            # In the new namespace once it speaks.
             holder = subprocess.Popen(
-                ["unshare", "--net", "sh", "-c", "echo; exec sleep infinity"],
-                stdout=subprocess.PIPE, text=True,
+                [*_as_root(), "unshare", "--net", "sh", "-c", "echo $$; exec cat"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-            found = Namespace(holder)
-            stack.callback(found.close)
             assert holder.stdout is not None
-            assert holder.stdout.readline() == "\n"
+            found = Namespace(holder, int(holder.stdout.readline()))
+            stack.callback(found.close)
             # Addresses can be used at once.
             found.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
             return found
@@ -238,7 +234,7 @@ def _link(board: Namespace, neighbour: Namespace) -> None:
     board.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     board.ip(
         "link set lo up",
-        f"link add eth0 type veth peer name eth0 netns {neighbour.holder.pid}",
+        f"link add eth0 type veth peer name eth0 netns {neighbour.pid}",
         f"address add {BOARD[4]}/24 dev eth0",
         f"address add {BOARD[6]}/64 dev eth0 nodad",
         "link set eth0 up",
@@ -275,9 +271,9 @@ def _attach(
     container: Namespace,
     own: Mapping[int, str],
 ) -> None:
-    name = f"veth{container.holder.pid}"
+    name = f"veth{container.pid}"
     board.ip(
-        f"link add {name} type veth peer name eth0 netns {container.holder.pid}",
+        f"link add {name} type veth peer name eth0 netns {container.pid}",
         f"link set {name} master {bridge}",
         f"link set {name} up",
     )
