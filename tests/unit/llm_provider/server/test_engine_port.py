@@ -121,6 +121,22 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
+@pytest.mark.parametrize(
+    ("address", "host_only", "admitted"),
+    [
+        ("127.0.0.1", True, True),
+        ("::1", True, True),
+        ("198.51.100.2", True, False),
+        # As Docker's bridge shows the host to a container that holds the port.
+        ("172.18.0.1", False, True),
+    ],
+)
+async def test_who_may_connect(address: str, host_only: bool, admitted: bool) -> None:
+    guard = ConnectionGuard(port_limits(Limits(), host_only=host_only))
+    expected = Admission.ADMITTED if admitted else Admission.NOT_ALLOWED
+    assert guard.admit(Fake(), address) is expected
+
+
 @pytest.mark.parametrize("path", ["/health", "/api/tags", "/v1/chat/completions"])
 @pytest.mark.parametrize(
     ("headers", "reason"),
@@ -145,22 +161,6 @@ async def test_without_the_key_nothing_reaches_the_engine(
 
 
 @pytest.mark.parametrize("headers", [AUTH, {"x-api-key": KEY}, {"authorization": f"bearer {KEY}"}])
-@pytest.mark.parametrize(
-    ("address", "host_only", "admitted"),
-    [
-        ("127.0.0.1", True, True),
-        ("::1", True, True),
-        ("198.51.100.2", True, False),
-        # As Docker's bridge shows the host to a container that holds the port.
-        ("172.18.0.1", False, True),
-    ],
-)
-async def test_who_may_connect(address: str, host_only: bool, admitted: bool) -> None:
-    guard = ConnectionGuard(port_limits(Limits(), host_only=host_only))
-    expected = Admission.ADMITTED if admitted else Admission.NOT_ALLOWED
-    assert guard.admit(Fake(), address) is expected
-
-
 async def test_a_request_passes_as_it_is(
     client: httpx.AsyncClient, engine: Engine, headers: dict[str, str]
 ) -> None:
