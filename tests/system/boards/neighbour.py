@@ -20,12 +20,12 @@ CONTROL = "neighbour-control"
 _CONTROL_PORT = 8080
 _PORTS = (8000, _CONTROL_PORT, 11434, 11435)
 _SECONDS = 60
-# Without a loopback interface of its own, the neighbour sends what is for 127.0.0.1 to the board.
+# Without a loopback address of its own, the neighbour sends what is for 127.0.0.1 to the board.
 _PROBE = """
 import json, socket, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 board, networks, targets = json.loads(sys.argv[1])
-subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+subprocess.run(["ip", "address", "flush", "dev", "lo"], check=True)
 for network in networks:
     subprocess.run(["ip", "route", "add", network, "via", board], check=True)
 def reaches(target):
