@@ -10,8 +10,10 @@
 # (bookworm has 20.10 and no docker-cli, trixie 26.1, forky 28.5; for 29 replace dockerd and docker-proxy by those of
 # moby's tag: CGO_ENABLED=0 go build ./cmd/dockerd ./cmd/docker-proxy). OUT is a folder: earlier.* and current.* are
 # written there, with the rules of that layout and of this version's. rules/ has those of iptables-nft: with
-# iptables-legacy, 20.10, 26.1 and 28.5 made the same rules, with the tables in another order. It takes root. Everything runs in namespaces of its own, data and sockets are in memory,
-# and all of it ends with the script.
+# iptables-legacy, 20.10, 26.1 and 28.5 made the same rules, with the tables in another order.
+#
+# It takes root. Everything runs in namespaces of its own, data and sockets are in memory, and all of it ends with the
+# script.
 set -euo pipefail
 
 if [ "${1:-}" != --inside ]; then
