@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import httpx
@@ -54,17 +55,23 @@ _STOPPED = APIError(
     headers=MAY_HAVE_RUN,
 )
 
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 RawHeaders = Iterable[tuple[bytes, bytes]]
 _log = logging.getLogger("llm_provider.engine_port")
 
 
-def port_limits(limits: Limits) -> Limits:
-    """Return the limits of the port's connections: all come from one address, the host's."""
+def port_limits(limits: Limits, *, host_only: bool) -> Limits:
+    """Return the limits of the port's connections: all come from one address, the host's.
+
+    `host_only` refuses those of other addresses: where the kernel routes 127.0.0.0/8 on all
+    interfaces (`route_localnet`), a neighbour can connect to a socket at 127.0.0.1. It is not for
+    sockets of a container, which sees its network's addresses in place of the host's.
+    """
     return replace(
         limits,
         max_connections=MOST_CONNECTIONS,
         max_connections_per_address=MOST_CONNECTIONS,
-        allowed_networks=(),
+        allowed_networks=_LOOPBACK if host_only else (),
     )
 
 

@@ -14,12 +14,13 @@ import httpx
 import pytest
 
 from llm_provider.errors import ConfigurationError
-from llm_provider.server.connection_guard import ConnectionGuard
+from llm_provider.server.connection_guard import Admission, ConnectionGuard
 from llm_provider.server.engine_port import MOST_CONNECTIONS, EnginePort, port_limits
 from llm_provider.server.limits import Limits
 from llm_provider.server.uvicorn_server import server_config, start_server, stop_server
 
 from ..fake import error_of, free_port, until
+from .test_connection_guard import Fake
 
 KEY = "engine-key-of-the-tests"
 AUTH = {"Authorization": f"Bearer {KEY}"}
@@ -92,7 +93,7 @@ class Engine:
 async def port_before(engine: Engine) -> AsyncIterator[str]:
     """The engine's port, served; its URL."""
     application = EnginePort(lambda: engine.url, engine.read_key)
-    guard = ConnectionGuard(port_limits(Limits()))
+    guard = ConnectionGuard(port_limits(Limits(), host_only=True))
     listener = socket.create_server(("127.0.0.1", 0))
     server = await start_server(server_config(application, guard, lifespan="off"), listener)
     try:
@@ -118,6 +119,22 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(base_url=url, timeout=20, headers={"accept-encoding": "own"}) as made,
     ):
         yield made
+
+
+@pytest.mark.parametrize(
+    ("address", "host_only", "admitted"),
+    [
+        ("127.0.0.1", True, True),
+        ("::1", True, True),
+        ("198.51.100.2", True, False),
+        # As Docker's bridge shows the host to a container that holds the port.
+        ("172.18.0.1", False, True),
+    ],
+)
+async def test_who_may_connect(address: str, host_only: bool, admitted: bool) -> None:
+    guard = ConnectionGuard(port_limits(Limits(), host_only=host_only))
+    expected = Admission.ADMITTED if admitted else Admission.NOT_ALLOWED
+    assert guard.admit(Fake(), address) is expected
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/tags", "/v1/chat/completions"])
