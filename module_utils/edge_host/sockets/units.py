@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Mapping
 
 from ..commands import run_together, which
 from ..constants import PORTS, SOCKETS_UNIT
@@ -19,7 +19,13 @@ from ..host_info.docker import parse_names, parse_published
 from ..host_info.ports import read_ports
 from ..systemd import UNITS, run_systemctl
 from ..unit_files.installed import is_written
-from ..unit_files.sockets import SERVICE_UNIT, build_socket_units, find_addresses
+from ..unit_files.sockets import (
+    SERVICE_UNIT,
+    build_socket,
+    build_socket_units,
+    find_addresses,
+    find_listen_address,
+)
 
 
 def install(
@@ -29,18 +35,30 @@ def install(
 
     They are started where the ports are free; where another program holds them, systemd gets them
     at the next boot. Where systemd has the ports, a changed service is restarted, which no client
-    notices, and with `restart` any. A changed address restarts the socket unit, which ends all
-    connections to it; all else of that unit takes effect at the next boot. Raises ReleaseError.
+    notices, and with `restart` any. No socket is closed: a unit that is there keeps its address
+    until `move`, so this is safe while another process changes the host. Raises ReleaseError.
     """
-    texts = build_socket_units(host_root, sys.executable, archive_path, listen_address)
-    former = find_addresses(read_text(UNITS / SOCKETS_UNIT) or "")
-    moved = former != find_addresses(texts[SOCKETS_UNIT])
-    changed = {name for name, text in texts.items() if not is_written(UNITS / name, text)}
-    for name in changed:
-        write_atomically(UNITS / name, texts[name].encode(), UNITS)
-    if changed:
-        run_systemctl("daemon-reload")
+    kept = find_listen_address(read_text(UNITS / SOCKETS_UNIT) or "")
+    address = listen_address if kept is None else kept
+    texts = build_socket_units(host_root, sys.executable, archive_path, address)
+    changed = _write(texts)
     run_systemctl("--quiet", "enable", SOCKETS_UNIT, SERVICE_UNIT)
+    if holding():
+        run_systemctl("restart" if changed or restart else "start", SERVICE_UNIT)
+    elif not find_holders():
+        start()
+    return changed
+
+
+def move(listen_address: str) -> None:
+    """Have systemd listen at an address, empty for all; the caller holds the host's lock.
+
+    Another address than before restarts the socket unit, which ends all connections to it; all else
+    of that unit takes effect at the next boot. Raises ReleaseError.
+    """
+    text = build_socket(listen_address)
+    moved = find_addresses(read_text(UNITS / SOCKETS_UNIT) or "") != find_addresses(text)
+    _write({SOCKETS_UNIT: text})
     if not holding():
         if not find_holders():
             start()
@@ -48,8 +66,15 @@ def install(
         # The service, which requires it, is restarted with it.
         run_systemctl("restart", SOCKETS_UNIT)
         start()
-    else:
-        run_systemctl("restart" if changed or restart else "start", SERVICE_UNIT)
+
+
+def _write(texts: Mapping[str, str]) -> bool:
+    """Write the unit files that differ, and have systemd read them; returns whether any did."""
+    changed = [name for name, text in texts.items() if not is_written(UNITS / name, text)]
+    for name in changed:
+        write_atomically(UNITS / name, texts[name].encode(), UNITS)
+    if changed:
+        run_systemctl("daemon-reload")
     return bool(changed)
 
 

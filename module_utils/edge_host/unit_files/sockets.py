@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from ..constants import API_PORT, API_UID, ENGINE_PORT, SOCKETS_UNIT
 
@@ -102,6 +102,15 @@ def build_socket(listen_address: str) -> str:
 def find_addresses(text: str) -> List[str]:
     """Return where a socket unit with this text listens."""
     return re.findall(r"(?m)^ListenStream=(.*)$", text)
+
+
+def find_listen_address(text: str) -> Optional[str]:
+    """Return the address of the chat API in a socket unit with this text, as `build_socket` got it.
+
+    None where the text has none.
+    """
+    found = re.search(rf"(?m)^ListenStream=(?:(\S+):)?{API_PORT}$", text)
+    return (found[1] or "").strip("[]") if found else None
 
 
 def build_service(root: Path, python: str, program: Path) -> str:

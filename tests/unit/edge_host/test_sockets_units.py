@@ -96,12 +96,37 @@ def test_another_archive_restarts_the_service_alone(systemd: Systemd) -> None:
     ]
 
 
-def test_another_address_restarts_the_sockets(systemd: Systemd) -> None:
+@pytest.mark.parametrize("former", ["", "192.0.2.10", "2001:db8::10"])
+def test_an_installation_keeps_the_address(systemd: Systemd, tmp_path: Path, former: str) -> None:
+    """It runs without the host's lock: nothing that clients notice may follow from it."""
+    units.install(ROOT, ARCHIVE, former)
+    unit = tmp_path / SOCKET_UNIT
+    unit.write_text(unit.read_text().replace("Backlog=1024", "Backlog=64"))
+    systemd.commands.clear()
+    assert units.install(ROOT, ARCHIVE, "192.0.2.20")
+    assert unit.read_text() == build_socket(former)
+    assert systemd.commands == [
+        "daemon-reload",
+        f"--quiet enable {SOCKET_UNIT} {SERVICE_UNIT}",
+        f"restart {SERVICE_UNIT}",
+    ]
+
+
+def test_another_address_restarts_the_sockets(systemd: Systemd, tmp_path: Path) -> None:
     units.install(ROOT, ARCHIVE)
     systemd.commands.clear()
-    assert units.install(ROOT, ARCHIVE, "192.0.2.10")
-    assert systemd.commands[2] == f"restart {SOCKET_UNIT}"
+    units.move("192.0.2.10")
+    assert (tmp_path / SOCKET_UNIT).read_text() == build_socket("192.0.2.10")
+    assert systemd.commands == [
+        "daemon-reload",
+        f"restart {SOCKET_UNIT}",
+        f"reset-failed {SOCKET_UNIT} {SERVICE_UNIT}",
+        f"start {SOCKET_UNIT} {SERVICE_UNIT}",
+    ]
     assert units.holding()
+    systemd.commands.clear()
+    units.move("192.0.2.10")
+    assert systemd.commands == []
 
 
 def test_ports_of_an_earlier_version_are_left_alone(
@@ -115,6 +140,9 @@ def test_ports_of_an_earlier_version_are_left_alone(
         f"--quiet enable {SOCKET_UNIT} {SERVICE_UNIT}",
     ]
     assert not units.holding()
+    systemd.commands.clear()
+    units.move("192.0.2.10")
+    assert systemd.commands == ["daemon-reload"]
 
 
 @pytest.mark.parametrize(
