@@ -8,15 +8,16 @@ next boot on, where it listens before Docker starts. Then Docker cannot start th
 from __future__ import annotations
 
 import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Dict, List, Mapping, Tuple, Union
 
 from ..commands import run_together, which
-from ..constants import PORTS, SOCKETS_UNIT
+from ..constants import API_PORT, ENGINE_PORT, PORTS, SOCKETS_UNIT
 from ..errors import ReleaseError
-from ..files import read_text, write_atomically
+from ..files import open_files, read_text, write_atomically
 from ..host_info.docker import parse_names, parse_published
-from ..host_info.ports import read_ports
+from ..host_info.ports import read_listeners, read_ports
 from ..systemd import UNITS, run_systemctl
 from ..unit_files.installed import is_written
 from ..unit_files.sockets import (
@@ -27,11 +28,13 @@ from ..unit_files.sockets import (
     find_listen_address,
 )
 
+Address = Union[IPv4Address, IPv6Address]
+
 
 def install(
     host_root: Path, archive_path: Path, listen_address: str = "", restart: bool = False
 ) -> bool:
-    """Install and enable the units; returns whether a unit file has changed.
+    """Install and enable the units; returns whether systemd had to read a unit file.
 
     They are started where the ports are free; where another program holds them, systemd gets them
     at the next boot. Where systemd has the ports, a changed service is restarted, which no client
@@ -53,8 +56,9 @@ def install(
 def move(listen_address: str) -> None:
     """Have systemd listen at an address, empty for all; the caller holds the host's lock.
 
-    Another address than before restarts the socket unit, which ends all connections to it; all else
-    of that unit takes effect at the next boot. Raises ReleaseError.
+    Another address than before, or than that of systemd's sockets, restarts the socket unit, which
+    ends all connections to it; all else of that unit takes effect at the next boot. Raises
+    ReleaseError.
     """
     text = build_socket(listen_address)
     moved = find_addresses(read_text(UNITS / SOCKETS_UNIT) or "") != find_addresses(text)
@@ -62,20 +66,53 @@ def move(listen_address: str) -> None:
     if not holding():
         if not find_holders():
             start()
-    elif moved:
+    elif moved or not _listens(listen_address):
         # The service, which requires it, is restarted with it.
         run_systemctl("restart", SOCKETS_UNIT)
         start()
 
 
 def _write(texts: Mapping[str, str]) -> bool:
-    """Write the unit files that differ, and have systemd read them; returns whether any did."""
+    """Write the unit files that differ, and have systemd read what it has not; whether it did."""
     changed = [name for name, text in texts.items() if not is_written(UNITS / name, text)]
     for name in changed:
         write_atomically(UNITS / name, texts[name].encode(), UNITS)
-    if changed:
+    # An installation may have been killed after it wrote the files.
+    outdated = bool(changed) or "yes" in run_systemctl(
+        "show", "--property=NeedDaemonReload", "--value", *texts
+    )
+    if outdated:
         run_systemctl("daemon-reload")
-    return bool(changed)
+    return outdated
+
+
+def _listens(listen_address: str) -> bool:
+    """Whether systemd listens there and for the engine's port, as far as that can be seen.
+
+    systemd closes the sockets of a former address when it reads the unit again, whoever has it do
+    so, and opens those of the new one at a restart only.
+    """
+    bound = find_bound()
+    wanted = ip_address(listen_address) if listen_address else None
+    return not bound or (
+        any(
+            address.is_unspecified if wanted is None else address == wanted
+            for address, port in bound
+            if port == API_PORT
+        )
+        and any(port == ENGINE_PORT for _, port in bound)
+    )
+
+
+def find_bound(system: Path = Path("/")) -> List[Tuple[Address, int]]:
+    """Return where systemd itself listens, of the host's ports: addresses and ports."""
+    # Chat APIs have the sockets, too, and for a moment those of a former address.
+    held = set(open_files(system / "proc/1"))
+    return [
+        (ip_address(address), port)
+        for port, address, inode in read_listeners(system)
+        if port in PORTS and f"socket:[{inode}]" in held
+    ]
 
 
 def holding() -> bool:
