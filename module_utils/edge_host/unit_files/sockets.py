@@ -13,6 +13,8 @@ from typing import Dict, List, Optional
 from ..constants import API_PORT, API_UID, ENGINE_PORT, SOCKETS_UNIT
 
 SERVICE_UNIT = f"{SOCKETS_UNIT.partition('.')[0]}.service"
+START_SECONDS = 90.0
+"""The time in which the program has to be ready; a start by systemctl waits for it."""
 BACKLOG = 1024
 """Connections that wait for each port while no chat API accepts any."""
 
@@ -52,6 +54,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={python} -I {program} sockets {folder}/door.sock {user}
+TimeoutStartSec={seconds:.0f}s
 Restart=always
 RestartSec=1s
 NoNewPrivileges=yes
@@ -122,6 +125,7 @@ def build_service(root: Path, python: str, program: Path) -> str:
         python=python,
         program=program,
         user=API_UID,
+        seconds=START_SECONDS,
     )
 
 
