@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from ..constants import API_PORT, API_UID, ENGINE_PORT, SOCKETS_UNIT
+from ..constants import API_PORT, API_UID, ENGINE_PORT, MIB, SOCKETS_MEMORY, SOCKETS_UNIT
 
 SERVICE_UNIT = f"{SOCKETS_UNIT.partition('.')[0]}.service"
 START_SECONDS = 90.0
@@ -82,7 +82,7 @@ UMask=0077
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-MemoryMax=64M
+MemoryMax={memory}M
 TasksMax=16
 LimitCORE=0
 
@@ -126,6 +126,7 @@ def build_service(root: Path, python: str, program: Path) -> str:
         program=program,
         user=API_UID,
         seconds=START_SECONDS,
+        memory=SOCKETS_MEMORY // MIB,
     )
 
 
