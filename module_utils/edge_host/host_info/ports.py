@@ -79,7 +79,9 @@ def parse_container_id(text: str) -> Optional[str]:
 
 def parse_socket_units(text: str) -> Dict[int, str]:
     """TCP port -> unit, for each socket of `systemctl list-sockets --no-legend`."""
-    rows = (re.match(r"\s*\S*?:?([0-9]{1,5})\s+(\S+\.socket)\s", row) for row in text.splitlines())
+    # Other sockets have paths, names or, as vsock, numbers that may end like that, too.
+    row_of = re.compile(r"\s*(?:[0-9.]+|\[[^\s\[\]]+\]):([0-9]{1,5})\s+(\S+\.socket)\s")
+    rows = (row_of.match(row) for row in text.splitlines())
     return {int(row[1]): row[2] for row in rows if row}
 
 
