@@ -10,6 +10,7 @@ from edge_host.download import http_download
 from edge_host.download.http_source import CurlResult
 from edge_host.download.job import DownloadError, parse_job
 from edge_host.download.peer_client import TAKE_OVER_SECONDS, Timing
+from edge_host.download.peers import START_SECONDS, plan_timing
 from edge_host.download.source_timing import CONNECT_SECONDS, SILENT_SECONDS, max_silence_seconds
 
 
@@ -51,3 +52,10 @@ def test_hosts_wait_for_longer_than_the_first_one_goes_on_with_its_source(
     assert silent.seconds == max_silence_seconds()
     assert Timing().stall >= silent.seconds + Timing().lost_contact
     assert Timing().stall == silent.seconds + TAKE_OVER_SECONDS
+
+
+def test_predecessors_that_are_started_later_get_longer(tmp_path: Path) -> None:
+    job = {"name": "m", "folder": tmp_path, "files": [], "mode": "peers"}
+    assert plan_timing(parse_job(job)) == Timing()
+    later = plan_timing(parse_job({**job, "started_between": 60}))
+    assert later == Timing(first_contact=Timing().first_contact + 60 * START_SECONDS)
