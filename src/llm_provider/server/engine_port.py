@@ -142,7 +142,10 @@ class EnginePort:
         return key
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, key: str) -> None:
-        """Pass the request on and its answer back, until the client leaves. Raises _EngineError."""
+        """Pass the request on and its answer back, until the client leaves.
+
+        Raises _EngineError, APIError.
+        """
         body = _RequestBody(Headers(scope=scope), receive)
         work = asyncio.create_task(
             self._exchange(_request(self._upstream(), scope, body, key), send)
@@ -244,7 +247,7 @@ class _RequestBody:
 
 
 def _request(upstream: str, scope: Scope, body: _RequestBody, key: str) -> httpx.Request:
-    """The request as the engine gets it."""
+    """The request as the engine gets it. Raises APIError where it has no such target."""
     base = urlsplit(upstream)
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope["query_string"]
@@ -252,9 +255,19 @@ def _request(upstream: str, scope: Scope, body: _RequestBody, key: str) -> httpx
     headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name not in _OWN]
     headers.append((b"authorization", b"Bearer " + key.encode()))
     timeout = {"connect": CONNECT_SECONDS, "pool": CONNECT_SECONDS, "read": None, "write": None}
+    # Not together with the target: an address that is wrong is not the client's error.
+    url = httpx.URL(scheme=base.scheme, host=base.hostname, port=base.port)
+    try:
+        url = url.copy_with(raw_path=target)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise APIError(
+            400,
+            f"The request's target is invalid: {error}. Send a path that begins with '/'.",
+            code="invalid_target",
+        ) from error
     return httpx.Request(
         scope["method"],
-        httpx.URL(scheme=base.scheme, host=base.hostname, port=base.port, raw_path=target),
+        url,
         headers=headers,
         content=body if body.expected else None,
         extensions={"timeout": timeout},

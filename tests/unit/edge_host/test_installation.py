@@ -80,6 +80,7 @@ def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemd:
         monkeypatch.setattr(module, "UNITS", made.folder)
     monkeypatch.setattr(subprocess, "run", made.run)
     monkeypatch.setattr(socket_units, "find_holders", dict)
+    monkeypatch.setattr(socket_units, "find_bound", list)
     return made
 
 

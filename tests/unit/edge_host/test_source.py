@@ -78,6 +78,7 @@ def test_a_job_with_required_fields_only() -> None:
         port=0,
         credentials=None,
         distribution=0.0,
+        started_between=0,
         user=None,
         operator="somebody",
         token="",
@@ -108,6 +109,7 @@ def test_a_job_with_all_fields_from_json() -> None:
         ],
         "successors": ["host-2"],
         "port": "6882",
+        "started_between": "3",
         "credentials": {
             **{"authority": "A", "certificate": "C", "key": "K"},
             "planned_at": 1796000000.5,
@@ -126,7 +128,7 @@ def test_a_job_with_all_fields_from_json() -> None:
     assert parsed.files[0].weights == ("m.hf/config.json", 12, SHA256, "m.hf-1")
     assert parsed[3:] == (
         *("peers", (("a", "192.0.2.11", 6881, "host-0"),), ("host-2",), 6882, ("A", "C", "K")),
-        *(1796000000.5, 10010, "alice@laptop", TOKEN),
+        *(1796000000.5, 3, 10010, "alice@laptop", TOKEN),
         *("http://proxy.example:3128", "/run/x.pem"),
     )
     assert parsed.size == 42

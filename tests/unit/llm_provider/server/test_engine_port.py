@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -208,6 +209,33 @@ async def test_errors_of_the_engine_are_its_own(
     engine.talk = fail
     answer = await client.get("/x", headers=AUTH)
     assert (answer.status_code, answer.text) == (status, "itis")
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://192.0.2.1/health", b"/" + b"x" * 65537])
+async def test_a_target_that_is_no_path(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, target: bytes
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    application = EnginePort(lambda: engine.url, engine.read_key)
+    scope = {
+        **{"type": "http", "method": "OPTIONS", "path": "", "raw_path": target},
+        **{"query_string": b"", "headers": [(b"authorization", f"Bearer {KEY}".encode())]},
+    }
+    await application(scope, receive, send)
+    assert sent[0]["status"] == 400
+    error = json.loads(sent[1]["body"])["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_target")
+    assert error["message"].startswith("The request's target is invalid: ")
+    assert error["message"].endswith(". Send a path that begins with '/'.")
+    assert engine.asked == []
+    await application.close()
 
 
 async def test_a_stream_passes_piece_by_piece(client: httpx.AsyncClient, engine: Engine) -> None:
