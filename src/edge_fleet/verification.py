@@ -20,3 +20,12 @@ def unverified_gpu(
     if not plan["gpu"]["required"]:
         return None
     return gpu_problem(plan["gpu"], plan["provider"], log, report.get("gpu_share"))
+
+
+def failed_checks(report: Mapping[str, Any]) -> str:
+    """The failed checks of a report, each with what was expected and found."""
+    return "; ".join(
+        f"{check['name']}: expected {check['wanted']}, found {check['seen']}"
+        for check in report["checks"]
+        if not check["ok"]
+    )

@@ -137,9 +137,14 @@ def read_state(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the state as JSON; exit status 2 with a sentence where it cannot be read."""
+    """Print the state as JSON; exit status 2 with a sentence where it cannot be read.
+
+    The argument is an object with the arguments of `read_state`; `-` reads it from standard input,
+    since any user of the host can see the arguments of a process.
+    """
     try:
-        state = read_state(**json.loads(arguments[0] if arguments else "{}"))
+        given = arguments[0] if arguments else "{}"
+        state = read_state(**json.loads(sys.stdin.read() if given == "-" else given))
     except (OSError, TypeError, ValueError) as error:
         print(f"host_info: {error}", file=sys.stderr)
         return 2

@@ -9,10 +9,13 @@ import sys
 import time
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_provider.cli.exit_status import FAILED, NOT_REACHABLE, OK
 from llm_provider.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llm_provider.cli.check import Wanted
 
 
 def _text_of(name: str, what: str) -> str:
@@ -56,12 +59,12 @@ def _check_task_options(arguments: argparse.Namespace) -> None:
             )
 
 
-async def check_host(arguments: argparse.Namespace) -> int:
-    from llm_provider.cli.check import DEFAULT_PROMPT, Wanted, check
-    from llm_provider.cli.display import for_stdout
+def wanted_of(arguments: argparse.Namespace) -> Wanted:
+    """What the arguments of `check` expect of a chat API. Raises ConfigurationError."""
+    from llm_provider.cli.check import DEFAULT_PROMPT, Wanted
 
     _check_task_options(arguments)
-    wanted = Wanted(
+    return Wanted(
         provider=arguments.provider,
         model=arguments.model,
         task=arguments.task,
@@ -73,6 +76,13 @@ async def check_host(arguments: argparse.Namespace) -> int:
         parallel=arguments.parallel,
         seconds=arguments.timeout,
     )
+
+
+async def check_host(arguments: argparse.Namespace) -> int:
+    from llm_provider.cli.check import check
+    from llm_provider.cli.display import for_stdout
+
+    wanted = wanted_of(arguments)
     async with AsyncExitStack() as serving:
         url, key = arguments.url, None
         if arguments.engine is None:
