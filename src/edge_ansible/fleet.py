@@ -190,7 +190,9 @@ class _Run:
             "preflight_tls": found.evaluate("preflight_tls"),
             "preflight_key_notices": found.evaluate("__preflight_key_notices"),
         }
-        if reasons := differences(host.facts, found.evaluate("__stack_files"), changes):
+        found.keep("stack_plan", "stack_project", "stack_start_timeout", "__stack_start_interval")
+        release = found.evaluate("__stack_files", only=("stack_", "__stack_"))
+        if reasons := differences(host.facts, release, changes):
             host.differs(DIFFERS, *reasons)
 
     def _bundle(self, found: Definitions, plan: Mapping[str, Any]) -> dict[str, Any]:
