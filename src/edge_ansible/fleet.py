@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from edge_ansible.connections import Connections
 from edge_ansible.definitions import Definitions, load_roles
 from edge_ansible.verification import Served, verify_hosts
+from edge_fleet import catalogue
 from edge_fleet.chat_api_bundle import bundle
 from edge_fleet.control_files import write_files
 from edge_fleet.fleet_comparison import (
@@ -28,7 +29,7 @@ from edge_fleet.fleet_comparison import (
 from edge_fleet.fleet_reader import Host, Reading, read_hosts
 from edge_fleet.host_archive import build
 from edge_fleet.progress import MOST_TEXT, clean_text
-from edge_fleet.tables import fleet_row
+from edge_fleet.tables import fleet_row, host_notes
 from edge_fleet.verification import failed_checks, unverified_gpu
 from edge_host.files import write_atomically
 
@@ -67,8 +68,8 @@ class _Host:
             "calls": self.reading.calls,
         }
         if self.state == IN_PLACE:
-            cells, remark = fleet_row({"inventory_hostname": self.name} | self.facts)
-            found |= {"row": cells, "remark": remark}
+            cells, _ = fleet_row({"inventory_hostname": self.name} | self.facts)
+            found |= {"row": cells, "notices": "\n".join(host_notes(self.facts))}
         return found
 
 
@@ -109,6 +110,7 @@ class _Run:
         self._forks = int(task_vars.get("ansible_forks") or constants.DEFAULT_FORKS)
         self._roles = load_roles(self._loader, constants.DEFAULT_ROLES_PATH)
         self._bundles: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._catalogues: dict[str, dict[str, Any]] = {}
 
     def _show(self, line: str) -> None:
         self._display.display(line)
@@ -117,7 +119,14 @@ class _Run:
         """Take a step with a host; where that fails, the host goes through the plays."""
         try:
             step(host)
-        except (AnsibleError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        except (
+            AnsibleError,
+            ArithmeticError,
+            LookupError,
+            OSError,
+            TypeError,
+            ValueError,
+        ) as error:
             host.differs(UNREAD, f"{type(error).__name__}: {error}")
 
     def read(self, hosts: Mapping[str, _Host]) -> None:
@@ -168,7 +177,10 @@ class _Run:
         """Plan a host that was read, and note in what it differs from its plan."""
         found, state = host.definitions, host.reading.facts
         assert found is not None and state is not None
-        found.set(preflight_state=state)
+        folder = str(found.evaluate("preflight_catalogue_dir"))
+        if folder not in self._catalogues:
+            self._catalogues[folder] = catalogue.read(folder)
+        found.set(preflight_state=state, __preflight_catalogues=self._catalogues[folder])
         plan = found.keep("__preflight_plan")["__preflight_plan"]
         host.facts |= {"preflight_plan": plan, "preflight_state": state}
         found.set(preflight_plan=plan)

@@ -25,6 +25,8 @@ NEEDED = "needed"
 """In place, but other hosts of the run get weights or images from it."""
 UNREAD = "not read"
 UNREACHABLE = "unreachable"
+EVERYBODY, NOBODY = "all", "all:!all"
+"""Patterns. Ansible warns of a name that it does not know, and of an empty pattern."""
 ORDINARY = (DIFFERS, NEEDED, UNREAD)
 """States of hosts that go through all plays."""
 
@@ -103,11 +105,16 @@ def remaining(hosts: Mapping[str, Mapping[str, Any]]) -> str:
     `hosts` is hostvars, after the action fleet_state, whose result every host of the run has as
     `fleet_states`.
     """
+    names = remaining_names(hosts)
+    return EVERYBODY if names is None else ",".join(names) or NOBODY
+
+
+def remaining_names(hosts: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
+    """The same, as a list; None where nobody was compared."""
     states = fleet_states(hosts)
     if states is None:
-        return "all"
-    # A pattern of no host, without Ansible's warning about a name that it does not know.
-    return ",".join(name for name, each in states.items() if each["state"] in ORDINARY) or "all:!all"
+        return None
+    return [name for name, each in states.items() if each["state"] in ORDINARY]
 
 
 def fleet_states(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge_fleet.fleet_comparison import EVERYBODY, NOBODY, remaining_names
 from edge_fleet.settings import VARIABLES
 
 Hosts = Mapping[str, Mapping[str, Any]]
@@ -15,16 +16,19 @@ def rollout(hosts: Hosts) -> dict[str, Any]:
 
     `hosts` is hostvars, after `stack_pending` has been set for the hosts that will change. Those
     come first, so that the first batch is one of them: the canary. Where none of them serves yet,
-    no canary is needed.
+    no canary is needed. Hosts that were found in place are not among them.
     """
-    pending = [name for name, host in hosts.items() if host.get("stack_pending")]
-    others = [name for name in hosts if name not in pending]
+    remaining = remaining_names(hosts)
+    names = list(hosts) if remaining is None else remaining
+    pending = [name for name in names if hosts[name].get("stack_pending")]
+    others = [name for name in names if name not in pending]
     serving = [name for name in pending if _serves(hosts[name])]
     serial: list[int | str] = ["100%"]
     if serving:
         serial = _batches(hosts[pending[0]])
         pending = serving + [name for name in pending if name not in serving]
-    return {"hosts": ",".join(pending + others) or "all", "serial": serial}
+    nobody = EVERYBODY if remaining is None else NOBODY
+    return {"hosts": ",".join(pending + others) or nobody, "serial": serial}
 
 
 def _serves(host: Mapping[str, Any]) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge_fleet.fleet_comparison import IN_PLACE, UNREACHABLE, fleet_states
 from edge_host.image_ref import ImageRef
 from edge_host.sizes import format_mib
 
@@ -38,10 +39,14 @@ def fleet_row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     or rollout_held_back.
     """
     cells, reply = _row(host)
+    return cells, "\n".join([reply, *host_notes(host)])
+
+
+def host_notes(host: Mapping[str, Any]) -> list[str]:
+    """The notices about a host, a line each."""
     plan = host.get("preflight_plan") or {"problems": [True]}
     notices = [] if plan["problems"] else plan["known_issues"]["notices"]
-    notices = [*notices, *host.get("preflight_key_notices", [])]
-    return cells, "\n".join([reply, *_notes(notices)])
+    return _notes([*notices, *host.get("preflight_key_notices", [])])
 
 
 def _notes(notices: list[str]) -> list[str]:
@@ -106,10 +111,37 @@ def change_line(result: Mapping[str, Any]) -> str:
     return line
 
 
-def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
-    """Lines of text: a heading, a row for each host, and its reply below the row."""
-    rows = [fleet_row(host) for host in hosts]
-    return _layout([(list(COLUMNS), ""), *rows])
+def fleet_table(hosts: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    """The table of a run: hosts with a problem, then those that have changed, then the others.
+
+    hosts: hostvars; names: the hosts of the run. A host that was found in place has one line, and
+    its notices.
+    """
+    states = fleet_states(hosts) or {}
+    ranked = []
+    for name in names:
+        found = states.get(name, {})
+        if found.get("state") == IN_PLACE:
+            row, rank = (list(found["row"]), found["notices"]), 2
+        elif found.get("state") == UNREACHABLE:
+            reason = str((found["reasons"] or [""])[0]).splitlines()[0]
+            row, rank = ([name, *["-"] * (len(COLUMNS) - 1)], f"unreachable: {reason}"), 0
+        else:
+            row, rank = fleet_row(hosts[name]), _rank(hosts[name])
+        ranked.append((rank, row))
+    ranked.sort(key=lambda each: each[0])
+    in_place = sum(each.get("state") == IN_PLACE for each in states.values())
+    count = f"\n{in_place} of {len(names)} hosts were as planned." if states else ""
+    return _layout([(list(COLUMNS), ""), *(row for _, row in ranked)]) + count
+
+
+def _rank(host: Mapping[str, Any]) -> int:
+    """0 for a host with a problem, 1 for one that has changed, 2 for any other."""
+    plan, report = host.get("preflight_plan"), host.get("verify_report")
+    failed = host.get("rollout_failure") or host.get("rollout_held_back")
+    if failed or not plan or plan["problems"] or not (report and report["ok"]):
+        return 0
+    return 1 if (host.get("stack_change") or {}).get("result") else 2
 
 
 def _layout(rows: list[tuple[list[str], str]]) -> str:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from edge_fleet import tables
+from edge_fleet.fleet_comparison import remaining
 from edge_fleet.rollout import failure, first_failure, rollout
-from edge_fleet.tables import fleet_table, history_table
+from edge_fleet.tables import history_table
 
 HOST: dict[str, Any] = {
     "inventory_hostname": "jetson-01",
@@ -32,6 +34,11 @@ HOST: dict[str, Any] = {
         "tokens_per_second": 105.2,
     },
 }
+
+
+def fleet_table(hosts: list[dict[str, Any]]) -> str:
+    named = {host["inventory_hostname"] + str(i): host for i, host in enumerate(hosts)}
+    return tables.fleet_table(named, list(named))
 
 
 def test_a_verified_host() -> None:
@@ -197,3 +204,46 @@ def test_the_history_of_a_fleet() -> None:
     assert lines[3] == ["it", "died"]
     assert lines[4][-2:] == ["removed", "-"]
     assert lines[-1][-2:] == ["nothing", "yet"]
+
+
+IN_PLACE = {"state": "in place", "reasons": [], "row": ["a", *["-"] * 9], "notices": "note: hot"}
+
+
+def test_a_fleet_shows_problems_first_then_changes_then_a_line_for_each_other_host() -> None:
+    states = {
+        "a": IN_PLACE,
+        "b": IN_PLACE | {"row": ["b", *["-"] * 9], "notices": ""},
+        "changed": {"state": "differs", "reasons": ["x"]},
+        "down": {"state": "unreachable", "reasons": ["timed out\nin vain"]},
+        "refused": {"state": "differs", "reasons": ["y"]},
+    }
+    every = {"fleet_states": {"hosts": states}}
+    hosts: dict[str, dict[str, Any]] = {
+        "a": every,
+        "b": every,
+        "changed": HOST
+        | every
+        | {"inventory_hostname": "changed", "stack_change": {"result": RESULT}},
+        "down": every,
+        "refused": every
+        | {"inventory_hostname": "refused", "preflight_plan": {"problems": ["no"]}},
+    }
+    _, *lines = tables.fleet_table(hosts, list(hosts)).splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == [
+        *("down", "refused", "changed", "a", "b", "2"),
+    ]
+    assert lines[1].strip() == "unreachable: timed out"
+    assert [line.strip() for line in lines[-5:-2:2]] == [
+        "release 7 in 2.0 s; clients waited 0.06 s",
+        "note: hot",
+    ]
+    assert lines[-1] == "2 of 5 hosts were as planned."
+    assert remaining(hosts) == "changed,refused"
+
+
+def test_nobody_remains_of_a_fleet_in_place_and_all_where_nobody_was_compared() -> None:
+    every = {"fleet_states": {"hosts": {"a": IN_PLACE}}}
+    assert remaining({"a": every}) == "all:!all"
+    assert rollout({"a": every})["hosts"] == "all:!all"
+    # The action is skipped with --tags.
+    assert remaining({"a": {"fleet_states": {"skipped": True}}, "b": {}}) == "all"

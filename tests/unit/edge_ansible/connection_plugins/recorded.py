@@ -48,7 +48,9 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         self, cmd: str, in_data: bytes | None = None, sudoable: bool = True
     ) -> tuple[int, bytes, bytes]:
         if log := self.get_option("log"):
-            line = json.dumps({"host": self.get_option("host"), "command": cmd, "given": len(in_data or b"")})
+            line = json.dumps(
+                {"host": self.get_option("host"), "command": cmd, "given": len(in_data or b"")}
+            )
             with Path(log).open("a") as file:
                 file.write(f"{line}\n")
         time.sleep(self.get_option("seconds"))
