@@ -7,7 +7,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-from edge_fleet.fleet_comparison import UNREACHABLE
+from edge_fleet.fleet_comparison import IN_PLACE, UNREACHABLE
 
 OPTIONS = {
     "state": {"type": "str", "required": True},
@@ -28,4 +28,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _, asked = self.validate_argument_spec(OPTIONS)
         if asked["state"] == UNREACHABLE:
             raise AnsibleConnectionFailure("; ".join(asked["reasons"]))
-        return {"changed": False, "msg": "; ".join([asked["state"], *asked["reasons"]])}
+        return {
+            "changed": False,
+            "msg": f"{asked['state']}: {'; '.join(asked['reasons'])}",
+            # As debug does: whoever reads the run sees why a host goes through its plays.
+            "_ansible_verbose_always": asked["state"] != IN_PLACE,
+        }

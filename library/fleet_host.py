@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: fleet_host
 short_description: Give a host the state that fleet_state found
 description:
-  - Fails as unreachable for a host that did not answer, without another attempt to connect. Connects
-    to no host.
+  - Fails as unreachable for a host that did not answer, without another attempt to connect.
+    Connects to no host.
 options:
   state:
     description: The state of the host.

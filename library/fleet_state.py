@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: fleet_state
 short_description: Compare all hosts of a play with their plans, from one process
 description:
-  - Reads all hosts of the play at once, by the connection and become plugins that tasks on them use,
-    plans them, compares them with their plans, and verifies the chat APIs of those that are as
+  - Reads all hosts of the play at once, by the connection and become plugins that tasks on them
+    use, plans them, compares them with their plans, and verifies the chat APIs of those that are as
     planned. Changes nothing on a host.
   - One remote call for a host that has the program of this version, and another one that sends it
     the program.

@@ -1,4 +1,4 @@
-"""The variables of a host, with those of the project's roles, evaluated outside of a task of theirs.
+"""The variables of a host with those of the project's roles, evaluated outside of their tasks.
 
 So a decision is defined once, in a role, for its tasks and for all hosts at once. Templates that
 hosts share are compiled once: Ansible compiles each one again wherever it is used, which is half of
@@ -48,11 +48,14 @@ class _Environment(AnsibleEnvironment):  # type: ignore[misc]
 
 
 class _Engine(TemplateEngine):  # type: ignore[misc]
+    _environment: Any
+
     @property
     def environment(self) -> AnsibleEnvironment:
-        if self._environment is None:
-            self._environment = _Environment(ansible_basedir=self.basedir)
-        return self._environment
+        made: AnsibleEnvironment | None = self._environment
+        if made is None:
+            self._environment = made = _Environment(ansible_basedir=self.basedir)
+        return made
 
 
 class Definitions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
+import ansible.constants as constants
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
@@ -51,12 +51,23 @@ class _Host:
     """What is known of a host so far."""
 
     name: str
-    definitions: Definitions | None = None
     reading: Reading = field(default_factory=Reading)
+    _definitions: Definitions | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     state: str = UNREAD
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def definitions(self) -> Definitions:
+        """The variables of a host for which a connection was made."""
+        if self._definitions is None:
+            raise LookupError("the variables of the host are missing")
+        return self._definitions
+
+    @definitions.setter
+    def definitions(self, found: Definitions) -> None:
+        self._definitions = found
 
     def differs(self, state: str, *reasons: str) -> None:
         self.state, self.reasons = state, [clean_text(each, MOST_TEXT) for each in reasons]
@@ -176,7 +187,6 @@ class _Run:
     def compare(self, host: _Host) -> None:
         """Plan a host that was read, and note in what it differs from its plan."""
         found, state = host.definitions, host.reading.facts
-        assert found is not None and state is not None
         folder = str(found.evaluate("preflight_catalogue_dir"))
         if folder not in self._catalogues:
             self._catalogues[folder] = catalogue.read(folder)
@@ -187,7 +197,7 @@ class _Run:
         files = _complete(found.evaluate("__preflight_files"))
         changes = write_files(files, check=True, write=write_atomically)["changes"]
         if plan["problems"]:
-            host.differs(DIFFERS, "the plan is refused")
+            host.differs(DIFFERS, "the plan is refused", *plan["problems"])
             return
         stack_bundle = self._bundle(found, plan)
         kept = found.keep("__preflight_client", "__preflight_client_served")
@@ -224,7 +234,6 @@ class _Run:
         by_name = {host.name: host for host in hosts}
 
         def prepare(host: _Host) -> None:
-            assert host.definitions is not None
             words = host.definitions.evaluate("__verify_command")
             words += host.definitions.evaluate("__verify_options")
             # After `python -m llm_provider`.

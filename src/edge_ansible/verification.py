@@ -69,7 +69,8 @@ async def _verify(host: Served) -> dict[str, Any]:
             replace(wanted, seconds=min(wanted.seconds, MOST_SECONDS)),
             verify=arguments.ca_file or True,
         )
-    except (ConfigurationError, OSError, ValueError) as error:
+    except (ConfigurationError, OSError, SystemExit, ValueError) as error:
+        # SystemExit is how the parser refuses arguments.
         reason = {"name": "verification", "ok": False, "seen": str(error), "wanted": "a result"}
         return {"ok": False, "checks": [reason]}
     return report.as_dict()

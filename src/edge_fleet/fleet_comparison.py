@@ -58,9 +58,11 @@ def differences(
         "the keys are not as planned": not keys_in_place(state),
         "the certificate is to be issued": bool(host["preflight_tls"]["issue"]),
         "the release is not as planned": not release_in_place(state, plan, image, dict(files)),
-        "files of the control machine differ": bool(control_changes),
     }
-    return [reason for reason, differs in found.items() if differs]
+    return [
+        *(reason for reason, differs in found.items() if differs),
+        *(f"on the control machine, {each}" for each in control_changes),
+    ]
 
 
 def needed_hosts(
