@@ -1,0 +1,107 @@
+"""Every kind of drift is noticed where all hosts are compared at once."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from edge_fleet.fleet_comparison import differences
+from tests.unit.edge_fleet.conftest import change
+
+from .conftest import in_place
+
+KEYS = "the keys are not as planned"
+RELEASE = "the release is not as planned"
+WEIGHTS = "weights are missing or to be removed"
+DOCKER = "Docker is not as planned"
+CONTAINERS = "deployment.containers"
+
+
+def found(
+    planned: dict[str, Any], state: dict[str, Any], control: tuple[str, ...] = (), **plan: Any
+) -> list[str]:
+    host = {
+        "preflight_state": state,
+        "preflight_plan": planned["plan"] | plan,
+        "preflight_tls": {"issue": ""},
+        "stack_bundle": {"image": planned["image"]},
+    }
+    return differences(host, planned["files"], control)
+
+
+def test_a_host_in_place_has_no_difference(planned: dict[str, Any]) -> None:
+    assert found(planned, in_place(planned)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("docker.running", False, DOCKER),
+        ("docker.daemon_json", {"debug": True}, DOCKER),
+        ("docker.runtimes", ["runc"], DOCKER),
+        ("docker.compose", None, DOCKER),
+        ("docker.published_registry", True, "a registry of an earlier version runs"),
+        ("ports.8000", None, RELEASE),
+        ("ports.11434", None, RELEASE),
+        ("deployment.secrets.engine_key", False, KEYS),
+        ("deployment.release", None, RELEASE),
+        ("deployment.release.rendered", {}, RELEASE),
+        ("deployment.release.plan.model.digest", "another", RELEASE),
+        ("deployment.change", {"from": 1, "to": 2}, RELEASE),
+        ("deployment.images", [], RELEASE),
+        (f"{CONTAINERS}.engine", None, RELEASE),
+        (f"{CONTAINERS}.engine.image", "another", RELEASE),
+        (f"{CONTAINERS}.api.image", "another", RELEASE),
+        (f"{CONTAINERS}.api.status", "exited", RELEASE),
+        (f"{CONTAINERS}.network.status", "exited", RELEASE),
+        (f"{CONTAINERS}.engine.health", "unhealthy", RELEASE),
+        (f"{CONTAINERS}.api.health", "starting", RELEASE),
+        (f"{CONTAINERS}.engine.namespace", "net:[2]", RELEASE),
+        ("models", {}, WEIGHTS),
+    ],
+)
+def test_drift_on_the_host(planned: dict[str, Any], path: str, value: object, reason: str) -> None:
+    assert reason in found(planned, change(in_place(planned), path, value))
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", ".env", "engine/engine.env"])
+def test_a_file_that_was_edited_or_removed(planned: dict[str, Any], name: str) -> None:
+    edited, removed = in_place(planned), in_place(planned)
+    edited["deployment"]["files"][name]["sha256"] = "0" * 64
+    removed["deployment"]["files"][name] = None
+    assert found(planned, edited) == found(planned, removed) == [RELEASE]
+
+
+@pytest.mark.parametrize("field", ["recorded_sha256", "size"])
+def test_weights_that_were_changed_or_never_verified(planned: dict[str, Any], field: str) -> None:
+    state = in_place(planned)
+    next(iter(state["models"].values()))[field] = None
+    assert WEIGHTS in found(planned, state)
+
+
+def test_the_keys_of_clients(planned: dict[str, Any]) -> None:
+    state = in_place(planned)
+    state["deployment"]["secrets"]["api_keys.jsonl"] = False
+    assert found(planned, state) == [KEYS]
+
+
+def test_what_the_inventory_asks_for_now(planned: dict[str, Any]) -> None:
+    state = in_place(planned)
+    changed = copy.deepcopy(planned)
+    changed["files"][".env"] += "CTX_SIZE=8192\n"
+    assert found(changed, state) == [RELEASE]
+    assert found(planned, state, problems=["no"]) == ["the plan is refused"]
+    pending = planned["plan"]["known_issues"] | {"fixes": {"fan": "cool"}}
+    assert found(planned, state, known_issues=pending) == ["known issues are to be fixed"]
+    reboot = planned["plan"]["known_issues"] | {"reboot": ["x"], "may_reboot": True}
+    assert found(planned, state, known_issues=reboot) == ["known issues are to be fixed"]
+    another = planned["plan"]["model"] | {"digest": "another"}
+    assert found(planned, state, model=another) == [RELEASE]
+
+
+def test_files_of_the_control_machine(planned: dict[str, Any]) -> None:
+    assert found(planned, in_place(planned), ("a.env: a new file",)) == [
+        "on the control machine, a.env: a new file"
+    ]
