@@ -104,15 +104,20 @@ def _first_of_each(hosts: Mapping[str, Mapping[str, Any]], names: Iterable[str])
 def remaining(hosts: Mapping[str, Mapping[str, Any]]) -> str:
     """The hosts that go through all plays, as a pattern; all where nobody was compared.
 
-    `hosts` is hostvars, after the action fleet_state, whose result every host of the run has as
-    `fleet_states`.
+    One that is in place is among them, where there is one, and leaves the play at once: Ansible
+    ends a run, and its report, where all hosts of a play fail. `hosts` is hostvars, after the
+    action fleet_state, whose result every host of the run has as `fleet_states`.
     """
     names = remaining_names(hosts)
-    return EVERYBODY if names is None else ",".join(names) or NOBODY
+    if names is None:
+        return EVERYBODY
+    states = fleet_states(hosts) or {}
+    in_place = [name for name, each in states.items() if each["state"] == IN_PLACE]
+    return ",".join(names + in_place[:1]) if names else NOBODY
 
 
 def remaining_names(hosts: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
-    """The same, as a list; None where nobody was compared."""
+    """The hosts that go through all plays; None where nobody was compared."""
     states = fleet_states(hosts)
     if states is None:
         return None

@@ -1,4 +1,4 @@
-"""A fleet without boards: site.yml over recorded facts, with a chat API that answers as scripted."""
+"""A fleet without boards: site.yml over recorded facts, and a chat API that answers as scripted."""
 
 from __future__ import annotations
 

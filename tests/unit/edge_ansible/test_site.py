@@ -1,4 +1,4 @@
-"""site.yml over a fleet without boards: what a run costs, and which hosts take part in its plays."""
+"""site.yml over a fleet without boards: what a run costs, and which hosts take part in plays."""
 
 from __future__ import annotations
 
