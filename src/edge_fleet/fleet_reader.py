@@ -23,8 +23,8 @@ LINE_SECONDS = 5.0
 """Seconds between two lines of progress."""
 _SHOWN = 5
 _ABSENT = "edge-llm: the program is absent"
-# Ansible's module runs with the python3.8 that it has installed where the system's is older.
-_PYTHON = "p={python}; command -v python3.8 >/dev/null 2>&1 && p=python3.8; "
+# Where the system's is older, the preflight role has installed Python 3.8 beside it.
+_PYTHON = 'p=python3; case "$(readlink -f "$(command -v python3)")" in *python3.[0-7]) p=python3.8;; esac; '
 _INSTALLED = (
     "if [ -f {program} ]; then exec $p -I {program} state -; else cat >/dev/null; echo {absent}; fi"
 )
@@ -109,7 +109,7 @@ def read_host(host: Host, program: tuple[str, bytes]) -> Reading:
     calls = 0
     name, content = program
     options = json.dumps({"root": host.root, "secrets": dict(host.secrets)}).encode()
-    python = _PYTHON.format(python="python3") if not host.python else f"p={_quote(host.python)}; "
+    python = f"p={_quote(host.python)}; " if host.python else _PYTHON
     path = _quote(f"{host.root}/lib/{name}")
     commands = (
         (_INSTALLED.format(program=path, absent=_quote(_ABSENT)), options),

@@ -123,7 +123,7 @@ def ansible(inventory: Path, playbook: str, *words: str) -> subprocess.Completed
             Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, *words,
             playbook,
         ],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200,
         env={
             **os.environ,
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import threading
 from collections.abc import Callable
@@ -134,4 +133,31 @@ def test_the_program_itself_reads_this_machine(tmp_path: Path, installed: bool) 
     assert found.facts is not None
     assert found.facts["deployment"]["secrets"] == {"api_keys": False}
     assert found.calls == (1 if installed else 2)
-    assert shlex.quote(str(root)) != str(root)
+
+
+@pytest.mark.parametrize(("system", "chosen"), [("3.6", "python3.8"), ("3.10", "python3")])
+def test_the_python_that_is_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, chosen: str
+) -> None:
+    for name in (f"python{system}", "python3.8"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "python3").symlink_to(f"python{system}")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    root = tmp_path / "root"
+    (root / "lib").mkdir(parents=True)
+    (root / "lib" / PROGRAM[0]).touch()
+    found = read_hosts({"a": Host(local, str(root), {})}, PROGRAM, 1, print)["a"]
+    ran = "python3.8" if chosen == "python3.8" else f"python{system}"
+    assert found.problem == f"the command ended with 1: {ran}"
+
+
+def test_the_python_that_the_inventory_names(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def run(command: str, given: bytes) -> tuple[int, str, str]:
+        asked.append(command)
+        return facts(command, given)
+
+    assert read(run, python="/opt/my python/bin/python3").problem == ""
+    assert asked[0].startswith("p='/opt/my python/bin/python3'; ")
