@@ -24,7 +24,10 @@ LINE_SECONDS = 5.0
 _SHOWN = 5
 _ABSENT = "edge-llm: the program is absent"
 # Where the system's is older, the preflight role has installed Python 3.8 beside it.
-_PYTHON = 'p=python3; case "$(readlink -f "$(command -v python3)")" in *python3.[0-7]) p=python3.8;; esac; '
+_PYTHON = (
+    'p=python3; case "$(readlink -f "$(command -v python3)")" in'
+    " *python3.[0-7]) p=python3.8;; esac; "
+)
 _INSTALLED = (
     "if [ -f {program} ]; then exec $p -I {program} state -; else cat >/dev/null; echo {absent}; fi"
 )
