@@ -6,6 +6,7 @@ import re
 import subprocess
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from tests.unit.llm_provider.scripted import Change, refusal, reply, whole
 
@@ -146,3 +147,32 @@ def test_runs_that_leave_tasks_out_take_all_hosts_through_the_plays(
     done = fleet.run(*words)
     assert "ok: [a -> localhost]" not in done.stdout
     assert in_plays(done) == {"a"}
+
+
+def test_each_connection_has_the_options_of_its_host(fleet: Fleet) -> None:
+    """Templates, encrypted values, and the password of sudo: no host gets one of another's."""
+    secret = fleet.folder / "vault-password"
+    secret.write_text("open sesame\n")
+    key = VaultSecret(b"open sesame")
+    encrypted = VaultLib().encrypt("a's own password", secret=key).decode()
+    become = {"ansible_become": True, "ansible_become_user": "somebody"}
+    address = {"ansible_host": "{{ inventory_hostname }}.example"}
+    fleet.add(
+        "a", in_place(fleet.planned), **become, **address, ansible_become_password="{{ own }}"
+    )
+    fleet.add("b", in_place(fleet.planned), **become, **address)
+    fleet.add("c", in_place(fleet.planned), **address)
+    variables = fleet.folder / "host_vars/a.yml"
+    variables.parent.mkdir()
+    text = encrypted.replace("\n", "\n  ")
+    variables.write_text(f"own: !vault |\n  {text}\n")
+    done = fleet.run("--vault-password-file", str(secret))
+    assert done.returncode == 0, done.stdout
+    found = {each["host"]: (each["address"], each["password"]) for each in fleet.calls()}
+    assert found == {
+        "a": ("a.example", "a's own password"),
+        "b": ("b.example", None),
+        "c": ("c.example", None),
+    }
+    assert ["sudo " in each["command"] for each in fleet.calls()].count(True) == 2
+    assert "own password" not in done.stdout

@@ -13,7 +13,7 @@ DOCUMENTATION = r"""
 name: recorded
 short_description: Answers commands from a file of facts
 description:
-  - Writes each call to a log, a line for each, with its length.
+  - Writes each call to a log, a line for each, with the options of the connection.
 options:
   facts:
     description: The file of facts; without one the host does not answer.
@@ -31,6 +31,9 @@ options:
     type: bool
     default: false
     vars: [{name: recorded_absent}]
+  address:
+    description: The address of the host.
+    vars: [{name: ansible_host}]
   host:
     description: The name of the host.
     vars: [{name: inventory_hostname}]
@@ -48,11 +51,14 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         self, cmd: str, in_data: bytes | None = None, sudoable: bool = True
     ) -> tuple[int, bytes, bytes]:
         if log := self.get_option("log"):
-            line = json.dumps(
-                {"host": self.get_option("host"), "command": cmd, "given": len(in_data or b"")}
-            )
+            entry = {
+                "host": self.get_option("host"),
+                "address": self.get_option("address"),
+                "command": cmd,
+                "password": self.become and self.become.get_option("become_pass"),
+            }
             with Path(log).open("a") as file:
-                file.write(f"{line}\n")
+                file.write(f"{json.dumps(entry)}\n")
         time.sleep(self.get_option("seconds"))
         if not self.get_option("facts"):
             raise AnsibleConnectionFailure("Connection timed out")
