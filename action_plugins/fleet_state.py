@@ -8,7 +8,7 @@ from ansible.plugins.action import ActionBase
 
 from edge_ansible.fleet import compare_fleet
 
-OPTIONS: dict[str, Any] = {}
+OPTIONS = {"seconds": {"type": "float", "default": 60.0}}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -21,5 +21,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        self.validate_argument_spec(OPTIONS)
-        return {"changed": False, "hosts": compare_fleet(self, task_vars or {})}
+        _, asked = self.validate_argument_spec(OPTIONS)
+        return {"changed": False, "hosts": compare_fleet(self, task_vars or {}, asked["seconds"])}

@@ -14,12 +14,20 @@ description:
     the program.
   - Keeps the facts of the hosts on the control machine, as the preflight role does.
   - Use it with C(run_once). A host that cannot be compared fails nothing here.
+options:
+  seconds:
+    description:
+      - How long a chat API may take to be ready, and for each answer. One that takes longer is
+        verified by the verify role, which waits as long as its variable says.
+    type: float
+    default: 60.0
 author: edge-llm
 """
 
 EXAMPLES = r"""
 - name: Read all hosts, and verify those that are as planned
   fleet_state:
+    seconds: 60
   register: fleet_states
   run_once: true
   delegate_to: localhost

@@ -84,18 +84,21 @@ class _Host:
         return found
 
 
-def compare_fleet(action: ActionBase, task_vars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def compare_fleet(
+    action: ActionBase, task_vars: Mapping[str, Any], seconds: float
+) -> dict[str, dict[str, Any]]:
     """The state of each host of the play (`edge_fleet.fleet_comparison`), by its name.
 
-    A host that cannot be read or compared here goes through the plays, where it fails with its
-    reason: this raises nothing for a single host.
+    seconds: how long a chat API may take to be ready, and for each answer. A host that cannot be
+    read or compared here goes through the plays, where it fails with its reason: this raises
+    nothing for a single host.
     """
     run = _Run(action, task_vars)
     hosts = {name: _Host(name) for name in task_vars["ansible_play_hosts"]}
     run.read(hosts)
     for host in _those(hosts, IN_PLACE):
         run.guard(host, run.compare)
-    run.verify(_those(hosts, IN_PLACE))
+    run.verify(_those(hosts, IN_PLACE), seconds)
     states = {host.name: host.state for host in hosts.values()}
     facts = {host.name: host.facts for host in hosts.values()}
     settings = {host.name: host.settings for host in hosts.values()}
@@ -229,7 +232,7 @@ class _Run:
             )
         return self._bundles[key]
 
-    def verify(self, hosts: Iterable[_Host]) -> None:
+    def verify(self, hosts: Iterable[_Host], seconds: float) -> None:
         served: dict[str, Served] = {}
         by_name = {host.name: host for host in hosts}
 
@@ -243,7 +246,7 @@ class _Run:
 
         for host in by_name.values():
             self.guard(host, prepare)
-        for name, report in verify_hosts(served, self._forks, self._show).items():
+        for name, report in verify_hosts(served, self._forks, seconds, self._show).items():
             host = by_name[name]
             log = host.facts["preflight_state"]["deployment"]["engine_log"]
             host.facts |= {"verify_report": report, "verify_engine_log": log}

@@ -12,10 +12,6 @@ from llm_provider.cli.arguments import build_parser
 from llm_provider.cli.check import check
 from llm_provider.errors import ConfigurationError
 
-MOST_SECONDS = 60.0
-"""How long a host may take to be ready, and for each answer. One that takes longer is verified by
-the verify role, which waits as long as its variable says."""
-
 
 @dataclass(frozen=True)
 class Served:
@@ -26,25 +22,26 @@ class Served:
 
 
 def verify_hosts(
-    hosts: Mapping[str, Served], parallel: int, show: Callable[[str], None]
+    hosts: Mapping[str, Served], parallel: int, seconds: float, show: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """The report of each host, at most `parallel` at a time.
 
-    A chat API that could not be verified has a report with `ok` false and the reason as its only
-    check. show: prints a line of progress.
+    seconds: how long a host may take at most to be ready, and for each answer. A chat API that
+    could not be verified has a report with `ok` false and the reason as its only check. show:
+    prints a line of progress.
     """
-    return asyncio.run(_verify_all(hosts, parallel, show)) if hosts else {}
+    return asyncio.run(_verify_all(hosts, parallel, seconds, show)) if hosts else {}
 
 
 async def _verify_all(
-    hosts: Mapping[str, Served], parallel: int, show: Callable[[str], None]
+    hosts: Mapping[str, Served], parallel: int, seconds: float, show: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     free = asyncio.Semaphore(max(parallel, 1))
     reports: dict[str, dict[str, Any]] = {}
 
     async def verify(name: str, host: Served) -> None:
         async with free:
-            reports[name] = await _verify(host)
+            reports[name] = await _verify(host, seconds)
 
     async def tell() -> None:
         while True:
@@ -59,14 +56,14 @@ async def _verify_all(
     return reports
 
 
-async def _verify(host: Served) -> dict[str, Any]:
+async def _verify(host: Served, seconds: float) -> dict[str, Any]:
     try:
         arguments = build_parser().parse_args(host.arguments)
         wanted = wanted_of(arguments)
         report = await check(
             arguments.url,
             host.key,
-            replace(wanted, seconds=min(wanted.seconds, MOST_SECONDS)),
+            replace(wanted, seconds=min(wanted.seconds, seconds)),
             verify=arguments.ca_file or True,
         )
     except (ConfigurationError, OSError, SystemExit, ValueError) as error:

@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from action_plugins import chat_api_bundle, control_files, host_program
+from action_plugins import (
+    chat_api_bundle,
+    control_files,
+    fleet_host,
+    fleet_state,
+    host_program,
+)
 from filter_plugins.edge_llm import FilterModule
 from tests.unit.plugin_docs import PROJECT, differences, missing, section
 
@@ -28,6 +34,8 @@ NAMES = {"module": sorted({*MODULES, *ACTIONS}), "filter": FILTERS, "callback": 
 SPECS: dict[str, dict[str, Any]] = {
     "chat_api_bundle": chat_api_bundle.OPTIONS,
     "control_files": control_files.OPTIONS,
+    "fleet_host": fleet_host.OPTIONS,
+    "fleet_state": fleet_state.OPTIONS,
     "host_program": host_program.OPTIONS,
 }
 
