@@ -213,7 +213,7 @@ class _Run:
         host.facts |= {
             "stack_bundle": stack_bundle,
             "preflight_tls": found.evaluate("preflight_tls"),
-            "preflight_key_notices": found.evaluate("__preflight_key_notices"),
+            "preflight_key_notices": found.evaluate("preflight_key_notices"),
         }
         found.keep("stack_plan", "stack_project", "stack_start_timeout", "__stack_start_interval")
         release = found.evaluate("__stack_files", only=("stack_", "__stack_"))
