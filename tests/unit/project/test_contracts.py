@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import edge_ansible
 import edge_fleet
 import edge_host
 import llm_provider
@@ -25,6 +26,10 @@ BREAKS = {
     "llm_provider, which runs in": ("llm_provider/errors.py", "import edge_host"),
     "edge_fleet knows nothing of": ("edge_fleet/text.py", "import ansible"),
     "edge_fleet imports only the pure": ("edge_fleet/text.py", "from edge_host import files"),
+    "edge_ansible is built in layers": (
+        "edge_ansible/definitions.py",
+        "from edge_ansible import fleet",
+    ),
     "edge_host is built in layers": ("edge_host/constants.py", "from . import files"),
     "edge_fleet decides in one": ("edge_fleet/text.py", "from edge_fleet import tables"),
     "llm_provider is built in layers": ("llm_provider/errors.py", "from llm_provider import cli"),
@@ -33,7 +38,7 @@ BREAKS = {
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for package in (edge_fleet, edge_host, llm_provider):
+    for package in (edge_ansible, edge_fleet, edge_host, llm_provider):
         source = Path(str(package.__file__)).parent
         shutil.copytree(
             source, tmp_path / source.name, ignore=shutil.ignore_patterns("__pycache__")
@@ -70,7 +75,7 @@ def test_a_broken_contract_is_named(copy: Path, name: str) -> None:
     assert broken(copy) == [name]
 
 
-@pytest.mark.parametrize("package", ["edge_fleet", "edge_host", "llm_provider"])
+@pytest.mark.parametrize("package", ["edge_ansible", "edge_fleet", "edge_host", "llm_provider"])
 def test_a_module_without_a_layer_is_named(copy: Path, package: str) -> None:
     (copy / package / "somewhere.py").write_text("")
     (name,) = broken(copy)
