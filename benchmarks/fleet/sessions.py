@@ -35,8 +35,6 @@ def count(log: str) -> dict[str, int]:
         elif match := _SESSION.search(line):
             address = connected.get((match[1], match[2]))
             if address is None:
-                raise ValueError(
-                    f"The log of the board has a session without its connection: {line}"
-                )
+                raise ValueError(f"The log of the board is incomplete: {line.strip()}.")
             found[address] += 1
     return dict(found)

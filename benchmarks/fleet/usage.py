@@ -114,10 +114,10 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         pause = 0.0
         while not self._stopped.wait(pause):
-            begun = time.monotonic()
+            begun = time.thread_time()
             found = proportional_memory(descendants(os.getpid(), parents()))
             self.peak = max(self.peak, found)
-            pause = max(_LEAST_PAUSE, _PAUSE_PER_COST * (time.monotonic() - begun))
+            pause = max(_LEAST_PAUSE, _PAUSE_PER_COST * (time.thread_time() - begun))
 
     def stop(self) -> None:
         self._stopped.set()
