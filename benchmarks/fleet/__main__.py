@@ -182,7 +182,8 @@ def report(console: Console, bench: Bench) -> None:
         "wall, CPU, calls, bytes: medians; slowest, memory and most calls: the worst. Each run"
         " opens its SSH connections anew. CPU (user and system) and memory are those of the"
         " control machine's processes; calls are SSH sessions by the boards' logs; bytes are those"
-        " on the boards' links, both ways. Replayed hosts: calls and bytes by the stand-in of ssh."
+        " on the boards' links, both ways. Of replayed hosts, calls and bytes are those of the"
+        " stand-in of ssh. Its memory is not judged: that of SSH is, as measured for real hosts."
     )
     for sentence in figures.verdicts(bench.subjects):
         console.print(sentence)

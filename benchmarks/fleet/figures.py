@@ -25,6 +25,7 @@ COLUMNS = (
     "slowest",
     "CPU",
     "memory",
+    "SSH memory",
     "calls/host",
     "most calls",
     "KiB/host",
@@ -35,11 +36,13 @@ SLOPE, LARGE_SECONDS, LARGE_MIB, JUDGED_SIZE = 0.2, 40.0, 500.0, 20
 
 @dataclass(frozen=True)
 class Run:
-    """One run: wall and CPU seconds, peak memory (MiB), and what the hosts saw of it."""
+    """One run: wall and CPU seconds, peaks of memory (MiB), and what the hosts saw of it."""
 
     seconds: float
     cpu: float
     peak: float
+    ssh: float
+    """Of SSH's processes, which `peak` leaves out."""
     calls: Mapping[str, int]
     """Remote calls by host; one that saw none may be missing."""
     sent: int
@@ -63,6 +66,10 @@ class Subject:
     def peak(self) -> float:
         return max(run.peak for run in self.runs)
 
+    @property
+    def ssh(self) -> float:
+        return max(run.ssh for run in self.runs)
+
 
 def row(subject: Subject) -> list[str]:
     """The cells of COLUMNS: medians, and the worst where the column says so."""
@@ -76,6 +83,7 @@ def row(subject: Subject) -> list[str]:
         f"{max(run.seconds for run in runs):.1f} s",
         f"{median(run.cpu for run in runs):.1f} s",
         f"{subject.peak:.0f} MiB",
+        f"{subject.ssh:.0f} MiB",
         f"{median(calls):.1f}",
         str(max((number for run in runs for number in run.calls.values()), default=0)),
         f"{median(run.sent for run in runs) / subject.hosts / 1024:.1f}",
@@ -121,8 +129,16 @@ def verdicts(subjects: Sequence[Subject]) -> list[str]:
     for subject in subjects:
         if subject.name == REPLAYED:
             what = f"{subject.hosts} hosts, the control machine alone"
+            memory = subject.peak + subject.hosts * _ssh_of_a_host(subjects)
             sentences += [
                 verdict(what, subject.seconds, LARGE_SECONDS, most=True, unit=" s"),
-                verdict(what, subject.peak, LARGE_MIB, most=True, unit=" MiB"),
+                verdict(f"{what}, with SSH", memory, LARGE_MIB, most=True, unit=" MiB"),
             ]
     return sentences
+
+
+def _ssh_of_a_host(subjects: Sequence[Subject]) -> float:
+    """MiB that SSH takes for each host: as measured where it was SSH, and most hosts were there."""
+    real = [subject for subject in subjects if subject.name == NO_CHANGE]
+    largest = max(real, key=lambda subject: subject.hosts, default=None)
+    return largest.ssh / largest.hosts if largest else 0.0

@@ -88,7 +88,7 @@ class Replay:
         )
         by_address, sent = calls_of(counted, [host.address for host in many])
         calls = {host.name: by_address[host.address] for host in many}
-        return Run(used.seconds, used.cpu, used.peak, calls, sent)
+        return Run(used.seconds, used.cpu, used.peak, used.ssh, calls, sent)
 
     def _play(
         self,

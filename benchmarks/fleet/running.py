@@ -119,7 +119,7 @@ def observed(boards: Boards, hosts: Collection[Host], act: Callable[[], Usage]) 
     except ValueError as error:
         raise RunError(str(error)) from error
     calls = {host.name: by_address[host.address] for host in hosts if host.address in by_address}
-    return Run(used.seconds, used.cpu, used.peak, calls, boards.carried_since(before))
+    return Run(used.seconds, used.cpu, used.peak, used.ssh, calls, boards.carried_since(before))
 
 
 def _with_end(sentence: str, output: str) -> str:

@@ -2,7 +2,8 @@
 
 CPU is the kernel's account of ended processes (getrusage). So that none escapes it, orphans become
 children of this process: an SSH connection that Ansible keeps is one. Memory is the proportional
-set size, in which a page that forks share counts once.
+set size, in which a page that forks share counts once. That of SSH is counted apart: a kept
+connection is a process, and hosts that are replayed have none.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LEAST_PAUSE = 0.1
 # Reading the memory of many processes takes CPU time from them: of one part of twenty, at most.
 _PAUSE_PER_COST = 19.0
+_STAND_IN = b"benchmarks/fleet/ssh.py"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """A command's exit status and output, wall and CPU seconds, and peak of memory (MiB)."""
+    """A command's exit status and output, wall and CPU seconds, and peaks of memory (MiB): of SSH's
+    processes, or of what stands in for them, and of all others."""
 
     status: int
     output: str
     seconds: float
     cpu: float
     peak: float
+    ssh: float
 
 
 def parents(proc: Path = _PROC) -> dict[int, int]:
@@ -73,6 +77,16 @@ def proportional_memory(pids: Iterable[int], proc: Path = _PROC) -> float:
     return kilobytes / 1024
 
 
+def is_ssh(pid: int, proc: Path = _PROC) -> bool:
+    """Whether a process is an SSH client, or stands in for one."""
+    with suppress(OSError):
+        folder = proc / str(pid)
+        if (folder / "comm").read_text().strip() == "ssh":
+            return True
+        return _STAND_IN in (folder / "cmdline").read_bytes()
+    return False
+
+
 def measured(
     words: Sequence[str | Path], cwd: Path, environment: Mapping[str, str], limit: float = 3600
 ) -> Usage:
@@ -100,7 +114,9 @@ def measured(
             _end_children()
             process.wait()
         output.seek(0)
-        return Usage(status, output.read(), seconds, _ended_children() - before, watch.peak)
+        return Usage(
+            status, output.read(), seconds, _ended_children() - before, watch.peak, watch.ssh
+        )
 
 
 class _Watch(threading.Thread):
@@ -108,15 +124,17 @@ class _Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak = 0.0
+        self.peak = self.ssh = 0.0
         self._stopped = threading.Event()
 
     def run(self) -> None:
         pause = 0.0
         while not self._stopped.wait(pause):
             begun = time.thread_time()
-            found = proportional_memory(descendants(os.getpid(), parents()))
-            self.peak = max(self.peak, found)
+            found = descendants(os.getpid(), parents())
+            ssh = [pid for pid in found if is_ssh(pid)]
+            self.ssh = max(self.ssh, proportional_memory(ssh))
+            self.peak = max(self.peak, proportional_memory(set(found).difference(ssh)))
             pause = max(_LEAST_PAUSE, _PAUSE_PER_COST * (time.thread_time() - begun))
 
     def stop(self) -> None:

@@ -74,6 +74,21 @@ def test_pages_that_a_fork_shares_count_once() -> None:
     assert 55 < found["peak"] < 110
 
 
+def test_the_memory_of_ssh_is_counted_apart(tmp_path: Path) -> None:
+    """A connection that is kept, and what stands in for one."""
+    stand_in = tmp_path / "benchmarks/fleet/ssh.py"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text("import time; kept = bytearray(b'1') * 60_000_000; time.sleep(3)")
+    found = measured(f"{sys.executable} {stand_in}")
+    assert found["ssh"] > 55
+    assert found["peak"] < 30
+    for pid, name in ((1, "ssh"), (2, "sshd"), (3, "python3")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "comm").write_text(f"{name}\n")
+        (tmp_path / str(pid) / "cmdline").write_bytes(b"ssh: /cp/1 [mux]\0")
+    assert [usage.is_ssh(pid, tmp_path) for pid in (1, 2, 3, 4)] == [True, False, False, False]
+
+
 def test_a_command_that_hangs_is_ended() -> None:
     assert measured("sleep 1000", limit=0.5) == {"error": "sh ran for more than 0.5 s."}
 
