@@ -70,7 +70,7 @@ lint: ## every linter
 	lint-imports
 	mypy --strict src sandbox filter_plugins library module_utils/edge_host action_plugins callback_plugins scripts tests benchmarks
 	yamllint --strict .
-	shellcheck scripts/venv .ci/run sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/issues/{nvpmodel,jetson_clocks,swapoff,python3}
+	shellcheck scripts/venv .ci/run roles/pull/files/fetch sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/issues/{nvpmodel,jetson_clocks,swapoff,python3}
 	ansible-lint
 
 unit: ## unit tests
