@@ -24,6 +24,7 @@ from benchmarks.fleet.boards import Boards
 from benchmarks.fleet.names import Host
 from benchmarks.fleet.replay import Replay
 from benchmarks.fleet.usage import Usage
+from sandbox.docker import inspect
 from sandbox.errors import SandboxError
 from sandbox.instance import DEFAULT_HOSTS, HOSTS, STATE, Instance
 
@@ -67,7 +68,7 @@ class Bench:
                 runs[name].append(running.observed(self._boards, hosts, act))
         for name, found in runs.items():
             self._add(name, hosts, found)
-        if len(self._boards.names) > 1:
+        if size == 1 or len(self._boards.names) > 1:
             self._changes(figures.CHANGED, hosts)
         self._drift(hosts)
         down = [*hosts[:-1], self._silent]
@@ -105,6 +106,18 @@ class Bench:
         replay = Replay(self._folder / "replay", self._folder, self._instance.name, self._hosts[0])
         replay.record()
         self.subjects.append(replay.run(count, rounds))
+
+    def profile(self) -> str:
+        """The tasks of a run without a change over all hosts, by the time that they take."""
+        used = running.play(
+            "site.yml",
+            self._folder / "hosts.yml",
+            [host.name for host in self._hosts],
+            self._folder / "stats.json",
+            self._instance.name,
+            ANSIBLE_CALLBACKS_ENABLED=running.callbacks("ansible.posix.profile_tasks"),
+        )
+        return used.output.rpartition("TASKS RECAP")[2].partition("\n")[2]
 
     def _add(self, name: str, hosts: list[Host], runs: list[figures.Run]) -> None:
         boards = len({host.board for host in hosts} & set(self._boards.names))
@@ -151,6 +164,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--replayed", type=int, default=200, help="hosts of the control machine alone; 0: none"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="print what takes the time where nothing changes"
+    )
     asked = parser.parse_args(arguments)
     try:
         asked.sizes = sorted({int(word) for word in asked.hosts.split(",")})
@@ -161,13 +177,15 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return asked
 
 
-def board_count(size: int, most: int | None) -> int:
+def board_count(instance: Instance, size: int, most: int | None) -> int:
     """How many boards there will be."""
     wanted = min(size, most or size, len(BOARDS))
+    found = [inspect("container", instance.container(name)) for name in BOARDS[:wanted]]
+    running = sum(bool(each and each["State"]["Running"]) for each in found)
     lines = Path("/proc/meminfo").read_text().splitlines()
     (free,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     disk = shutil.disk_usage("/var/lib").free
-    return names.boards_that_fit(wanted, free / 1024, disk / 2**20)
+    return names.boards_that_fit(wanted, running, free / 1024, disk / 2**20)
 
 
 def report(console: Console, bench: Bench) -> None:
@@ -195,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     instance = Instance.from_environment({"SANDBOX": "test"} | os.environ)
     size = asked.sizes[-1]
-    boards = Boards(instance, BOARDS[: board_count(size, asked.boards)])
+    boards = Boards(instance, BOARDS[: board_count(instance, size, asked.boards)])
     subnet = instance.subnet.rpartition(".")[0]
     hosts, silent = names.fleet(size, boards.names, subnet), names.silent(subnet)
     console.print(
@@ -221,6 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
             for each in asked.sizes:
                 bench.measure(each, asked.rounds)
             bench.measure_change_alone()
+            if asked.profile:
+                console.print(bench.profile(), markup=False)
             if asked.replayed:
                 bench.replayed(asked.replayed, asked.rounds)
     except (running.RunError, SandboxError, OSError) as error:

@@ -28,12 +28,13 @@ class Host:
     address: str
 
 
-def boards_that_fit(wanted: int, memory: float, disk: float) -> int:
-    """How many boards there can be, of `wanted`, in MiB of free memory and disk: 1 at least."""
-    room = min(
-        memory * _SHARE_OF_BOARDS / MIB_OF_A_BOARD, disk * _SHARE_OF_BOARDS / DISK_OF_A_BOARD
-    )
-    return max(1, min(wanted, int(room)))
+def boards_that_fit(wanted: int, running: int, memory: float, disk: float) -> int:
+    """How many boards there can be, of `wanted`, in MiB of free memory and disk: 1 at least.
+
+    `running` boards have what they need already.
+    """
+    room = _SHARE_OF_BOARDS * min(memory / MIB_OF_A_BOARD, disk / DISK_OF_A_BOARD)
+    return max(1, min(wanted, running + int(room)))
 
 
 def deal(count: int, boards: Sequence[str]) -> list[str]:

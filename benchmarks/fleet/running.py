@@ -39,18 +39,26 @@ class Expected:
 NOTHING = Expected()
 
 
-def environment(instance: str, stats: Path, **further: str) -> dict[str, str]:
-    """The environment of a run of Ansible: as the Makefile's, with what became of each host."""
+def _defaults() -> configparser.SectionProxy:
     configuration = configparser.ConfigParser(interpolation=None)
     configuration.read(ROOT / "ansible.cfg")
-    defaults = configuration["defaults"]
+    return configuration["defaults"]
+
+
+def callbacks(*further: str) -> str:
+    """The callbacks of ansible.cfg, that of the benchmark, and further ones."""
+    return ", ".join([_defaults()["callbacks_enabled"], "fleet_stats", *further])
+
+
+def environment(instance: str, stats: Path, **further: str) -> dict[str, str]:
+    """The environment of a run of Ansible: as the Makefile's, with what became of each host."""
     found = os.environ | {
         "SANDBOX": instance,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_FORCE_COLOR": "false",
-        "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / defaults['callback_plugins']}:{ROOT / _PLUGINS}",
-        "ANSIBLE_CALLBACKS_ENABLED": f"{defaults['callbacks_enabled']}, fleet_stats",
+        "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / _defaults()['callback_plugins']}:{ROOT / _PLUGINS}",
+        "ANSIBLE_CALLBACKS_ENABLED": callbacks(),
         "FLEET_STATS": str(stats),
     }
     # Python keeps what it has compiled, else every run begins with doing so.

@@ -54,11 +54,19 @@ def test_what_changes_a_board_meets_it_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "disk", "boards"),
-    [(20_000, 1_000_000, 20), (5_000, 1_000_000, 6), (20_000, 12_500, 3), (100, 100, 1)],
+    ("running", "memory", "disk", "boards"),
+    [
+        (0, 20_000, 1_000_000, 20),
+        (0, 5_000, 1_000_000, 6),
+        (0, 20_000, 12_500, 3),
+        (0, 100, 100, 1),
+        # Boards of the run before are not given up because they take memory.
+        (6, 2_000, 1_000_000, 8),
+        (20, 100, 100, 20),
+    ],
 )
-def test_boards_fit_memory_and_disk(memory: float, disk: float, boards: int) -> None:
-    assert names.boards_that_fit(20, memory, disk) == boards
+def test_boards_fit_memory_and_disk(running: int, memory: float, disk: float, boards: int) -> None:
+    assert names.boards_that_fit(20, running, memory, disk) == boards
 
 
 def test_names_of_one_board_have_its_key() -> None:
