@@ -19,7 +19,8 @@ def junit_xml(results: Iterable[SuiteResult]) -> bytes:
         root.set(count, str(sum(int(each.get(count, "0")) for each in root)))
     root.set("time", f"{sum(float(each.get('time', '0')) for each in root):.3f}")
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def write_junit(path: Path, results: Iterable[SuiteResult]) -> None:
