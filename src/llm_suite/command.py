@@ -15,7 +15,7 @@ from llm_provider.cli.exit_status import FAILED, NOT_REACHABLE, OK, STOPPED, USA
 from llm_provider.errors import ConfigurationError, EngineUnreachableError, LLMError
 from llm_suite.display import Table
 from llm_suite.junit import write_junit
-from llm_suite.reading import ENDING, SuiteError, find_suite, read_suite
+from llm_suite.reading import SuiteError, find_suite, read_suite, suite_names
 from llm_suite.result import SuiteResult
 from llm_suite.runner import TIMEOUT, Host, run_suites
 from llm_suite.safe_text import printable
@@ -156,8 +156,8 @@ def _report(arguments: argparse.Namespace, results: list[SuiteResult]) -> None:
 
 
 def _list(folders: list[Path]) -> int:
-    for path in sorted({path for folder in folders for path in folder.glob(f"*{ENDING}")}):
-        print(f"{path.stem:<20}{read_suite(path).title}")
+    for name in suite_names(folders):
+        print(f"{name:<20}{printable(read_suite(find_suite(name, folders)).title)}")
     return OK
 
 

@@ -48,13 +48,18 @@ def find_suite(name: str, folders: Sequence[Path]) -> Path:
     for folder in folders:
         if (path := folder / f"{name}{ENDING}").is_file():
             return path
-    known = sorted({path.stem for folder in folders for path in folder.glob(f"*{ENDING}")})
+    known = suite_names(folders)
     where = " and ".join(map(str, folders))
     there = f"there are {', '.join(known)}" if known else "no suite is there"
     raise SuiteError(
         f"The suite {shown(name)} is missing: in {where} {there}.{_did_you_mean(name, known)}"
         " Use one of these, or the path of a file that ends in .yml."
     )
+
+
+def suite_names(folders: Sequence[Path]) -> list[str]:
+    """The names of all suites in some folders, in order."""
+    return sorted({path.stem for folder in folders for path in folder.glob(f"*{ENDING}")})
 
 
 def read_suite(path: Path) -> Suite:
@@ -191,7 +196,7 @@ def _of_turn(
     name = _name(where)
     if ("user" in turn) == ("tool_results" in turn):
         yield where, f"{name} needs either user or tool_results. Use one of them."
-    if "tool_results" in turn:
+    elif "tool_results" in turn:
         if place == 0:
             yield where, f"{name} has tool_results, and no answer comes before. Begin with user."
         yield from (
