@@ -162,7 +162,7 @@ class Settings(ChatApiSettings):
     )  # fmt: skip
     llm_suite: SuiteNames = _variable(
         [], ["chat"],
-        "Test suites that the host must pass to be verified ([suites.md](suites.md)). A change after"
+        "[Test suites](suites.md) that the host must pass to be verified. A change after"
         " which the host fails one is rolled back.",
     )  # fmt: skip
     llm_rollout: Batches = _variable(

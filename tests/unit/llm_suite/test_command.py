@@ -174,20 +174,21 @@ def test_the_key_of_a_file(
 
 def test_wrong_usage(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = write(suite()), write("title: ''", "bad")
-    for words, status, message in (
+    cases: list[tuple[list[object], int, str]] = [
         ([], 2, "No suite is named. --list shows those that there are."),
         ([good], 2, "No URL is given; use --url, or set OPENAI_BASE_URL."),
         ([good, "none"], 2, "The suite 'none' is missing: in "),
         ([good, bad], 2, f"{bad} is invalid: line 1: "),
         ([good, "--url", "http://127.0.0.1:9"], 3, "the chat API at http://127.0.0.1:9 is not"),
-    ):
+    ]
+    for words, status, message in cases:
         assert run(*words) == status
         assert capsys.readouterr().err.startswith(f"llm-suite: {message}")
     assert run("none", "--json") == 2
     assert json.loads(capsys.readouterr().out)["error"].startswith("The suite 'none' is missing")
-    for words in (["--tries", "0"], ["--tries", "11"], ["--timeout", "-1"], ["--timeout", "x"]):
+    for option, value in (("tries", 0), ("tries", 11), ("timeout", -1), ("timeout", "x")):
         with pytest.raises(SystemExit) as caught:
-            run(good, *words)
+            run(good, f"--{option}={value}")
         assert caught.value.code == 2
 
 

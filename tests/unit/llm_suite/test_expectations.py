@@ -235,7 +235,10 @@ def test_every_expectation_of_the_schema_is_judged_and_tested() -> None:
 
 def test_what_a_message_shows_of_an_answer_steers_no_terminal() -> None:
     evil = "\x1b]0;gone\x07\x1b[2J\r\u202egnp.exe\u2028\ud800 \x9b31m"
-    for expect in ({"contains": "x"}, {"json_schema": {}}, {"refuses": True}):
+    expectations: list[dict[str, Any]] = [
+        {"contains": "x"}, {"json_schema": {}}, {"refuses": True},
+    ]  # fmt: skip
+    for expect in expectations:
         (outcome,) = judge(expect, text(evil))
         assert not set(outcome.message) & set("\x1b\x07\r\u202e\u2028\ud800\x9b")
         outcome.message.encode()
