@@ -39,7 +39,7 @@ def test_the_smoke_model_passes_its_suite_and_fails_the_other(tmp_path: Path) ->
     done = play("playbooks/verify.yml", HOST, **SMOKE, llm_suite=["smoke-fails"])
     assert done.returncode == 2, done.stdout
     assert "conversations failed: 9 of 9 of smoke-fails" in message(done)
-    assert "This run has not changed the release, so it stays" in message(done)
+    assert "This run has replaced no release, so the host keeps its own" in message(done)
     assert "changed=0" in done.stdout
 
 
