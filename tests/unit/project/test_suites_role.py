@@ -139,7 +139,7 @@ def test_without_a_release_before_the_host_keeps_its_release(
     status, results = run(tmp_path, server, "suites", verify_suites=["smoke"], **variables)
     assert status == 2
     assert "stack : Roll back" not in results
-    message = failure(results, REPORT)
+    message = " ".join(failure(results, REPORT).split())
     assert "`llm-suite smoke` shows every answer. This run has replaced no release" in message
     # The answer steers no terminal, and is no template.
     assert "{{ 7 * 6 }}" in message
