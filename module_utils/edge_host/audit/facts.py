@@ -31,17 +31,16 @@ class AuditError(Exception):
 def read_audit(
     root: str = ROOT,
     registry_root: str = REGISTRY_ROOT,
-    monitoring_root: str = MONITORING_ROOT,
     system: str = "/",
     user: Optional[int] = None,
+    monitoring_root: str = MONITORING_ROOT,
 ) -> Facts:
     """What an audit judges; `library/host_audit_info.py` documents it.
 
     root: the deployment's folder; registry_root: that of a fleet's registry, which few hosts have;
-    monitoring_root: that of the fleet's monitoring;
     system: where /etc and /proc are; user: the user id to take this process for (default: its
-    own). Raises AuditError for a user that is not root: what it cannot see would look as if it were
-    not there.
+    own); monitoring_root: the folder of the fleet's monitoring. Raises AuditError for a user that
+    is not root: what it cannot see would look as if it were not there.
     """
     if (os.geteuid() if user is None else user) != 0:
         raise AuditError(

@@ -203,7 +203,7 @@ def _monitoring(running: list[Container]) -> list[Finding]:
         return []
     return [
         note(
-            MONITORED, f"{listed(found)} Docker publishes no port for it, and it listens on 127.0.0.1.",
+            MONITORED, f"{listed(found)} Docker publishes no port for it.",
             "Nothing, where the fleet is to be monitored from this host (docs/monitoring.md).",
         )
     ]  # fmt: skip

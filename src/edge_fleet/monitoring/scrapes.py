@@ -43,9 +43,7 @@ def scrape_configs(
                     "job_name": f"{job}/{name}",
                     "scheme": url.scheme,
                     "metrics_path": path + metrics,
-                    "authorization": {
-                        "credentials": monitoring_key(client["OPENAI_API_KEY"], name)
-                    },
+                    "authorization": {"credentials": key},
                     # The key is for this address alone.
                     "follow_redirects": False,
                     **({"tls_config": {"ca": authorities}} if authorities else {}),
