@@ -53,7 +53,7 @@ audit:
     deployed: {type: bool, description: Whether the host has a current release.}
     tls: {type: bool, description: Whether the current release serves HTTPS.}
     files:
-      description: The files of the folders O(root), O(registry_root) and O(monitoring_root), in this order.
+      description: The files of the folders O(root), O(registry_root), O(monitoring_root).
       type: list
       elements: dict
       contains:
