@@ -86,6 +86,7 @@ SUITES = (
         on_request=True,
     ),
     Suite("attacks", 6, (Part("attacks", ("tests/integration/attacks",)),)),
+    Suite("monitoring", 12, (Part("monitoring", _paths("monitoring", "monitoring"), PAIR),)),
     Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),
     Suite(

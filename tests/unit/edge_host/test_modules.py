@@ -170,7 +170,7 @@ def test_host_program(tmp_path: Path) -> None:
         [sys.executable, "-I", result["path"], "stat"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (
-        2, "usage: edge_host change|download|recover|registry|sockets|state ...\n"
+        2, "usage: edge_host change|download|readings|recover|registry|sockets|state ...\n"
     )  # fmt: skip
 
 
