@@ -198,10 +198,8 @@ def test_the_key_of_prometheus_opens_the_metrics_alone() -> None:
 
 
 def test_a_second_run_changes_nothing(short_rules: Path) -> None:
-    done = play(
-        *("playbooks/monitoring.yml", BOTH, *GROUP),
-        **SHORT, llm_tls_days=13, monitoring_alerts=str(short_rules),
-    )  # fmt: skip
+    given = SHORT | {"llm_tls_days": 13, "monitoring_alerts": str(short_rules)}
+    done = play("playbooks/monitoring.yml", BOTH, *GROUP, **given)
     assert done.returncode == 0, done.stdout
     assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout
 

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from llm_provider.providers.llamacpp import LlamaCpp
+from llm_provider.providers.routes import CHAT
 from llm_provider.server import node_metrics
 
-from ..fake import AUTH, CHAT, error_of, serve_api
+from ..fake import AUTH, error_of, serve_api
 
 PATH = "/metrics/node"
 TEXT = b"# TYPE node_load1 gauge\nnode_load1 0.5\n"
