@@ -277,7 +277,7 @@ async def test_bench_for_people(server: Scripted, capsys: pytest.CaptureFixture[
     assert await run(*arguments, "--prompt", "Well?") == OK
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"{MODEL} at {server.url}/v1"
-    assert out[1] == "at once   failed  TTFT p50       p95  tok/s  in all    time"
+    assert out[1] == "at once   failed TTFT p50      p95 prompt tok/s in all  time"
     assert [line.split()[:2] for line in out[2:]] == [["1", "0/4"], ["2", "0/4"]]
     assert all(line.count(" ms") == 2 for line in out[2:])
     bodies = [one.body for one in server.asked if one.body]
