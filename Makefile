@@ -17,7 +17,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify audit plan lock lint unit molecule bench release verify-release
+.PHONY: help up down chat env status verify audit benchmark plan lock lint unit molecule bench release verify-release
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
 .PHONY: test-attacks test-clients test-vllm test-vm test-arm64 test-core
 
@@ -55,6 +55,10 @@ verify: ## verify every host of INVENTORY; changes nothing
 audit: ## audit the security of every host of INVENTORY: own checks and CIS Docker items; changes nothing
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/audit.yml
+
+benchmark: ## speed, power and memory of every host of INVENTORY, kept and compared (BASELINE=new: as the baseline)
+	@scripts/venv control
+	@ansible-playbook -i $(INVENTORY) playbooks/benchmark.yml $(if $(BASELINE),-e benchmark_baseline=$(BASELINE))
 
 plan: ## the plan of every host of INVENTORY, without a connection (FACTS=file: of a board that you do not have yet)
 	@scripts/venv control
@@ -132,7 +136,7 @@ test-arm64: ## emulated arm64 boards, a Raspberry Pi and a Jetson by their devic
 	@python -m sandbox arm64
 	pytest -q -s tests/system/arm64
 
-bench: ## what the chat API costs and stands, a change its clients, and weights the line outside
+bench: ## this project's own parts: what the chat API costs and stands, a change its clients, weights the line outside
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m benchmarks.chat_api

@@ -17,8 +17,8 @@ DOCUMENTATION = r"""
 module: engine_benchmark
 short_description: Measure a host's engine without its chat API's queue and the network
 description:
-  - Asks the engine at its port on the host, with the engine's key, and runs llama-bench in a container
-    of its own where the engine's image has it and memory for a second copy of the weights is free.
+  - Asks the engine at its port on the host, with the engine's key. Runs llama-bench in a container
+    of its own, where the engine's image has it and memory for a second copy of the weights is free.
   - Changes nothing on the host.
 options:
   root:
@@ -84,7 +84,10 @@ asked:
     prompt_tokens_per_second: {type: float, description: "Their pace, or null."}
     tokens: {type: int, description: Tokens of the answers.}
     tokens_per_second: {type: float, description: "The pace after the first token, or null."}
-asked_problem: {type: str, returned: success, description: "Why there is no such figure, or empty."}
+asked_problem:
+  description: Why there is no such figure, or empty.
+  returned: success
+  type: str
 llama_bench:
   description: The engine's own benchmark, or null.
   returned: success
@@ -93,7 +96,10 @@ llama_bench:
     prompt_tokens_per_second: {type: float, description: "The pace of prompts, or null."}
     tokens_per_second: {type: float, description: The pace of the answer.}
     build: {type: int, description: "The build of llama.cpp, or null."}
-llama_bench_problem: {type: str, returned: success, description: "Why there is no such figure, or empty."}
+llama_bench_problem:
+  description: Why there is no such figure, or empty.
+  returned: success
+  type: str
 """
 
 

@@ -10,8 +10,9 @@ DOCUMENTATION = r"""
 module: host_sampler
 short_description: Read a board's sensors while a benchmark runs
 description:
-  - With O(state=sampling) reads temperature, clocks, memory, power and GPU of the board once a second,
-    until the same name is stopped, another sampler starts, or O(seconds) have passed. Run it with C(async).
+  - With O(state=sampling) reads temperature, clocks, memory, power and GPU of the board once a
+    second, until the same name is stopped, another sampler starts, or O(seconds) have passed. Run
+    it with C(async).
   - With O(state=stopped) ends that sampler, and returns what it has read.
   - Changes nothing on the host but files in /run/edge-llm-benchmark.
 options:
@@ -30,8 +31,8 @@ options:
     default: 1800
   caller_time:
     description:
-      - The time of the control machine when it stops the sampler, in seconds since 1970. The samples
-        get times of that clock.
+      - The time of the control machine when it stops the sampler, in seconds since 1970. The
+        samples get times of that clock.
     type: float
 author: edge-llm
 """
