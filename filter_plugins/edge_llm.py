@@ -10,6 +10,7 @@ from ansible.errors import AnsibleFilterError
 
 from edge_fleet import (
     audit,
+    benchmark_table,
     catalogue,
     client_keys,
     control_files,
@@ -65,7 +66,7 @@ class FilterModule:
             "edge_llm_audit_problem": audit.audit_problem,
             "edge_llm_audit_table": tables.audit_table,
             "edge_llm_benchmark": benchmark_result,
-            "edge_llm_benchmark_table": tables.benchmark_table,
+            "edge_llm_benchmark_table": benchmark_table.benchmark_table,
             "edge_llm_cached_images": image_distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.edge_host.benchmark.engine import EngineError, ask_engine
@@ -121,7 +122,12 @@ def main() -> None:
     )
     given = module.params
     root = Path(given["root"])
-    result = {"asked": None, "asked_problem": "", "llama_bench": None, "llama_bench_problem": ""}
+    result: Dict[str, Any] = {
+        "asked": None,
+        "asked_problem": "",
+        "llama_bench": None,
+        "llama_bench_problem": "",
+    }
     try:
         result["asked"] = ask_engine(
             root,

@@ -64,12 +64,14 @@ def published_of(record: Record, figures: Sequence[Figure]) -> list[Mapping[str,
 
     Published are speeds of one user; what is not measured, or not published, has no share.
     """
-    one = next((each for each in record.users if each.users == 1), None)
+    speeds = [each for each in record.users if each.users == 1]
+    generation = next((each.tokens_per_second_each for each in speeds), None)
+    prompt = next((each.prompt_tokens_per_second for each in speeds), None)
     return [
         {
             **figure.model_dump(mode="json"),
-            "generation_share": _share(one and one.tokens_per_second_each, figure.generation),
-            "prompt_share": _share(one and one.prompt_tokens_per_second, figure.prompt),
+            "generation_share": _share(generation, figure.generation),
+            "prompt_share": _share(prompt, figure.prompt),
         }
         for figure in figures
         if (figure.board, figure.model, figure.quantization)

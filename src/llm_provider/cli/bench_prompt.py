@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 # Words that are one token each, with the space before them, in the vocabularies of common models.
-_WORDS = (
+_TEXT = (
     "time year people way day man thing woman life child world school state family student group"
     " country problem hand part place case week company system program question work government"
     " number night point home water room mother area money story fact month lot right study book"
@@ -17,7 +17,8 @@ _WORDS = (
     " end member law car city community name president team minute idea body information back"
     " parent face others level office door health person art war history party result change"
     " morning reason research girl guy moment air teacher force education foot boy age policy"
-).split()  # noqa: SIM905 (a list has a line for each)
+)
+_WORDS = _TEXT.split()
 _TASK = "Write a long story in which all of these words occur."
 SAMPLE_WORDS = 32
 """Words of the first prompt, by which the server's tokens are counted."""

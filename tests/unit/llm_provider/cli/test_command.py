@@ -313,6 +313,18 @@ async def test_bench_as_json(
     assert (level["parallel"], level["url"]["requests"], level["compare"]["requests"]) == (2, 4, 4)
 
 
+async def test_bench_says_how_far_it_is(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--requests", "2", "--parallel", "1,2", "--json", "--progress")
+    assert await run("bench", *arguments) == OK
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["levels"]) == 2
+    # The end of each level, in any case.
+    lines = said.err.splitlines()
+    assert {"1 at once: 2 of 2", "2 at once: 2 of 2"} <= set(lines)
+
+
 async def test_bench_with_failures(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
     served = iter([paced(*streamed())] * 3)
     server.reset({"stream": lambda: next(served, refusal("Out of order.", 500))()})
