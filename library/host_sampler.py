@@ -70,13 +70,17 @@ readings:
       elements: dict
       contains:
         at: {type: float, description: "The time, in seconds since 1970."}
-        watts: {type: float, description: The power.}
-        watts_of: {type: str, description: What the power is of.}
-        gpu_percent: {type: float, description: How busy the GPU is.}
-        gpu_memory: {type: int, description: "The memory of cards in use, in bytes."}
-        memory_used: {type: int, description: "The memory of the host in use, in bytes."}
-        temperature: {type: float, description: "The highest temperature, in degrees Celsius."}
-        clocks: {type: dict, description: "Clocks by their names, in MHz."}
+        watts: {type: float, description: "The power, or null."}
+        watts_of: {type: str, description: "What the power is of, or null."}
+        gpu_percent: {type: float, description: "How busy the GPU is, or null."}
+        gpu_memory: {type: int, description: "Bytes of cards' memory in use, or null."}
+        memory_used: {type: int, description: "Bytes of the host's memory in use, or null."}
+        temperature: {type: float, description: "The highest, in degrees Celsius, or null."}
+        clocks:
+          description: Clocks by their names.
+          type: dict
+          contains:
+            NAME: {type: int, description: The clock NAME in MHz.}
         throttling: {type: list, elements: str, description: What slows the board down.}
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,9 @@ SOURCE = str(Path(__file__).parents[4] / "src")
 COMMAND = [sys.executable, "-m", "llm_provider", "bench", "--key-file=-", "--requests=2"]
 
 
-def run(url: str, shown: list[str], key: str = KEY, seconds: float = 600) -> dict[str, object]:
-    return run_bench(
-        [*COMMAND, f"--url={url}", "--parallel=1,2"], key, SOURCE, shown.append, seconds
-    )
+def run(url: str, shown: list[str]) -> dict[str, Any]:
+    command = [*COMMAND, f"--url={url}", "--parallel=1,2"]
+    return run_bench(command, KEY, SOURCE, shown.append, 600)
 
 
 def test_the_result_and_its_progress() -> None:
@@ -40,9 +40,7 @@ def test_a_host_that_refuses() -> None:
 
 
 def test_a_host_that_is_not_there() -> None:
-    with pytest.raises(
-        BenchmarkError, match="the benchmark has no result: .*not reachable|connect"
-    ):
+    with pytest.raises(BenchmarkError, match=r"has no result: .*127\.0\.0\.1:1"):
         run("http://127.0.0.1:1", [])
 
 
@@ -53,5 +51,5 @@ def test_a_command_that_takes_too_long() -> None:
 
 
 def test_a_command_that_cannot_be_used() -> None:
-    with pytest.raises(BenchmarkError, match="has no result: .*unrecognized arguments: --wrong"):
+    with pytest.raises(BenchmarkError, match=r"has no result: .*unrecognized arguments: --wrong"):
         run_bench([*COMMAND, "--wrong"], KEY, SOURCE, lambda line: None, 60)

@@ -315,7 +315,7 @@ async def test_a_server_that_counts_no_prompts(server: Scripted) -> None:
 
 
 def test_the_words_of_a_prompt() -> None:
-    source = random.Random(1)
+    source = random.Random(1)  # noqa: S311 (a test repeats)
     one, other = make_prompt(40, source), make_prompt(40, source)
     assert one != other
     assert len(one.split()) == len(other.split())
