@@ -18,7 +18,7 @@ CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
 .PHONY: help up down chat env status verify audit benchmark plan lock lint unit molecule bench release verify-release
-.PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
+.PHONY: test test-all test-one test-benchmark test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
 .PHONY: test-attacks test-clients test-vllm test-vm test-arm64 test-core
 
 help: ## this list
@@ -101,7 +101,8 @@ test-rollback: ## suite: failed and interrupted changes
 test-swap: ## suite: changes of engine, model and chat API under load
 test-attacks: ## suite: hostile and faulty clients of the chat API: floods, large bodies, invalid requests
 test-uninstall: ## suite: removal of everything that the project put on a host
-test-attacks test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
+test-benchmark: ## suite: benchmarks of hosts on real engines, and the gate of a rollout
+test-attacks test-benchmark test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
 
