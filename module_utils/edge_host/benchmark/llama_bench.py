@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, List, Optional
 
 from ..commands import run_together, which
-from ..constants import ENGINE_UID, MIB
+from ..constants import ENGINE_UID, MIB, PROJECT
 from ..files import read_text
 from ..host_info.hardware import parse_meminfo
 from ..json_data import Facts, objects, parse_json
 from ..sizes import format_mib
 
-NAME = "edge-llm-llama-bench"
+NAME = f"{PROJECT}-llama-bench"
 _FIND = 'PATH="$PATH:/app:/usr/local/bin:/opt/llama.cpp/build/bin"; command -v llama-bench'
 _SPARE = 256 * MIB
 """Bytes of memory that stay free beside it."""

@@ -54,11 +54,17 @@ class Sensors:
             for name, words in {
                 "throttled": ("vcgencmd", "get_throttled"),
                 "pmic": ("vcgencmd", "pmic_read_adc"),
-                "cards": NVIDIA_SMI,
             }.items()
             for path in [which(words[0])]
             if path
         }
+        smi = which("nvidia-smi")
+        for words in NVIDIA_SMI if smi else ():
+            command = [str(smi), *words[1:]]
+            answer = run_together({"cards": command}, _COMMAND_SECONDS)["cards"]
+            if parse_nvidia_smi(answer.out) is not None:
+                self._commands["cards"] = command
+                break
         self.tegrastats = ""
         """Its last line, which `follow_tegrastats` writes."""
 

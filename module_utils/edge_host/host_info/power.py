@@ -15,12 +15,17 @@ from ..json_data import Facts
 # Rails that have the others behind them: the input of the module, or of the carrier board.
 _TOTALS = ("VDD_IN", "POM_5V_IN")
 _NO_RAIL = re.compile(r"^NC$|sum of shunt")
-NVIDIA_SMI = (
-    "nvidia-smi",
-    "--query-gpu=name,power.draw,utilization.gpu,memory.used,temperature.gpu,clocks.sm,"
-    "clocks_throttle_reasons.active",
-    "--format=csv,noheader,nounits",
+NVIDIA_SMI = tuple(
+    (
+        "nvidia-smi",
+        "--query-gpu=name,power.draw,utilization.gpu,memory.used,temperature.gpu,clocks.sm,"
+        + reasons,
+        "--format=csv,noheader,nounits",
+    )
+    for reasons in ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 )
+"""The command by newer drivers' name of the last field, and by older ones': a driver that does not
+know a field prints nothing else."""
 # nvmlClocksThrottleReasons. Idle (1), set clocks (2, 0x100) and the power limit that the card is
 # set to (4) are how it is to run.
 _SLOWDOWNS = {
@@ -74,7 +79,7 @@ def parse_tegrastats(line: str) -> Facts:
 
 
 def parse_nvidia_smi(text: str) -> Optional[Facts]:
-    """What the cards of a host do, from the command NVIDIA_SMI; None without a card.
+    """What the cards of a host do, from a command of NVIDIA_SMI; None without a card.
 
     {"watts" of all together, "gpu_percent" (the mean), "gpu_memory" in bytes, "temperature" (the
     highest), "gpu_mhz" (the lowest), "throttling": [reason]}; None for what no card tells.

@@ -113,6 +113,25 @@ def test_the_commands_of_a_raspberry_pi(
     assert found["throttling"] == ["under-voltage now", "throttled now"]
 
 
+@pytest.mark.parametrize("known", ["clocks_event_reasons", "clocks_throttle_reasons"])
+def test_cards_by_the_name_that_the_driver_knows(
+    fake_host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text(
+        f"#!/bin/sh\ncase $1 in\n*{known}.active) echo 'NVIDIA A2, 40.0, 99, 8000, 60, 900, 0x8';;\n"
+        "*) echo 'Field is not a valid field to query.'; exit 2;;\nesac\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setattr(
+        sampler, "which", lambda name: str(command) if name == "nvidia-smi" else None
+    )
+    found = Sensors(fake_host.system).read()
+    assert (found["watts"], found["gpu_percent"]) == (40.0, 99.0)
+    assert (found["clocks"], found["throttling"]) == ({"gpu": 900}, ["hardware slowdown"])
+    assert (found["temperature"], found["gpu_memory"]) == (60.0, 8000 << 20)
+
+
 def test_the_last_line_of_tegrastats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = tmp_path / "tegrastats"
     command.write_text(
