@@ -60,7 +60,7 @@ def test_a_sampler_runs_until_it_is_stopped(tmp_path: Path) -> None:
 
 def test_a_sampler_that_nobody_stops_ends(tmp_path: Path) -> None:
     readings = sample("a", 0.1, tmp_path, Counted())
-    assert len(readings["samples"]) >= 2
+    assert readings["samples"]
     # Its readings wait for whoever asks for them.
     assert stop("a", time.time(), tmp_path)["name"] == "a"
 
@@ -119,7 +119,8 @@ def test_cards_by_the_name_that_the_driver_knows(
 ) -> None:
     command = tmp_path / "nvidia-smi"
     command.write_text(
-        f"#!/bin/sh\ncase $1 in\n*{known}.active) echo 'NVIDIA A2, 40.0, 99, 8000, 60, 900, 0x8';;\n"
+        "#!/bin/sh\ncase $1 in\n"
+        f"*{known}.active) echo 'NVIDIA A2, 40.0, 99, 8000, 60, 900, 0x8';;\n"
         "*) echo 'Field is not a valid field to query.'; exit 2;;\nesac\n"
     )
     command.chmod(0o755)
