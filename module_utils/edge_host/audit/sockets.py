@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import List
 
 from ..files import read_text
-from ..host_info.ports import parse_listeners, process_name, socket_owners
+from ..host_info.ports import parse_listeners, socket_owners
+from ..host_info.system import process_name
 from ..json_data import Facts
 
 

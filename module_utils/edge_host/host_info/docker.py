@@ -80,7 +80,7 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
     """(container, address, host port) for each TCP port published in `docker ps`'s JSON lines."""
     published = []
     for row in parse_json_lines(text):
-        name = str(row.get("Names", "")).split(",")[0]
+        name = _container_name(row)
         for entry in str(row.get("Ports", "")).split(", "):
             match = re.match(r"(.*?):?([0-9]{1,5})(?:-([0-9]{1,5}))?->.*/tcp$", entry)
             if match is None:
@@ -93,10 +93,12 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
 
 def parse_names(text: str) -> Dict[str, str]:
     """A container's id -> its name, in `docker ps --no-trunc`'s JSON lines."""
-    return {
-        str(row.get("ID", "")): str(row.get("Names", "")).split(",")[0]
-        for row in parse_json_lines(text)
-    }
+    return {str(row.get("ID", "")): _container_name(row) for row in parse_json_lines(text)}
+
+
+def _container_name(row: Facts) -> str:
+    """The name of a container in a line of `docker ps`; links have added others."""
+    return str(row.get("Names", "")).split(",")[0]
 
 
 def read_namespace(pid: int, system: Path = Path("/")) -> Optional[str]:

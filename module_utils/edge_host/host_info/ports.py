@@ -10,6 +10,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..files import open_files, read_text
 from ..json_data import Facts
+from .system import process_name, processes
 
 
 def parse_address(text: str) -> Optional[str]:
@@ -53,19 +54,12 @@ def socket_owners(inodes: Iterable[int], system: Path) -> Dict[int, Path]:
     owners: Dict[int, Path] = {}
     if not wanted:
         return owners
-    for process in sorted((system / "proc").iterdir()):
-        if not process.name.isdigit():
-            continue
+    for process in processes(system):
         for link in open_files(process):
             inode = wanted.get(link)
             if inode is not None and inode not in owners:
                 owners[inode] = process
     return owners
-
-
-def process_name(process: Path) -> str:
-    """The name of the program that a process, by its folder in /proc, runs."""
-    return (read_text(process / "comm") or "").strip()
 
 
 def parse_container_id(text: str) -> Optional[str]:

@@ -13,7 +13,7 @@ from typing import Dict, List, Mapping
 
 from ..commands import find_python
 from ..constants import IN_PLACE
-from ..files import entries, read_file, read_text
+from ..files import diff_texts, entries, read_file, read_text
 from ..json_data import Facts
 from ..release_record import hash_text
 from ..systemd import UNITS
@@ -88,15 +88,8 @@ def diff_units(texts: Mapping[str, str], folder: Path) -> List[Dict[str, str]]:
 
     `texts` are by the units' names.
     """
-    diff = []
-    for name, after in texts.items():
-        before = read_text(folder / name) or ""
-        if before != after:
-            header = str(folder / name)
-            diff.append(
-                {"before_header": header, "after_header": header, "before": before, "after": after}
-            )
-    return diff
+    after = {str(folder / name): text for name, text in texts.items()}
+    return diff_texts({path: read_text(Path(path)) or "" for path in after}, after)
 
 
 def _is_guarded(found: Facts) -> bool:
