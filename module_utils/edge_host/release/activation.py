@@ -46,7 +46,7 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
     provide_namespace(host, release)
     missing = [part for part in PARTS if not docker.inspect(release.container(part))]
     create_containers(host, release, missing)
-    provide_sockets(host)
+    provide_sockets(host, release)
     handing_over = (read_journal(host.root) or {}).get("step") == Step.HAND_OVER_SOCKETS.value
     if handing_over and not retired:
         # It may be retiring: then it accepts nothing any more, and has to be started again.
