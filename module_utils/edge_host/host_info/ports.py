@@ -39,6 +39,15 @@ def parse_listeners(text: str) -> List[Tuple[int, str, int]]:
     return listeners
 
 
+def read_listeners(system: Path) -> List[Tuple[int, str, int]]:
+    """(port, address, socket inode) for each listening TCP socket of the host."""
+    return [
+        listener
+        for name in ("tcp", "tcp6")
+        for listener in parse_listeners(read_text(system / "proc/net" / name) or "")
+    ]
+
+
 def socket_owners(inodes: Iterable[int], system: Path) -> Dict[int, Path]:
     """The folder in /proc of the process that holds each socket, for those that can be seen."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
@@ -64,7 +73,9 @@ def parse_container_id(text: str) -> Optional[str]:
 
 def parse_socket_units(text: str) -> Dict[int, str]:
     """TCP port -> unit, for each socket of `systemctl list-sockets --no-legend`."""
-    rows = (re.match(r"\s*\S*?:?([0-9]{1,5})\s+(\S+\.socket)\s", row) for row in text.splitlines())
+    # Other sockets have paths, names or, as vsock, numbers that may end like that, too.
+    row_of = re.compile(r"\s*(?:[0-9.]+|\[[^\s\[\]]+\]):([0-9]{1,5})\s+(\S+\.socket)\s")
+    rows = (row_of.match(row) for row in text.splitlines())
     return {int(row[1]): row[2] for row in rows if row}
 
 
@@ -80,11 +91,7 @@ def read_ports(
     `published` are the ports of Docker's containers, `containers` their names by id, and `units`
     the ports of systemd's socket units.
     """
-    listeners = [
-        listener
-        for name in ("tcp", "tcp6")
-        for listener in parse_listeners(read_text(system / "proc/net" / name) or "")
-    ]
+    listeners = read_listeners(system)
     published = list(published)
     wanted = set(ports)
     owners = socket_owners((inode for port, _, inode in listeners if port in wanted), system)

@@ -9,8 +9,9 @@ from typing import List, Optional
 
 from ..constants import NETWORK
 from ..host_info.deployment import read_journal
+from ..unit_files.sockets import START_SECONDS
 from .compose import COMPOSE_SECONDS
-from .docker_api import DOCKER_SECONDS
+from .docker_api import DOCKER_SECONDS, STOP_BEFORE_START_SECONDS
 from .errors import ReleaseError
 from .host import Host
 from .provision import (
@@ -45,7 +46,7 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
     provide_namespace(host, release)
     missing = [part for part in PARTS if not docker.inspect(release.container(part))]
     create_containers(host, release, missing)
-    provide_sockets(host)
+    provide_sockets(host, release)
     handing_over = (read_journal(host.root) or {}).get("step") == Step.HAND_OVER_SOCKETS.value
     if handing_over and not retired:
         # It may be retiring: then it accepts nothing any more, and has to be started again.
@@ -144,5 +145,7 @@ def max_activation_seconds(release: Optional[Release]) -> float:
     compose = 2 * COMPOSE_SECONDS  # for the network namespace, and for the parts
     # The release's own chat API may be retiring, and another one has to.
     chat_apis = max_retirement_seconds(release.drain_timeout) + max_handover_seconds(release)
-    # For the engine, and for the chat API.
-    return compose + 2 * float(release.start_timeout) + chat_apis + docker
+    # For the engine, and for the chat API. The container of the namespace is stopped in less time
+    # than Compose takes to create it.
+    starts = 2 * (STOP_BEFORE_START_SECONDS + float(release.start_timeout))
+    return compose + START_SECONDS + starts + chat_apis + docker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -10,8 +11,10 @@ from ..host_info.deployment import describe_change, read_history
 from ..json_data import Facts
 from ..release_record import listen_address
 from ..sockets.units import install as install_sockets
+from ..sockets.units import move as move_sockets
+from ..unit_files.recovery import LOCK_SECONDS
 from .engine_key import ensure_engine_key, hash_engine_key
-from .errors import ReleaseError
+from .errors import HostLockedError, ReleaseError
 from .host import Host
 from .lock import lock_host
 from .recovery import recover
@@ -56,16 +59,7 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     if check_mode:
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
-    # Before the recovery, which has them hold the ports, and before the programs of other versions
-    # go: one of them may be the unit's.
-    install_sockets(host.root, program, listen_address(request.metadata))
-    try:
-        change, before, to = _change(host, request, options, program)
-    finally:
-        # Where the change failed, the release that serves listens at its own address again.
-        serving = releases.current()
-        if serving:
-            install_sockets(host.root, program, listen_address(serving.record))
+    change, before, to = _change(host, request, options, program)
     failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
     return {"changed": True, "result": describe_change(change), "diff": diff}, failure
 
@@ -75,6 +69,12 @@ def _change(
 ) -> Tuple[Facts, Optional[Release], Release]:
     """Return the result of the change, the release before and the one that was requested."""
     releases, operator = host.releases, options["operator"]
+    serving = releases.current()
+    # Before the recovery, which has them hold the ports, and before the programs of other versions
+    # go: one of them may be the unit's. The lock cannot be had yet, as a recovery may need it.
+    install_sockets(
+        host.root, program, listen_address(serving.record if serving else request.metadata)
+    )
     install_recovery(host, program)
     wait_for_recovery(host)
     with lock_host(host.root, operator):
@@ -90,9 +90,26 @@ def _change(
             to = before
         else:
             to = stage_release(host, request)
+        try:
+            move_sockets(listen_address(request.metadata))
+        except ReleaseError:
+            _listen_as_released(host)
+            raise
     entries_before = len(read_history(host.root, None))
-    run_change(host, program, to.number, options["action"], operator)
+    try:
+        run_change(host, program, to.number, options["action"], operator)
+    finally:
+        # Whoever holds the lock for longer is changing the host, and sets the address.
+        with suppress(HostLockedError), lock_host(host.root, operator, timeout=LOCK_SECONDS):
+            _listen_as_released(host)
     return find_result(read_history(host.root, None)[entries_before:], to.number), before, to
+
+
+def _listen_as_released(host: Host) -> None:
+    """Have systemd listen at the address of the release that serves, as after a failed change."""
+    serving = host.releases.current()
+    if serving:
+        move_sockets(listen_address(serving.record))
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

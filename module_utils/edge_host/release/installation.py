@@ -8,6 +8,7 @@ from typing import Dict
 from ..constants import IN_PLACE
 from ..release_record import listen_address
 from ..sockets.units import install as install_sockets
+from ..sockets.units import move as move_sockets
 from ..unit_files.installed import build_units, inspect_installation
 from .errors import ReleaseError
 from .host import Host
@@ -37,6 +38,7 @@ def install_units(host: Host, program: Path, operator: str) -> None:
     with lock_host(host.root, operator):
         # An installation that was interrupted has left units that are not in effect.
         install_sockets(host.root, program, _address(host), restart=True)
+        move_sockets(_address(host))
         install_recovery(host, program)
         # In the end: as long as there are others, the host differs.
         remove_other_programs(program)

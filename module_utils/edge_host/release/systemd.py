@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..commands import find_python
 from ..confinement import confine_service
 from ..constants import JOURNAL
 from ..host_info.system import command_lines
@@ -26,7 +27,7 @@ CHANGE_UNIT = "edge-llm-change"
 def install_recovery(host: Host, program: Path) -> None:
     """Install the unit that recovers the host at its start. What runs goes on."""
     path = UNITS / SERVICE
-    text = build_unit(host.root, sys.executable, program)
+    text = build_unit(host.root, find_python(), program)
     if not is_written(path, text):
         replace_file(path, text)
         run_systemctl("daemon-reload")

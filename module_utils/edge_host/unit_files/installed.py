@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Dict, List, Mapping
 
+from ..commands import find_python
 from ..constants import IN_PLACE
 from ..files import diff_texts, entries, read_file, read_text
 from ..json_data import Facts
@@ -26,10 +26,11 @@ _MODE = "0644"
 
 
 def build_units(root: Path, program: Path, listen_address: str) -> Dict[str, str]:
-    """Return the names and texts of the units of a deployment, which run with this Python."""
+    """Return the names and texts of the units of a deployment, which use the Python of this."""
+    python = find_python()
     return {
-        SERVICE: build_unit(root, sys.executable, program),
-        **build_socket_units(root, sys.executable, program, listen_address),
+        SERVICE: build_unit(root, python, program),
+        **build_socket_units(root, python, program, listen_address),
     }
 
 

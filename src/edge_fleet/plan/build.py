@@ -17,6 +17,7 @@ from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
     engine_options,
+    listen_notices,
     listen_problems,
     lock_problems,
     port_problems,
@@ -187,7 +188,8 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += limit_problems + more + image_problems + model_problems + of_task + of_gpu
     problems += cache_type_problems(options, rules)
     issues = diagnose(state, settings)
-    issues = replace(issues, notices=(*issues.notices, *request.tls["notices"]))
+    notices = listen_notices(listen_address, state["ports"].get(str(API_PORT)))
+    issues = replace(issues, notices=(*issues.notices, *request.tls["notices"], *notices))
     memory = None
     if model and options.cache_type in rules["cache_types"]:
         found = [*problems, *issues.problems]

@@ -286,7 +286,6 @@ def render(plan: Plan) -> dict[str, Any]:
             "listen_address": plan.listen_address,
             "environment": plan.chat_api.environment,
             "memory_limit": plan.chat_api.memory_limit,
-            "socket_holder_memory": plan.chat_api.socket_holder_memory,
             "pids_limit": plan.chat_api.pids_limit,
         },
         # A host knows by this that engine and chat API share a network namespace.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from edge_host.constants import NETWORK
+from edge_host.constants import NETWORK, SOCKETS_UNIT
 from tests.integration.load import (
     FOLDER,
     Board,
@@ -64,6 +64,15 @@ def test_stopped_containers_are_started_again(board: Board, part: str) -> None:
     slots = board.current()["slots"]
     name = f"edge-llm-{part}" + (f"-{slots[part]}" if part in slots else "")
     board.run("docker", "rm", "--force", name)
+    done = play("site.yml", HOST)
+    assert done.returncode == 0, done.stdout
+    assert "changed=1" in done.stdout
+    assert board.asked() == known_answers()["smollm2-135m"]
+
+
+def test_ports_that_nobody_holds_are_held_again(board: Board) -> None:
+    service = SOCKETS_UNIT.replace(".socket", ".service")
+    board.run("systemctl", "stop", SOCKETS_UNIT, service)
     done = play("site.yml", HOST)
     assert done.returncode == 0, done.stdout
     assert "changed=1" in done.stdout

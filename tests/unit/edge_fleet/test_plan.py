@@ -383,6 +383,27 @@ def test_an_address_to_listen_at_is_one_of_the_hosts(
     assert deployment_plan(jetson, "jetson-01", variables, catalogues)["problems"] == []
 
 
+def test_an_address_has_no_effect_while_an_earlier_version_has_the_ports(
+    catalogues: dict[str, Any], jetson: dict[str, Any], changed: Change
+) -> None:
+    def notices(state: dict[str, Any], **variables: str) -> list[str]:
+        plan = deployment_plan(state, "jetson-01", variables, catalogues)
+        assert plan["problems"] == []
+        return [each for each in plan["known_issues"]["notices"] if "listen" in each]
+
+    upgraded = changed(jetson, "ports.8000", LISTENER | {"container": "edge-llm-door"})
+    assert notices(upgraded, llm_listen_address="192.0.2.10") == [
+        "llm_listen_address 192.0.2.10 has no effect before the next boot: the container"
+        " edge-llm-door of an earlier version listens at port 8000 of all addresses until then."
+        " Reboot the host when a pause suits."
+    ]
+    assert notices(upgraded) == []
+    held = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
+    booted = changed(jetson, "ports.8000", held)
+    assert notices(booted, llm_listen_address="192.0.2.10") == []
+    assert notices(jetson, llm_listen_address="192.0.2.10") == []
+
+
 @pytest.mark.parametrize("container", ["edge-llm-door", "edge-llm-api"])
 def test_own_containers_may_hold_the_ports(
     jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change, container: str

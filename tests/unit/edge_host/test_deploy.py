@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from edge_host.release import deploy
-from edge_host.release.errors import ReleaseError
+from edge_host.release.errors import HostLockedError, ReleaseError
+from edge_host.release.lock import lock_host
 from edge_host.release.store import Release
 from edge_host.release.switch import switch_release
 from tests.unit.edge_host.conftest import FakeSockets
@@ -29,16 +30,24 @@ def listening(release: Release, address: str) -> Release:
 
 
 class Deployment:
-    """A deployment of a release that is staged already; `addresses` are those that were set."""
+    """A deployment of a release that is staged already.
+
+    `installed` are the addresses with which units were installed, which keep the one they have;
+    `addresses` those that systemd was moved to; `unbound` those at which it cannot listen.
+    """
 
     def __init__(self, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.installed: list[str] = []
         self.addresses: list[str] = []
+        self.unbound: set[str] = set()
+        self._root = host.root
         self.staging: ReleaseError | None = None
         self._to = listening(add_release(host, 2, "beside", engine="b", api="b"), NEW)
         (host.root / "secrets").mkdir()
         (host.root / "secrets/engine_key").write_text("key")
         monkeypatch.setattr(deploy, "Host", lambda _: host)
         monkeypatch.setattr(deploy, "install_sockets", self._install)
+        monkeypatch.setattr(deploy, "move_sockets", self._move)
         for name in (
             *("install_recovery", "remove_other_programs"),
             *("wait_for_recovery", "ensure_folders"),
@@ -55,7 +64,14 @@ class Deployment:
         )
 
     def _install(self, root: Path, program: Path, address: str) -> None:
+        self.installed.append(address)
+
+    def _move(self, address: str) -> None:
+        with pytest.raises(HostLockedError), lock_host(self._root, "bob@laptop", timeout=0):
+            pytest.fail("the host is not locked while its address changes")
         self.addresses.append(address)
+        if address in self.unbound:
+            raise ReleaseError("systemd cannot listen")
 
     def _stage(self, *_: Any) -> Release:
         if self.staging:
@@ -91,9 +107,37 @@ def test_the_address_is_rolled_back_with_the_release(
     assert deployment.addresses == [NEW, OLD]
 
 
-def test_the_address_is_rolled_back_where_nothing_was_changed(deployment: Deployment) -> None:
+def test_the_address_stays_where_nothing_was_changed(deployment: Deployment) -> None:
     deployment.staging = ReleaseError("the weights are missing")
     with pytest.raises(ReleaseError, match="kitchen: the weights are missing"):
+        deployment.run()
+    assert deployment.addresses == []
+
+
+def test_a_run_that_is_refused_moves_no_sockets(deployment: Deployment, host: FakeHost) -> None:
+    with lock_host(host.root, "bob@laptop"), pytest.raises(ReleaseError, match="bob@laptop"):
+        deployment.run()
+    with pytest.raises(ReleaseError, match="the host was changed meanwhile"):
+        deployment.run(expected_release=7)
+    assert deployment.addresses == []
+    assert deployment.installed == [OLD, OLD]
+
+
+def test_an_address_at_which_nothing_can_listen_is_rolled_back(deployment: Deployment) -> None:
+    deployment.unbound = {NEW}
+    with pytest.raises(ReleaseError, match="systemd cannot listen"):
+        deployment.run()
+    assert deployment.addresses == [NEW, OLD]
+
+
+def test_the_address_is_rolled_back_where_the_change_does_not_start(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ReleaseError("the change could not be started")
+
+    monkeypatch.setattr(deploy, "run_change", refuse)
+    with pytest.raises(ReleaseError, match="could not be started"):
         deployment.run()
     assert deployment.addresses == [NEW, OLD]
 

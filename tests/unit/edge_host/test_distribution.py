@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from edge_host import disk
 from edge_host.download import runner
 from edge_host.download.job import STATUS, DownloadError, parse_job
 from edge_host.download.peer_client import Timing
@@ -224,7 +225,7 @@ def _with_timing(timing: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     made = Fleet(tmp_path, 4)
     yield made
     made.stop()
@@ -465,7 +466,7 @@ def test_programs_that_talk_to_others_have_no_privileges(
     monkeypatch: pytest.MonkeyPatch, source: Source
 ) -> None:
     """They can read what they serve, and write nothing."""
-    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         fleet = Fleet(Path(folder), 2)

@@ -674,10 +674,18 @@ def test_socket_units() -> None:
 [::]:8000                   edge-llm-sockets.socket      edge-llm-sockets.service
 kobject-uevent 1            systemd-udevd-kernel.socket  systemd-udevd.service
 [2001:db8::1]:9090          cockpit.socket               cockpit.service
+192.0.2.10:2222             ssh.socket                   ssh.service
+/run/8000                   app.socket                   app.service
+/run/app:11434              app.socket                   app.service
+@app:11434                  app.socket                   app.service
+@8000                       app.socket                   app.service
+vsock:2:8000                sshd-vsock.socket            sshd-vsock.service
+vsock::11434                sshd-vsock.socket            sshd-vsock.service
 """
     assert parse_socket_units(text) == {
         11434: "edge-llm-sockets.socket",
         8000: "edge-llm-sockets.socket",
         9090: "cockpit.socket",
+        2222: "ssh.socket",
     }
     assert parse_socket_units("Failed to connect to bus: Host is down") == {}

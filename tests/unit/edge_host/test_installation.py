@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from edge_host import commands
 from edge_host.constants import SOCKETS_UNIT
 from edge_host.errors import ReleaseError
 from edge_host.host_info.state import read_state
@@ -79,6 +80,7 @@ def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemd:
         monkeypatch.setattr(module, "UNITS", made.folder)
     monkeypatch.setattr(subprocess, "run", made.run)
     monkeypatch.setattr(socket_units, "find_holders", dict)
+    monkeypatch.setattr(socket_units, "find_bound", list)
     return made
 
 
@@ -293,6 +295,21 @@ def test_the_recovery_is_not_started_under_the_lock(host: Host, systemd: Systemd
     assert systemd.take() == ["daemon-reload", f"enable {SERVICE}"]
     install_recovery(host, put_program(host.root))
     assert systemd.take() == [f"enable {SERVICE}"]
+
+
+def test_the_python_of_a_unit_is_named_as_the_system_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ansible finds it by its version, and a run by hand starts it without."""
+    stable, version, other = (tmp_path / name for name in ("python3", "python3.13", "python3.8"))
+    version.touch()
+    other.touch()
+    stable.symlink_to(version)
+    for executable, found in ((version, stable), (stable, stable), (other, other)):
+        monkeypatch.setattr(sys, "executable", str(executable))
+        assert commands.find_python(str(stable)) == str(found)
+    stable.unlink()
+    assert commands.find_python(str(stable)) == str(other)
 
 
 # --- facts ---------------------------------------------------------------------------------------

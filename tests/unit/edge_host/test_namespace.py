@@ -316,19 +316,46 @@ def test_a_host_of_an_earlier_version_after_its_next_boot(
     assert_serves(host, first)
 
 
+def test_a_chat_api_gets_the_sockets_that_replace_its_own(
+    host: FakeHost, sockets: FakeSockets
+) -> None:
+    """Somebody has stopped the unit. The chat API answers all that it has accepted first."""
+    first = serving(host, sockets, own_namespace=True)
+    provide_sockets(host, first)
+    assert (host.retired, host.docker.started) == ([], [])
+    sockets.held = False
+    provide_sockets(host, first)
+    assert sockets.held
+    assert host.retired == [("edge-llm-api-a", NEW)]
+    assert host.docker.started == ["edge-llm-api-a"]
+    assert_serves(host, first)
+
+
+def test_a_stopped_chat_api_stays_so_until_it_is_started(
+    host: FakeHost, sockets: FakeSockets
+) -> None:
+    """The rest of the change starts it, after its engine."""
+    first = serving(host, sockets, own_namespace=True)
+    host.docker.up.discard("edge-llm-api-a")
+    sockets.held = False
+    provide_sockets(host, first)
+    assert sockets.held
+    assert host.docker.started == []
+
+
 def test_ports_stay_where_they_are(host: FakeHost, sockets: FakeSockets) -> None:
     sockets.held, sockets.problem = False, "systemd cannot listen: port 8000 is in use by nginx"
     host.docker.up = {DOOR}
-    provide_sockets(host)
+    provide_sockets(host, None)
     assert host.docker.removed == []
     host.docker.up = set()
     with pytest.raises(
         ReleaseError,
         match="systemd cannot listen: port 8000 is in use by nginx",
     ):
-        provide_sockets(host)
+        provide_sockets(host, None)
     sockets.problem = ""
-    provide_sockets(host)
+    provide_sockets(host, None)
     assert sockets.held
 
 

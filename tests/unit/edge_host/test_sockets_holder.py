@@ -64,8 +64,8 @@ async def ask(path: Path) -> tuple[socket.socket, bytes, list[socket.socket]]:
     def connected() -> bool:
         try:
             connection.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
+        except (ConnectionRefusedError, FileNotFoundError, BlockingIOError):
+            return False  # the last one: as many wait as it has room for
         return True
 
     await until(connected, "the program")

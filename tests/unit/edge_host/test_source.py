@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edge_host import commands
+from edge_host import commands, disk
 from edge_host.commands import SEARCH_PATH
 from edge_host.download.http_download import parse_curl_output
 from edge_host.download.http_source import (
@@ -79,6 +79,7 @@ def test_a_job_with_required_fields_only() -> None:
         port=0,
         credentials=None,
         distribution=0.0,
+        started_between=0,
         user=None,
         operator="somebody",
         token="",
@@ -109,6 +110,7 @@ def test_a_job_with_all_fields_from_json() -> None:
         ],
         "successors": ["host-2"],
         "port": "6882",
+        "started_between": "3",
         "credentials": {
             **{"authority": "A", "certificate": "C", "key": "K"},
             "planned_at": 1796000000.5,
@@ -127,7 +129,7 @@ def test_a_job_with_all_fields_from_json() -> None:
     assert parsed.files[0].weights == ("m.hf/config.json", 12, SHA256, "m.hf-1")
     assert parsed[3:] == (
         *("peers", (("a", "192.0.2.11", 6881, "host-0"),), ("host-2",), 6882, ("A", "C", "K")),
-        *(1796000000.5, 10010, "alice@laptop", TOKEN),
+        *(1796000000.5, 3, 10010, "alice@laptop", TOKEN),
         *("http://proxy.example:3128", "/run/x.pem"),
     )
     assert parsed.size == 42
@@ -557,7 +559,7 @@ def test_only_curl_gets_the_token(
     )
     (tools / "curl").chmod(0o755)
     monkeypatch.setattr(commands, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
-    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
     file = {
         **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},

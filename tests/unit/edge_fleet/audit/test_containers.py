@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,10 @@ from tests.unit.edge_fleet.audit.hosts import (
     only,
 )
 
+REGISTRY = Path(__file__).parents[4] / "roles/registry/templates/docker-compose.yml.j2"
+REGISTRY_SERVICES = re.findall(
+    r"(?m)^  (\w+):$", REGISTRY.read_text(encoding="utf-8").partition("\nservices:\n")[2]
+)
 DOCKER_SOCKET = {
     "source": "/var/run/docker.sock",
     "target": "/s",
@@ -148,3 +154,13 @@ def test_jobs_that_share_a_user(facts: dict[str, Any], criticised: Criticised) -
         " files and keys.",
         f"{NEWEST} Until then, use keys that are for this host alone.",
     )
+
+
+@pytest.mark.parametrize("service", REGISTRY_SERVICES)
+def test_a_registry_that_shares_a_user(
+    facts: dict[str, Any], criticised: Criticised, service: str
+) -> None:
+    facts["containers"].append(container(service, 10011))
+    _, check, found, _ = only(criticised(facts))
+    assert check == "Each job has a user of its own"
+    assert found.startswith("the user 10011 is that of the engine and the registry. ")

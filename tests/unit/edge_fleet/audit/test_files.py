@@ -93,9 +93,9 @@ def test_the_files_of_a_registry_are_examined(
     facts["files"] += [
         {**file("", "folder", "0755"), "path": path},
         {**file("", "folder", "0755", uid=10013, gid=10013), "path": f"{path}/images"},
-        {**file("", mode="0666"), "path": f"{path}/gives.yml"},
+        {**file("", mode="0666"), "path": f"{path}/reads.yml"},
     ]
-    assert only(criticised(facts))[2] == f"{path}/gives.yml is writable for every user (0666)."
+    assert only(criticised(facts))[2] == f"{path}/reads.yml is writable for every user (0666)."
 
 
 def test_many_problems_are_counted(facts: dict[str, Any], criticised: Criticised) -> None:
