@@ -19,7 +19,7 @@ KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (
 
 .PHONY: help up down chat env status verify audit plan lock lint unit molecule bench release verify-release
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
-.PHONY: test-attacks test-clients test-vllm test-vm test-arm64 test-core
+.PHONY: test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +70,7 @@ lint: ## every linter
 	lint-imports
 	mypy --strict src sandbox filter_plugins library module_utils/edge_host action_plugins callback_plugins scripts tests benchmarks
 	yamllint --strict .
-	shellcheck scripts/venv .ci/run sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/issues/{nvpmodel,jetson_clocks,swapoff,python3}
+	shellcheck scripts/venv .ci/run tests/integration/network/capture.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/issues/{nvpmodel,jetson_clocks,swapoff,python3}
 	ansible-lint
 
 unit: ## unit tests
@@ -96,8 +96,9 @@ test-known-issues: ## suite: fixes of boards' known issues
 test-rollback: ## suite: failed and interrupted changes
 test-swap: ## suite: changes of engine, model and chat API under load
 test-attacks: ## suite: hostile and faulty clients of the chat API: floods, large bodies, invalid requests
+test-network: ## suite: what a neighbour reaches of a board, under the rules of each Docker version
 test-uninstall: ## suite: removal of everything that the project put on a host
-test-attacks test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
+test-attacks test-engines test-network test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from edge_fleet.host_archive import build
+from edge_fleet.host_archive import build, program_path
 
 OPTIONS = {"folder": {"type": "path", "required": True}, "owner": {"type": "str"}}
 
@@ -44,4 +44,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             ).run(task_vars=task_vars)
         if copied.get("failed"):
             return copied
-        return {"changed": copied["changed"], "path": f"{folder}/{name}"}
+        return {"changed": copied["changed"], "path": program_path(folder)}

@@ -26,7 +26,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         arguments = dict(self._task.args)
         # For the action only: whether a failure fails the task.
         optional = boolean(arguments.pop("optional", False))
-        job = with_control_address(arguments["job"], str(variables.get("ansible_host") or host))
+        # An inventory's address may be made of other variables.
+        address = self._templar.template(variables.get("ansible_host")) or host
+        job = with_control_address(arguments["job"], str(address))
 
         def call_module() -> dict[str, Any]:
             result: dict[str, Any] = self._execute_module(

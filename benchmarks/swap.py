@@ -31,9 +31,6 @@ def started(board: Board) -> float:
     name = f"edge-llm-engine-{board.current()['slots']['engine']}"
     script = (
         "import subprocess, sys, time, urllib.request\n"
-        "key = open('/opt/edge-llm/secrets/engine_key').read().strip()\n"
-        "health = urllib.request.Request('http://127.0.0.1:11434/health')\n"
-        "health.add_header('x-api-key', key)\n"
         "subprocess.run(['docker', 'stop', sys.argv[1]], check=True, capture_output=True)\n"
         "key = open('/opt/edge-llm/secrets/engine_key').read().strip()\n"
         "health = urllib.request.Request('http://127.0.0.1:11434/health')\n"

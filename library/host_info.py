@@ -31,12 +31,18 @@ options:
       - Only whether each is as expected is returned.
     type: dict
     default: {}
+  program:
+    description:
+      - The path that the host program of this version has on the host. By default nothing is said
+        of the program and of the units that run it.
+    type: path
 author: edge-llm
 """
 
 EXAMPLES = r"""
 - name: Read the host
   host_info:
+    program: "{{ '/opt/edge-llm/lib' | edge_llm_host_program }}"
     secrets:
       api_keys.jsonl: "{{ key_file | hash('sha256') }}"
   register: host
@@ -83,9 +89,6 @@ state:
             release: {type: str, description: "The release, or null."}
             memory_cgroup:
               description: Whether the memory of a container can be limited; null where unknown.
-              type: bool
-            ip_nf_raw:
-              description: Whether iptables has its raw table; null where unknown.
               type: bool
         boot:
           description: The kernel's command line, as far as it is about cgroups.
@@ -150,6 +153,9 @@ state:
             clocks:
               description: Whether edge-llm-clocks.service sets the clocks to their highest.
               type: bool
+            clocks_unit:
+              description: Whether this unit's file is as this version of the project writes it.
+              type: bool
             fan: {type: str, description: "The profile of nvfancontrol, or null."}
         temperature: {type: float, description: "Degrees Celsius of the hottest zone, or null."}
         throttled:
@@ -202,11 +208,6 @@ state:
         version: {type: str, description: "The version of the engine, or null."}
         compose: {type: str, description: "The version of the Compose plugin, or null."}
         runtimes: {type: list, elements: str, description: The runtimes that the engine knows.}
-        no_raw:
-          description: >-
-            Whether the engine runs with DOCKER_INSECURE_NO_IPTABLES_RAW=1, or would after its
-            start.
-          type: bool
         swarm:
           description: Whether the engine is a node of a swarm, or was when it ran last.
           type: bool
@@ -223,6 +224,12 @@ state:
             publishes.
           type: bool
         error: {type: str, description: "Why the engine does not answer, or null."}
+        own_registries:
+          description: >-
+            The insecure registries in daemon.json that this project has added; null where it has
+            not noted any.
+          type: list
+          elements: str
         daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
         daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}
     addresses:
@@ -283,6 +290,17 @@ state:
                 namespace:
                   description: Its network namespace; null where it does not run.
                   type: str
+        installed:
+          description: >-
+            Of O(program), of programs of other versions, and of each unit of systemd that stays on
+            the host.
+          type: dict
+          contains:
+            NAME:
+              description: >-
+                What was found of the file NAME, compared with what this version of the project
+                installs; in place, missing, different, disabled or of another version.
+              type: str
         release:
           description: The content of release.json of the current release, or null.
           type: dict
@@ -367,6 +385,7 @@ def main() -> None:
             "root": {"type": "path", "default": ROOT},
             "ports": {"type": "list", "elements": "int", "default": list(PORTS)},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "program": {"type": "path"},
         },
         supports_check_mode=True,
     )

@@ -27,7 +27,7 @@ options:
   job:
     description:
       - The download, as the filter C(edge_llm_distribution_jobs) returns
-        it; name, files, mode, port, predecessors and successors.
+        it; name, files, mode, port, predecessors, successors and started_between.
     type: dict
     required: true
   folder:

@@ -86,6 +86,7 @@ SUITES = (
         on_request=True,
     ),
     Suite("attacks", 6, (Part("attacks", ("tests/integration/attacks",)),)),
+    Suite("network", 2, (Part("network", ("tests/integration/network",)),)),
     Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),
     Suite(

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 
 # The PATH of a bare ssh command may lack the sbin folders.
@@ -94,3 +96,14 @@ def end_session(process: subprocess.Popen[str]) -> None:
         for stream in (process.stdout, process.stderr):
             if stream:
                 stream.close()
+
+
+def find_python(stable: str = "/usr/bin/python3") -> str:
+    """The Python that runs this, by the name that it keeps when the system upgrades it.
+
+    However it was started: units that name it stay as they are.
+    """
+    try:
+        return stable if Path(stable).samefile(sys.executable) else sys.executable
+    except OSError:  # there is no such name
+        return sys.executable

@@ -45,11 +45,16 @@ NETWORK = f"{PROJECT}-network"
 """The container whose network namespace engines and chat APIs share: it has loopback only."""
 SOCKETS_UNIT = f"{PROJECT}-sockets.socket"
 """The unit by which systemd holds PORTS for the chat API."""
+SOCKETS_MEMORY = 32 * MIB
+"""The memory limit of the program that hands these sockets on: it takes half of it, whatever
+clients do."""
 DOOR, DEFAULT_NETWORK = f"{PROJECT}-door", f"{PROJECT}_default"
 """Of releases of earlier versions: the container that published PORTS and held connections, and the
 network of Docker in which engines and chat APIs had addresses."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
+IN_PLACE = "in place"
+"""What a host says of its program, and of a unit of systemd, that is as it is to be."""
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"
 HISTORY = "releases/history.jsonl"
 RELEASE = "release.json"

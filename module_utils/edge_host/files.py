@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Iterable, List, Optional, Tuple
+from typing import BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from .foreign import give
 from .json_data import Facts, parse_json
@@ -20,6 +20,18 @@ def read_text(path: Path) -> Optional[str]:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
+
+def diff_texts(before: Mapping[str, str], after: Mapping[str, str]) -> List[Dict[str, str]]:
+    """How the texts of files differ, by the files' names, in the form that Ansible shows.
+
+    A file that is not in `before` has no text there.
+    """
+    return [
+        {"before_header": name, "after_header": name, "before": before.get(name, ""), "after": text}
+        for name, text in after.items()
+        if before.get(name, "") != text
+    ]
 
 
 def first_text(paths: Iterable[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Judges whether a release is the requested one, untouched by hand, from its record.
+"""What follows from a release's record: above all, whether it is the requested one, untouched.
 
 Pure functions: the control machine imports this module, too.
 """
@@ -31,3 +31,11 @@ def is_requested(
         and record["plan"]["model"].get("digest") == digest
         and record["written"] == found
     )
+
+
+def listen_address(record: Mapping[str, Any]) -> str:
+    """Return where the chat API of a release listens; empty for all addresses.
+
+    `record` is its release.json, or what becomes that. Those of earlier versions do not say.
+    """
+    return str(record.get("plan", {}).get("api", {}).get("listen_address", ""))

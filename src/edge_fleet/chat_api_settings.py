@@ -157,12 +157,6 @@ class ChatApiSettings(BaseModel):
         " served model.",
         "1024", ge=1, le=1_000_000,
     )  # fmt: skip
-    llm_remote_images: Boolean = variable(
-        False, True,
-        "Whether a request may name an image by its address, which the engine then fetches: from"
-        " any address that the board reaches. Otherwise images are accepted within the request"
-        " alone.",
-    )  # fmt: skip
     llm_listen_address: ListenAddress | None = variable(
         None, "192.0.2.10",
         "The address of the host at which the chat API listens, IPv4 or IPv6. With the loopback"

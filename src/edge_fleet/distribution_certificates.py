@@ -36,8 +36,10 @@ def distribution_credentials(
             for bundle, job in jobs.items():
                 if not job["predecessors"] and not job["successors"]:
                     continue
-                authority = authorities.setdefault(job["distribution"], _Authority(now))
-                hosts.setdefault(host, {})[bundle] = authority.issue(job["identity"]) | {
+                name = job["distribution"]
+                if name not in authorities:
+                    authorities[name] = _Authority(now)
+                hosts.setdefault(host, {})[bundle] = authorities[name].issue(job["identity"]) | {
                     "planned_at": now.timestamp()
                 }
     return found

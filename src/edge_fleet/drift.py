@@ -1,12 +1,22 @@
-"""What on a host differs from its plan."""
+"""What on a host differs from its plan, and from this version of the project."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
-from edge_host.constants import PLAIN_KEYS
+from edge_host.constants import (
+    API_PORT,
+    DOOR,
+    IN_PLACE,
+    NETWORK,
+    PLAIN_KEYS,
+    SOCKETS_UNIT,
+)
 from edge_host.release_record import is_requested
+
+SERVICES = {"engine": "engine", "api": "chat API", "network": "network namespace"}
+"""The services of a release, by the names that messages have for them."""
 
 
 def weights_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
@@ -32,49 +42,108 @@ def docker_in_place(state: dict[str, Any], plan: dict[str, Any]) -> bool:
         docker["running"]
         and docker["compose"]
         and (docker["daemon_json"] or {}) == plan["docker"]["daemon_json"]
+        # Without a record, as of an earlier version, the host's releases say which are its own.
+        and docker.get("own_registries") in (None, plan["docker"]["registries"]["own"])
         and (runtime is None or runtime in docker["runtimes"])
     )
+
+
+def release_differences(
+    state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
+) -> list[str]:
+    """What differs from the planned release on a host, a phrase each; empty where nothing does.
+
+    `files` maps the names of a release's files to what they would hold, as rendered.
+    """
+    deployment = state["deployment"]
+    release, containers = deployment["release"], deployment["containers"]
+    # Where nobody holds a port, systemd does not, nor does the container of an earlier version.
+    found = [f"nobody listens on port {port}" for port, user in state["ports"].items() if not user]
+    found += _listen_difference(state["ports"][str(API_PORT)], plan["api"]["listen_address"])
+    if deployment["change"] is not None:
+        found.append("a change was interrupted")
+    if release is None:
+        return [*found, "the host has no release"]
+    written = {
+        name.rpartition("/")[2]: file and file["sha256"]
+        for name, file in deployment["files"].items()
+    }
+    if not is_requested(release, files, plan["model"]["digest"], written):
+        found.append("the release is another one, or its files were edited")
+    if api_image not in deployment["images"]:
+        found.append("the chat API's image is missing")
+    images = {"engine": plan["engine"]["image"], "api": api_image}
+    wrong = {
+        service: difference
+        for service in SERVICES
+        if (difference := _container_difference(containers.get(service), images.get(service)))
+    }
+    found += [f"the container of the {SERVICES[name]} {each}" for name, each in wrong.items()]
+    if not wrong and len({containers[service]["namespace"] for service in SERVICES}) > 1:
+        # Docker restarts a container that ended: the others keep its former namespace.
+        found.append(
+            f"{NETWORK} was restarted alone, so that the containers are in different network"
+            " namespaces"
+        )
+    return found
+
+
+def _listen_difference(user: dict[str, Any] | None, address: str) -> list[str]:
+    """How the address of systemd's socket differs, as after a change that was killed."""
+    # The container of an earlier version goes on until the next boot.
+    if user is None or user["container"] == DOOR:
+        return []
+    if user.get("unit") != SOCKETS_UNIT:
+        # A chat API goes on with the sockets, but nobody has them for the next one.
+        return [f"systemd does not hold port {API_PORT}"]
+    listening = set(user["addresses"])
+    # Another program may listen beside it.
+    if listening & ({address} if address else {"0.0.0.0", "::"}):  # noqa: S104 - compared
+        return []
+    return [
+        f"systemd listens at {', '.join(sorted(listening))}, not at {address or 'all addresses'}"
+    ]
+
+
+def _container_difference(container: dict[str, Any] | None, image: str | None) -> str:
+    """How a container differs from one that runs as planned; empty where it does not."""
+    if container is None:
+        return "is missing"
+    if container["status"] != "running":
+        return f"does not run: it is {container['status']}"
+    if container["health"] not in ("healthy", None):
+        return f"is {container['health']}"
+    if image not in (None, container["image"]):
+        return "has another image"
+    return ""
 
 
 def release_in_place(
     state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
-    """Whether the host runs the release that is asked, whole and untouched by hand.
-
-    `files` maps the names of a release's files to what they would hold, as rendered.
-    """
-    deployment = state["deployment"]
-    if not all(state["ports"].values()):
-        # Nobody holds a port: systemd does not, nor does the container of an earlier version.
-        return False
-    release, containers = deployment["release"], deployment["containers"]
-    if release is None or deployment["change"] is not None:
-        return False
-    found = {
-        name.rpartition("/")[2]: file and file["sha256"]
-        for name, file in deployment["files"].items()
-    }
-    images = {"engine": plan["engine"]["image"], "api": api_image}
-    return (
-        is_requested(release, files, plan["model"]["digest"], found)
-        and api_image in deployment["images"]
-        and all(
-            containers.get(service) is not None
-            and containers[service]["status"] == "running"
-            and containers[service]["health"] in ("healthy", None)
-            and containers[service]["image"] == images.get(service, containers[service]["image"])
-            for service in ("engine", "api", "network")
-        )
-        # Docker restarts a container that ended: the others keep its former namespace.
-        and len({containers[service]["namespace"] for service in ("engine", "api", "network")}) == 1
-    )
+    """Whether the host runs the release that is asked, whole and untouched by hand."""
+    return not release_differences(state, plan, api_image, files)
 
 
 def stack_in_place(
     state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
-    """Whether nothing is left to do: the release and the keys are as asked."""
-    return keys_in_place(state) and release_in_place(state, plan, api_image, files)
+    """Whether nothing is left to do: the release, the keys, the program and its units."""
+    return (
+        keys_in_place(state)
+        and release_in_place(state, plan, api_image, files)
+        and not installation_drift(state)
+    )
+
+
+def installation_drift(state: dict[str, Any]) -> list[str]:
+    """The program and the units on a host that are not as this version of the project has them.
+
+    Each with what was found, such as "edge-llm.service (missing)". Facts that an earlier version
+    has gathered do not say.
+    """
+    found = state["deployment"].get("installed") or {}
+    return [f"{name} ({each})" for name, each in found.items() if each != IN_PLACE]
 
 
 def keys_in_place(state: dict[str, Any]) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 
 from edge_fleet.drift import (
     docker_in_place,
+    installation_drift,
     keys_in_place,
-    release_in_place,
+    release_differences,
     weights_in_place,
 )
 from edge_fleet.image_distribution import cached_images
@@ -57,10 +58,12 @@ def differences(
         or not weights_in_place(state, plan),
         "the keys are not as planned": not keys_in_place(state),
         "the certificate is to be issued": bool(host["preflight_tls"]["issue"]),
-        "the release is not as planned": not release_in_place(state, plan, image, dict(files)),
     }
+    drift = installation_drift(state)
     return [
         *(reason for reason, differs in found.items() if differs),
+        *release_differences(state, plan, image, dict(files)),
+        *([f"not as this version installs them: {', '.join(drift)}"] if drift else []),
         *(f"on the control machine, {each}" for each in control_changes),
     ]
 

@@ -111,11 +111,12 @@ def read_host(host: Host, program: tuple[str, bytes]) -> Reading:
     """Read one host; every failure becomes a part of the result."""
     calls = 0
     name, content = program
-    options = json.dumps({"root": host.root, "secrets": dict(host.secrets)}).encode()
+    path = f"{host.root}/lib/{name}"
+    asked = {"root": host.root, "secrets": dict(host.secrets), "program": path}
+    options = json.dumps(asked).encode()
     python = f"p={_quote(host.python)}; " if host.python else _PYTHON
-    path = _quote(f"{host.root}/lib/{name}")
     commands = (
-        (_INSTALLED.format(program=path, absent=_quote(_ABSENT)), options),
+        (_INSTALLED.format(program=_quote(path), absent=_quote(_ABSENT)), options),
         (_SENT.format(size=len(content)), content + options),
     )
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import edge_host
@@ -24,6 +25,7 @@ sys.exit(main(sys.argv[1:]))
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
+@cache
 def build() -> tuple[str, bytes]:
     """Return the archive's file name and its content."""
     package = Path(edge_host.__file__).parent
@@ -36,3 +38,8 @@ def build() -> tuple[str, bytes]:
             opened.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
     return f"edge_host-{digest[:16]}.pyz", archive.getvalue()
+
+
+def program_path(folder: str) -> str:
+    """Return the path that this version's program has in a folder of a host."""
+    return f"{folder.rstrip('/')}/{build()[0]}"

@@ -13,13 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from edge_fleet.settings import Settings
-from edge_fleet.text import Problem, did_you_mean, join_choices, parse_version
+from edge_fleet.text import Problem, did_you_mean, join_choices
 from edge_host.sizes import format_mib
 
 CGROUP_WORD = "cgroup_enable=memory"
-# Docker 28.0.0 and 28.0.1 cannot do without a raw table: moby/moby#49557, #49621.
-DOCKER_WITHOUT_FIX = ((28, 0, 0), (28, 0, 1))
-DOCKER_NEEDS_RAW_TABLE = (28, 0, 0)
 HOT = 85.0
 """Degrees Celsius from which boards reduce their clocks."""
 
@@ -72,7 +69,6 @@ class Diagnosis:
     def run(self) -> None:
         """Look for all of them."""
         self._memory_cgroup()
-        self._raw_table()
         self._power_mode()
         self._clocks()
         self._fan()
@@ -119,39 +115,6 @@ class Diagnosis:
             return
         self._reboot_for("the kernel's memory cgroup", "containers' memory is limited")
 
-    # Docker 28 on a kernel without a raw table.
-
-    def _raw_table(self) -> None:
-        if self.board["kernel"]["ip_nf_raw"] is not False or not self.jetson:
-            return
-        # Where none is installed, the archive's newest will be.
-        version = parse_version(self.docker["version"] or "999")
-        if version in DOCKER_WITHOUT_FIX:
-            self.problems.append(
-                f"Docker {self.docker['version']} does not fit: it cannot publish ports on a kernel"
-                " without a raw table (CONFIG_IP_NF_RAW), as L4T's is. Install 27.5.1, or 28.0.2 or"
-                " newer."
-            )
-            return
-        if self.docker["running"] and version < DOCKER_NEEDS_RAW_TABLE:
-            # An upgrade would bring the issue: the packages are pinned.
-            held = set(self.board["upgrades"]["held"])
-            packages = [name for name in self.docker["packages"] if name not in held]
-            if packages and self.board["upgrades"]["unattended"]:
-                self.fixes["hold"] = packages
-            return
-        if self.docker["no_raw"]:
-            return
-        if self.docker["containers"] and not self.settings.board_restart_docker:
-            self.problems.append(
-                f"Docker {self.docker['version']} does not fit: it cannot publish ports on this"
-                " kernel, which has no raw table (CONFIG_IP_NF_RAW), before it is configured and"
-                f" restarted, and {self.docker['containers']} containers run. Set"
-                " board_restart_docker: true to allow the restart."
-            )
-            return
-        self.fixes["no_raw"] = self.docker["running"]
-
     # Power, clocks and fan.
 
     def _power_mode(self) -> None:
@@ -175,12 +138,16 @@ class Diagnosis:
         self.problems.append(f"{name} does not fit: the host is no Jetson. Remove the variable.")
 
     def _clocks(self) -> None:
-        clocks = self.settings.board_clocks
+        clocks, tuning = self.settings.board_clocks, self.board["tuning"]
+        # Facts that an earlier version has gathered do not say.
+        outdated = tuning["clocks"] and tuning.get("clocks_unit") is False
         if clocks is None:
-            return
-        if not self.jetson:
+            # The unit of an earlier run stays, as this version has it.
+            if outdated:
+                self.fixes["clocks"] = True
+        elif not self.jetson:
             self._only_for_jetsons("board_clocks")
-        elif clocks != self.board["tuning"]["clocks"]:
+        elif clocks != tuning["clocks"] or (clocks and outdated):
             self.fixes["clocks"] = clocks
 
     def _fan(self) -> None:
@@ -232,7 +199,7 @@ class Diagnosis:
                 "the clock is not synchronised: certificates and times in logs may be wrong;"
                 " `timedatectl set-ntp true` on the host."
             )
-        if board["upgrades"]["unattended"] and self.docker["running"] and "hold" not in self.fixes:
+        if board["upgrades"]["unattended"] and self.docker["running"]:
             loose = set(self.docker["packages"]) - set(board["upgrades"]["held"])
             if loose:
                 self.notices.append(

@@ -17,6 +17,8 @@ STALL_SECONDS = 1800.0
 """Seconds without a further byte, or a further state, after which a download has failed: longer
 than any wait of the program on the host, and than the verification of a large file on a slow one.
 """
+MOST_RESTARTS = 5
+"""How often a download may begin anew, as after a wrong hash, without being taken for stalled."""
 LIMIT_SECONDS = 24 * 3600.0
 """Seconds for a download, whatever its progress: the certificates of a distribution expire."""
 MOST_TEXT = 1000
@@ -47,7 +49,7 @@ def follow(
     name of the machine that downloads, for the lines; job: the download. Raises DownloadError.
     """
     begun = shown = moved = time.monotonic()
-    reached, most = set[str](), -1
+    reached, most, restarts = set[str](), -1, 0
     while True:
         result = call_module()
         if result.get("failed") or not result.get("download"):
@@ -58,9 +60,11 @@ def follow(
         now = time.monotonic()
         # States that are unknown are one state, whatever they are called.
         state = status["state"] if status["state"] in _WORDS else "unknown"
-        if state not in reached or status["done"] > most:
-            # Bytes are counted from the beginning in each state.
-            most = status["done"] if state not in reached else max(most, status["done"])
+        restarted = status["done"] < most and restarts < MOST_RESTARTS
+        # Bytes are counted from the beginning in each state.
+        if state not in reached or status["done"] > most or restarted:
+            restarts += state in reached and restarted
+            most = status["done"]
             reached.add(state)
             moved = now
         if now - moved > STALL_SECONDS or now - begun > LIMIT_SECONDS:

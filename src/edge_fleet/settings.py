@@ -193,9 +193,6 @@ class Settings(ChatApiSettings):
     board_reboot_timeout: WholeNumber = _variable(
         900, 1800, "Seconds until a rebooted host must answer.", ge=1
     )
-    board_restart_docker: Boolean = _variable(
-        False, True, "Whether a fix may restart Docker while containers run."
-    )
     board_power_mode: PowerMode | None = _variable(
         None, "MAXN", "The power mode of a Jetson, by the name that `nvpmodel` has for it.",
         "unchanged",
@@ -252,6 +249,14 @@ VARIABLES: Mapping[str, FieldInfo] = {
 """The variables by their names: of the engine, of the chat API, of the board."""
 
 
+_REMOVED = {
+    "board_restart_docker": "No fix restarts Docker any more. Remove the variable.",
+    "llm_remote_images": "An engine has no network from which it could fetch an image. Remove the"
+    " variable, and send images within the request, as data: URLs.",
+}
+"""Variables of earlier versions, with what to do instead."""
+
+
 def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem]]:
     """Validate a host's llm_* and board_* variables, as the inventory has them.
 
@@ -271,14 +276,18 @@ def check_settings(variables: Mapping[str, Any]) -> tuple[Settings, list[Problem
         settings = Settings.model_validate(
             {name: value for name, value in known.items() if name not in invalid}
         )
-    problems = [
-        f"{name} is invalid: the project has no variable of this name."
-        f"{did_you_mean(name, list(VARIABLES))} docs/variables.md lists all variables."
-        for name in sorted(unknown)
-    ]
-    return settings, problems + [
+    return settings, [_unknown(name) for name in sorted(unknown)] + [
         _invalid(name, known[name], invalid[name]) for name in sorted(invalid)
     ]
+
+
+def _unknown(name: str) -> Problem:
+    if name in _REMOVED:
+        return f"{name} is invalid: the project has this variable no longer. {_REMOVED[name]}"
+    return (
+        f"{name} is invalid: the project has no variable of this name."
+        f"{did_you_mean(name, list(VARIABLES))} docs/variables.md lists all variables."
+    )
 
 
 def _invalid_part(error: ErrorDetails) -> str:

@@ -223,8 +223,6 @@ def issue_lines(issues: Mapping[str, Any]) -> list[str]:
 
 FIXES = {
     "memory_cgroup": "the kernel's memory cgroup, in its command line",
-    "hold": "Docker's packages, pinned",
-    "no_raw": "Docker's way to publish ports",
     "power_mode": "the power mode",
     "clocks": "the clocks",
     "fan": "the fan's profile",

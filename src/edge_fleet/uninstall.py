@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_fleet.chat_api_bundle import IMAGE
-from edge_fleet.plan.docker import LIVE_RESTORE, RELOADABLE
+from edge_fleet.plan.docker import INSECURE_REGISTRIES, LIVE_RESTORE, RELOADABLE
 from edge_host.image_ref import ImageRef
 
 Releases = Sequence[Mapping[str, Any]]
@@ -114,7 +114,7 @@ def _additions(options: Mapping[str, Any], releases: Releases) -> dict[str, Any]
             found["runtimes"] = {runtime: written["runtimes"][runtime]}
         if plan["images"]["cache"]:
             registry = ImageRef.parse(plan["engine"]["image"]).registry
-            found["insecure-registries"] = [*found.get("insecure-registries", []), registry]
+            found[INSECURE_REGISTRIES] = [*found.get(INSECURE_REGISTRIES, []), registry]
     return found
 
 

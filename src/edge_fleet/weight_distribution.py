@@ -263,6 +263,7 @@ def distribution_jobs(
     for bundle, some in chains.items():
         for number, chain in enumerate(some):
             for name, group, job in _chain_jobs(hosts, chain, resolve, ports, notices):
+                job["started_between"] = _started_between(names, chain, name, job)
                 on = group.fetcher if name == CONTROL else name
                 kind = "control" if name == CONTROL else "jobs"
                 job["distribution"] = f"{bundle}/{number}"
@@ -327,6 +328,19 @@ def _chain_jobs(
         )
         for name in places
     ]
+
+
+def _started_between(names: Sequence[str], chain: _Chain, name: str, job: Mapping[str, Any]) -> int:
+    """How many hosts Ansible starts between a machine and the first of its predecessors.
+
+    It starts them in the order of `names`, some at a time: a predecessor that is later in it may
+    be minutes later in a large fleet. The control machine's own download starts before all others.
+    """
+    if name == CONTROL:
+        return 0
+    place = {each: number for number, each in enumerate(names)}
+    later = [place.get(each["name"], 0) - place[name] for each in job["predecessors"]]
+    return max(0, min(later, default=0))
 
 
 def _port(hosts: Hosts, name: str) -> int:

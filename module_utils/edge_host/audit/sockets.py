@@ -7,6 +7,7 @@ from typing import List
 
 from ..files import read_text
 from ..host_info.ports import parse_listeners, socket_owners
+from ..host_info.system import process_name
 from ..json_data import Facts
 
 
@@ -22,7 +23,7 @@ def read_listeners(system: Path) -> List[Facts]:
     ]
     owners = socket_owners((inode for _, _, inode in listeners), system)
     found = {
-        (port, address): owners.get(inode, "").partition(" (")[0] or None
+        (port, address): (process_name(owners[inode]) or None) if inode in owners else None
         for port, address, inode in listeners
     }
     return [

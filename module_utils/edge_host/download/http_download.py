@@ -19,10 +19,7 @@ from .http_source import (
 from .incoming import IncomingFile, TooLargeError
 from .job import DownloadError
 from .session import DownloadSession, extract_host
-
-MAX_ATTEMPTS = 5
-"""Attempts in a row that may end without a further byte."""
-_MAX_PAUSE = 15.0
+from .source_timing import MAX_ATTEMPTS, pause_seconds
 
 
 def download_from_source(session: DownloadSession, incoming: IncomingFile) -> None:
@@ -56,7 +53,7 @@ def download_from_source(session: DownloadSession, incoming: IncomingFile) -> No
                 f" ({result.message or f'status {result.http_status}'}). Run site.yml again, which"
                 " continues the download"
             )
-        session.sleep(min(2**attempts, _MAX_PAUSE))
+        session.sleep(pause_seconds(attempts))
 
 
 def _run_curl(session: DownloadSession, incoming: IncomingFile) -> CurlResult:

@@ -13,6 +13,7 @@ from email.message import Message
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from .job import BundleFile, DownloadError, DownloadJob
+from .source_timing import CONNECT_SECONDS, SILENT_SECONDS
 
 HEAD_TIMEOUT = 15.0
 HEAD_ATTEMPTS, HEAD_PAUSE = 3, 2.0
@@ -173,11 +174,17 @@ def build_curl_config(job: DownloadJob, file: BundleFile, start: int) -> str:
         f"proto = {_quote('=https' if encrypted else '=http,https')}",
         f"proto-redir = {_quote('=https' if encrypted else '=http,https')}",
         f"max-filesize = {file.size}",
-        *("fail", "location", "silent", "show-error", "max-redirs = 5", "connect-timeout = 15"),
+        *(
+            "fail",
+            "location",
+            "silent",
+            "show-error",
+            "max-redirs = 5",
+            f"connect-timeout = {CONNECT_SECONDS}",
+        ),
         # The next host waits for these bytes.
         "no-buffer",
-        # A source that sends nothing for half a minute counts as gone.
-        *("speed-limit = 1", "speed-time = 30"),
+        *("speed-limit = 1", f"speed-time = {SILENT_SECONDS}"),
         f"continue-at = {start}",
         f'write-out = "%{{stderr}}\\n{STATUS_WORD}%{{http_code}}\\n"',
     ]

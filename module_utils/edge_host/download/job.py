@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
-from ..constants import DISK_RESERVE, WORKSHOP
+from ..constants import WORKSHOP
 from ..json_data import Facts, objects
 from ..weights.request import WeightsFile
 from .peer_client import Peer, parse_peer
@@ -57,6 +56,7 @@ class DownloadJob(NamedTuple):
     port: int
     credentials: Optional[Credentials]
     distribution: float
+    started_between: int
     user: Optional[int]
     operator: str
     token: str
@@ -88,6 +88,7 @@ def parse_job(data: Mapping[str, Any]) -> DownloadJob:
     from, the nearest first; successors: the names in the certificates of the hosts that may
     download from this one; port: to listen at; credentials: for this distribution, None where
     nobody takes part but this machine; distribution: the time at which it was planned, 0 for none;
+    started_between: hosts that are started after this one and before the first of its predecessors;
     user: the uid of the downloader, None for this program's own; operator: who started the
     download; token, proxy, ca_certificates: for the source. `ca_certificates` is a file with
     certificates, or (to check the source only) its text.
@@ -114,21 +115,13 @@ def parse_job(data: Mapping[str, Any]) -> DownloadJob:
         port=int(data.get("port") or 0),
         credentials=parse_credentials(data["credentials"]) if data.get("credentials") else None,
         distribution=float((data.get("credentials") or {}).get("planned_at") or 0),
+        started_between=int(data.get("started_between") or 0),
         user=data.get("user"),
         operator=str(data.get("operator") or "somebody"),
         token=str(data.get("token") or ""),
         proxy=str(data.get("proxy") or ""),
         ca_certificates=str(data.get("ca_certificates") or ""),
     )
-
-
-def free_space(job: DownloadJob) -> int:
-    """Return the bytes that may be written to the models folder's disk, beside the reserve.
-
-    Negative where less than the reserve is free.
-    """
-    status = os.statvfs(job.folder)
-    return status.f_bavail * status.f_frsize - DISK_RESERVE
 
 
 def add_local_path(file: Facts) -> Facts:

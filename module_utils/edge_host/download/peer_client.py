@@ -22,6 +22,11 @@ from typing import Any, Callable, List, Mapping, NamedTuple, Optional
 from ..constants import KIB
 from .peer_server import MAX_RANGE, end_connection, request_path
 from .peer_tls import client_context, parse_credentials
+from .source_timing import max_silence_seconds
+
+TAKE_OVER_SECONDS = 60.0
+"""In this time the next host asks the source, once the first one has given up: before those after
+that one give up, too."""
 
 
 class Timing(NamedTuple):
@@ -29,15 +34,16 @@ class Timing(NamedTuple):
 
     first_contact: until a predecessor must have answered at all, as hosts start one after the
     other; lost_contact: the same, once one has answered; stall: until `progress` further bytes must
-    have come; wait: for bytes that are not there yet, at the nearest predecessor; connect, read: of
-    one connection; slow: the time in which a predecessor sends `rate` bytes a second of what it
-    says it has; retry, behind, leave_out: how long a predecessor is left out that failed, that has
-    less than this host, that is too slow.
+    have come, which is longer than the first host goes on with a source that sends nothing: all
+    others would ask that source, too; wait: for bytes that are not there yet, at the nearest
+    predecessor; connect, read: of one connection; slow: the time in which a predecessor sends
+    `rate` bytes a second of what it says it has; retry, behind, leave_out: how long a predecessor
+    is left out that failed, that has less than this host, that is too slow.
     """
 
     first_contact: float = 40.0
     lost_contact: float = 20.0
-    stall: float = 120.0
+    stall: float = max_silence_seconds() + TAKE_OVER_SECONDS
     progress: int = 256 * KIB
     wait: int = 5
     connect: float = 5.0

@@ -110,7 +110,12 @@ class PeerServer:
                     return
                 time.sleep(0.1)  # no descriptor is free, or the other side has gone
                 continue
-            threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+            try:
+                arguments = connection, address
+                threading.Thread(target=self._serve, args=arguments, daemon=True).start()
+            except RuntimeError:  # the unit has as many threads as it may have
+                connection.close()
+                time.sleep(0.1)
 
     def _serve(self, connection: socket.socket, address: Any) -> None:
         try:

@@ -21,6 +21,9 @@ from .job import DownloadJob
 from .peer_client import Timing
 from .session import DownloadSession
 
+START_SECONDS = 2.0
+"""For the start of one host's download after another's: a slow host takes ten, and Ansible starts
+five at a time by default, and 25 with this project's configuration."""
 _START_TIMEOUT = 60.0
 # The archive or the folder that has this package: the programs need its path, not their caller's.
 _PACKAGES = Path(__file__).resolve().parents[2]
@@ -66,7 +69,7 @@ def download_from_peers(
             "sha256": file.sha256,
             "start": incoming.received,
             "size": file.size,
-            "timing": (timing or Timing())._asdict(),
+            "timing": (timing or plan_timing(job))._asdict(),
         },
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -77,6 +80,13 @@ def download_from_peers(
     if incoming.complete:
         return ""
     return "; ".join(failed) or f"the program that reads from other hosts ended with {status}"
+
+
+def plan_timing(job: DownloadJob) -> Timing:
+    """Return the limits for the predecessors of a job: those that are started later get longer."""
+    timing = Timing()
+    later = job.started_between * START_SECONDS
+    return timing._replace(first_contact=timing.first_contact + later)
 
 
 @contextlib.contextmanager
@@ -120,7 +130,9 @@ def serving(session: DownloadSession) -> Iterator[Optional[subprocess.Popen[byte
         process.wait()
         process.stdout.close()
         if process.stdin is not None:
-            process.stdin.close()
+            # One that ended before it read its input has left that in the buffer.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _credentials(job: DownloadJob) -> Facts:

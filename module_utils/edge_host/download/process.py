@@ -246,8 +246,10 @@ def _stop(runtime: Path, seconds: float, is_active: Callable[[Path], bool]) -> b
     while is_active(runtime) and time.monotonic() < end:
         # A process that has just begun has not written its number yet.
         pid = (read_json(runtime / STATUS) or {}).get("pid")
-        if isinstance(pid, int) and not signalled:
-            os.kill(pid, signal.SIGTERM)
+        # Without a process it is that of an earlier one, and may be another program's by now.
+        if isinstance(pid, int) and not signalled and is_running(runtime):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGTERM)
             signalled = True
         time.sleep(0.1)
     return True

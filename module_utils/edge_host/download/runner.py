@@ -14,13 +14,14 @@ import stat
 import subprocess
 from pathlib import Path
 
-from ..constants import DISK_RESERVE, MIB
+from ..constants import MIB
+from ..disk import describe_shortage
 from ..files import allocated
 from ..sizes import format_size
 from .http_download import download_from_source
 from .incoming import IncomingFile
 from .installation import install_files, reject_file
-from .job import BundleFile, DownloadError, free_space
+from .job import BundleFile, DownloadError
 from .peers import download_from_peers, serving
 from .session import DownloadSession
 
@@ -152,13 +153,10 @@ def _check_space(session: DownloadSession) -> None:
     job = session.job
     missing = sum(file.size for file in job.files if not session.is_installed(file))
     needed = missing - allocated(job.bundle_folder)
-    free = max(0, free_space(job))
-    if needed > free:
+    if shortage := describe_shortage(job.folder, needed, "downloaded"):
         others = allocated(job.staging_folder) - allocated(job.bundle_folder)
         raise DownloadError(
-            f"the disk of {job.folder} is too small: {format_size(needed)} are still to be"
-            f" downloaded, and {format_size(free)} are free beside the reserve of"
-            f" {format_size(DISK_RESERVE)}"
+            shortage
             + (
                 f"; unfinished downloads of other models in {job.staging_folder} take"
                 f" {format_size(others)}"

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
-from ..files import read_text
+from ..files import read_json
 from ..json_data import Facts, objects, parse_json, parse_json_lines, words
-
-NO_RAW = "DOCKER_INSECURE_NO_IPTABLES_RAW"
 
 
 def parse_docker_info(text: str, errors: str = "") -> Facts:
     """The engine and its compose plugin from `docker info --format '{{json .}}'`.
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
-    "no_raw": whether the engine reports that it makes no rules in iptables' raw table
-    (moby/moby#49621), "swarm": whether it is a node of a swarm, "live_restore": whether containers
+    "swarm": whether it is a node of a swarm, "live_restore": whether containers
     outlive it, "error": None or why the engine did not answer}. `errors` is the standard error of
     the command, for an answer without a reason. Client and plugins are described even when the
     engine does not run.
@@ -44,44 +40,10 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
         "version": version if running else None,
         "compose": compose,
         "runtimes": sorted(words(info.get("Runtimes"))),
-        "no_raw": any(f"{NO_RAW} is set" in each for each in words(info.get("Warnings"))),
         "swarm": node not in ("", "inactive"),
         "live_restore": info.get("LiveRestoreEnabled") is True,
         "error": None if running else reason,
     }
-
-
-def parse_unit_environment(texts: Iterable[str]) -> Dict[str, str]:
-    """The environment that a systemd unit's files, in their order, set with Environment=."""
-    found: Dict[str, str] = {}
-    for line in "\n".join(texts).replace("\\\n", " ").splitlines():
-        key, equals, value = line.strip().partition("=")
-        if key.rstrip() != "Environment" or not equals:
-            continue
-        if not value.strip():  # as systemd does: this clears earlier values
-            found.clear()
-        for word in split_words(value):
-            name, _, content = word.partition("=")
-            found[name] = content
-    return found
-
-
-def split_words(text: str) -> List[str]:
-    """The words of a text in which quotes hold words together."""
-    try:
-        return shlex.split(text)
-    except ValueError:  # an unbalanced quote: the bare words are still the best answer
-        return [word.strip("\"'") for word in text.split()]
-
-
-def read_no_raw(system: Path) -> bool:
-    """Whether the engine's service has Docker 28's setting for a kernel without a raw table.
-
-    For an engine that does not run; one that runs reports its setting.
-    """
-    folder = system / "etc/systemd/system/docker.service.d"
-    texts = [read_text(path) or "" for path in sorted(folder.glob("*.conf"))]
-    return parse_unit_environment(texts).get(NO_RAW) == "1"
 
 
 def read_swarm(system: Path) -> bool:
@@ -102,11 +64,23 @@ def parse_daemon_json(text: Optional[str]) -> Tuple[Optional[Facts], Optional[st
     return settings, None
 
 
+def read_own_registries(system: Path) -> Optional[List[str]]:
+    """The insecure registries in daemon.json that this project has added, by its own list.
+
+    None where there is no list: the project has added none, or an earlier version has.
+    """
+    found = read_json(system / "etc/docker/edge-llm.json")
+    if found is None:
+        return None
+    listed = found.get("insecure-registries")
+    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
+
+
 def parse_published(text: str) -> List[Tuple[str, str, int]]:
     """(container, address, host port) for each TCP port published in `docker ps`'s JSON lines."""
     published = []
     for row in parse_json_lines(text):
-        name = str(row.get("Names", "")).split(",")[0]
+        name = _container_name(row)
         for entry in str(row.get("Ports", "")).split(", "):
             match = re.match(r"(.*?):?([0-9]{1,5})(?:-([0-9]{1,5}))?->.*/tcp$", entry)
             if match is None:
@@ -115,6 +89,16 @@ def parse_published(text: str) -> List[Tuple[str, str, int]]:
             for port in range(int(first), int(last or first) + 1):
                 published.append((name, address.strip("[]") or "0.0.0.0", port))  # noqa: S104
     return published
+
+
+def parse_names(text: str) -> Dict[str, str]:
+    """A container's id -> its name, in `docker ps --no-trunc`'s JSON lines."""
+    return {str(row.get("ID", "")): _container_name(row) for row in parse_json_lines(text)}
+
+
+def _container_name(row: Facts) -> str:
+    """The name of a container in a line of `docker ps`; links have added others."""
+    return str(row.get("Names", "")).split(",")[0]
 
 
 def read_namespace(pid: int, system: Path = Path("/")) -> Optional[str]:

@@ -10,6 +10,9 @@ from typing import Dict, Optional, Tuple
 from ..commands import Result
 from ..files import read_text
 from ..json_data import Facts
+from ..systemd import UNITS
+from ..unit_files.clocks import CLOCKS_TEXT, CLOCKS_UNIT
+from ..unit_files.installed import is_written
 
 
 def parse_l4t(text: str) -> Optional[Facts]:
@@ -69,13 +72,15 @@ def read_power(system: Path, answer: Optional[Result]) -> Optional[Facts]:
 
 
 def read_tuning(system: Path) -> Facts:
-    """{"clocks" (does this project's service have them at their highest), "fan" (the profile that
-    a Jetson's fan follows, or None)}."""
+    """{"clocks" (does this project's service have them at their highest), "clocks_unit" (is its
+    unit as this version of the project installs it), "fan" (the profile that a Jetson's fan
+    follows, or None)}."""
     profile = re.search(
         r"^\s*FAN_DEFAULT_PROFILE\s+(\w+)", read_text(system / "etc/nvfancontrol.conf") or "", re.M
     )
-    wanted = "etc/systemd/system/multi-user.target.wants/edge-llm-clocks.service"
+    units = system / UNITS.relative_to("/")
     return {
-        "clocks": os.path.lexists(system / wanted),
+        "clocks": os.path.lexists(units / "multi-user.target.wants" / CLOCKS_UNIT),
+        "clocks_unit": is_written(units / CLOCKS_UNIT, CLOCKS_TEXT),
         "fan": profile.group(1) if profile else None,
     }

@@ -23,6 +23,8 @@ from ..constants import (
 )
 from ..files import read_file, read_text
 from ..json_data import Facts, parse_json_lines
+from ..release_record import listen_address
+from ..unit_files.installed import inspect_installation
 from .board import board_commands, read_board
 from .deployment import (
     describe_change,
@@ -38,9 +40,10 @@ from .docker import (
     parse_daemon_json,
     parse_docker_info,
     parse_images,
+    parse_names,
     parse_published,
     read_namespace,
-    read_no_raw,
+    read_own_registries,
     read_swarm,
 )
 from .engine import read_engine_log
@@ -57,12 +60,14 @@ def read_state(
     ports: Sequence[int] = PORTS,
     secrets: Optional[Mapping[str, str]] = None,
     system: str = "/",
+    program: Optional[str] = None,
 ) -> Facts:
     """Everything on this host that decisions need. Reads only.
 
     root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
-    root/secrets -> sha256 expected; system: where /etc, /proc and /sys are. Returns {"board",
-    "docker", "addresses", "ports", "deployment", "models"}; `library/host_info.py` documents each.
+    root/secrets -> sha256 expected; system: where /etc, /proc and /sys are; program: the path of
+    the host program of this version, None where nobody asks for it. Returns {"board", "docker",
+    "addresses", "ports", "deployment", "models"}; `library/host_info.py` documents each.
     Raises ValueError, with a sentence, for arguments that cannot be meant. A docker that is missing
     or dead is a state.
     """
@@ -105,23 +110,30 @@ def read_state(
             "ce": (base / "var/lib/dpkg/info/docker-ce.list").exists(),
             "packages": packages["installed"],
             **engine,
-            "no_raw": engine["no_raw"] if engine["running"] else read_no_raw(base),
             "swarm": engine["swarm"] if engine["running"] else read_swarm(base),
             "containers": len(parse_json_lines(ps.out)) if ps.code == 0 else None,
             "published_registry": any(
                 name.startswith(REGISTRY_PROJECT) for name, _, _ in published
             ),
+            "own_registries": read_own_registries(base),
             "daemon_json": daemon_json,
             "daemon_json_error": daemon_json_error,
         },
         "addresses": read_addresses(base),
-        "ports": read_ports(ports, published, units, base),
+        "ports": read_ports(ports, published, parse_names(ps.out), units, base),
         "deployment": {
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
             "secrets": read_secrets(folder / SECRETS, secrets or {}),
             "plain_keys": needs_plain_keys(folder),
             "containers": {**parts, "network": containers.get(NETWORK)},
+            "installed": (
+                inspect_installation(
+                    folder, Path(program), listen_address(release) if release else "", base
+                )
+                if program
+                else {}
+            ),
             "release": release,
             "previous": read_release(folder, "previous"),
             "change": read_journal(folder),

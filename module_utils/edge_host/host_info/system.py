@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional
@@ -81,10 +82,29 @@ def read_tools() -> List[str]:
     return [name for name in ("curl", "skopeo") if which(name)]
 
 
+def processes(system: Path) -> List[Path]:
+    """The folders in /proc of all processes that can be seen."""
+    return [path for path in entries(system / "proc") if path.name.isdigit()]
+
+
+def process_name(process: Path) -> str:
+    """The name of the program that a process, by its folder in /proc, runs."""
+    return (read_text(process / "comm") or "").strip()
+
+
 def process_names(system: Path) -> List[str]:
     """The names of all processes that can be seen."""
-    processes = [path for path in entries(system / "proc") if path.name.isdigit()]
-    return [(read_text(process / "comm") or "").strip() for process in processes]
+    return [process_name(process) for process in processes(system)]
+
+
+def command_lines(system: Path) -> List[bytes]:
+    """The commands of all processes that can be seen, each with its arguments."""
+    found = []
+    for process in processes(system):
+        # The process may have ended meanwhile.
+        with contextlib.suppress(OSError):
+            found.append((process / "cmdline").read_bytes())
+    return found
 
 
 def read_container(system: Path) -> bool:

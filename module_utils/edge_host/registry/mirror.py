@@ -1,8 +1,8 @@
 """Copies images of other registries into the fleet's registry, under the same digests.
 
 skopeo copies an image into a folder, as the registry's user and confined by systemd: it reads what
-a server sends. From there the image is uploaded to the registry's socket for writes, which only
-root can reach.
+a server sends. It reads the image's manifests first, which say how much space the image takes. From
+the folder the image is uploaded to the registry's socket for writes, which only root can reach.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Dict, List, NamedTuple, Sequence, Union
 
 from ..commands import which
+from ..disk import describe_shortage
 from ..image_ref import ImageRef
 from .client import READY_SECONDS, RegistryClient
 from .errors import RegistryError
+from .manifest import measure_image
 from .sandbox import SANDBOX
 from .upload import upload_folder
 
@@ -30,6 +32,64 @@ _PASSED = (
 )
 _LOGINS = ".docker/config.json"
 _LONGEST_MESSAGE = 2000
+
+
+class Source(NamedTuple):
+    """An image in its own registry, and how skopeo gets there.
+
+    `folder` is where it is copied to, `variables` the file with skopeo's environment, `user` whom
+    it runs as.
+    """
+
+    skopeo: str
+    upstream: ImageRef
+    insecure: Sequence[str]
+    folder: Path
+    variables: Path
+    user: int
+
+    @property
+    def _verified(self) -> str:
+        return str(self.upstream.registry not in self.insecure).lower()
+
+    def copy_command(self) -> List[str]:
+        """Return the command that copies the image with all its platforms into folder/image."""
+        return [
+            *self._confined(f"copy-{os.getpid()}"),
+            *("copy", "--quiet", "--retry-times", "3", "--multi-arch", "all"),
+            *("--preserve-digests", f"--src-tls-verify={self._verified}"),
+            f"docker://{self.upstream.without_tag()}",
+            f"dir:{self.folder / 'image'}",
+        ]
+
+    def inspect_command(self, digest: str) -> List[str]:
+        """Return the command that prints the manifest with a digest, of the image or a platform."""
+        manifest = self.upstream.without_tag()._replace(digest=digest)
+        # A unit's name is free again only a moment after its end.
+        return [
+            *self._confined(f"inspect-{os.getpid()}-{digest.partition(':')[2][:12]}"),
+            *("inspect", "--raw", "--retry-times", "3", f"--tls-verify={self._verified}"),
+            f"docker://{manifest}",
+        ]
+
+    def _confined(self, unit: str) -> List[str]:
+        """Return how a command of skopeo begins: as the registry's user, confined by systemd."""
+        properties = [
+            *SANDBOX,
+            "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+            f"ReadWritePaths={self.folder}",
+            f"EnvironmentFile={self.variables}",
+            "MemoryMax=1G",
+            "TasksMax=256",
+            f"RuntimeMaxSec={COPY_HOURS}h",
+        ]
+        return [
+            *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
+            f"--unit=edge-llm-registry-{unit}",
+            *(f"--property={each}" for each in properties),
+            *("setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"),
+            self.skopeo,
+        ]
 
 
 def mirror(
@@ -96,17 +156,38 @@ def _copy(
     try:
         _give(folder, client.owner)
         variables = _write_environment(staging, folder, client.owner)
-        command = copy_command(skopeo, upstream, insecure, folder, variables, client.owner)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = done.stderr.strip()[-_LONGEST_MESSAGE:]
-            raise RegistryError(
-                f"The image {name} could not be copied into the registry:"
-                f" {said or f'skopeo ended with status {done.returncode}'}"
-            )
+        source = Source(skopeo, upstream, insecure, folder, variables, client.owner)
+        _check_space(source, name, staging)
+        _run(source.copy_command(), name)
         upload_folder(client, reference.repository, str(reference.digest), folder / "image")
     finally:
         _remove_leftovers(staging)
+
+
+def _check_space(source: Source, name: str, staging: Path) -> None:
+    """Raise RegistryError where the disk has no space for an image on its way."""
+
+    def read(digest: str) -> bytes:
+        return _run(source.inspect_command(digest), name)
+
+    size, largest = measure_image(read, str(source.upstream.digest))
+    # Each blob is in both places while it is being uploaded.
+    if shortage := describe_shortage(staging, size + largest, "copied"):
+        raise RegistryError(
+            f"The image {name} does not fit: {shortage}. Free some space, and run site.yml again."
+        )
+
+
+def _run(command: Sequence[str], name: str) -> bytes:
+    """Run skopeo for an image; return its output. Raises RegistryError."""
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()[-_LONGEST_MESSAGE:]
+        raise RegistryError(
+            f"The image {name} could not be copied into the registry:"
+            f" {said or f'skopeo ended with status {done.returncode}'}"
+        )
+    return done.stdout
 
 
 def _remove_leftovers(staging: Path) -> None:
@@ -155,34 +236,3 @@ def _give(file: Union[int, Path], user: int) -> None:
     """Give a new file or folder to a user and its group."""
     if user != os.geteuid():
         os.chown(file, user, user)
-
-
-def copy_command(
-    skopeo: str,
-    upstream: ImageRef,
-    insecure: Sequence[str],
-    folder: Path,
-    variables: Path,
-    user: int,
-) -> List[str]:
-    """The command that copies an image with all its platforms into folder/image."""
-    verified = str(upstream.registry not in insecure).lower()
-    properties = [
-        *SANDBOX,
-        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
-        f"ReadWritePaths={folder}",
-        f"EnvironmentFile={variables}",
-        "MemoryMax=1G",
-        "TasksMax=256",
-        f"RuntimeMaxSec={COPY_HOURS}h",
-    ]
-    return [
-        *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
-        f"--unit=edge-llm-registry-copy-{os.getpid()}",
-        *(f"--property={each}" for each in properties),
-        *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
-        *(skopeo, "copy", "--quiet", "--retry-times", "3", "--multi-arch", "all"),
-        *("--preserve-digests", f"--src-tls-verify={verified}"),
-        f"docker://{upstream.without_tag()}",
-        f"dir:{folder / 'image'}",
-    ]

@@ -7,19 +7,16 @@ digests are known. The registry verifies the digests of all else.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import stat
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import List, Tuple
 
-from ..json_data import Facts, objects, parse_json
+from ..json_data import Facts, objects
 from .client import RegistryClient
 from .errors import RegistryError
+from .manifest import LONGEST_MANIFEST, check_digest, parse_manifest
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_LONGEST_MANIFEST = 4 * 1024 * 1024  # as registries have it
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -39,7 +36,7 @@ def upload_folder(client: RegistryClient, repository: str, digest: str, folder: 
 def _upload_image(client: RegistryClient, repository: str, digest: str, folder: int) -> None:
     content, manifest = _read_manifest(folder, "manifest.json", digest)
     for each in objects(manifest.get("manifests")):
-        _, name = _check_digest(each)
+        _, name = check_digest(each)
         inner, found = _read_manifest(folder, f"{name}.manifest.json", f"sha256:{name}")
         _upload_blobs(client, repository, found, folder)
         client.upload_manifest(repository, f"sha256:{name}", _media_type(found), inner)
@@ -58,7 +55,7 @@ def _upload_blobs(client: RegistryClient, repository: str, manifest: Facts, fold
             " is of Docker's schema 2 or of OCI."
         )
     for blob in [*layers, config]:
-        digest, name = _check_digest(blob)
+        digest, name = check_digest(blob)
         if client.has_blob(repository, digest):
             continue
         # A layer that is to be had at other addresses only is in no registry.
@@ -70,17 +67,6 @@ def _upload_blobs(client: RegistryClient, repository: str, manifest: Facts, fold
         os.unlink(name, dir_fd=folder)
 
 
-def _check_digest(entry: Facts) -> Tuple[str, str]:
-    """The digest of a manifest's entry, and its hexadecimal part."""
-    found = _DIGEST.fullmatch(str(entry.get("digest")))
-    if found is None:
-        raise RegistryError(
-            f"The image's manifest is invalid: the digest {str(entry.get('digest'))[:100]!r}. Use"
-            " an image whose digests are sha256."
-        )
-    return found[0], found[1]
-
-
 def _media_type(manifest: Facts) -> str:
     """The type by which a registry reads a manifest; OCI's may leave it out."""
     return str(manifest.get("mediaType") or (_INDEX if "manifests" in manifest else _MANIFEST))
@@ -88,22 +74,10 @@ def _media_type(manifest: Facts) -> str:
 
 def _read_manifest(folder: int, name: str, digest: str) -> Tuple[bytes, Facts]:
     """A manifest's bytes and its content. Raises RegistryError where the digest is another."""
-    file, size = _open_file(folder, name)
+    file, _ = _open_file(folder, name)
     with os.fdopen(file, "rb") as stream:
-        content = stream.read(_LONGEST_MANIFEST + 1)
-    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    if found != digest:
-        raise RegistryError(
-            f"The manifest {digest} does not fit: {size} bytes with the digest {found} were copied."
-            " Run this again, and check the registry that the image comes from."
-        )
-    manifest: Any = parse_json(content.decode("utf-8", "replace"))
-    if not isinstance(manifest, dict):
-        raise RegistryError(
-            f"The manifest {digest} is invalid: it is no JSON object. Use another image."
-        )
-    known: Dict[str, Any] = manifest
-    return content, known
+        content = stream.read(LONGEST_MANIFEST + 1)
+    return content, parse_manifest(content, digest)
 
 
 def _open_file(folder: int, name: str) -> Tuple[int, int]:

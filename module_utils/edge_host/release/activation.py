@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import List, Optional
 
+from ..constants import NETWORK
 from ..host_info.deployment import read_journal
+from ..unit_files.sockets import START_SECONDS
 from .compose import COMPOSE_SECONDS
-from .docker_api import DOCKER_SECONDS
+from .docker_api import DOCKER_SECONDS, STOP_BEFORE_START_SECONDS
 from .errors import ReleaseError
 from .host import Host
 from .provision import (
@@ -24,6 +26,7 @@ from .services import (
     max_handover_seconds,
     max_retirement_seconds,
     retire_chat_api,
+    wait_healthy,
     wait_ready,
 )
 from .steps import ActivationStep, Step
@@ -39,11 +42,13 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
     docker = host.docker
     engine, api = release.container("engine"), release.container("api")
     host.on_step(ActivationStep.BEGIN.value)
+    retired = _retire_in_former_namespace(host, release)
     provide_namespace(host, release)
     missing = [part for part in PARTS if not docker.inspect(release.container(part))]
     create_containers(host, release, missing)
-    provide_sockets(host)
-    if (read_journal(host.root) or {}).get("step") == Step.HAND_OVER_SOCKETS.value:
+    provide_sockets(host, release)
+    handing_over = (read_journal(host.root) or {}).get("step") == Step.HAND_OVER_SOCKETS.value
+    if handing_over and not retired:
         # It may be retiring: then it accepts nothing any more, and has to be started again.
         retire_chat_api(host, release, release.drain_timeout)
     if not runs(host, release, "engine"):
@@ -58,6 +63,9 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
             if service.startswith("engine") and name != engine:
                 docker.remove(name)
         docker.start(engine)
+        if retired:
+            # Connections wait at the held sockets, for longer than a chat API would hold requests.
+            wait_healthy(host, release)
     if verify:
         verification = Verification(host, release)
         try:
@@ -74,6 +82,23 @@ def activate(host: Host, release: Release, verify: bool = False) -> None:
         hand_over_sockets(host, other, release)
     host.on_step(ActivationStep.CLEAN.value)
     remove_other_containers(host, release)
+
+
+def _retire_in_former_namespace(host: Host, release: Release) -> bool:
+    """Retire a chat API that serves with its engine in a former network namespace; whether it did.
+
+    Docker restarts the container of the namespace alone, and the two go on in the one that they
+    have. Once the engine is started in the new one, this chat API could answer nothing any more.
+    """
+    engine, api = release.container("engine"), release.container("api")
+    if (
+        not release.own_namespace
+        or not host.docker.shares_namespace(api, engine)
+        or host.docker.shares_namespace(api, NETWORK)
+    ):
+        return False
+    retire_chat_api(host, release, release.drain_timeout)
+    return True
 
 
 def _find_other_chat_apis(host: Host, release: Release) -> List[Release]:
@@ -120,4 +145,7 @@ def max_activation_seconds(release: Optional[Release]) -> float:
     compose = 2 * COMPOSE_SECONDS  # for the network namespace, and for the parts
     # The release's own chat API may be retiring, and another one has to.
     chat_apis = max_retirement_seconds(release.drain_timeout) + max_handover_seconds(release)
-    return compose + float(release.start_timeout) + chat_apis + docker
+    # For the engine, and for the chat API. The container of the namespace is stopped in less time
+    # than Compose takes to create it.
+    starts = 2 * (STOP_BEFORE_START_SECONDS + float(release.start_timeout))
+    return compose + START_SECONDS + starts + chat_apis + docker

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..folders import ensure_folders
 from ..host_info.deployment import describe_change, read_history
+from ..json_data import Facts
+from ..release_record import listen_address
 from ..sockets.units import install as install_sockets
+from ..sockets.units import move as move_sockets
+from ..unit_files.recovery import LOCK_SECONDS
 from .engine_key import ensure_engine_key, hash_engine_key
-from .errors import ReleaseError
+from .errors import HostLockedError, ReleaseError
 from .host import Host
 from .lock import lock_host
 from .recovery import recover
 from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
 from .result import describe_failure, find_result
 from .stage import stage_release
-from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE
-from .systemd import install_recovery, remove_other_programs, run_change
+from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, Release
+from .systemd import install_recovery, remove_other_programs, run_change, wait_for_recovery
 
 
 def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -41,8 +46,7 @@ def deploy(options: Mapping[str, Any], check_mode: bool) -> Dict[str, Any]:
 def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], str]:
     """Return the result, and why the change failed; empty where it did not."""
     releases, operator = host.releases, options["operator"]
-    rollback = options["action"] == "rollback"
-    if rollback:
+    if options["action"] == "rollback":
         request = request_rollback(releases, operator, options["to"])
     else:
         files = {
@@ -55,11 +59,24 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
     if check_mode:
         return {"changed": True, "diff": diff}, ""
     program = Path(options["program"])
+    change, before, to = _change(host, request, options, program)
+    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
+    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
+
+
+def _change(
+    host: Host, request: ReleaseRequest, options: Mapping[str, Any], program: Path
+) -> Tuple[Facts, Optional[Release], Release]:
+    """Return the result of the change, the release before and the one that was requested."""
+    releases, operator = host.releases, options["operator"]
+    serving = releases.current()
     # Before the recovery, which has them hold the ports, and before the programs of other versions
-    # go: one of them may be the unit's.
-    listen_address = request.metadata["plan"].get("api", {}).get("listen_address", "")
-    install_sockets(host.root, program, listen_address)
+    # go: one of them may be the unit's. The lock cannot be had yet, as a recovery may need it.
+    install_sockets(
+        host.root, program, listen_address(serving.record if serving else request.metadata)
+    )
     install_recovery(host, program)
+    wait_for_recovery(host)
     with lock_host(host.root, operator):
         remove_other_programs(program)
         recover(host)
@@ -69,15 +86,30 @@ def _deploy(host: Host, options: Mapping[str, Any], check_mode: bool) -> Tuple[D
         ensure_engine_key(host.root)
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
-        if before and not rollback and is_in_place(before, request, key_hash):
+        if before and options["action"] != "rollback" and is_in_place(before, request, key_hash):
             to = before
         else:
             to = stage_release(host, request)
+        try:
+            move_sockets(listen_address(request.metadata))
+        except ReleaseError:
+            _listen_as_released(host)
+            raise
     entries_before = len(read_history(host.root, None))
-    run_change(host, program, to.number, options["action"], operator)
-    change = find_result(read_history(host.root, None)[entries_before:], to.number)
-    failure = "" if change["outcome"] == "committed" else describe_failure(change, before, to)
-    return {"changed": True, "result": describe_change(change), "diff": diff}, failure
+    try:
+        run_change(host, program, to.number, options["action"], operator)
+    finally:
+        # Whoever holds the lock for longer is changing the host, and sets the address.
+        with suppress(HostLockedError), lock_host(host.root, operator, timeout=LOCK_SECONDS):
+            _listen_as_released(host)
+    return find_result(read_history(host.root, None)[entries_before:], to.number), before, to
+
+
+def _listen_as_released(host: Host) -> None:
+    """Have systemd listen at the address of the release that serves, as after a failed change."""
+    serving = host.releases.current()
+    if serving:
+        move_sockets(listen_address(serving.record))
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

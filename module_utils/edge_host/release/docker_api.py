@@ -17,6 +17,8 @@ from ..unix_http import UnixConnection
 from .errors import ReleaseError
 
 DOCKER_SECONDS = 60.0
+STOP_BEFORE_START_SECONDS = 10
+"""The time that a container gets to end, before it is started anew."""
 _DOCKER = "/var/run/docker.sock"
 LOG_LINES = 15
 
@@ -99,7 +101,7 @@ class Docker:
         """Start a container; one that runs, or that Docker restarts again and again, is stopped
         first.
         """
-        self.stop(name, 10)
+        self.stop(name, STOP_BEFORE_START_SECONDS)
         self._send("POST", f"/containers/{name}/start", (204, 304))
 
     def stop(self, name: str, seconds: int) -> None:

@@ -12,11 +12,12 @@ from ..constants import DEFAULT_NETWORK, DOOR, NETWORK
 from ..sockets import units
 from . import verification
 from .host import Host
+from .services import retire_chat_api, wait_for_status
 from .store import PARTS, Release
 
 
-def provide_sockets(host: Host) -> None:
-    """Have somebody hold the ports. Raises ReleaseError.
+def provide_sockets(host: Host, serving: Optional[Release]) -> None:
+    """Have somebody hold the ports, and the chat API of `serving` listen. Raises ReleaseError.
 
     That is systemd, but on a host that an earlier version has set up: until its next boot the
     container that publishes the ports goes on, since its end would cut connections off.
@@ -25,8 +26,16 @@ def provide_sockets(host: Host) -> None:
         return
     # Docker would try to start it at every boot.
     host.docker.remove(DOOR)
-    if not units.holding():
-        units.start()
+    if units.holding():
+        return
+    served = serving is not None and host.docker.is_running(serving.container("api"))
+    units.start()
+    if serving is not None and served:
+        # It has the sockets of before. It would end by itself when it finds the new ones, which
+        # is at any time, and would then be taken for one that has failed.
+        retire_chat_api(host, serving, serving.drain_timeout)
+        host.docker.start(serving.container("api"))
+        wait_for_status(host, serving)
 
 
 def are_sockets_held(host: Host) -> bool:

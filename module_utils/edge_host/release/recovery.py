@@ -8,6 +8,7 @@ from ..constants import JOURNAL, RELEASES
 from ..files import sync_folder
 from ..host_info.deployment import read_journal
 from ..json_data import Facts
+from ..unit_files.recovery import LOCK_SECONDS
 from .activation import activate_or_end_hold, max_activation_seconds
 from .errors import HostLockedError
 from .host import Host
@@ -15,7 +16,7 @@ from .lock import lock_host
 from .provision import are_sockets_held, remove_former_parts, remove_other_containers, runs
 from .steps import ActivationStep
 from .store import PARTS, Release
-from .unit import LOCK_SECONDS, extend_time_limit, notify_ready
+from .unit import extend_time_limit, notify_ready
 
 
 def recover(host: Host) -> Optional[Facts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, List, NamedTuple, Optional
 
+from ..files import diff_texts
 from ..json_data import Facts
 from ..release_record import hash_text, is_requested
 from .errors import ReleaseError
@@ -80,12 +81,5 @@ def is_in_place(release: Release, request: ReleaseRequest, key_hash: str) -> boo
 
 def diff_files(release: Optional[Release], request: ReleaseRequest) -> List[Dict[str, str]]:
     """Return how the files differ from a release's, in the form that Ansible shows."""
-    diff = []
-    texts = read_source(release) if release else {}
-    for name in (COMPOSE_FILE, ENV_FILE):
-        before, after = texts.get(name, ""), request.files[name]
-        if before != after:
-            diff.append(
-                {"before_header": name, "after_header": name, "before": before, "after": after}
-            )
-    return diff
+    after = {name: request.files[name] for name in (COMPOSE_FILE, ENV_FILE)}
+    return diff_texts(read_source(release) if release else {}, after)

@@ -35,19 +35,35 @@ def wait_until(
     return True
 
 
+def wait_for_status(host: Host, release: Release) -> bool:
+    """Wait until a release's chat API answers, or ends, or is late; returns whether it answers."""
+    return wait_until(
+        lambda: host.chat_api.read_status(release) is not None,
+        release.start_timeout,
+        lambda: host.docker.is_running(release.container("api")),
+    )
+
+
 def wait_ready(host: Host, release: Release) -> None:
     """Wait until a release's chat API answers. Raises ReleaseError where it ends or is late."""
     name = release.container("api")
-    if not wait_until(
-        lambda: host.chat_api.read_status(release) is not None,
-        release.start_timeout,
-        lambda: host.docker.is_running(name),
-    ):
+    if not wait_for_status(host, release):
         raise ReleaseError(
             f"the chat API {name} does not answer: it ended, or was not ready within"
             f" {release.start_timeout:g} s. Check its log",
             host.docker.read_log(name),
         )
+
+
+def wait_healthy(host: Host, release: Release) -> bool:
+    """Wait until a release's engine is healthy, by Docker's check; returns whether it is."""
+    name = release.container("engine")
+
+    def healthy() -> bool:
+        found = host.docker.inspect(name)
+        return bool(found and found["State"]["Health"]["Status"] == "healthy")
+
+    return wait_until(healthy, release.start_timeout, lambda: host.docker.is_running(name))
 
 
 def wait_for_hold(host: Host, release: Release) -> None:

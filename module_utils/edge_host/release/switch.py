@@ -136,7 +136,7 @@ class Change:
         provide_namespace(host, to)
         replaced = [part for part, new in (("engine", engine), ("api", api)) if new]
         create_containers(host, to, replaced)
-        provide_sockets(host)
+        provide_sockets(host, self.before)
         if self.before and self.before.own_namespace != to.own_namespace:
             self._replace_both(self.before)
         else:

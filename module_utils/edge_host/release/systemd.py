@@ -7,38 +7,41 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..commands import find_python
 from ..confinement import confine_service
 from ..constants import JOURNAL
-from ..files import read_text
+from ..host_info.system import command_lines
 from ..systemd import UNITS, run_systemctl
+from ..unit_files.installed import find_other_programs, is_written
+from ..unit_files.recovery import SERVICE, build_unit
 from .activation import max_activation_seconds
 from .errors import ReleaseError
 from .host import Host
 from .services import wait_until
 from .store import replace_file
-from .unit import SERVICE, build_recovery_command, build_unit
+from .unit import build_recovery_command
 
 CHANGE_UNIT = "edge-llm-change"
 
 
 def install_recovery(host: Host, program: Path) -> None:
-    """Install the unit that recovers the host at its start, and recover it now if needed."""
+    """Install the unit that recovers the host at its start. What runs goes on."""
     path = UNITS / SERVICE
-    text = build_unit(host.root, sys.executable, program)
-    if read_text(path) != text:
+    text = build_unit(host.root, find_python(), program)
+    if not is_written(path, text):
         replace_file(path, text)
         run_systemctl("daemon-reload")
     run_systemctl("enable", SERVICE)
-    wait_for_recovery(host)
 
 
 def remove_other_programs(program: Path) -> None:
-    """Remove the programs of other versions.
+    """Remove the programs of other versions, except those that run.
 
-    The caller holds the host's lock, so none of them runs.
+    The caller holds the host's lock, so no change is among these; a download may be.
     """
-    for path in program.parent.iterdir():
-        if path.suffix == ".pyz" and path != program:
+    running = command_lines(Path("/"))
+    for path in find_other_programs(program):
+        if not any(bytes(path) in command for command in running):
             path.unlink()
     # Before there was one archive, the program was a package in this folder.
     shutil.rmtree(program.parent / "edge_llm", ignore_errors=True)

@@ -16,8 +16,8 @@ _SENSITIVE = ("/", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sys", "
 _JOBS = {
     "engine": "the engine",
     "api": "the chat API",
-    "gives": "the registry",
-    "takes": "the registry",
+    "reads": "the registry",
+    "writes": "the registry",
 }
 Container = Mapping[str, Any]
 

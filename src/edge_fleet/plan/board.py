@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any
 
 from edge_fleet.l4t import l4t_within
@@ -11,7 +12,7 @@ from edge_fleet.plan.task import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 from edge_fleet.plan.types import EngineOptions
 from edge_fleet.settings import Settings
 from edge_fleet.text import GIB, Problem, join_choices, parse_version
-from edge_host.constants import API_PORT, ENGINE_PORT, PROJECT, SOCKETS_UNIT
+from edge_host.constants import API_PORT, DOOR, ENGINE_PORT, PROJECT, SOCKETS_UNIT
 
 # On boards with less than this, both are smaller: compute buffers are as large as the micro-batch.
 SMALL_MEMORY = 3 * GIB
@@ -193,4 +194,18 @@ def listen_problems(address: str, addresses: list[str] | None) -> list[Problem]:
     return [
         f"llm_listen_address does not fit: the host does not have {address}. Its addresses are"
         f" {', '.join(found)}. Use one of these."
+    ]
+
+
+def listen_notices(address: str, listener: Mapping[str, Any] | None) -> list[str]:
+    """What to know of the address: a host of an earlier version listens at all until it boots.
+
+    `listener` is who has the chat API's port.
+    """
+    if not address or not listener or listener["container"] != DOOR:
+        return []
+    return [
+        f"llm_listen_address {address} has no effect before the next boot: the container {DOOR} of"
+        f" an earlier version listens at port {API_PORT} of all addresses until then. Reboot the"
+        " host when a pause suits."
     ]

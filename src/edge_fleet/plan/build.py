@@ -17,12 +17,18 @@ from edge_fleet.l4t import JETPACKS, l4t_of
 from edge_fleet.plan.board import (
     board_problems,
     engine_options,
+    listen_notices,
     listen_problems,
     lock_problems,
     port_problems,
 )
 from edge_fleet.plan.chat_api import ChatApi, address_problems, plan_chat_api
-from edge_fleet.plan.docker import daemon_json_wanted, daemon_option_problems
+from edge_fleet.plan.docker import (
+    INSECURE_REGISTRIES,
+    daemon_json_wanted,
+    daemon_option_problems,
+    plan_registries,
+)
 from edge_fleet.plan.image import (
     engine_image,
     engine_rules,
@@ -182,7 +188,8 @@ def build(request: Request) -> tuple[Plan | None, list[Problem]]:
     problems += limit_problems + more + image_problems + model_problems + of_task + of_gpu
     problems += cache_type_problems(options, rules)
     issues = diagnose(state, settings)
-    issues = replace(issues, notices=(*issues.notices, *request.tls["notices"]))
+    notices = listen_notices(listen_address, state["ports"].get(str(API_PORT)))
+    issues = replace(issues, notices=(*issues.notices, *request.tls["notices"], *notices))
     memory = None
     if model and options.cache_type in rules["cache_types"]:
         found = [*problems, *issues.problems]
@@ -374,11 +381,14 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
     missing = [] if docker["running"] else packages["docker"]
     missing = missing + ([] if docker["running"] and docker["compose"] else packages["compose"])
     options = settings.board_docker_options
+    registry = None
     if images.cache and request.images_cache:
         registry = registry_authority(request.images_cache)
+    registries = plan_registries(state, options, registry)
+    if registry:
         # The images from there are verified by their digests.
-        insecure = [*options.get("insecure-registries", []), registry]
-        options = options | {"insecure-registries": insecure}
+        insecure = [*options.get(INSECURE_REGISTRIES, []), registry]
+        options = options | {INSECURE_REGISTRIES: insecure}
     runtime = None if gpu.runtime in docker["runtimes"] else gpu.runtime
     wanted = daemon_json_wanted(
         docker["daemon_json"],
@@ -388,5 +398,6 @@ def _docker(gpu: Gpu, images: Images, settings: Settings, request: Request) -> D
         # Where Docker has it without the file, it has it as an option of its command, and would not
         # start with both. Facts of earlier versions do not say.
         not (docker.get("swarm") or docker.get("live_restore")),
+        registries.former,
     )
-    return Docker(packages=tuple(missing), daemon_json=freeze(wanted))
+    return Docker(tuple(missing), freeze(wanted), registries)

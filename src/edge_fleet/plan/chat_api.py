@@ -1,5 +1,5 @@
 """The chat API's part of the plan: the environment and the limits of its container, and the limits
-of what it needs besides: the socket holder, and the container of its network namespace.
+of the container of its network namespace.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from edge_fleet.chat_api_settings import Limits
 from edge_fleet.settings import Settings
 from edge_fleet.text import Problem
-from edge_host.constants import KIB, MIB
+from edge_host.constants import KIB, MIB, SOCKETS_MEMORY
 
 VISION = {"max_body_bytes": 20 * MIB, "max_queued_body_bytes": 128 * MIB}
 """Defaults for a model that sees: a photograph has megabytes, and several requests wait."""
@@ -21,8 +21,6 @@ PROCESS_MEMORY = 96 * MIB
 """Of the chat API without requests: 65 MiB were measured (docs/chat-api.md)."""
 CONNECTION_MEMORY = 128 * KIB
 """Of one connection: headers, what was read ahead, what a slow client has not taken, TLS."""
-SOCKET_HOLDER_MEMORY = 32 * MIB
-"""Of the socket holder, which takes half of it, whatever clients do."""
 NETWORK_MEMORY = 16 * MIB
 """Of the container that owns the network namespace: less than 1 MiB, and Docker's part of its start
 a few more."""
@@ -43,22 +41,21 @@ _MUST_FIT = (
 
 @dataclass(frozen=True)
 class ChatApi:
-    """How the chat API and what it needs besides run.
+    """How the chat API and the container of its network namespace run.
 
     Sizes are bytes; threads count as processes.
     """
 
     environment: Mapping[str, str]
     memory_limit: int
-    socket_holder_memory: int = SOCKET_HOLDER_MEMORY
     pids_limit: int = PIDS
     network_memory: int = NETWORK_MEMORY
     network_pids_limit: int = NETWORK_PIDS
 
     @property
     def memory(self) -> int:
-        """What all of them may take of the host's memory."""
-        return self.memory_limit + self.socket_holder_memory + self.network_memory
+        """What these and the socket holder may take of the host's memory."""
+        return self.memory_limit + SOCKETS_MEMORY + self.network_memory
 
 
 def plan_chat_api(settings: Settings, vision: bool = False) -> tuple[ChatApi, list[Problem]]:
@@ -86,7 +83,6 @@ def _environment(settings: Settings, limits: Limits) -> dict[str, str]:
     flags = {
         "CHAT_API_DOCS": settings.llm_api_docs,
         "CHAT_API_STRICT": settings.llm_strict,
-        "CHAT_API_REMOTE_IMAGES": settings.llm_remote_images,
     }
     lists = {
         "CHAT_API_ALLOWED_NETWORKS": settings.llm_allowed_networks,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edge_fleet.text import Problem, join_choices
+from edge_host.image_ref import ImageRef
 
+INSECURE_REGISTRIES = "insecure-registries"
 # Options of /etc/docker/daemon.json that take effect at a reload: no container stops for them.
 RELOADABLE = (
     "debug",
-    "insecure-registries",
+    INSECURE_REGISTRIES,
     "live-restore",
     "max-concurrent-downloads",
     "max-concurrent-uploads",
@@ -17,10 +21,49 @@ RELOADABLE = (
     "registry-mirrors",
 )
 
-
 LIVE_RESTORE = "live-restore"
 """With this option, a restart or an upgrade of dockerd leaves containers running. dockerd takes it
 at a reload (daemon/reload.go of github.com/moby/moby), and does not start with it in a swarm."""
+
+
+@dataclass(frozen=True)
+class Registries:
+    """The registries without TLS in a host's daemon.json that are this project's.
+
+    Attributes:
+        own: that of llm_images_cache, where nobody else has written it.
+        former: that of a host that was llm_images_cache before: they are to go.
+    """
+
+    own: tuple[str, ...]
+    former: tuple[str, ...]
+
+
+def plan_registries(
+    state: Mapping[str, Any], options: Mapping[str, Any], registry: str | None
+) -> Registries:
+    """Which registries the host gets from this project, and which of them it has to lose.
+
+    `registry` is that of llm_images_cache, None without one; `options` are board_docker_options.
+    What the file had before the project, or the inventory has, is the user's.
+    """
+    docker = state["docker"]
+    written = (docker["daemon_json"] or {}).get(INSECURE_REGISTRIES) or []
+    asked = options.get(INSECURE_REGISTRIES) or []
+    recorded = docker.get("own_registries")
+    before = _registries_of_releases(state) if recorded is None else recorded
+    own = [registry] if registry and (registry in before or registry not in written) else []
+    former = [each for each in before if each != registry and each not in asked]
+    return Registries(tuple(own), tuple(former))
+
+
+def _registries_of_releases(state: Mapping[str, Any]) -> list[str]:
+    """The registries that earlier versions of this project, which kept no record, have added."""
+    releases = [state["deployment"].get(name) for name in ("release", "previous")]
+    # References through the registry -> those of the images' origins.
+    mirrored = [(each["plan"].get("images") or {}).get("outside") for each in releases if each]
+    found = [ImageRef.parse(image).registry for images in mirrored for image in images or ()]
+    return list(dict.fromkeys(found))
 
 
 def daemon_json_wanted(
@@ -29,12 +72,19 @@ def daemon_json_wanted(
     runtime: str | None,
     binary: str | None,
     add_live_restore: bool = True,
+    former: Sequence[str] = (),
 ) -> dict[str, Any]:
     """/etc/docker/daemon.json with the options and the runtime merged into its content.
 
     `add_live_restore`: whether live-restore is turned on where the file says nothing of it.
+    `former`: registries that are taken out.
     """
     wanted: dict[str, Any] = ({LIVE_RESTORE: True} if add_live_restore else {}) | (current or {})
+    if former and INSECURE_REGISTRIES in wanted:
+        left = [each for each in wanted[INSECURE_REGISTRIES] if each not in former]
+        wanted[INSECURE_REGISTRIES] = left
+        if not left:
+            del wanted[INSECURE_REGISTRIES]
     for key, value in options.items():
         if isinstance(value, list):
             kept = [each for each in wanted.get(key, []) if each not in value]

@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_fleet.known_issues import KnownIssues
 from edge_fleet.plan.chat_api import ChatApi
+from edge_fleet.plan.docker import Registries
 from edge_fleet.setting_types import plain
 from edge_fleet.text import Problem
 from edge_host.constants import REGISTRY_PORT
@@ -155,6 +156,7 @@ class Docker:
 
     packages: tuple[str, ...]
     daemon_json: Mapping[str, Any]
+    registries: Registries
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,6 @@ def render(plan: Plan) -> dict[str, Any]:
             "listen_address": plan.listen_address,
             "environment": plan.chat_api.environment,
             "memory_limit": plan.chat_api.memory_limit,
-            "socket_holder_memory": plan.chat_api.socket_holder_memory,
             "pids_limit": plan.chat_api.pids_limit,
         },
         # A host knows by this that engine and chat API share a network namespace.
@@ -293,7 +294,11 @@ def render(plan: Plan) -> dict[str, Any]:
             "pids_limit": plan.chat_api.network_pids_limit,
         },
         "memory": plan.memory.parts() | {"total": plan.memory.total},
-        "docker": {"packages": plan.docker.packages, "daemon_json": plan.docker.daemon_json},
+        "docker": {
+            "packages": plan.docker.packages,
+            "daemon_json": plan.docker.daemon_json,
+            "registries": asdict(plan.docker.registries),
+        },
         "known_issues": {
             "notices": plan.known_issues.notices,
             "fixes": plan.known_issues.fixes,

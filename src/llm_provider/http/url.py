@@ -73,6 +73,8 @@ def parse_base_url(url: str) -> BaseURL:
     if host is None:
         raise _invalid(url, "the host name is invalid")
     prefix = parts.path.rstrip("/")
+    if "@" in prefix:  # a user with a '/': the rest of the credentials would be shown
+        raise _invalid(url, "the path has an '@'. In credentials, '/' is %2F")
     if not _is_target(prefix):
         raise _invalid(url, "the path is invalid")
     return BaseURL(parts.scheme, host, port or _PORTS[parts.scheme], prefix, _authorization(parts))

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import httpx
@@ -54,17 +55,23 @@ _STOPPED = APIError(
     headers=MAY_HAVE_RUN,
 )
 
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 RawHeaders = Iterable[tuple[bytes, bytes]]
 _log = logging.getLogger("llm_provider.engine_port")
 
 
-def port_limits(limits: Limits) -> Limits:
-    """Return the limits of the port's connections: all come from one address, the host's."""
+def port_limits(limits: Limits, *, host_only: bool) -> Limits:
+    """Return the limits of the port's connections: all come from one address, the host's.
+
+    `host_only` refuses those of other addresses: where the kernel routes 127.0.0.0/8 on all
+    interfaces (`route_localnet`), a neighbour can connect to a socket at 127.0.0.1. It is not for
+    sockets of a container, which sees its network's addresses in place of the host's.
+    """
     return replace(
         limits,
         max_connections=MOST_CONNECTIONS,
         max_connections_per_address=MOST_CONNECTIONS,
-        allowed_networks=(),
+        allowed_networks=_LOOPBACK if host_only else (),
     )
 
 
@@ -135,7 +142,10 @@ class EnginePort:
         return key
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, key: str) -> None:
-        """Pass the request on and its answer back, until the client leaves. Raises _EngineError."""
+        """Pass the request on and its answer back, until the client leaves.
+
+        Raises _EngineError, APIError.
+        """
         body = _RequestBody(Headers(scope=scope), receive)
         work = asyncio.create_task(
             self._exchange(_request(self._upstream(), scope, body, key), send)
@@ -237,7 +247,7 @@ class _RequestBody:
 
 
 def _request(upstream: str, scope: Scope, body: _RequestBody, key: str) -> httpx.Request:
-    """The request as the engine gets it."""
+    """The request as the engine gets it. Raises APIError where it has no such target."""
     base = urlsplit(upstream)
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope["query_string"]
@@ -245,9 +255,19 @@ def _request(upstream: str, scope: Scope, body: _RequestBody, key: str) -> httpx
     headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name not in _OWN]
     headers.append((b"authorization", b"Bearer " + key.encode()))
     timeout = {"connect": CONNECT_SECONDS, "pool": CONNECT_SECONDS, "read": None, "write": None}
+    # Not together with the target: an address that is wrong is not the client's error.
+    url = httpx.URL(scheme=base.scheme, host=base.hostname, port=base.port)
+    try:
+        url = url.copy_with(raw_path=target)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise APIError(
+            400,
+            f"The request's target is invalid: {error}. Send a path that begins with '/'.",
+            code="invalid_target",
+        ) from error
     return httpx.Request(
         scope["method"],
-        httpx.URL(scheme=base.scheme, host=base.hostname, port=base.port, raw_path=target),
+        url,
         headers=headers,
         content=body if body.expected else None,
         extensions={"timeout": timeout},

@@ -113,8 +113,7 @@ class EngineResponse(Response):
         self._request.state.route = self._route = route = self._route.of_body(fields)
         route.required.check(fields, route.required.name)
         route.check(fields)
-        if not self._proxy.settings.remote_images:
-            refuse_remote_images(body.data, fields)
+        refuse_remote_images(body.data, fields)
         self._proxy.check(route, fields.model)
         return fields
 

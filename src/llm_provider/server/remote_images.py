@@ -1,8 +1,8 @@
 """Images that a request names by an address, which the engine would fetch.
 
-llama.cpp and vLLM follow any address, from the network of the board and over redirects. Whoever has
-a key could have them ask what the board alone reaches. So only images within the request are passed
-on, unless the settings allow others.
+llama.cpp and vLLM follow any address, also over redirects. An engine on a board has no network, so
+that it could fetch none; one that runs elsewhere could be made to ask what only its machine
+reaches. So only images within the request are passed on.
 """
 
 from __future__ import annotations

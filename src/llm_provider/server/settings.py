@@ -24,10 +24,10 @@ class ServerSettings:
     CHAT_API_DOOR (the socket holder's socket, see `listeners`; none: a port of its own),
     CHAT_API_SOCKET (a Unix socket of its own, none), CHAT_API_CORS_ORIGINS (origins whose pages may
     ask, separated by commas, or `*`; none), CHAT_API_DOCS (1: /docs is served),
-    CHAT_API_IMAGE_TOKENS (tokens that an image counts as, 1024), CHAT_API_REMOTE_IMAGES (1: engines
-    may fetch images, see `remote_images`), CHAT_API_COMMENT_SECONDS (how often a streamed request
-    that waits for its turn gets a comment, which begins the answer, 10), CHAT_API_TLS_CERTIFICATE
-    and CHAT_API_TLS_KEY (PEM files for HTTPS, see `tls`; none: HTTP), and those of `Limits`.
+    CHAT_API_IMAGE_TOKENS (tokens that an image counts as, 1024), CHAT_API_COMMENT_SECONDS (how
+    often a streamed request that waits for its turn gets a comment, which begins the answer, 10),
+    CHAT_API_TLS_CERTIFICATE and CHAT_API_TLS_KEY (PEM files for HTTPS, see `tls`; none: HTTP), and
+    those of `Limits`.
     The engine's are in `llm_provider.providers.settings`.
     """
 
@@ -43,7 +43,6 @@ class ServerSettings:
     cors_origins: tuple[str, ...]
     docs: bool
     image_tokens: int
-    remote_images: bool
     comment_seconds: float
     limits: Limits
 
@@ -67,7 +66,6 @@ class ServerSettings:
             cors_origins=_origins(environ),
             docs=_flag(environ, "CHAT_API_DOCS"),
             image_tokens=read_count(environ, "CHAT_API_IMAGE_TOKENS") or IMAGE_TOKENS,
-            remote_images=_flag(environ, "CHAT_API_REMOTE_IMAGES"),
             comment_seconds=read_number(environ, "CHAT_API_COMMENT_SECONDS", 10),
             limits=Limits.from_environ(environ),
         )

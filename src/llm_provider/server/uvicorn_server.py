@@ -88,12 +88,10 @@ class Server(uvicorn.Server):
                 for each in self._listeners.network
             ]
         if self._listeners.engine is not None and self._engine_port is not None:
+            # systemd's sockets are the host's own; an earlier version's are a container's.
+            limits = port_limits(self._guard.limits, host_only=self._listeners.kept)
             self._engine_server = await start_server(
-                server_config(
-                    self._engine_port,
-                    ConnectionGuard(port_limits(self._guard.limits)),
-                    lifespan="off",
-                ),
+                server_config(self._engine_port, ConnectionGuard(limits), lifespan="off"),
                 self._listeners.engine,
             )
         self._watch_holder()

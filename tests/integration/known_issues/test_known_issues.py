@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.integration.known_issues.conftest import HOSTS, board, changed, plan_table, run
 from tests.playing import message, told
 
@@ -94,62 +92,6 @@ def test_clocks_fan_and_compressed_swap(jetson: Any) -> None:
     assert changed(run("issue-jetson", board_clocks=False)) > 0
     assert not jetson.file(marks[1]).exists
     assert changed(run("issue-jetson", board_clocks=False)) == 0
-
-
-# Docker on a kernel without a raw table
-
-
-def test_docker_to_be_installed_is_told_first(jetson: Any) -> None:
-    told = jetson.file("/etc/systemd/system/docker.service.d/edge-llm.conf")
-    assert "Environment=DOCKER_INSECURE_NO_IPTABLES_RAW=1\n" in told.content_string
-    assert told.mode == 0o644
-
-
-@pytest.fixture
-def rawless() -> Any:
-    """jetson-01, where Docker runs, with unattended upgrades and without a raw table."""
-    host = board("jetson-01")
-    upgrades = "/etc/apt/apt.conf.d/20auto-upgrades"
-    host.run_test(f"echo 'APT::Periodic::Unattended-Upgrade \"1\";' > {upgrades}")
-    host.run_test("printf '# CONFIG_IP_NF_RAW is not set\\n' | gzip > /run/config.gz")
-    if host.file("/proc/config.gz").exists:
-        host.run_test("mount --bind /run/config.gz /proc/config.gz")
-        undo = "umount /proc/config.gz"
-    else:
-        host.run_test("mkdir -p /boot && zcat /run/config.gz > /boot/config-$(uname -r)")
-        undo = "rm /boot/config-*"
-    yield host
-    host.check_output(undo)
-    host.check_output(f"rm {upgrades}")
-    host.run("apt-mark showhold | xargs apt-mark unhold")
-
-
-def test_docker_that_runs_is_started_anew() -> None:
-    """Debian's Docker is older than the issue: the plan is given one that has it."""
-    host = board("jetson-01")
-    plan = plans("jetson-01", "site.yml", "--tags", "tuning")["jetson-01"]
-    plan["known_issues"]["fixes"] = {"no_raw": True}
-    conf = "/etc/systemd/system/docker.service.d/edge-llm.conf"
-    environment = "tr '\\0' '\\n' < /proc/$(pidof dockerd)/environ"
-    assert changed(run("jetson-01", "--check", preflight_plan=plan)) > 0
-    assert not host.file(conf).exists
-    assert "IPTABLES_RAW" not in host.check_output(environment)
-    try:
-        assert changed(run("jetson-01", preflight_plan=plan)) > 0
-        assert "DOCKER_INSECURE_NO_IPTABLES_RAW=1" in host.check_output(environment).split()
-    finally:
-        host.check_output(f"rm {conf} && systemctl daemon-reload && systemctl restart docker")
-
-
-def test_an_older_docker_is_held(rawless: Any) -> None:
-    assert rawless.check_output("apt-mark showhold") == ""
-    assert changed(run("jetson-01", "--check")) > 0
-    assert rawless.check_output("apt-mark showhold") == ""
-    started = rawless.check_output("systemctl show -p ActiveEnterTimestamp docker")
-    assert changed(run("jetson-01")) > 0
-    assert "docker.io" in rawless.check_output("apt-mark showhold").split()
-    assert rawless.check_output("systemctl show -p ActiveEnterTimestamp docker") == started
-    assert changed(run("jetson-01")) == 0
 
 
 # A Python that is too old

@@ -14,7 +14,8 @@ import httpx
 
 from edge_host.confinement import confine_service
 from edge_host.constants import ENGINE_PORTS, NETWORK
-from edge_host.release.unit import SERVICE, build_recovery_command
+from edge_host.release.unit import build_recovery_command
+from edge_host.unit_files.recovery import SERVICE
 from tests.integration.load import FOLDER, Board, known_answers
 from tests.playing import play
 from tests.waiting import until

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from edge_host.release.steps import Step
-from edge_host.release.unit import SERVICE
+from edge_host.unit_files.recovery import SERVICE
 from tests.integration.load import FOLDER, Board, board_named, known_answers
 from tests.integration.rollback.cutting import (
     UNIT,

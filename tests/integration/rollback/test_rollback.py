@@ -11,7 +11,7 @@ import pytest
 
 from edge_host.constants import SOCKETS_UNIT
 from edge_host.release.steps import ActivationStep
-from edge_host.release.unit import SERVICE
+from edge_host.unit_files.recovery import SERVICE
 from tests.integration.load import CONTAINER, FOLDER, HOST, Board, known_answers, loaded
 from tests.integration.rollback.cutting import (
     REACHED,
@@ -101,6 +101,8 @@ def test_a_wrong_hash_touches_nothing(board: Board, tmp_path: Path) -> None:
 
 def test_a_port_in_use_is_reported_and_nothing_is_touched(board: Board) -> None:
     board.run("systemctl", "stop", SOCKETS_UNIT, SOCKETS_UNIT.replace(".socket", ".service"))
+    # Chat APIs have the sockets as well.
+    board.run("sh", "-c", "docker ps --format '{{.Names}}' | grep edge-llm-api | xargs docker stop")
     taker = "nohup python3 -m http.server 8000 >/dev/null 2>&1 & echo $! > /run/taker; sleep 1"
     board.run("sh", "-c", taker)
     before = board.containers()

@@ -62,7 +62,8 @@ def switch(swap: str) -> None:
             "127.0.0.1:@ENGINE_PORT@", "engine-@ENGINE_SLOT@:8080"
         )
         plan = {name: each for name, each in current.plan.items() if name != "network"}
-        metadata = {**current.record, "plan": plan, "swap": swap, "by": "the tests"}
+        kept = {name: current.record[name] for name in ("start_timeout", "drain_timeout")}
+        metadata = {**kept, "plan": plan, "swap": swap, "by": "the tests"}
         to = stage_release(host, ReleaseRequest(files, metadata))
         print(json.dumps(switch_release(host, to.number, "deploy")))
 
@@ -74,8 +75,9 @@ def publish() -> None:
     assert current is not None
     service = SOCKETS_UNIT.replace(".socket", ".service")
     subprocess.run(["systemctl", "stop", SOCKETS_UNIT, service], check=True)
+    # It has the sockets as well, and gets those of the container when it starts.
+    subprocess.run(["docker", "stop", current.container("api")], check=True)
     host.compose.run(current.folder, "up", "--detach", "--no-deps", "door")
-    # It gets the sockets of whoever has them: the former ones are not those of the container.
     host.docker.start(current.container("api"))
 
 

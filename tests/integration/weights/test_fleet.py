@@ -191,7 +191,7 @@ def test_a_neighbour_gets_nothing(root: str) -> None:
     run = start_download("field-01,field-02", board_root=root)
     until(lambda: unfinished("field-02", root), "a part of it", every=0.1)
     try:
-        asked = ("python3", "-c", NEIGHBOUR, "198.18.40.31", SMOLLM.sha256)
+        asked = ("python3", "-c", NEIGHBOUR, "198.18.41.31", SMOLLM.sha256)
         said = on("field-03", *asked)
         received = unfinished("field-02", root)
         assert ended(run) and run.returncode == 0

@@ -1,4 +1,4 @@
-"""A board serves on after a reboot, a power cut, and a restart of dockerd."""
+"""A board serves on after a reboot, a power cut, and a restart of dockerd, as closed as before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.playing import restart
-from tests.system.hosts.conftest import trust
+from tests.system.boards.neighbour import check_neighbour
+from tests.system.hosts.conftest import ROOT, trust
 from tests.system.hosts.test_host import check
 from tests.waiting import until
 
@@ -41,6 +42,7 @@ def test_the_host_serves_again(
     assert done.returncode == 0, done.stdout + done.stderr
     after = host.check_output(started)
     assert before != after, "the engine was not restarted: the board never went down"
+    check_neighbour(host, plan["host"], containers.values())
 
 
 def test_a_restart_of_dockerd_leaves_the_containers_running(
@@ -64,3 +66,11 @@ def test_a_restart_of_dockerd_leaves_the_containers_running(
         seconds=BOOT_SECONDS,
     )
     assert host.check_output(started) == before[0]
+    check_neighbour(host, plan["host"], containers.values())
+
+
+def test_compose_typed_by_hand_opens_nothing(
+    host: Any, plan: dict[str, Any], containers: dict[str, str]
+) -> None:
+    host.check_output(f"cd {ROOT} && docker compose up --detach")
+    check_neighbour(host, plan["host"], containers.values())

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from edge_fleet.control_files import client_environment
+from edge_fleet.host_archive import build
 from edge_host.constants import SOCKETS_UNIT
 from edge_host.release_record import hash_text
 from tests.unit.edge_fleet.conftest import JETSON
@@ -166,6 +167,9 @@ def in_place(planned: dict[str, Any]) -> dict[str, Any]:
             for name, sha256 in hashes.items()
         },
         "secrets": dict.fromkeys(planned["secrets"], True),
+        "installed": dict.fromkeys(
+            (build()[0], "edge-llm.service", SOCKETS_UNIT, "edge-llm-sockets.service"), "in place"
+        ),
         "containers": {
             "engine": container | {"image": plan["engine"]["image"]},
             "api": container | {"image": planned["image"]},

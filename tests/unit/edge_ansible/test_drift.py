@@ -13,7 +13,7 @@ from tests.unit.edge_fleet.conftest import change
 from .conftest import in_place
 
 KEYS = "the keys are not as planned"
-RELEASE = "the release is not as planned"
+RELEASE = "the release is another one, or its files were edited"
 WEIGHTS = "weights are missing or to be removed"
 DOCKER = "Docker is not as planned"
 CONTAINERS = "deployment.containers"
@@ -42,23 +42,43 @@ def test_a_host_in_place_has_no_difference(planned: dict[str, Any]) -> None:
         ("docker.daemon_json", {"debug": True}, DOCKER),
         ("docker.runtimes", ["runc"], DOCKER),
         ("docker.compose", None, DOCKER),
+        ("docker.own_registries", ["192.0.2.9:5000"], DOCKER),
         ("docker.published_registry", True, "a registry of an earlier version runs"),
-        ("ports.8000", None, RELEASE),
-        ("ports.11434", None, RELEASE),
+        ("ports.8000", None, "nobody listens on port 8000"),
+        ("ports.11434", None, "nobody listens on port 11434"),
+        ("ports.8000.unit", None, "systemd does not hold port 8000"),
+        (
+            "ports.8000.addresses",
+            ["192.0.2.1"],
+            "systemd listens at 192.0.2.1, not at all addresses",
+        ),
         ("deployment.secrets.engine_key", False, KEYS),
-        ("deployment.release", None, RELEASE),
+        ("deployment.release", None, "the host has no release"),
         ("deployment.release.rendered", {}, RELEASE),
         ("deployment.release.plan.model.digest", "another", RELEASE),
-        ("deployment.change", {"from": 1, "to": 2}, RELEASE),
-        ("deployment.images", [], RELEASE),
-        (f"{CONTAINERS}.engine", None, RELEASE),
-        (f"{CONTAINERS}.engine.image", "another", RELEASE),
-        (f"{CONTAINERS}.api.image", "another", RELEASE),
-        (f"{CONTAINERS}.api.status", "exited", RELEASE),
-        (f"{CONTAINERS}.network.status", "exited", RELEASE),
-        (f"{CONTAINERS}.engine.health", "unhealthy", RELEASE),
-        (f"{CONTAINERS}.api.health", "starting", RELEASE),
-        (f"{CONTAINERS}.engine.namespace", "net:[2]", RELEASE),
+        ("deployment.change", {"from": 1, "to": 2}, "a change was interrupted"),
+        ("deployment.images", [], "the chat API's image is missing"),
+        (f"{CONTAINERS}.engine", None, "the container of the engine is missing"),
+        (f"{CONTAINERS}.engine.image", "another", "the container of the engine has another image"),
+        (f"{CONTAINERS}.api.image", "another", "the container of the chat API has another image"),
+        (
+            f"{CONTAINERS}.api.status",
+            "exited",
+            "the container of the chat API does not run: it is exited",
+        ),
+        (
+            f"{CONTAINERS}.network.status",
+            "exited",
+            "the container of the network namespace does not run: it is exited",
+        ),
+        (f"{CONTAINERS}.engine.health", "unhealthy", "the container of the engine is unhealthy"),
+        (f"{CONTAINERS}.api.health", "starting", "the container of the chat API is starting"),
+        (
+            f"{CONTAINERS}.engine.namespace",
+            "net:[2]",
+            "edge-llm-network was restarted alone, so that the containers are in different network"
+            " namespaces",
+        ),
         ("models", {}, WEIGHTS),
     ],
 )
@@ -72,6 +92,13 @@ def test_a_file_that_was_edited_or_removed(planned: dict[str, Any], name: str) -
     edited["deployment"]["files"][name]["sha256"] = "0" * 64
     removed["deployment"]["files"][name] = None
     assert found(planned, edited) == found(planned, removed) == [RELEASE]
+
+
+@pytest.mark.parametrize("name", ["edge_host-0.pyz", "edge-llm.service", "edge-llm-sockets.socket"])
+def test_the_program_and_the_units_of_this_version(planned: dict[str, Any], name: str) -> None:
+    state = in_place(planned)
+    state["deployment"]["installed"][name] = "different"
+    assert found(planned, state) == [f"not as this version installs them: {name} (different)"]
 
 
 @pytest.mark.parametrize("field", ["recorded_sha256", "size"])

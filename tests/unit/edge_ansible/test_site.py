@@ -65,7 +65,7 @@ def test_one_run_over_hosts_of_every_kind(fleet: Fleet) -> None:
     calls = [each["host"] for each in fleet.calls()]
     assert [calls.count(name) for name in ("in-place", "without-program", "down")] == [1, 2, 1]
     said = " ".join(done.stdout.split())
-    assert "differs: the release is not as planned" in said
+    assert "differs: the release is another one, or its files were edited" in said
     assert "differs: the plan is refused; refused: " in said
     rows = done.stdout.partition("Show the fleet")[2]
     assert rows.index("down ") < rows.index("in-place ")

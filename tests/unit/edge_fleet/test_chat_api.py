@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from edge_fleet.chat_api_settings import Limits
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.chat_api import DEFAULT, ChatApi, address_problems, plan_chat_api
 from edge_fleet.settings import check_settings
+from edge_host.unit_files.sockets import build_service
 from llm_provider.server.limits import Limits as ServerLimits
 from tests.unit.edge_fleet.conftest import OWN_IMAGE
 from tests.unit.edge_fleet.test_settings import problem
@@ -281,7 +283,6 @@ def test_every_setting_reaches_the_chat_api() -> None:
         llm_cors_origins=["https://a.example", "https://b.example"],
         llm_api_docs=True,
         llm_strict="yes",
-        llm_remote_images=True,
         llm_image_tokens=256,
         llm_trusted_proxies=["192.0.2.10"],
         llm_allowed_networks=["192.0.2.0/24"],
@@ -295,7 +296,6 @@ def test_every_setting_reaches_the_chat_api() -> None:
         "CHAT_API_CORS_ORIGINS": "https://a.example,https://b.example",
         "CHAT_API_DOCS": "1",
         "CHAT_API_STRICT": "1",
-        "CHAT_API_REMOTE_IMAGES": "1",
         "CHAT_API_IMAGE_TOKENS": "256",
         "CHAT_API_TRUSTED_PROXIES": "192.0.2.10",
         "CHAT_API_ALLOWED_NETWORKS": "192.0.2.0/24",
@@ -410,7 +410,9 @@ def test_the_boards_memory_includes_the_chat_api(
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
     assert plan["memory"]["system"] == 752 * MIB
     assert plan["api"]["memory_limit"] == 224 * MIB
-    assert plan["api"]["socket_holder_memory"] == 32 * MIB
+    unit = build_service(Path(plan["root"]), "python3", Path("p.pyz"))
+    assert "MemoryMax=32M\n" in unit
+    assert "socket_holder_memory" not in plan["api"]
     assert plan["network"]["memory_limit"] == 16 * MIB
     more = deployment_plan(
         jetson, "orin", IMAGE | {"llm_limits": {"max_queued_body_bytes": 148 * MIB}}, catalogues

@@ -50,7 +50,11 @@ def test_a_host_with_the_program_costs_one_call() -> None:
     assert "/opt/edge-llm/lib/edge_host-0.pyz" in command
     # Any user of the host sees a command; the hashes of keys are not in it.
     assert "5e" not in command
-    assert json.loads(given) == {"root": "/opt/edge-llm", "secrets": {"api_keys": "5e"}}
+    assert json.loads(given) == {
+        "root": "/opt/edge-llm",
+        "secrets": {"api_keys": "5e"},
+        "program": "/opt/edge-llm/lib/edge_host-0.pyz",
+    }
 
 
 def test_a_host_without_the_program_gets_it_on_standard_input() -> None:
@@ -133,6 +137,8 @@ def test_the_program_itself_reads_this_machine(tmp_path: Path, installed: bool) 
     assert found.facts is not None
     assert found.facts["deployment"]["secrets"] == {"api_keys": False}
     assert found.calls == (1 if installed else 2)
+    # Whether the program of this version is on the host, not the one that was sent.
+    assert (found.facts["deployment"]["installed"][name] == "missing") is not installed
 
 
 @pytest.mark.parametrize(("system", "chosen"), [("3.6", "python3.8"), ("3.10", "python3")])

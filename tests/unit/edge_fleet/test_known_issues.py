@@ -136,75 +136,6 @@ def test_a_memory_cgroup_that_is_on_or_not_known(
     assert nothing(found_on(changed(unlimited, "board.kernel.memory_cgroup", value), reboot=True))
 
 
-# Docker 28 on a kernel without a raw table
-
-
-@pytest.fixture
-def rawless(jetson: dict[str, Any], changed: Change) -> dict[str, Any]:
-    """A Jetson with Docker 28.1, whose kernel has no raw table."""
-    state = changed(jetson, "board.kernel.ip_nf_raw", False)
-    state["docker"] |= {"version": "28.1.1", "packages": ["containerd.io", "docker-ce"]}
-    return state
-
-
-def test_docker_is_told_to_do_without_a_raw_table(rawless: dict[str, Any]) -> None:
-    assert found_on(rawless)["fixes"] == {"no_raw": True}
-
-
-def test_docker_that_was_told_is_left_alone(rawless: dict[str, Any], changed: Change) -> None:
-    assert nothing(found_on(changed(rawless, "docker.no_raw", True)))
-
-
-@pytest.mark.parametrize("value", [True, None])
-def test_a_raw_table_that_is_there_or_not_known(
-    rawless: dict[str, Any], changed: Change, value: bool | None
-) -> None:
-    assert nothing(found_on(changed(rawless, "board.kernel.ip_nf_raw", value)))
-
-
-def test_docker_to_be_installed_finds_it_found_on(rawless: dict[str, Any]) -> None:
-    rawless["docker"] |= {"running": False, "version": None, "packages": []}
-    # Nothing is there that could be restarted.
-    assert found_on(rawless)["fixes"] == {"no_raw": False}
-
-
-def test_containers_are_not_restarted_unasked(rawless: dict[str, Any], changed: Change) -> None:
-    busy = changed(rawless, "docker.containers", 3)
-    found = found_on(busy)
-    assert not found["fixes"]
-    assert found["problems"] == [
-        "Docker 28.1.1 does not fit: it cannot publish ports on this kernel, which has no raw table"
-        " (CONFIG_IP_NF_RAW), before it is configured and restarted, and 3 containers run. Set"
-        " board_restart_docker: true to allow the restart."
-    ]
-    assert found_on(busy, restart_docker=True)["fixes"] == {"no_raw": True}
-
-
-@pytest.mark.parametrize("version", ["28.0.0", "28.0.1", "28.0.1-ce", "28.0.1+dfsg1"])
-def test_docker_without_a_way_is_refused(
-    rawless: dict[str, Any], changed: Change, version: str
-) -> None:
-    assert found_on(changed(rawless, "docker.version", version), restart_docker=True)[
-        "problems"
-    ] == [
-        f"Docker {version} does not fit: it cannot publish ports on a kernel without a raw table"
-        " (CONFIG_IP_NF_RAW), as L4T's is. Install 27.5.1, or 28.0.2 or newer."
-    ]
-
-
-def test_an_older_docker_is_kept_from_the_upgrade(rawless: dict[str, Any], changed: Change) -> None:
-    older = changed(rawless, "docker.version", "27.5.1")
-    assert nothing(found_on(older)), "nobody upgrades it"
-    older["board"]["upgrades"] = {"unattended": True, "held": []}
-    found = found_on(older)
-    assert found["fixes"] == {"hold": ["containerd.io", "docker-ce"]}
-    assert not found["notices"]
-    older["board"]["upgrades"]["held"] = ["docker-ce"]
-    assert found_on(older)["fixes"] == {"hold": ["containerd.io"]}
-    older["board"]["upgrades"]["held"] = ["docker-ce", "containerd.io"]
-    assert nothing(found_on(older))
-
-
 # Power, clocks, fan, swap
 
 
@@ -235,9 +166,21 @@ def test_a_board_without_power_modes(pi: dict[str, Any]) -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_clocks(jetson: dict[str, Any], changed: Change, there: bool) -> None:
     state = changed(jetson, "board.tuning.clocks", there)
+    state["board"]["tuning"]["clocks_unit"] = there
     assert nothing(found_on(state))
     assert nothing(found_on(state, clocks=there))
     assert found_on(state, clocks=not there)["fixes"] == {"clocks": not there}
+
+
+def test_clocks_of_an_earlier_version(jetson: dict[str, Any], changed: Change) -> None:
+    """The unit is brought up to date, also where the variable has been removed since."""
+    state = changed(jetson, "board.tuning.clocks", True)
+    assert found_on(state)["fixes"] == {"clocks": True}
+    assert found_on(state, clocks=True)["fixes"] == {"clocks": True}
+    assert found_on(state, clocks=False)["fixes"] == {"clocks": False}
+    # Facts of an earlier version do not say.
+    del state["board"]["tuning"]["clocks_unit"]
+    assert nothing(found_on(state, clocks=True))
 
 
 def test_the_fan(jetson: dict[str, Any], changed: Change) -> None:

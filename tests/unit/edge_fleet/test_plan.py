@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from edge_fleet.drift import docker_in_place, release_in_place, stack_in_place, weights_in_place
+from edge_fleet.drift import (
+    docker_in_place,
+    installation_drift,
+    release_differences,
+    release_in_place,
+    stack_in_place,
+    weights_in_place,
+)
 from edge_fleet.plan.build import Request, build, deployment_plan
+from edge_host.constants import DOOR
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
 MIB = 1024**2
@@ -187,6 +195,7 @@ def test_ollama_on_a_jetson_is_told_its_jetpack(
 
 
 LISTENER = {"addresses": ["0.0.0.0"], "process": "nginx (pid 12)", "container": None}
+SOCKET = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
 
 
 @pytest.mark.parametrize(
@@ -334,15 +343,6 @@ def test_variables_of_the_board_are_part_of_the_plan(
     ]
 
 
-def test_a_host_without_a_raw_table_is_fixed(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
-) -> None:
-    state = changed(jetson, "board.kernel.ip_nf_raw", False)
-    state["docker"]["version"] = "28.1.1"
-    plan = deployment_plan(state, "orin", IMAGE, catalogues)
-    assert plan["known_issues"]["fixes"] == {"no_raw": True}
-
-
 def test_layers_are_not_asked_onto_a_gpu_that_nothing_uses(
     pi: dict[str, Any], catalogues: dict[str, Any]
 ) -> None:
@@ -381,6 +381,27 @@ def test_an_address_to_listen_at_is_one_of_the_hosts(
     assert "LLM_LISTEN_ADDRESS" not in default["environment"]
     # Facts of an earlier version.
     assert deployment_plan(jetson, "jetson-01", variables, catalogues)["problems"] == []
+
+
+def test_an_address_has_no_effect_while_an_earlier_version_has_the_ports(
+    catalogues: dict[str, Any], jetson: dict[str, Any], changed: Change
+) -> None:
+    def notices(state: dict[str, Any], **variables: str) -> list[str]:
+        plan = deployment_plan(state, "jetson-01", variables, catalogues)
+        assert plan["problems"] == []
+        return [each for each in plan["known_issues"]["notices"] if "listen" in each]
+
+    upgraded = changed(jetson, "ports.8000", LISTENER | {"container": "edge-llm-door"})
+    assert notices(upgraded, llm_listen_address="192.0.2.10") == [
+        "llm_listen_address 192.0.2.10 has no effect before the next boot: the container"
+        " edge-llm-door of an earlier version listens at port 8000 of all addresses until then."
+        " Reboot the host when a pause suits."
+    ]
+    assert notices(upgraded) == []
+    held = LISTENER | {"process": "systemd (pid 1)", "unit": "edge-llm-sockets.socket"}
+    booted = changed(jetson, "ports.8000", held)
+    assert notices(booted, llm_listen_address="192.0.2.10") == []
+    assert notices(jetson, llm_listen_address="192.0.2.10") == []
 
 
 @pytest.mark.parametrize("container", ["edge-llm-door", "edge-llm-api"])
@@ -531,16 +552,19 @@ def test_weights_in_place(pi: dict[str, Any], catalogues: dict[str, Any], change
         assert not weights_in_place(changed(state, "models", {file["path"]: there | wrong}), plan)
 
 
-def test_stack_in_place(
-    jetson: dict[str, Any], catalogues: dict[str, Any], changed: Change
-) -> None:
+Deployed = tuple[dict[str, Any], dict[str, Any], dict[str, str]]
+
+
+@pytest.fixture
+def deployed(jetson: dict[str, Any], catalogues: dict[str, Any]) -> Deployed:
+    """A host that runs its release: its state, its plan, and the files of the release."""
     plan = deployment_plan(jetson, "orin", IMAGE, catalogues)
     files = {"docker-compose.yml": "1", ".env": "2", "engine.env": "3"}
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
     there = {"docker-compose.yml": "1", ".env": "2", "engine/engine.env": "3"}
     up = {"status": "running", "health": "healthy", "namespace": "net:[4026532190]"}
     state = copy.deepcopy(jetson)
-    state["ports"] = dict.fromkeys(state["ports"], LISTENER)
+    state["ports"] = dict.fromkeys(state["ports"], SOCKET)
     state["deployment"] |= {
         "files": {name: {"sha256": f"written {text}"} for name, text in there.items()},
         "secrets": {"api_keys": False, "api_keys.jsonl": True, "engine_key": True},
@@ -556,6 +580,36 @@ def test_stack_in_place(
             "plan": plan,
         },
     }
+    return state, plan, files
+
+
+@pytest.mark.parametrize(
+    ("address", "listens", "user", "in_place"),
+    [
+        ("", ["::"], SOCKET, True),
+        ("", ["0.0.0.0"], SOCKET, True),
+        ("", ["192.0.2.11"], SOCKET, False),
+        ("192.0.2.11", ["192.0.2.11"], SOCKET, True),
+        # Another program may be beside it.
+        ("192.0.2.11", ["127.0.0.1", "192.0.2.11"], SOCKET, True),
+        ("192.0.2.11", ["::"], SOCKET, False),
+        # Of the container of an earlier version, until the next boot.
+        ("192.0.2.11", ["0.0.0.0"], LISTENER | {"container": DOOR}, True),
+        # The socket unit was stopped by hand.
+        ("", ["0.0.0.0"], LISTENER | {"container": "edge-llm-api-a"}, False),
+    ],
+)
+def test_a_change_that_failed_leaves_no_other_address(
+    deployed: Deployed, address: str, listens: list[str], user: dict[str, Any], in_place: bool
+) -> None:
+    state, plan, files = deployed
+    plan["api"]["listen_address"] = address
+    state["ports"]["8000"] = {**user, "addresses": listens}
+    assert release_in_place(state, plan, "api:1", files) is in_place
+
+
+def test_stack_in_place(deployed: Deployed, changed: Change) -> None:
+    state, plan, files = deployed
     assert stack_in_place(state, plan, "api:1", files)
     assert not stack_in_place(state, plan, "api:2", files)
     assert not stack_in_place(state, plan, "api:1", files | {".env": "3"})
@@ -570,21 +624,67 @@ def test_stack_in_place(
     assert not stack_in_place(earlier, plan, "api:1", files)
     earlier["deployment"]["secrets"]["api_keys"] = True
     assert stack_in_place(earlier, plan, "api:1", files)
-    for path, value in (
-        ("deployment.files", state["deployment"]["files"] | {".env": None}),
-        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}),
-        ("deployment.containers.engine", None),
-        ("deployment.containers.engine.status", "exited"),
-        ("deployment.containers.api.health", "unhealthy"),
-        ("deployment.containers.engine.image", "other"),
-        ("deployment.containers.network", None),
-        ("deployment.containers.network.status", "exited"),
-        # It was restarted, and the engine runs in the namespace that it had before.
-        ("deployment.containers.engine.namespace", "net:[4026531840]"),
-        ("ports.8000", None),
-        ("ports.11434", None),
-        ("deployment.images", []),
-        ("deployment.release", None),
-        ("deployment.change", {"from": 1, "to": 2}),
+    # The program and its units, which a release brings, too.
+    drifted = changed(
+        state,
+        "deployment.installed",
+        {"edge_host-2.pyz": "missing", "edge-llm.service": "in place", "a.socket": "different"},
+    )
+    assert installation_drift(drifted) == ["edge_host-2.pyz (missing)", "a.socket (different)"]
+    assert not stack_in_place(drifted, plan, "api:1", files)
+    assert release_in_place(drifted, plan, "api:1", files)
+    drifted["deployment"]["installed"] = {"edge_host-2.pyz": "in place"}
+    assert stack_in_place(drifted, plan, "api:1", files)
+    # Facts of an earlier version do not say.
+    del drifted["deployment"]["installed"]
+    assert stack_in_place(drifted, plan, "api:1", files)
+    other = "the release is another one, or its files were edited"
+    for path, value, difference in (
+        ("deployment.files", state["deployment"]["files"] | {".env": None}, other),
+        ("deployment.files", state["deployment"]["files"] | {".env": {"sha256": "by hand"}}, other),
+        ("deployment.containers.engine", None, "the container of the engine is missing"),
+        (
+            "deployment.containers.engine.status",
+            "exited",
+            "the container of the engine does not run: it is exited",
+        ),
+        (
+            "deployment.containers.api.health",
+            "unhealthy",
+            "the container of the chat API is unhealthy",
+        ),
+        (
+            "deployment.containers.engine.image",
+            "other",
+            "the container of the engine has another image",
+        ),
+        (
+            "deployment.containers.network",
+            None,
+            "the container of the network namespace is missing",
+        ),
+        (
+            "deployment.containers.network.status",
+            "exited",
+            "the container of the network namespace does not run: it is exited",
+        ),
+        (
+            "deployment.containers.network.namespace",
+            "net:[4026531840]",
+            "edge-llm-network was restarted alone, so that the containers are in different network"
+            " namespaces",
+        ),
+        ("ports.8000", None, "nobody listens on port 8000"),
+        (
+            "ports.8000",
+            SOCKET | {"addresses": ["192.0.2.10"]},
+            "systemd listens at 192.0.2.10, not at all addresses",
+        ),
+        ("ports.11434", None, "nobody listens on port 11434"),
+        ("deployment.images", [], "the chat API's image is missing"),
+        ("deployment.release", None, "the host has no release"),
+        ("deployment.change", {"from": 1, "to": 2}, "a change was interrupted"),
     ):
-        assert not release_in_place(changed(state, path, value), plan, "api:1", files), path
+        differs = changed(state, path, value)
+        assert not release_in_place(differs, plan, "api:1", files), path
+        assert release_differences(differs, plan, "api:1", files) == [difference]

@@ -325,13 +325,33 @@ def test_a_download_has_an_end_whatever_its_progress(monkeypatch: pytest.MonkeyP
     assert LIMIT_SECONDS < clock.now <= LIMIT_SECONDS + 1000
 
 
-def test_bytes_are_counted_anew_in_each_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All came from another host, was wrong, and comes from the source once more, slowly."""
+@pytest.mark.parametrize(
+    "first",
+    [
+        # All came from another host, was wrong, and comes from the source once more, slowly.
+        pytest.param("receiving", id="in another state"),
+        # A file from the source was wrong, or the source knows no ranges.
+        pytest.param("fetching", id="after a restart"),
+    ],
+)
+def test_bytes_are_counted_anew(monkeypatch: pytest.MonkeyPatch, first: str) -> None:
     clock = Clock(STALL_SECONDS - 1, monkeypatch)
     statuses: list[dict[str, Any]] = [
-        {"state": "receiving", "done": 100 * MIB},
+        {"state": first, "done": 100 * MIB},
         *({"state": "fetching", "done": done * MIB} for done in range(5)),
         {"state": "done"},
     ]
     result = follow(lambda: clock.call(statuses.pop(0)), lambda _: None, "pi", JOB)
     assert result["download"]["state"] == "done"
+
+
+def test_restarts_do_not_postpone_the_deadline_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(60, monkeypatch)
+    with pytest.raises(DownloadError, match="did not end"):
+        follow(
+            lambda: clock.call({"state": "fetching", "done": clock.calls % 2}),
+            lambda _: None,
+            "pi",
+            JOB,
+        )
+    assert clock.now < 2 * STALL_SECONDS

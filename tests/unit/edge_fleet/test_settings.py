@@ -66,7 +66,6 @@ def problem(name: str, value: object) -> str:
         ("llm_tls_certificate", 7, "7. Use a path."),
         ("board_root", "opt", "'opt'. Use an absolute path."),
         ("board_reboot", "maybe", "'maybe'. Use true or false."),
-        ("board_restart_docker", "maybe", "'maybe'. Use true or false."),
         ("board_clocks", "maybe", "'maybe'. Use true or false."),
         ("board_zram", "maybe", "'maybe'. Use true or false."),
         ("board_fan", "loud", "'loud'. Use quiet or cool."),
@@ -93,6 +92,24 @@ def test_an_unknown_name_is_a_problem_for_both_prefixes(name: str, hint: str) ->
         assert problem(name, value) == (
             f"{name} is invalid: the project has no variable of this name.{hint}"
             " docs/variables.md lists all variables."
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("board_restart_docker", "No fix restarts Docker any more. Remove the variable."),
+        (
+            "llm_remote_images",
+            "An engine has no network from which it could fetch an image. Remove the variable, and"
+            " send images within the request, as data: URLs.",
+        ),
+    ],
+)
+def test_a_removed_variable_is_named_with_what_to_do(name: str, advice: str) -> None:
+    for value in (True, False, None):
+        assert problem(name, value) == (
+            f"{name} is invalid: the project has this variable no longer. {advice}"
         )
 
 

@@ -145,11 +145,34 @@ def test_one_host_alone_fetches_its_own(host: Host) -> None:
         "packages": {"a": []},
         "problems": {},
     }
-    alone = {"port": 0, "identity": "host-0", "distribution": f"{name}/0"}
+    alone = {
+        **{"port": 0, "identity": "host-0", "distribution": f"{name}/0"},
+        "started_between": 0,
+    }
     assert distribution_jobs(hosts, ["a"]) == NOBODY | {"jobs": {"a": {name: job | alone}}}
     after = received(hosts, "a", name)
     assert fetch_jobs(after, ["a"]) == NOTHING
     assert distribution_jobs(after, ["a"]) == NOBODY
+
+
+def test_hosts_that_are_started_before_their_predecessors_say_how_many_are_between(
+    host: Host,
+) -> None:
+    """The last host has the weights: nobody is started later than that, and all read from it."""
+    hosts = {name: host(have=name == "e") for name in "abcde"}
+    name = bundle(hosts["a"])
+    jobs = distribution_jobs(hosts, list(hosts))["jobs"]
+    assert [each["name"] for each in jobs["a"][name]["predecessors"]] == ["e"]
+    assert {each: jobs[each][name]["started_between"] for each in hosts} == {
+        "a": 4,
+        **dict.fromkeys("bcde", 0),  # a is before them
+    }
+    local = {each: host(llm_models_cache="localhost") for each in "ab"}
+    found = distribution_jobs(local, list(local))
+    assert {
+        each["a"][bundle(local["a"])]["started_between"]
+        for each in (found["jobs"], found["control"])
+    } == {0}
 
 
 def test_the_first_of_several_fetches_and_the_others_follow(host: Host) -> None:
@@ -174,6 +197,7 @@ def test_the_first_of_several_fetches_and_the_others_follow(host: Host) -> None:
     shared = {
         **{"name": name, "files": files, "local": False, "source": True, "token": False},
         "distribution": f"{name}/0",
+        "started_between": 0,
     }
     assert distributed == NOBODY | {
         "jobs": {

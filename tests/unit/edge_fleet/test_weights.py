@@ -591,6 +591,100 @@ def test_docker_is_told_of_the_cache(
     assert docker_in_place(pi, again)
 
 
+CACHE, OTHER = "192.0.2.11:5000", "192.0.2.12:5000"
+
+
+def with_registries(
+    state: dict[str, Any], written: list[str], recorded: list[str] | None
+) -> dict[str, Any]:
+    """The host, with these registries in daemon.json, and in the project's list of its own."""
+    state["docker"]["daemon_json"] = {"live-restore": True, "insecure-registries": written}
+    state["docker"]["own_registries"] = recorded
+    return state
+
+
+def cached(
+    state: dict[str, Any], catalogues: dict[str, Any], cache: str | None, **variables: Any
+) -> dict[str, Any]:
+    """The plan where a host is llm_images_cache, or none."""
+    given = SMALL | ({"llm_images_cache": "cache"} if cache else {}) | variables
+    return deployment_plan(state, "pi", given, catalogues, images_cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("written", "recorded", "cache", "merged", "own", "former"),
+    [
+        # A first cache, another one, and none any more.
+        ([], None, "192.0.2.11", [CACHE], [CACHE], []),
+        ([CACHE], [CACHE], "192.0.2.11", [CACHE], [CACHE], []),
+        ([CACHE], [CACHE], "192.0.2.12", [OTHER], [OTHER], [CACHE]),
+        ([CACHE], [CACHE], None, None, [], [CACHE]),
+        # The user's own stay, in their order, and what is not in the list is theirs.
+        (["own:1", CACHE, "own:2"], [CACHE], None, ["own:1", "own:2"], [], [CACHE]),
+        ([CACHE], [], None, [CACHE], [], []),
+        ([CACHE], [], "192.0.2.11", [CACHE], [], []),
+        ([CACHE], [], "192.0.2.12", [CACHE, OTHER], [OTHER], []),
+        ([CACHE], None, None, [CACHE], [], []),
+        # A run that failed in between has noted both.
+        ([CACHE], [OTHER, CACHE], "192.0.2.12", [OTHER], [OTHER], [CACHE]),
+        ([OTHER], [OTHER, CACHE], "192.0.2.12", [OTHER], [OTHER], [CACHE]),
+    ],
+)
+def test_the_registry_of_a_former_cache_goes(
+    pi: dict[str, Any],
+    catalogues: dict[str, Any],
+    written: list[str],
+    recorded: list[str] | None,
+    cache: str | None,
+    merged: list[str] | None,
+    own: list[str],
+    former: list[str],
+) -> None:
+    plan = cached(with_registries(pi, written, recorded), catalogues, cache)
+    assert plan["docker"]["daemon_json"].get("insecure-registries") == merged
+    assert plan["docker"]["registries"] == {"own": own, "former": former}
+
+
+def test_a_registry_that_the_inventory_names_stays(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    options = {"insecure-registries": [CACHE]}
+    state = with_registries(pi, [CACHE], [CACHE])
+    plan = cached(state, catalogues, None, board_docker_options=options)
+    assert plan["docker"]["daemon_json"]["insecure-registries"] == [CACHE]
+    assert plan["docker"]["registries"] == {"own": [], "former": []}
+
+
+@pytest.mark.parametrize("name", ["release", "previous"])
+def test_registries_of_earlier_versions_are_those_of_the_releases(
+    pi: dict[str, Any], catalogues: dict[str, Any], name: str
+) -> None:
+    """They have kept no list."""
+    earlier = cached(copy.deepcopy(pi), catalogues, "192.0.2.11")
+    del earlier["docker"]["registries"]
+    state = with_registries(pi, [CACHE, "own:1"], None)
+    state["deployment"][name] = {"number": 1, "plan": earlier}
+    kept = cached(state, catalogues, "192.0.2.11")
+    assert kept["docker"]["daemon_json"]["insecure-registries"] == ["own:1", CACHE]
+    assert kept["docker"]["registries"] == {"own": [CACHE], "former": []}
+    gone = cached(state, catalogues, None)
+    assert gone["docker"]["daemon_json"]["insecure-registries"] == ["own:1"]
+    assert gone["docker"]["registries"] == {"own": [], "former": [CACHE]}
+    # An image that is not mirrored is in a registry of the user's.
+    earlier["images"]["outside"] = {}
+    left = cached(state, catalogues, None)
+    assert left["docker"]["daemon_json"]["insecure-registries"] == [CACHE, "own:1"]
+
+
+def test_docker_is_in_place_once_the_list_is(
+    pi: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    for recorded, in_place in (([CACHE], True), (None, True), ([], True), ([OTHER], False)):
+        state = with_registries(copy.deepcopy(pi), [CACHE], recorded)
+        plan = cached(state, catalogues, "192.0.2.11")
+        assert docker_in_place(state, plan) is in_place, recorded
+
+
 # --- sources -------------------------------------------------------------------------------------
 
 

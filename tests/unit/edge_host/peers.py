@@ -57,8 +57,10 @@ def serving(
     files = {request_path(SHA256): ServedFile(size, (f"{path}.part", str(path)))}
     context = server_context(parsed(made, identity))
     server = PeerServer(context, 0, clients, files, host="127.0.0.1")
-    yield server
-    server.close()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @contextmanager
@@ -86,9 +88,11 @@ def saying(
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
-    yield listening.getsockname()[1]
-    listening.shutdown(socket.SHUT_RDWR)
-    listening.close()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
 
 
 def _head(connection: ssl.SSLSocket) -> bytes:

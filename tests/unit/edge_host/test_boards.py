@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import json
 import os
@@ -29,10 +28,7 @@ from edge_host.host_info.board import (
     parse_os_release,
     read_board,
 )
-from edge_host.host_info.docker import (
-    parse_docker_info,
-    parse_unit_environment,
-)
+from edge_host.host_info.docker import parse_docker_info
 from edge_host.host_info.hardware import (
     parse_cpu_features,
     parse_gpus,
@@ -47,7 +43,7 @@ from edge_host.host_info.jetson import (
     parse_power_modes,
     parse_power_status,
 )
-from edge_host.host_info.kernel import parse_kernel_option, parse_memory_cgroup, parse_module
+from edge_host.host_info.kernel import parse_memory_cgroup
 from edge_host.host_info.raspberry_pi import parse_cgroup_words, parse_throttled
 from edge_host.host_info.state import read_state
 from edge_host.host_info.system import parse_desktop
@@ -130,7 +126,6 @@ PARSERS: dict[str, Callable[[Reading], Any]] = {
     "cmdline.txt": cmdline_txt,
     "cgroups": lambda each: parse_memory_cgroup(None, each["text"], each.get("kernel", "")),
     "cgroup.controllers": lambda each: parse_memory_cgroup(each["text"], "", ""),
-    "kernel config": lambda each: parse_kernel_option(each["text"], "IP_NF_RAW"),
     "nvidia-smi": lambda each: parse_gpus(each["text"]),
     "engine log": engine_log,
 }
@@ -293,22 +288,6 @@ def test_memory_cgroup(
 
 
 @pytest.mark.parametrize(
-    ("builtin", "loadable", "answer"),
-    [
-        ("", "kernel/net/ipv4/netfilter/iptable_raw.ko.zst: kernel/net/x_tables.ko.zst\n", True),
-        ("kernel/net/ipv4/netfilter/iptable_raw.ko\n", "", True),
-        ("kernel/fs/ext4.ko\n", "kernel/net/ip6table_raw.ko: kernel/iptable_raw.ko\n", False),
-        ("kernel/fs/ext4.ko\n", "kernel/net/iptable_rawer.ko:\n", False),
-        ("kernel/fs/ext4.ko\n", "", None),
-        ("", "kernel/fs/ext4.ko:\n", None),
-        ("", "", None),
-    ],
-)
-def test_module(builtin: str, loadable: str, answer: bool | None) -> None:
-    assert parse_module(builtin, loadable, "iptable_raw") is answer
-
-
-@pytest.mark.parametrize(
     ("text", "mode", "number"),
     [
         ("NVPM ERROR: Error opening /etc/nvpmodel.conf: 2\n", None, None),
@@ -353,11 +332,8 @@ def make(fake: FakeHost, made: Reading) -> None:
     """Put a host's files and commands where the module looks for them."""
     for path, value in made["files"].items():
         text = text_of(value)
-        if path.endswith("/config.gz"):
-            (fake.system / path).write_bytes(gzip.compress(text.encode()))
-        else:
-            # A device tree's strings end in NUL.
-            fake.write(path, text + "\0" * path.startswith("sys/firmware/devicetree"))
+        # A device tree's strings end in NUL.
+        fake.write(path, text + "\0" * path.startswith("sys/firmware/devicetree"))
     for name, value in made.get("commands", {}).items():
         answer = fake.base / f"answer-{name}"
         answer.write_text(text_of(value))
@@ -382,7 +358,7 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "userland_bits": struct.calcsize("P") * 8,
         "os": dict.fromkeys(("id", "version_id", "pretty_name")),
         "l4t": None,
-        "kernel": {"release": None, "memory_cgroup": None, "ip_nf_raw": None},
+        "kernel": {"release": None, "memory_cgroup": None},
         "boot": {"file": None, "file_words": [], "lines": 0, "words": []},
         "cpus": len(os.sched_getaffinity(0)),
         "cpu_features": None,
@@ -400,7 +376,7 @@ def bare_machine(fake: FakeHost) -> dict[str, Any]:
         "nvidia_runtime": None,
         "gpu_groups": [],
         "power": None,
-        "tuning": {"clocks": False, "fan": None},
+        "tuning": {"clocks": False, "clocks_unit": False, "fan": None},
         "temperature": None,
         "throttled": None,
         "desktop": None,
@@ -444,7 +420,7 @@ def test_whole_board(made: Reading, empty_host: FakeHost) -> None:
 bounded = settings(max_examples=400, deadline=None, database=None)
 WORDS = (
     *("# R36 (release), REVISION: ", "REVISION: 4.3", "MemTotal:", " kB", "Filename", "/dev/zram0"),
-    *("partition", "file", "memory", "#subsys_name", "CONFIG_IP_NF_RAW", "=y", "# ", "is not set"),
+    *("partition", "file", "memory", "#subsys_name", "# "),
     *("NV Power Mode: ", "POWER_MODEL ID=", "NAME=", "< ", " >", "pmode:", "throttled=0x", "[N/A]"),
     *(
         "load_tensors: ",
@@ -563,17 +539,13 @@ PURE: list[Callable[[str], object]] = [
     and parse.__module__ == module.name
     and name
     not in {
-        *("parse_memory_cgroup", "parse_kernel_option", "parse_module"),
-        *("parse_desktop", "parse_unit_environment", "parse_engine_log"),
+        *("parse_memory_cgroup", "parse_desktop", "parse_engine_log"),
     }
 ]
 PURE += [
     lambda text: parse_memory_cgroup(None, text, text),
     lambda text: parse_memory_cgroup(text, text, text),
-    lambda text: parse_kernel_option(text, "IP_NF_RAW"),
-    lambda text: parse_module(text, text, "iptable_raw"),
     lambda text: parse_desktop(text.splitlines()),
-    lambda text: parse_unit_environment([text, text]),
     lambda text: parse_engine_log(text.splitlines(), 0.0),
     lambda text: gpu_reason(text.splitlines()),
     lambda text: parse_docker_info(text, text),

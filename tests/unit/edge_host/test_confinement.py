@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from edge_host.confinement import (
     DOWNLOAD_CAPABILITIES,
@@ -21,11 +20,11 @@ from edge_host.constants import DOWNLOAD_UID, ENGINE_UID
 from edge_host.download import process
 from edge_host.release import systemd
 from edge_host.release.host import Host
-from edge_host.release.unit import build_unit
+from edge_host.unit_files.clocks import CLOCKS_TEXT
+from edge_host.unit_files.recovery import build_unit
 from tests.unit.edge_host.as_user import needs_root
 from tests.waiting import until
 
-PROJECT = Path(__file__).parents[3]
 ROOT = Path("/opt/edge-llm")
 SERVICE = confine_service(ROOT)
 DOWNLOAD = confine_download(ROOT / "models", Path("/run/edge-llm-fetch/smoke-0123"))
@@ -91,11 +90,8 @@ def transient(properties: tuple[str, ...]) -> str:
 
 
 def clocks() -> str:
-    """The unit that the tuning role writes on a Jetson."""
-    tasks = yaml.safe_load((PROJECT / "roles/tuning/tasks/performance.yml").read_text())
-    found: str = tasks[0]["block"][0]["ansible.builtin.copy"]["content"]
-    # A command that this machine does not have is a complaint of its own.
-    return found.replace("ExecStart=/usr/bin/jetson_clocks", "ExecStart=/usr/bin/true")
+    """The unit that a Jetson gets, with a command that there is."""
+    return CLOCKS_TEXT.replace("ExecStart=/usr/bin/jetson_clocks", "ExecStart=/usr/bin/true")
 
 
 UNITS = {

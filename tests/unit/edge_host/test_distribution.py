@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edge_host.download import job as download_job
+from edge_host import disk
 from edge_host.download import runner
 from edge_host.download.job import STATUS, DownloadError, parse_job
 from edge_host.download.peer_client import Timing
@@ -123,7 +123,7 @@ class Machine:
     def _run(self) -> None:
         try:
             runner.run_job(self.session)
-        except (DownloadError, Stopped) as error:
+        except (DownloadError, OSError, Stopped) as error:
             self.failure = error
 
     def start(self) -> Machine:
@@ -225,7 +225,7 @@ def _with_timing(timing: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    monkeypatch.setattr(download_job, "DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     made = Fleet(tmp_path, 4)
     yield made
     made.stop()
@@ -438,12 +438,35 @@ def test_a_port_in_use_is_no_reason_to_fail(fleet: Fleet, source: Source) -> Non
     )
 
 
+def test_a_server_that_does_not_start_is_no_reason_to_fail(
+    fleet: Fleet, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has ended before it could read what it is to serve."""
+    machine = fleet.host(0, source.url)
+    start = DownloadSession.start_downloader
+
+    def ending(session: DownloadSession, *command: str, **streams: Any) -> Any:
+        if not command[-1].endswith(".peer_server"):
+            return start(session, *command, **streams)
+        process = start(session, "true", **streams)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(DownloadSession, "start_downloader", ending)
+    status = machine.start().done()
+    machine.stop()
+    assert (machine.content, machine.failure) == (CONTENT, None)
+    assert status["notice"] == (
+        "other hosts cannot download from this one: the server did not start"
+    )
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts programs of other users")
 def test_programs_that_talk_to_others_have_no_privileges(
     monkeypatch: pytest.MonkeyPatch, source: Source
 ) -> None:
     """They can read what they serve, and write nothing."""
-    monkeypatch.setattr(download_job, "DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         fleet = Fleet(Path(folder), 2)

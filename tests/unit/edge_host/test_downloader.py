@@ -58,7 +58,7 @@ def job(models: Path, **changes: Any) -> DownloadJob:
 
 @pytest.fixture
 def models(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("edge_host.download.job.DISK_RESERVE", 0)
+    monkeypatch.setattr("edge_host.disk.DISK_RESERVE", 0)
     (root / "models").mkdir(mode=0o755)
     return root / "models"
 

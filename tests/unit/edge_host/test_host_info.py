@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -18,7 +17,6 @@ from edge_fleet.host_archive import build
 from edge_host.commands import run_together
 from edge_host.constants import API_UID, DOWNLOAD_UID, RECORD
 from edge_host.folders import secret_access
-from edge_host.host_info.docker import NO_RAW
 from edge_host.host_info.ports import read_ports
 from edge_host.host_info.state import read_state
 from edge_host.host_info.weights import read_record
@@ -62,7 +60,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert board["cpus"] == len(os.sched_getaffinity(0))
     assert board["name"] == "Raspberry Pi 5"
     assert board["boot"] == {"file": None, "file_words": [], "lines": 0, "words": []}
-    assert board["kernel"] == {"release": None, "memory_cgroup": None, "ip_nf_raw": None}
+    assert board["kernel"] == {"release": None, "memory_cgroup": None}
     # The deployment's folder does not exist yet; the disk it would be on does.
     assert board["disk"]["path"] == str(fake_host.base)
     assert 0 < board["disk"]["free"] <= board["disk"]["total"]
@@ -74,12 +72,12 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "version": None,
         "compose": None,
         "runtimes": [],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
         "containers": None,
         "published_registry": False,
         "error": "there is no docker command",
+        "own_registries": None,
         "daemon_json": None,
         "daemon_json_error": None,
     }
@@ -89,6 +87,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "secrets": {},
         "plain_keys": False,
         "containers": {"engine": None, "api": None, "network": None},
+        "installed": {},
         "release": None,
         "previous": None,
         "change": None,
@@ -121,6 +120,20 @@ def test_jetson(fake_host: FakeHost) -> None:
     assert board["name"] is None  # DMI's word for it, which may be another board's
     assert board["l4t"]["text"] == "36.4.3"
     assert board["nvidia_runtime"] == str(runtime)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"insecure-registries": ["192.0.2.9:5000"]}', ["192.0.2.9:5000"]),
+        ('{"insecure-registries": [1]}', []),
+        ("{}", []),
+        ("{", None),
+    ],
+)
+def test_registries_of_the_project(fake_host: FakeHost, text: str, found: object) -> None:
+    fake_host.write("etc/docker/edge-llm.json", text)
+    assert read(fake_host)["docker"]["own_registries"] == found
 
 
 def test_broken_daemon_json_is_told(fake_host: FakeHost) -> None:
@@ -369,31 +382,6 @@ def test_packages_of_docker(fake_host: FakeHost) -> None:
     assert state["board"]["upgrades"]["held"] == ["docker.io"]
 
 
-DROP_IN = '[Service]\nEnvironment="DOCKER_INSECURE_NO_IPTABLES_RAW={}"\n'
-
-
-@pytest.mark.parametrize(
-    ("info", "drop_ins", "no_raw"),
-    [
-        # One that runs tells what it has, whatever its files say for its next start.
-        ({"ServerVersion": "28.5.2", "Warnings": [f"WARNING: {NO_RAW} is set"]}, [], True),
-        ({"ServerVersion": "28.5.2", "Warnings": []}, ["1"], False),
-        ({}, ["1"], True),
-        ({}, ["0", "1"], True),
-        ({}, ["1", "0"], False),
-        ({}, ["yes"], False),
-        ({}, [], False),
-    ],
-)
-def test_no_raw(
-    fake_host: FakeHost, info: dict[str, Any], drop_ins: list[str], no_raw: bool
-) -> None:
-    fake_host.docker(info=fake_host.answer("info", info))
-    for number, value in enumerate(drop_ins):
-        fake_host.write(f"etc/systemd/system/docker.service.d/{number}.conf", DROP_IN.format(value))
-    assert read(fake_host)["docker"]["no_raw"] is no_raw
-
-
 @pytest.mark.parametrize(
     ("info", "file", "swarm"),
     [
@@ -436,64 +424,38 @@ def test_zram(fake_host: FakeHost, meminfo: str, swaps: str | None, zram: int | 
     assert read(fake_host)["board"]["zram_total"] == zram
 
 
-@pytest.mark.parametrize(
-    ("release", "config", "packed", "modules", "answer"),
-    [
-        ("6.1.0-rpi6", "CONFIG_IP_NF_RAW=m", b"", True, True),
-        ("6.1.0-rpi6", "# CONFIG_IP_NF_RAW is not set", b"", True, False),
-        # The kernel's own word is heard first, and only when it is one.
-        ("6.1.0-rpi6", "", gzip.compress(b"CONFIG_IP_NF_RAW=y\n", mtime=0), False, True),
-        (
-            "6.1.0-rpi6",
-            "CONFIG_IP_NF_RAW=m",
-            gzip.compress(b"CONFIG_IP_NF_NAT=y\n", mtime=0),
-            True,
-            False,
-        ),
-        (
-            "6.1.0-rpi6",
-            "CONFIG_IP_NF_RAW=m",
-            gzip.compress(b"not a configuration", mtime=0),
-            False,
-            True,
-        ),
-        ("6.1.0-rpi6", "", gzip.compress(b"CONFIG_IP_NF_RAW=y\n", mtime=0)[:-9], True, True),
-        ("6.1.0-rpi6", "", b"\x1f\x8b\x08", False, False),
-        ("6.1.0-rpi6", "", b"", None, None),
-        # Not a name of a file below /boot.
-        ("6.1/../../config", "CONFIG_IP_NF_RAW=m", b"", True, None),
-    ],
-)
-def test_ip_nf_raw(
-    fake_host: FakeHost,
-    release: str,
-    config: str,
-    packed: bytes,
-    modules: bool | None,
-    answer: bool | None,
-) -> None:
-    fake_host.write("proc/sys/kernel/osrelease", f"{release}\n")
-    fake_host.write("boot/config-6.1.0-rpi6", f"{config}\n")
-    (fake_host.system / "proc/config.gz").write_bytes(packed)
-    if modules is not None:
-        name = "iptable_raw" if modules else "iptable_nat"
-        fake_host.write("lib/modules/6.1.0-rpi6/modules.dep", f"kernel/net/{name}.ko:\n")
-        fake_host.write("lib/modules/6.1.0-rpi6/modules.builtin", "kernel/fs/ext4.ko\n")
-    assert read(fake_host)["board"]["kernel"]["ip_nf_raw"] is answer
-
-
 def test_port_of_a_process() -> None:
     """Against this machine's own /proc: a real socket, held by this process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        taken = read_ports([port], [], {port: "own.socket"}, Path("/"))[str(port)]
+        taken = read_ports([port], [], {}, {port: "own.socket"}, Path("/"))[str(port)]
     assert taken == {
         "addresses": ["127.0.0.1"],
         "process": f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})",
         "container": None,
         "unit": "own.socket",
     }
-    assert read_ports([port], [], {}, Path("/")) == {str(port): None}
+    assert read_ports([port], [], {}, {}, Path("/")) == {str(port): None}
+
+
+def test_port_of_a_process_in_a_container(tmp_path: Path) -> None:
+    """Nobody publishes it: the chat API has the sockets that systemd had."""
+    process = tmp_path / "proc/7"
+    (process / "fd").mkdir(parents=True)
+    (process / "fd/3").symlink_to("socket:[99]")
+    (process / "comm").write_text("python\n")
+    (process / "cgroup").write_text(f"0::/system.slice/docker-{'a' * 64}.scope\n")
+    (tmp_path / "proc/net").mkdir()
+    line = f"0: 0100007F:{8000:04X} 00000000:0000 0A 0:0 0:0 0 0 0 99"
+    (tmp_path / "proc/net/tcp").write_text(f"{line}\n")
+    names = {"a" * 64: "edge-llm-api-a"}
+    assert read_ports([8000], [], names, {}, tmp_path)["8000"] == {
+        "addresses": ["127.0.0.1"],
+        "process": "python (pid 7)",
+        "container": "edge-llm-api-a",
+        "unit": None,
+    }
+    assert (read_ports([8000], [], {}, {}, tmp_path)["8000"] or {})["container"] is None
 
 
 def own(path: Path) -> None:

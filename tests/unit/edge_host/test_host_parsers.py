@@ -16,12 +16,11 @@ from edge_host.host_info.docker import (
     parse_docker_info,
     parse_images,
     parse_published,
-    parse_unit_environment,
 )
 from edge_host.host_info.hardware import parse_meminfo
 from edge_host.host_info.jetson import parse_l4t
 from edge_host.host_info.network import parse_fib_trie, parse_if_inet6, read_addresses
-from edge_host.host_info.ports import parse_listeners, parse_socket_units
+from edge_host.host_info.ports import parse_container_id, parse_listeners, parse_socket_units
 from edge_host.host_info.system import (
     parse_accounts,
     parse_desktop,
@@ -231,6 +230,21 @@ def test_published(ports: str, published: list[tuple[str, str, int]]) -> None:
     assert parse_published(json.dumps({"Names": "api", "Ports": ports})) == published
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"0::/system.slice/docker-{'a' * 64}.scope\n", "a" * 64),
+        (f"1:cpu:/docker/{'b' * 64}\n", "b" * 64),
+        (f"1:cpu:/docker/{'b' * 64}/docker/{'c' * 64}\n0::/\n", "c" * 64),
+        (f"0::/user.slice/nodocker-{'a' * 64}.scope\n", None),
+        ("0::/system.slice/docker.service\n", None),
+        ("", None),
+    ],
+)
+def test_container_of_a_process(text: str, found: str | None) -> None:
+    assert parse_container_id(text) == found
+
+
 def test_images() -> None:
     rows = [
         {"Repository": "hub:5000/llamacpp", "Tag": "1", "Digest": "sha256:aa"},
@@ -255,7 +269,6 @@ def test_docker_info_of_a_live_engine() -> None:
         "version": "20.10.24+dfsg1",
         "compose": None,
         "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
         "error": None,
@@ -270,7 +283,6 @@ def test_docker_info_of_a_dead_engine() -> None:
         "version": None,
         "compose": None,
         "runtimes": [],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
     }
@@ -287,7 +299,6 @@ def test_docker_info_of_no_use(text: str) -> None:
         "version": None,
         "compose": None,
         "runtimes": [],
-        "no_raw": False,
         "swarm": False,
         "live_restore": False,
         "error": "no answer within 10 seconds",
@@ -306,20 +317,6 @@ def test_docker_info_of_no_use(text: str) -> None:
 def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
     text = json.dumps({"ServerVersion": "26.1.5", "ClientInfo": {"Plugins": [plugin]}})
     assert parse_docker_info(text)["compose"] == compose
-
-
-@pytest.mark.parametrize(
-    ("warnings", "no_raw"),
-    [
-        (["WARNING: DOCKER_INSECURE_NO_IPTABLES_RAW is set"], True),  # Docker 28.0.2 or newer
-        (["WARNING: No memory limit support", "WARNING: No swap limit support"], False),
-        ([], False),
-        (None, False),
-    ],
-)
-def test_docker_info_tells_of_no_raw_rules(warnings: list[str] | None, no_raw: bool) -> None:
-    text = json.dumps({"ServerVersion": "28.5.2", "Warnings": warnings})
-    assert parse_docker_info(text)["no_raw"] is no_raw
 
 
 @pytest.mark.parametrize(("told", "found"), [(True, True), (False, False), (None, False)])
@@ -343,23 +340,6 @@ def test_docker_info_tells_of_live_restore(told: bool | None, found: bool) -> No
 def test_docker_info_tells_of_a_swarm(told: dict[str, Any] | None, swarm: bool) -> None:
     text = json.dumps({"ServerVersion": "28.5.2", "Swarm": told})
     assert parse_docker_info(text)["swarm"] is swarm
-
-
-@pytest.mark.parametrize(
-    ("texts", "environment"),
-    [
-        (["[Service]\nEnvironment=A=1\n"], {"A": "1"}),
-        (['[Service]\nEnvironment="A=1 2" B=3\\\n  C=4\n'], {"A": "1 2", "B": "3", "C": "4"}),
-        # The later file wins, and an empty one forgets all.
-        (["Environment=A=1\n", "Environment=A=0\n"], {"A": "0"}),
-        (["Environment=A=1\n", "Environment=\nEnvironment=B=2\n"], {"B": "2"}),
-        (["#Environment=A=1\nEnvironmentFile=-/etc/default/docker\nExecStart=A=1\n"], {}),
-        (["Environment='A=1\n"], {"A": "1"}),
-        ([], {}),
-    ],
-)
-def test_unit_environment(texts: list[str], environment: dict[str, str]) -> None:
-    assert parse_unit_environment(texts) == environment
 
 
 @pytest.mark.parametrize(
@@ -694,10 +674,18 @@ def test_socket_units() -> None:
 [::]:8000                   edge-llm-sockets.socket      edge-llm-sockets.service
 kobject-uevent 1            systemd-udevd-kernel.socket  systemd-udevd.service
 [2001:db8::1]:9090          cockpit.socket               cockpit.service
+192.0.2.10:2222             ssh.socket                   ssh.service
+/run/8000                   app.socket                   app.service
+/run/app:11434              app.socket                   app.service
+@app:11434                  app.socket                   app.service
+@8000                       app.socket                   app.service
+vsock:2:8000                sshd-vsock.socket            sshd-vsock.service
+vsock::11434                sshd-vsock.socket            sshd-vsock.service
 """
     assert parse_socket_units(text) == {
         11434: "edge-llm-sockets.socket",
         8000: "edge-llm-sockets.socket",
         9090: "cockpit.socket",
+        2222: "ssh.socket",
     }
     assert parse_socket_units("Failed to connect to bus: Host is down") == {}

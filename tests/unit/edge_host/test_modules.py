@@ -173,6 +173,33 @@ def test_host_program(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_host_units(tmp_path: Path) -> None:
+    """A check run names and shows what would be installed, and writes nothing."""
+    program = {"program": str(tmp_path / "lib/edge_host-1.pyz")}
+    asked = {"root": str(tmp_path), "host": "pi", "operator": "alice", **program}
+    result = ansible("host_units", asked, "--check", "--diff")
+    assert result["changed"] is True
+    assert result["differences"]["edge_host-1.pyz"] == "missing"
+    shown = {each["after_header"]: each["after"] for each in result["diff"]}
+    assert program["program"] in shown["/etc/systemd/system/edge-llm.service"]
+    assert list(tmp_path.iterdir()) == []
+    refused = ansible("host_units", asked)
+    assert refused["msg"] == f"pi: {program['program']} is missing. Run site.yml."
+    refused = ansible("host_units", {"host": "pi"})
+    assert (
+        refused["msg"] == "of is deployment but all of the following are missing: operator, program"
+    )
+    facts = ansible("host_info", {"root": str(tmp_path), **program}, "--check")
+    assert facts["state"]["deployment"]["installed"] == result["differences"]
+
+
+def test_host_units_of_the_clocks() -> None:
+    result = ansible("host_units", {"of": "clocks", "host": "pi"}, "--check", "--diff")
+    assert list(result["differences"]) == ["edge-llm-clocks.service"]
+    (shown,) = result["diff"]
+    assert "ExecStart=/usr/bin/jetson_clocks" in shown["after"]
+
+
 def test_control_files(tmp_path: Path) -> None:
     """Each is whole, and its owner's alone where it is secret; a check run writes none."""
     key, facts = tmp_path / "keys/pi.env", tmp_path / "facts/pi.json"

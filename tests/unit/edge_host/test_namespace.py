@@ -10,7 +10,7 @@ import pytest
 
 from edge_host.constants import DEFAULT_NETWORK, DOOR, NETWORK
 from edge_host.host_info.deployment import read_journal
-from edge_host.release import recovery
+from edge_host.release import activation, recovery
 from edge_host.release.docker_api import Docker
 from edge_host.release.errors import ReleaseError
 from edge_host.release.provision import provide_sockets
@@ -224,7 +224,9 @@ def test_parts_of_a_namespace_that_is_gone_are_created_anew(
     host.docker.up.discard(NETWORK)
     host.docker.strangers = {"edge-llm-engine-a", "edge-llm-api-a"}
     recovery.recover(host)
-    assert host.docker.removed[:2] == ["edge-llm-engine-a", "edge-llm-api-a"]
+    # The chat API has ended by itself.
+    assert host.retired == [("edge-llm-api-a", NEW)]
+    assert host.docker.removed[:3] == [*["edge-llm-engine-a"] * 2, "edge-llm-api-a"]
     assert_serves(host, first)
 
 
@@ -235,10 +237,68 @@ def test_parts_of_a_namespace_that_was_restarted_are_restarted(
     host.docker.start(NETWORK)
     host.docker.started.clear()
     recovery.recover(host)
+    # What the chat API has accepted is answered, by the engine that it reaches.
+    assert host.retired == [("edge-llm-api-a", NEW)]
     assert host.docker.started == ["edge-llm-engine-a", "edge-llm-api-a"]
     assert_serves(host, first)
     assert recovery.recover(host) is None
     assert len(host.docker.started) == 2
+
+
+def test_connections_wait_until_the_restarted_engine_is_ready(
+    host: FakeHost, sockets: FakeSockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat API holds requests for a minute, and a model may load for longer."""
+    serving(host, sockets, own_namespace=True)
+    host.docker.start(NETWORK)
+    host.docker.started.clear()
+    inspect, asked = host.docker.inspect, [0]
+
+    def loading(name: str) -> dict[str, Any] | None:
+        found = inspect(name)
+        if name == "edge-llm-engine-a" and name in host.docker.started and found:
+            assert "edge-llm-api-a" not in host.docker.up | set(host.docker.started[:-1])
+            asked[0] += 1
+            found["State"]["Health"]["Status"] = "healthy" if asked[0] > 6 else "starting"
+        return found
+
+    monkeypatch.setattr(host.docker, "inspect", loading)
+    monkeypatch.setattr(activation, "wait_ready", lambda *_: monkeypatch.undo())
+    recovery.recover(host)
+    assert asked[0] > 6
+    assert host.docker.started == ["edge-llm-engine-a", "edge-llm-api-a"]
+
+
+def test_an_engine_that_was_restarted_with_its_namespace_is_waited_for_by_nobody(
+    host: FakeHost, sockets: FakeSockets
+) -> None:
+    """The chat API reaches no engine: it could only wait in vain for what it has accepted."""
+    first = serving(host, sockets, own_namespace=True)
+    host.docker.start(NETWORK)
+    host.docker.start("edge-llm-engine-a")
+    host.docker.started.clear()
+    recovery.recover(host)
+    assert host.retired == []
+    assert host.docker.started == ["edge-llm-api-a"]
+    assert_serves(host, first)
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+@pytest.mark.parametrize("engine", ["a", "b"])
+def test_the_change_after_a_restarted_namespace(
+    host: FakeHost, sockets: FakeSockets, swap: str, engine: str
+) -> None:
+    """A deployment begins with a recovery, so that the change finds both parts in one namespace."""
+    serving(host, sockets, own_namespace=True)
+    host.docker.start(NETWORK)
+    second = add_release(host, 2, swap, engine=engine, api="b")
+    recovery.recover(host)
+    assert host.retired == [("edge-llm-api-a", NEW)]
+    entry = switch_release(host, 2, "deploy")
+    assert entry["outcome"] == "committed"
+    assert entry["parts"] == (["engine", "api"] if engine == "b" else ["api"])
+    assert host.releases.current() == second
+    assert host.docker.up == {NETWORK, f"edge-llm-engine-{engine}", "edge-llm-api-b"}
 
 
 @pytest.mark.parametrize("own_namespace", [False, True])
@@ -256,19 +316,46 @@ def test_a_host_of_an_earlier_version_after_its_next_boot(
     assert_serves(host, first)
 
 
+def test_a_chat_api_gets_the_sockets_that_replace_its_own(
+    host: FakeHost, sockets: FakeSockets
+) -> None:
+    """Somebody has stopped the unit. The chat API answers all that it has accepted first."""
+    first = serving(host, sockets, own_namespace=True)
+    provide_sockets(host, first)
+    assert (host.retired, host.docker.started) == ([], [])
+    sockets.held = False
+    provide_sockets(host, first)
+    assert sockets.held
+    assert host.retired == [("edge-llm-api-a", NEW)]
+    assert host.docker.started == ["edge-llm-api-a"]
+    assert_serves(host, first)
+
+
+def test_a_stopped_chat_api_stays_so_until_it_is_started(
+    host: FakeHost, sockets: FakeSockets
+) -> None:
+    """The rest of the change starts it, after its engine."""
+    first = serving(host, sockets, own_namespace=True)
+    host.docker.up.discard("edge-llm-api-a")
+    sockets.held = False
+    provide_sockets(host, first)
+    assert sockets.held
+    assert host.docker.started == []
+
+
 def test_ports_stay_where_they_are(host: FakeHost, sockets: FakeSockets) -> None:
     sockets.held, sockets.problem = False, "systemd cannot listen: port 8000 is in use by nginx"
     host.docker.up = {DOOR}
-    provide_sockets(host)
+    provide_sockets(host, None)
     assert host.docker.removed == []
     host.docker.up = set()
     with pytest.raises(
         ReleaseError,
         match="systemd cannot listen: port 8000 is in use by nginx",
     ):
-        provide_sockets(host)
+        provide_sockets(host, None)
     sockets.problem = ""
-    provide_sockets(host)
+    provide_sockets(host, None)
     assert sockets.held
 
 

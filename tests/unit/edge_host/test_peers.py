@@ -211,6 +211,25 @@ def test_those_who_say_nothing_keep_nobody_out(
         )
 
 
+def test_a_connection_for_which_there_is_no_thread_ends_no_other(
+    server: peer_server.PeerServer, made: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once may take all that the unit may have."""
+    start, refused = threading.Thread.start, list[threading.Thread]()
+
+    def start_but_one(thread: threading.Thread) -> None:
+        if not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_but_one)
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        assert connection.recv(1) == b""
+    context = client_context(parsed(made, "host-1"))
+    assert request(server.port, context, Range="bytes=0-")[0] == 206
+
+
 def test_the_number_of_connections_is_limited(
     server: peer_server.PeerServer, made: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +284,7 @@ def test_the_nearest_host_is_read_from(
         serving(made, file, SIZE, ["host-3"], "host-2") as near,
         serving(made, file, SIZE, ["host-3"], "host-1") as far,
     ):
-        reader = Reader(made, peer(2, near.port), peer(1, far.port))
+        reader = Reader(made, peer(2, near.port), peer(1, far.port), timing=Timing())
         assert reader.read(start) == []
     assert reader.content == CONTENT
     assert reader.sources == ["board-2"]
@@ -284,7 +303,7 @@ def test_a_file_that_grows_is_read_to_its_end(
     with serving(made, tmp_path / "m.gguf", SIZE, ["host-3"], "host-2") as near:
         growing = threading.Thread(target=grow)
         growing.start()
-        reader = Reader(made, peer(2, near.port))
+        reader = Reader(made, peer(2, near.port), timing=Timing())
         assert reader.read() == []
         growing.join()
     assert reader.content == CONTENT
@@ -292,7 +311,7 @@ def test_a_file_that_grows_is_read_to_its_end(
 
 def test_who_does_not_answer_is_replaced(made: dict[str, dict[str, Any]], file: Path) -> None:
     with serving(made, file, SIZE, ["host-3"], "host-1") as far:
-        reader = Reader(made, peer(2, _closed_port()), peer(1, far.port))
+        reader = Reader(made, peer(2, _closed_port()), peer(1, far.port), timing=Timing())
         assert reader.read() == []
     assert (reader.content, reader.sources) == (CONTENT, ["board-1"])
 

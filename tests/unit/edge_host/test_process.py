@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_host.download import process
-from edge_host.download.job import JOB, LOCK, STATUS, DownloadError
+from edge_host.download.job import JOB, LOCK, START_LOCK, STATUS, DownloadError
 from tests.playing import ROOT
 from tests.waiting import until
 
@@ -133,6 +134,20 @@ def test_a_process_that_does_not_begin_is_reported(
         process.start(job(tmp_path), runtime, broken, unit=False)
     # It may hold a token.
     assert not (runtime / JOB).exists()
+
+
+def test_a_stop_spares_the_successor_of_an_earlier_process(runtime: Path) -> None:
+    """Another program has its number, and the next process is only about to be started."""
+    runtime.mkdir()
+    with (
+        subprocess.Popen(["sleep", "60"]) as other,
+        (runtime / START_LOCK).open("w") as starting,
+    ):
+        (runtime / STATUS).write_text(json.dumps({"state": "done", "pid": other.pid}))
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        assert process.stop(runtime, 0.5)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_process_that_has_just_begun_is_stopped(

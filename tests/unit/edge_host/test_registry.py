@@ -16,7 +16,8 @@ from edge_host.image_ref import ImageRef
 from edge_host.registry import client as registry_client
 from edge_host.registry.client import MANIFESTS, RegistryClient
 from edge_host.registry.errors import RegistryError
-from edge_host.registry.mirror import copy_command, mirror
+from edge_host.registry.manifest import measure_image
+from edge_host.registry.mirror import Source, mirror
 from edge_host.registry.upload import upload_folder
 from tests.unit.edge_host.fake_registry import FakeRegistry, digest_of, registry
 
@@ -272,7 +273,8 @@ def test_root_enters_no_link_either(client: RegistryClient, tmp_path: Path) -> N
 def test_copy_command(outside: str, insecure: list[str], verified: str) -> None:
     upstream = ImageRef.parse(f"{outside}@{DIGEST}")
     folder = Path("/opt/staging/x")
-    command = copy_command("/skopeo", upstream, insecure, folder, Path("/opt/env"), 10013)
+    source = Source("/skopeo", upstream, insecure, folder, Path("/opt/env"), 10013)
+    command = source.copy_command()
     assert command[command.index("setpriv") :] == [
         *("setpriv", "--reuid=10013", "--regid=10013", "--clear-groups"),
         *("/skopeo", "copy", "--quiet", "--retry-times", "3", "--multi-arch", "all"),
@@ -286,6 +288,16 @@ def test_copy_command(outside: str, insecure: list[str], verified: str) -> None:
         "--property=ReadWritePaths=/opt/staging/x",
         "--property=RuntimeMaxSec=12h",
     } < set(command)
+    inspect = source.inspect_command(f"sha256:{'b' * 64}")
+    assert inspect[inspect.index("/skopeo") :] == [
+        *("/skopeo", "inspect", "--raw", "--retry-times", "3", f"--tls-verify={verified}"),
+        f"docker://{outside.rpartition(':')[0]}@sha256:{'b' * 64}",
+    ]
+    # The same limits, and a unit of its own.
+    start = command.index("/skopeo")
+    assert [each for each in inspect[:start] if each not in command] == [
+        f"--unit=edge-llm-registry-inspect-{os.getpid()}-bbbbbbbbbbbb"
+    ]
 
 
 @pytest.mark.parametrize("outside", ["ollama/ollama:0.34.0", "registry.example:5000/engine"])
@@ -315,9 +327,17 @@ class Host:
         self.bin.mkdir()
         for name in ("systemd-run", "setpriv"):
             self.command(name, 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"')
+        # By the digest at the end of its name.
+        self.inspects = (
+            f'if [ "$1" = inspect ]; then for last; do :; done; digest="${{last##*:}}"\n'
+            f"found={source}/$digest.manifest.json\n"
+            f'[ -e "$found" ] || found={source}/manifest.json\n'
+            f'cat "$found"; exit; fi\n'
+        )
         self.command(
             "skopeo",
-            f'echo "$*" >> {self.log}; cat {self.staging}/environment >> {self.log}.env\n'
+            f'{self.inspects}echo "$*" >> {self.log}\n'
+            f"cat {self.staging}/environment >> {self.log}.env\n"
             f'for last; do :; done; cp -r {source} "${{last#dir:}}"',
         )
 
@@ -369,7 +389,7 @@ def test_nothing_is_asked_where_nothing_is_wanted(registry: FakeRegistry, host: 
 
 def test_a_copy_that_fails(registry: FakeRegistry, host: Host) -> None:
     (host.staging / "left").mkdir()
-    host.command("skopeo", 'echo "no such host" >&2; exit 1')
+    host.command("skopeo", host.inspects + 'echo "no such host" >&2; exit 1')
     with pytest.raises(RegistryError) as caught:
         host.mirror(host.images("a/new"))
     assert str(caught.value) == (
@@ -380,9 +400,66 @@ def test_a_copy_that_fails(registry: FakeRegistry, host: Host) -> None:
     assert list(host.staging.iterdir()) == []
 
 
+def test_an_image_that_cannot_be_measured(registry: FakeRegistry, host: Host) -> None:
+    host.command("skopeo", 'echo "no such host" >&2; exit 1')
+    with pytest.raises(RegistryError, match=r"copied into the registry: no such host$"):
+        host.mirror(host.images("a/new"))
+    host.command("skopeo", "echo {}")
+    with pytest.raises(RegistryError, match=rf"^The manifest {host.digest} does not fit: 3 bytes"):
+        host.mirror(host.images("a/new"))
+    assert host.copied == []
+
+
+def test_an_image_that_the_disk_has_no_space_for(
+    registry: FakeRegistry, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is copied. The image has 7 bytes, and its largest blob, of 5, is there twice."""
+    free = 11
+    monkeypatch.setattr("edge_host.disk.free_space", lambda _: free)
+    with pytest.raises(RegistryError) as caught:
+        host.mirror(host.images("a/new"))
+    assert str(caught.value) == (
+        f"The image a/new@{host.digest} does not fit: the disk of {host.staging} is too small:"
+        " 0.0 MiB are still to be copied, and 0.0 MiB are free beside the reserve of 512 MiB. Free"
+        " some space, and run site.yml again."
+    )
+    assert host.copied == []
+    assert registry.manifests == {}
+    assert list(host.staging.iterdir()) == []
+    free = 12
+    assert host.mirror(host.images("a/new")) == [f"a/new@{host.digest}"]
+
+
+def test_the_size_of_an_image_with_platforms() -> None:
+    """What they share counts once."""
+    amd64, arm64 = manifest(b"shared", b"amd64..."), manifest(b"shared", b"arm64")
+    top = index(amd64, arm64, amd64)
+    texts = {digest_of(each): each for each in (top, amd64, arm64)}
+    sizes = [len(each) for each in (b"shared", b"amd64...", b"arm64", b"{}")]
+    assert measure_image(texts.__getitem__, digest_of(top)) == (sum(sizes), 8)
+    assert measure_image(texts.__getitem__, digest_of(arm64)) == (13, 6)
+
+
+@pytest.mark.parametrize("size", [None, "5", -1, True, 1.5])
+def test_a_size_that_is_none(size: object) -> None:
+    found = json.loads(manifest(b"layer"))
+    found["layers"][0]["size"] = size
+    image = json.dumps(found).encode()
+    with pytest.raises(RegistryError, match=r"^The image's manifest is invalid: the size "):
+        measure_image({digest_of(image): image}.__getitem__, digest_of(image))
+
+
+def test_too_many_platforms() -> None:
+    top = index(*(manifest(b"%d" % each) for each in range(101)))
+    with pytest.raises(
+        RegistryError, match=r"it has 101 platforms\. Use an image with 100 at most"
+    ):
+        measure_image({digest_of(top): top}.__getitem__, digest_of(top))
+
+
 def test_a_copy_that_is_killed(host: Host) -> None:
     """As at its time limit: skopeo says nothing."""
-    host.command("skopeo", "exit 143")
+    host.command("skopeo", f"{host.inspects}exit 143")
     with pytest.raises(RegistryError, match=r" registry: skopeo ended with status 143$"):
         host.mirror(host.images("a/new"))
 
@@ -401,11 +478,11 @@ def test_skopeo_gets_the_way_and_logins_and_nothing_else(
     (host.folder / ".docker").mkdir()
     (host.folder / ".docker/config.json").write_text('{"auths": {}}')
     seen = host.folder / "seen"
-    host.command("skopeo", f"cp {host.staging}/*/logins.json {seen}; exit 1")
+    host.command("skopeo", f"{host.inspects}cp {host.staging}/*/logins.json {seen}; exit 1")
     with pytest.raises(RegistryError):
         host.mirror(host.images("a/new"))
     assert seen.read_text() == '{"auths": {}}'
-    host.command("skopeo", f"cp {host.staging}/environment {seen}; exit 1")
+    host.command("skopeo", f"{host.inspects}cp {host.staging}/environment {seen}; exit 1")
     with pytest.raises(RegistryError):
         host.mirror(host.images("a/new"))
     names = [line.partition("=")[0] for line in seen.read_text().splitlines()]

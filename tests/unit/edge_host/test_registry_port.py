@@ -15,7 +15,7 @@ from edge_host.constants import REGISTRY_PORT, REGISTRY_UID
 from edge_host.image_ref import ImageRef
 from edge_host.registry import port
 from edge_host.registry.errors import RegistryError
-from edge_host.registry.mirror import copy_command
+from edge_host.registry.mirror import Source
 from edge_host.registry.port import (
     SERVICE,
     SOCKET,
@@ -80,7 +80,8 @@ def exposure(unit: Path) -> subprocess.CompletedProcess[str]:
 def copy_unit() -> str:
     """The unit that systemd-run makes of a copy."""
     image = ImageRef("docker.io", "a/b", None, "sha256:" + "0" * 64)
-    command = copy_command("/usr/bin/skopeo", image, [], Path("/s/1"), Path("/s/env"), 10013)
+    source = Source("/usr/bin/skopeo", image, [], Path("/s/1"), Path("/s/env"), 10013)
+    command = source.copy_command()
     properties = [each.partition("=")[2] for each in command if each.startswith("--property=")]
     return "\n".join(["[Service]", "ExecStart=/bin/true", *properties, ""])
 

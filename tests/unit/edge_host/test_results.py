@@ -100,7 +100,8 @@ def facts(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
 
 def test_host_info(full_host: FakeHost) -> None:
     with lock_host(full_host.root, "bob"):
-        full = facts(full_host, secrets={"api_keys": ""})
+        program = full_host.root / "lib/edge_host-0.pyz"
+        full = facts(full_host, secrets={"api_keys": ""}, program=str(program))
     assert full["state"]["deployment"]["lock"]["by"] == "bob"
     assert full["state"]["deployment"]["history"] == [
         {

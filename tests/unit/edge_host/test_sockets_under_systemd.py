@@ -19,7 +19,7 @@ import pytest
 
 from edge_fleet.host_archive import build
 from edge_host.constants import API_UID, SOCKETS_UNIT
-from edge_host.sockets.unit_text import SERVICE_UNIT, build_service, build_socket
+from edge_host.unit_files.sockets import SERVICE_UNIT, build_service, build_socket
 
 SYSTEMD = Path("/lib/systemd/systemd")
 SYSTEM_PYTHON = "/usr/bin/python3"

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from edge_host.commands import Result
 from edge_host.constants import SOCKETS_UNIT as SOCKET_UNIT
 from edge_host.errors import ReleaseError
 from edge_host.sockets import units
-from edge_host.sockets.unit_text import SERVICE_UNIT, build_service, build_socket
+from edge_host.unit_files.sockets import SERVICE_UNIT, build_service, build_socket
 
 from ..llm_provider.fake import free_port
 
@@ -27,11 +28,15 @@ EXPOSURE = 20
 
 
 class Systemd:
-    """What systemctl would do: the units' state, and the commands that came."""
+    """What systemctl would do: the units' state, and the commands that came.
+
+    `outdated` are the units whose files systemd has not read since they were written.
+    """
 
     def __init__(self) -> None:
         self.active: set[str] = set()
         self.commands: list[str] = []
+        self.outdated: set[str] = set()
         self.fails = False
 
     def __call__(self, *arguments: str, accepted: Sequence[int] = (0,)) -> str:
@@ -39,7 +44,12 @@ class Systemd:
         names = [each for each in arguments if "." in each]
         if command == "is-active":
             return "active" if names[0] in self.active else "inactive"
+        if command == "show":
+            assert "--property=NeedDaemonReload" in arguments
+            return "\n\n".join("yes" if each in self.outdated else "no" for each in names)
         self.commands.append(" ".join(arguments))
+        if command == "daemon-reload":
+            self.outdated.clear()
         if command in ("start", "restart"):
             if self.fails:
                 raise ReleaseError("systemctl start failed: see its log. Check systemd on the host")
@@ -55,6 +65,7 @@ def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemd:
     monkeypatch.setattr(units, "run_systemctl", made)
     monkeypatch.setattr(units, "UNITS", tmp_path)
     monkeypatch.setattr(units, "find_holders", dict)
+    monkeypatch.setattr(units, "find_bound", list)
     return made
 
 
@@ -96,12 +107,110 @@ def test_another_archive_restarts_the_service_alone(systemd: Systemd) -> None:
     ]
 
 
-def test_another_address_restarts_the_sockets(systemd: Systemd) -> None:
+@pytest.mark.parametrize("former", ["", "192.0.2.10", "2001:db8::10"])
+def test_an_installation_keeps_the_address(systemd: Systemd, tmp_path: Path, former: str) -> None:
+    """It runs without the host's lock: nothing that clients notice may follow from it."""
+    units.install(ROOT, ARCHIVE, former)
+    unit = tmp_path / SOCKET_UNIT
+    unit.write_text(unit.read_text().replace("Backlog=1024", "Backlog=64"))
+    systemd.commands.clear()
+    assert units.install(ROOT, ARCHIVE, "192.0.2.20")
+    assert unit.read_text() == build_socket(former)
+    assert systemd.commands == [
+        "daemon-reload",
+        f"--quiet enable {SOCKET_UNIT} {SERVICE_UNIT}",
+        f"restart {SERVICE_UNIT}",
+    ]
+
+
+def test_another_address_restarts_the_sockets(systemd: Systemd, tmp_path: Path) -> None:
     units.install(ROOT, ARCHIVE)
     systemd.commands.clear()
-    assert units.install(ROOT, ARCHIVE, "192.0.2.10")
-    assert systemd.commands[2] == f"restart {SOCKET_UNIT}"
+    units.move("192.0.2.10")
+    assert (tmp_path / SOCKET_UNIT).read_text() == build_socket("192.0.2.10")
+    assert systemd.commands == [
+        "daemon-reload",
+        f"restart {SOCKET_UNIT}",
+        f"reset-failed {SOCKET_UNIT} {SERVICE_UNIT}",
+        f"start {SOCKET_UNIT} {SERVICE_UNIT}",
+    ]
     assert units.holding()
+    systemd.commands.clear()
+    units.move("192.0.2.10")
+    assert systemd.commands == []
+
+
+@pytest.mark.parametrize("unit", [SOCKET_UNIT, SERVICE_UNIT])
+def test_unit_files_that_systemd_has_not_read(systemd: Systemd, unit: str) -> None:
+    """An installation was killed after it had written them."""
+    units.install(ROOT, ARCHIVE)
+    systemd.outdated = {unit}
+    systemd.commands.clear()
+    assert units.install(ROOT, ARCHIVE)
+    assert systemd.commands == [
+        "daemon-reload",
+        f"--quiet enable {SOCKET_UNIT} {SERVICE_UNIT}",
+        f"restart {SERVICE_UNIT}",
+    ]
+
+
+ANY4, ANY6 = ("0.0.0.0", 8000), ("::", 8000)
+ENGINE = ("127.0.0.1", 11434)
+
+
+@pytest.mark.parametrize(
+    ("address", "bound", "restarted"),
+    [
+        ("", [], False),  # the table cannot be read
+        ("", [ANY6, ENGINE], False),
+        ("", [ANY4, ENGINE], False),
+        ("", [("192.0.2.10", 8000), ENGINE], True),
+        ("", [ENGINE], True),
+        ("", [ANY6], True),
+        ("192.0.2.10", [("192.0.2.10", 8000), ENGINE], False),
+        ("192.0.2.10", [("192.0.2.20", 8000), ENGINE], True),
+        ("192.0.2.10", [ANY6, ENGINE], True),
+        ("2001:db8::10", [("2001:db8:0::10", 8000), ENGINE], False),
+        ("2001:db8::10", [("2001:db8::20", 8000), ENGINE], True),
+    ],
+)
+def test_sockets_of_another_address_than_the_unit_has(
+    systemd: Systemd,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    bound: list[tuple[str, int]],
+    restarted: bool,
+) -> None:
+    """A move was killed after systemd had read the unit, and before the restart."""
+    units.install(ROOT, ARCHIVE, address)
+    systemd.commands.clear()
+    found = [(ip_address(each), port) for each, port in bound]
+    monkeypatch.setattr(units, "find_bound", lambda: found)
+    units.move(address)
+    assert (f"restart {SOCKET_UNIT}" in systemd.commands) is restarted
+    assert bool(systemd.commands) is restarted
+
+
+def test_what_systemd_listens_at(tmp_path: Path) -> None:
+    """Sockets of its own, not those that chat APIs alone still have."""
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/1/fd").mkdir(parents=True)
+    rest = "00000000:00000000 00:00000000 00000000 0 0"
+    lines = ["  sl  local_address"]
+    for address, port, inode in (
+        ("0100007F", 11434, 501),
+        ("0A0200C0", 8000, 502),
+        ("140200C0", 8000, 503),
+        ("0100007F", 22, 504),
+    ):
+        lines.append(f"   0: {address}:{port:04X} 00000000:0000 0A {rest} {inode} 1")
+    (tmp_path / "proc/net/tcp").write_text("\n".join(lines) + "\n")
+    for inode in (501, 502, 504):
+        (tmp_path / f"proc/1/fd/{inode}").symlink_to(f"socket:[{inode}]")
+    assert units.find_bound(tmp_path) == [
+        (ip_address("127.0.0.1"), 11434),
+        (ip_address("192.0.2.10"), 8000),
+    ]
 
 
 def test_ports_of_an_earlier_version_are_left_alone(
@@ -115,6 +224,9 @@ def test_ports_of_an_earlier_version_are_left_alone(
         f"--quiet enable {SOCKET_UNIT} {SERVICE_UNIT}",
     ]
     assert not units.holding()
+    systemd.commands.clear()
+    units.move("192.0.2.10")
+    assert systemd.commands == ["daemon-reload"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -15,9 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edge_host import commands
+from edge_host import commands, disk
 from edge_host.commands import SEARCH_PATH
-from edge_host.download import job as download_job
 from edge_host.download.http_download import parse_curl_output
 from edge_host.download.http_source import (
     CurlResult,
@@ -79,6 +79,7 @@ def test_a_job_with_required_fields_only() -> None:
         port=0,
         credentials=None,
         distribution=0.0,
+        started_between=0,
         user=None,
         operator="somebody",
         token="",
@@ -109,6 +110,7 @@ def test_a_job_with_all_fields_from_json() -> None:
         ],
         "successors": ["host-2"],
         "port": "6882",
+        "started_between": "3",
         "credentials": {
             **{"authority": "A", "certificate": "C", "key": "K"},
             "planned_at": 1796000000.5,
@@ -127,7 +129,7 @@ def test_a_job_with_all_fields_from_json() -> None:
     assert parsed.files[0].weights == ("m.hf/config.json", 12, SHA256, "m.hf-1")
     assert parsed[3:] == (
         *("peers", (("a", "192.0.2.11", 6881, "host-0"),), ("host-2",), 6882, ("A", "C", "K")),
-        *(1796000000.5, 10010, "alice@laptop", TOKEN),
+        *(1796000000.5, 3, 10010, "alice@laptop", TOKEN),
         *("http://proxy.example:3128", "/run/x.pem"),
     )
     assert parsed.size == 42
@@ -441,12 +443,14 @@ def test_a_source_is_checked_through_a_proxy(source: Source) -> None:
     assert [(method, path) for method, path, _ in source.seen] == [("HEAD", PLAIN_URL)]
 
 
-def test_an_unreachable_source(source: Source) -> None:
-    url = f"{source.url}/m.gguf"
-    source.stop()
-    asked = job(url=url)
-    with pytest.raises(DownloadError) as caught:
-        check_file(asked, asked.files[0])
+def test_an_unreachable_source() -> None:
+    # A free port may become another test's: this one is taken, and nobody listens.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/m.gguf"
+        asked = job(url=url)
+        with pytest.raises(DownloadError) as caught:
+            check_file(asked, asked.files[0])
     assert str(caught.value) == (
         f"{url} is not reachable: [Errno 111] Connection refused. Check the network of the machine"
         " that downloads, or set llm_models_proxy, llm_models_mirror or llm_models_cache"
@@ -555,7 +559,7 @@ def test_only_curl_gets_the_token(
     )
     (tools / "curl").chmod(0o755)
     monkeypatch.setattr(commands, "SEARCH_PATH", f"{tools}:{SEARCH_PATH}")
-    monkeypatch.setattr(download_job, "DISK_RESERVE", 0)
+    monkeypatch.setattr(disk, "DISK_RESERVE", 0)
     source.answers["/m.gguf"] = Answer(200, {}, CONTENT)
     file = {
         **{"name": "m.gguf", "path": "m.gguf", "size": len(CONTENT), "sha256": CONTENT_SHA256},

@@ -41,6 +41,22 @@ def test_argument_specs_are_the_defaults(role: str) -> None:
             assert option["default"] == defaults[name], name
 
 
+def undefined_names(role: Path) -> set[str]:
+    """The names of a role's own variables that nothing in the role sets."""
+    text = "\n".join(path.read_text() for path in role.rglob("*.*") if path.is_file())
+    return set(re.findall(r"\b__[a-z]\w+", text)) - set(re.findall(r"(?m)^ *(__[a-z]\w+):", text))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_roles_own_variables_are_defined(role: str) -> None:
+    assert undefined_names(ROOT / "roles" / role) == set()
+
+
+def test_a_variable_that_nothing_defines_is_found(tmp_path: Path) -> None:
+    (tmp_path / "main.yml").write_text('__own: "{{ __other }}"\n')
+    assert undefined_names(tmp_path) == {"__other"}
+
+
 def uses() -> set[tuple[str, str]]:
     """Each role that a playbook or a role uses, with the entry point."""
     found = set()
@@ -60,6 +76,27 @@ def test_every_entry_point_that_is_used_has_an_argument_spec() -> None:
     used = uses()
     assert ("weights", "check_source") in used
     assert used == {(role, name) for role in ROLES for name in entry_points(role)}
+
+
+def undefined(role: Path) -> set[str]:
+    """Private variables (__ROLE_NAME) that a role's tasks use, and that nothing in it defines."""
+    text = "\n".join(path.read_text() for path in role.rglob("*.yml"))
+    used = set(re.findall(rf"\b__{role.name}_\w+", text))
+    return used - set(re.findall(r"(?m)^ *(?:register: )?(__\w+)(?::|$)", text))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_private_variables_of_a_role_are_defined(role: str) -> None:
+    assert undefined(ROOT / "roles" / role) == set()
+
+
+def test_a_private_variable_that_is_not_defined_is_found(tmp_path: Path) -> None:
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack/tasks.yml").write_text(
+        "- stat:\n  loop: '{{ __stack_gone }}'\n  when: __stack_here\n  register: __stack_found\n"
+        "- debug: {var: __stack_found}\n  vars:\n    __stack_here: true\n"
+    )
+    assert undefined(tmp_path / "stack") == {"__stack_gone"}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_host.host_info.docker import read_own_registries
+
 ROOT = Path(__file__).parents[3]
 TASKS = ROOT / "roles/docker/tasks/write_configuration.yml"
+NOTE = TASKS.with_name("note_registries.yml")
+INSTALL = TASKS.with_name("install.yml")
 PROXY = "http://user:hunter2@proxy.example:3128"
 THEIRS = {"proxies": {"http-proxy": PROXY}}
 PLANNED = THEIRS | {"live-restore": True}
@@ -27,16 +31,18 @@ def file(tmp_path: Path) -> Path:
 
 
 def write(file: Path, *options: str) -> str:
-    """Run the role's tasks on this machine, and return all that Ansible says."""
+    """Write the configuration, and return all that Ansible says."""
+    variables = {"__docker_file": str(file), "docker_configuration": PLANNED}
+    return run(file, TASKS, variables, *options)
+
+
+def run(file: Path, tasks: Path, variables: dict[str, Any], *options: str) -> str:
+    """Run tasks of the role on this machine, and return all that Ansible says."""
     play: dict[str, Any] = {
         "hosts": "localhost",
         "gather_facts": False,
-        "vars": {
-            "__docker_file": str(file),
-            "docker_configuration": PLANNED,
-            "ansible_python_interpreter": sys.executable,
-        },
-        "tasks": [{"ansible.builtin.include_tasks": str(TASKS)}],
+        "vars": variables | {"ansible_python_interpreter": sys.executable},
+        "tasks": [{"ansible.builtin.include_tasks": str(tasks)}],
         "handlers": [{"name": "Reload Docker", "ansible.builtin.debug": {"msg": "reloaded"}}],
     }
     playbook = file.parent.parent / "play.yml"
@@ -91,6 +97,30 @@ def test_no_output_shows_the_content(file: Path) -> None:
     file.write_text(json.dumps(THEIRS))
     assert "hunter2" not in write(file, "--check", "--diff", "-vvv")
     assert "hunter2" not in write(file, "--diff", "-vvv")
+
+
+def test_what_is_the_projects_is_noted_before_it_is_written() -> None:
+    """And forgotten after it is gone: a run that ends in between leaves nothing unknown."""
+    names = [task["name"] for task in yaml.safe_load(INSTALL.read_text())]
+    note, write_file, forget = (
+        names.index("Note the registries of this project in Docker's configuration"),
+        names.index("Configure Docker where its configuration differs"),
+        names.index("Forget the registries of this project that are gone"),
+    )
+    assert note < write_file < forget
+
+
+@needs_root
+def test_the_registries_of_the_project_are_listed(file: Path) -> None:
+    listed = file.with_name("edge-llm.json")
+    own = ["192.0.2.9:5000"]
+    run(file, NOTE, {"__docker_own_file": str(listed), "docker_registries": own})
+    assert json.loads(listed.read_text()) == {"insecure-registries": own}
+    assert mode(listed) == 0o644
+    # As host_info reads it.
+    (file.parent.parent / "etc").mkdir()
+    file.parent.rename(file.parent.parent / "etc/docker")
+    assert read_own_registries(file.parent.parent) == own
 
 
 @needs_root

@@ -100,6 +100,7 @@ def test_an_invalid_url(url: str, reason: str) -> None:
         ("http://engine:port/v1", "http://engine:port/v1"),
         (f"http://me:{SECRET}@engine:port", "http://***@engine:port"),
         (f"http://me:a/{SECRET}@engine", "http://***@engine"),
+        (f"http://me/:{SECRET}@engine", "http://***@engine"),
         (f"http://me:a@{SECRET}@engine:0", "http://***@engine:0"),
         (f"http://me:a#{SECRET}@engine", "http://***"),
         (f"http://me:://{SECRET}@engine", "http://***@engine"),

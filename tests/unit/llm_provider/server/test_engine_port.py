@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,12 +15,13 @@ import httpx
 import pytest
 
 from llm_provider.errors import ConfigurationError
-from llm_provider.server.connection_guard import ConnectionGuard
+from llm_provider.server.connection_guard import Admission, ConnectionGuard
 from llm_provider.server.engine_port import MOST_CONNECTIONS, EnginePort, port_limits
 from llm_provider.server.limits import Limits
 from llm_provider.server.uvicorn_server import server_config, start_server, stop_server
 
 from ..fake import error_of, free_port, until
+from .test_connection_guard import Fake
 
 KEY = "engine-key-of-the-tests"
 AUTH = {"Authorization": f"Bearer {KEY}"}
@@ -92,7 +94,7 @@ class Engine:
 async def port_before(engine: Engine) -> AsyncIterator[str]:
     """The engine's port, served; its URL."""
     application = EnginePort(lambda: engine.url, engine.read_key)
-    guard = ConnectionGuard(port_limits(Limits()))
+    guard = ConnectionGuard(port_limits(Limits(), host_only=True))
     listener = socket.create_server(("127.0.0.1", 0))
     server = await start_server(server_config(application, guard, lifespan="off"), listener)
     try:
@@ -118,6 +120,22 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(base_url=url, timeout=20, headers={"accept-encoding": "own"}) as made,
     ):
         yield made
+
+
+@pytest.mark.parametrize(
+    ("address", "host_only", "admitted"),
+    [
+        ("127.0.0.1", True, True),
+        ("::1", True, True),
+        ("198.51.100.2", True, False),
+        # As Docker's bridge shows the host to a container that holds the port.
+        ("172.18.0.1", False, True),
+    ],
+)
+async def test_who_may_connect(address: str, host_only: bool, admitted: bool) -> None:
+    guard = ConnectionGuard(port_limits(Limits(), host_only=host_only))
+    expected = Admission.ADMITTED if admitted else Admission.NOT_ALLOWED
+    assert guard.admit(Fake(), address) is expected
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/tags", "/v1/chat/completions"])
@@ -191,6 +209,33 @@ async def test_errors_of_the_engine_are_its_own(
     engine.talk = fail
     answer = await client.get("/x", headers=AUTH)
     assert (answer.status_code, answer.text) == (status, "itis")
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://192.0.2.1/health", b"/" + b"x" * 65537])
+async def test_a_target_that_is_no_path(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, target: bytes
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    application = EnginePort(lambda: engine.url, engine.read_key)
+    scope = {
+        **{"type": "http", "method": "OPTIONS", "path": "", "raw_path": target},
+        **{"query_string": b"", "headers": [(b"authorization", f"Bearer {KEY}".encode())]},
+    }
+    await application(scope, receive, send)
+    assert sent[0]["status"] == 400
+    error = json.loads(sent[1]["body"])["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_target")
+    assert error["message"].startswith("The request's target is invalid: ")
+    assert error["message"].endswith(". Send a path that begins with '/'.")
+    assert engine.asked == []
+    await application.close()
 
 
 async def test_a_stream_passes_piece_by_piece(client: httpx.AsyncClient, engine: Engine) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from llm_provider.providers.encoded_body import MOST_VALUES, TooManyValuesError
-from llm_provider.providers.llamacpp import LlamaCpp
 from llm_provider.providers.routes import CHAT
 from llm_provider.server.fields import FieldError, Fields
 from llm_provider.server.remote_images import refuse_remote_images
 
-from ..fake import AUTH, FakeEngine, completion, serve_api
+from ..fake import FakeEngine, completion
 
 URL = "http://169.254.169.254/latest/meta-data/"
 DATA = "data:image/png;base64,iVBORw0KGgo="
@@ -96,10 +94,9 @@ async def test_the_engine_is_not_asked(engine: FakeEngine, client: httpx.AsyncCl
     assert engine.asked == []
 
 
-async def test_the_settings_can_allow_it(engine: FakeEngine, llm: LlamaCpp, keys: Path) -> None:
-    async with (
-        serve_api(llm, keys, CHAT_API_REMOTE_IMAGES="1") as url,
-        httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client,
-    ):
-        assert (await client.post(CHAT, json=asking(IMAGE))).json() == completion()
-    assert [body["messages"] for body in engine.asked] == [asking(IMAGE)["messages"]]
+async def test_an_image_within_the_request_is_passed_on(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    asked = asking({"type": "image_url", "image_url": {"url": DATA}})
+    assert (await client.post(CHAT, json=asked)).json() == completion()
+    assert [body["messages"] for body in engine.asked] == [asked["messages"]]

@@ -6,11 +6,15 @@ Every option is known to systemd 245 (Ubuntu 20.04), and those that the work dep
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Dict, List, Optional
 
-from ..constants import API_PORT, API_UID, ENGINE_PORT, SOCKETS_UNIT
+from ..constants import API_PORT, API_UID, ENGINE_PORT, MIB, SOCKETS_MEMORY, SOCKETS_UNIT
 
 SERVICE_UNIT = f"{SOCKETS_UNIT.partition('.')[0]}.service"
+START_SECONDS = 90.0
+"""The time in which the program has to be ready; a start by systemctl waits for it."""
 BACKLOG = 1024
 """Connections that wait for each port while no chat API accepts any."""
 
@@ -50,6 +54,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={python} -I {program} sockets {folder}/door.sock {user}
+TimeoutStartSec={seconds:.0f}s
 Restart=always
 RestartSec=1s
 NoNewPrivileges=yes
@@ -77,7 +82,7 @@ UMask=0077
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-MemoryMax=64M
+MemoryMax={memory}M
 TasksMax=16
 LimitCORE=0
 
@@ -97,6 +102,20 @@ def build_socket(listen_address: str) -> str:
     )
 
 
+def find_addresses(text: str) -> List[str]:
+    """Return where a socket unit with this text listens."""
+    return re.findall(r"(?m)^ListenStream=(.*)$", text)
+
+
+def find_listen_address(text: str) -> Optional[str]:
+    """Return the address of the chat API in a socket unit with this text, as `build_socket` got it.
+
+    None where the text has none.
+    """
+    found = re.search(rf"(?m)^ListenStream=(?:(\S+):)?{API_PORT}$", text)
+    return (found[1] or "").strip("[]") if found else None
+
+
 def build_service(root: Path, python: str, program: Path) -> str:
     """Return the text of the unit that runs the program (`edge_host.cli`)."""
     return _SERVICE.format(
@@ -106,4 +125,16 @@ def build_service(root: Path, python: str, program: Path) -> str:
         python=python,
         program=program,
         user=API_UID,
+        seconds=START_SECONDS,
+        memory=SOCKETS_MEMORY // MIB,
     )
+
+
+def build_socket_units(
+    root: Path, python: str, program: Path, listen_address: str
+) -> Dict[str, str]:
+    """Return the names and texts of both units."""
+    return {
+        SOCKETS_UNIT: build_socket(listen_address),
+        SERVICE_UNIT: build_service(root, python, program),
+    }
