@@ -17,7 +17,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify audit plan lock lint unit molecule bench release verify-release
+.PHONY: help up down chat env status verify audit plan lock lint unit molecule bench bench-fleet release verify-release
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
 .PHONY: test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
@@ -70,7 +70,7 @@ lint: ## every linter
 	lint-imports
 	mypy --strict src sandbox filter_plugins library module_utils/edge_host action_plugins callback_plugins scripts tests benchmarks
 	yamllint --strict .
-	shellcheck scripts/venv .ci/run tests/integration/network/capture.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/issues/{nvpmodel,jetson_clocks,swapoff,python3}
+	shellcheck scripts/venv .ci/run roles/pull/files/fetch tests/integration/network/capture.sh sandbox/board/init sandbox/board/boards/jetson/nvidia-container-runtime sandbox/board/boards/issues/{nvpmodel,jetson_clocks,swapoff,python3}
 	ansible-lint
 
 unit: ## unit tests
@@ -139,6 +139,11 @@ bench: ## what the chat API costs and stands, a change its clients, and weights 
 	@python -m benchmarks.chat_api
 	@python -m benchmarks.swap
 	@python -m benchmarks.weights
+
+bench-fleet: ## what a run of site.yml costs for N hosts (N=20, or N=2,5,10,20,40), beside pyinfra and a plain playbook
+	@scripts/venv dev
+	@scripts/venv bench
+	@python -m benchmarks.fleet $(if $(N),--hosts=$(N)) $(if $(BOARDS),--boards=$(BOARDS)) $(if $(REPLAYED),--replayed=$(REPLAYED))
 
 test-core: ## lint, unit tests and the main scenario with ansible-core 2.20 and 2.21, on Python 3.12 and 3.13
 	@scripts/venv core-2.20

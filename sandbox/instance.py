@@ -55,7 +55,7 @@ HOSTS: Mapping[str, Host] = {
     "issue-02": Host(27, "pi", ("pi-issues",), ("--restart=always",)),
     "issue-03": Host(28, "bare", traits=("old-python",)),
     # A fleet, to measure what comes to many at once.
-    **{f"field-{n:02}": Host(30 + n, "bare") for n in range(1, 9)},
+    **{f"field-{n:02}": Host(30 + n, "bare") for n in range(1, 39)},
 }
 DEFAULT_HOSTS = ("jetson-01", "pi-01")
 

@@ -24,6 +24,9 @@ _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 _NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _SOURCE = re.compile(r"https?://[^\s@]+|/\S.*")
 _PROXY = re.compile(r"https?://\S+")
+# In a unit of systemd and in a shell they stand for themselves.
+_REPOSITORY = re.compile(r"(https://|ssh://([\w.-]+@)?|file:///)[\w.~:/-]+")
+_GIT_NAME = re.compile(r"(?!.*(\.\.|//))[A-Za-z0-9][\w./-]*")
 _BATCH = re.compile(r"([1-9]\d?|100)%|[1-9]\d*")
 # As browsers send it: in lower case, without a path, and without the port that the scheme implies.
 _ORIGIN = re.compile(
@@ -277,6 +280,17 @@ Source = Annotated[
         " machine (/PATH)",
         _source,
     ),
+]
+Repository = Annotated[
+    str,
+    _matching(_REPOSITORY),
+    Advice(
+        "Use an address without password: https://HOST/PATH, ssh://USER@HOST/PATH or file:///PATH",
+        _source,
+    ),
+]
+GitName = Annotated[
+    str, _matching(_GIT_NAME), Advice("Use a name of letters, digits and . _ / -, without ..")
 ]
 Proxy = Annotated[str, _matching(_PROXY), Advice("Use http://[USER:PASSWORD@]HOST:PORT", hidden)]
 Batches = Annotated[

@@ -24,12 +24,14 @@ from edge_fleet.setting_types import (
     DockerOptions,
     EngineName,
     FilePath,
+    GitName,
     Image,
     InvalidPartError,
     Key,
     PinnedImage,
     PowerMode,
     Proxy,
+    Repository,
     Source,
     Switch,
     Text,
@@ -232,6 +234,28 @@ class Settings(ChatApiSettings):
         None, "/srv/keys/pi-01.key", "The file of the generated key.",
         "HOST.key in `board_secrets_dir`",
     )  # fmt: skip
+    board_pull_repository: Repository | None = _variable(
+        None, "https://git.example/fleet.git",
+        "The repository with this project and the inventory, from which the host runs site.yml on"
+        " itself ([pull.md](pull.md)).",
+        "none: the host does not pull",
+    )  # fmt: skip
+    board_pull_version: GitName | None = _variable(
+        None, "v1.2.0", "The tag or branch that the host pulls. One of the signers must have signed"
+        " the tag, or the last commit of the branch.",
+        "none: required where the host pulls",
+    )  # fmt: skip
+    board_pull_signers: FilePath | None = _variable(
+        None, "/srv/keys/signers",
+        "The file of the control machine with the signers' SSH keys (git's allowedSignersFile).",
+        "none: required where the host pulls",
+    )  # fmt: skip
+    board_pull_inventory: GitName = _variable(
+        "inventories/mine", "inventories/home", "The inventory in the repository."
+    )
+    board_pull_interval: WholeNumber = _variable(
+        60, 1440, "Minutes between two runs of a host that pulls.", ge=15, le=10080
+    )
 
 
 def _section(name: str) -> int:

@@ -151,7 +151,9 @@ def test_links_in_the_repository_lead_to_its_own_files() -> None:
     assert outside == []
 
 
-@pytest.mark.parametrize("locks", [("api", "control", "dev"), ("api", "clients")], ids="-".join)
+@pytest.mark.parametrize(
+    "locks", [("api", "control", "dev", "execution"), ("api", "clients")], ids="-".join
+)
 def test_locks_agree(locks: tuple[str, ...]) -> None:
     """A package has the same pins in every lock that has it."""
     pins: dict[str, set[str]] = {}

@@ -85,7 +85,7 @@ def test_renovate_finds_the_pins_of_the_sandbox() -> None:
     assert pinned == images._OFFICIAL_BASE
 
 
-@pytest.mark.parametrize("lock", ["api", "control", "dev"])
+@pytest.mark.parametrize("lock", ["api", "control", "dev", "execution", "bench"])
 def test_a_lock_has_what_its_source_pins(lock: str) -> None:
     """Renovate changes the source; the lock is made from it by a person."""
     source = (ROOT / f"requirements/{lock}.in").read_text()

@@ -106,11 +106,13 @@ def test_a_missing_python_is_named(project: Path) -> None:
     assert not (project / ".venv-core-2.21").exists()
 
 
-def test_clients_have_an_environment_of_their_own(project: Path) -> None:
-    done = venv(project, "clients", PYTHON=f"{project}/python")
+@pytest.mark.parametrize("name", ["clients", "bench"])
+def test_programs_of_others_have_an_environment_of_their_own(project: Path, name: str) -> None:
+    done = venv(project, name, PYTHON=f"{project}/python")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (project / ".venv-clients/bin/python").read_text() == PYTHON
-    lock = pins((project / "requirements/clients.txt").read_text())
+    assert (project / f".venv-{name}/bin/python").read_text() == PYTHON
+    assert not (project / ".venv").exists()
+    lock = pins((project / f"requirements/{name}.txt").read_text())
     assert pins((project / "seen").read_text()) == lock
 
 
