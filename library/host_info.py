@@ -252,6 +252,12 @@ state:
       description: The deployment below O(root).
       type: dict
       contains:
+        access:
+          description: >-
+            The folders and files with another owner, group or mode than the deployment gives them,
+            or why they cannot be checked.
+          type: list
+          elements: str
         files:
           description: docker-compose.yml, .env and engine/engine.env.
           type: dict

@@ -1,4 +1,4 @@
-"""The folders of a deployment and of a registry: their owners, and who may read the keys."""
+"""The folders of a deployment and of a registry: their owners, and who may read what is in them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import List, NamedTuple
 
 from .constants import (
     API_UID,
+    DEPLOYED_FILES,
     ENGINE_KEY,
     ENGINE_UID,
     MODELS,
     REGISTRY_UID,
+    RELEASES,
     SECRETS,
     WORKSHOP,
 )
@@ -31,7 +33,7 @@ class Access(NamedTuple):
 
 _FOLDERS = {
     "": Access(0, 0, 0o755),
-    "releases": Access(0, 0, 0o700),
+    RELEASES: Access(0, 0, 0o700),
     "engine": Access(0, 0, 0o755),
     # Sockets, which its processes make.
     "run": Access(API_UID, API_UID, 0o700),
@@ -42,6 +44,9 @@ _FOLDERS = {
 # host can go back, run as API_UID.
 _SECRETS = {ENGINE_KEY: Access(ENGINE_UID, API_UID, 0o440)}
 _SECRET = Access(0, API_UID, 0o640)
+_FILE_MODES = dict(zip(DEPLOYED_FILES, (0o644, 0o600, 0o644)))  # noqa: B905 - of Python 3.10
+"""Of what the links of a deployment lead to: the files of the current release."""
+_CURRENT = re.compile(rf"{RELEASES}/[0-9]{{4,}}")
 _TLS = "tls"
 _TLS_FOLDER = re.compile(r"tls-[0-9a-f]{16}")
 
@@ -49,6 +54,11 @@ _TLS_FOLDER = re.compile(r"tls-[0-9a-f]{16}")
 def secret_access(name: str) -> Access:
     """Return who may read a file of the folder secrets; its owner is the caller, if not root."""
     return _as_caller(_SECRETS.get(name, _SECRET))
+
+
+def file_mode(name: str) -> int:
+    """Return the mode of a release's file, by its name below the folder of the deployment."""
+    return _FILE_MODES[name]
 
 
 def secret_folder_access() -> Access:
@@ -64,12 +74,12 @@ def _as_caller(access: Access) -> Access:
 
 
 def ensure_folders(root: Path, check: bool = False) -> List[str]:
-    """Make the folders of a deployment, and give them and the keys to their owners.
+    """Make the folders of a deployment, and give them, the keys and the release to their owners.
 
     Containers that run may read their files before, meanwhile and after: on a host of an earlier
     version, where all was API_UID's, nothing stops. Returns the paths that change; with `check`
     nothing does. Raises OSError, and UnsafeFileError where API_UID has put something else in the
-    place of a key: that is left as it is.
+    place of a key or of a release: that is left as it is.
     """
     # Root's own folder, which a person may have put on another disk.
     root = Path(os.path.realpath(root))
@@ -88,8 +98,17 @@ def ensure_folders(root: Path, check: bool = False) -> List[str]:
                 changed.append(str(path))
             if name == SECRETS:
                 changed += _ensure_secrets(folder, check)
+    changed += _ensure_release(root, check)
     changed += _remove_former_downloads(root, check)
     return sorted(set(changed))
+
+
+def find_wrong_access(root: Path) -> List[str]:
+    """Return the paths that `ensure_folders` would change, or why it would fail; reads only."""
+    try:
+        return ensure_folders(root, check=True)
+    except OSError as error:
+        return [str(error)]
 
 
 def ensure_registry_folders(root: Path, check: bool = False) -> List[str]:
@@ -133,6 +152,32 @@ def _remove_former_downloads(root: Path, check: bool) -> List[str]:
         # It works by descriptors (avoids_symlink_attacks): no link in it is followed.
         shutil.rmtree(path)
     return [str(path)]
+
+
+def _ensure_release(root: Path, check: bool) -> List[str]:
+    """Give the files of the current release to root, with their modes; returns what changes."""
+    try:
+        # Path.readlink is of Python 3.9.
+        current = os.readlink(root / "current")  # noqa: PTH115
+    except OSError:  # no release yet
+        return []
+    if not _CURRENT.fullmatch(current):  # it leads to no release of this folder
+        return []
+    changed: List[str] = []
+    for name, mode in _FILE_MODES.items():
+        folder, _, file = f"{'' if '/' in name else f'{current}/'}{name}".rpartition("/")
+        try:
+            with ForeignFolder(root / folder, {API_UID}) as opened:
+                path = opened.path / file
+                descriptor = open_file(path, {API_UID}, opened.descriptor)
+                try:
+                    if _set(descriptor, Access(0, 0, mode), check):
+                        changed.append(str(path))
+                finally:
+                    os.close(descriptor)
+        except FileNotFoundError:  # the release is to be staged anew
+            continue
+    return changed
 
 
 def _ensure_secrets(folder: ForeignFolder, check: bool) -> List[str]:

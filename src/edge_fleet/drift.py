@@ -128,9 +128,10 @@ def release_in_place(
 def stack_in_place(
     state: dict[str, Any], plan: dict[str, Any], api_image: str, files: dict[str, str]
 ) -> bool:
-    """Whether nothing is left to do: the release, the keys, the program and its units."""
+    """Whether nothing is left to do: release, keys, access to files, the program and its units."""
     return (
         keys_in_place(state)
+        and not access_drift(state)
         and release_in_place(state, plan, api_image, files)
         and not installation_drift(state)
     )
@@ -144,6 +145,15 @@ def installation_drift(state: dict[str, Any]) -> list[str]:
     """
     found = state["deployment"].get("installed") or {}
     return [f"{name} ({each})" for name, each in found.items() if each != IN_PLACE]
+
+
+def access_drift(state: dict[str, Any]) -> list[str]:
+    """The folders and files on a host with another owner, group or mode, by their paths.
+
+    Facts that an earlier version has gathered do not say.
+    """
+    found: list[str] = state["deployment"].get("access") or []
+    return found
 
 
 def keys_in_place(state: dict[str, Any]) -> bool:

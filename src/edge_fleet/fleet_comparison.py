@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edge_fleet.drift import (
+    access_drift,
     docker_in_place,
     installation_drift,
     keys_in_place,
@@ -59,10 +60,11 @@ def differences(
         "the keys are not as planned": not keys_in_place(state),
         "the certificate is to be issued": bool(host["preflight_tls"]["issue"]),
     }
-    drift = installation_drift(state)
+    access, drift = access_drift(state), installation_drift(state)
     return [
         *(reason for reason, differs in found.items() if differs),
         *release_differences(state, plan, image, dict(files)),
+        *([f"owner, group or mode differ: {', '.join(access)}"] if access else []),
         *([f"not as this version installs them: {', '.join(drift)}"] if drift else []),
         *(f"on the control machine, {each}" for each in control_changes),
     ]

@@ -22,6 +22,7 @@ from ..constants import (
     SECRETS,
 )
 from ..files import read_file, read_text
+from ..folders import find_wrong_access
 from ..json_data import Facts, parse_json_lines
 from ..release_record import listen_address
 from ..unit_files.installed import inspect_installation
@@ -125,6 +126,7 @@ def read_state(
             # What the links lead to: the current release's.
             "files": {name: read_file((folder / name).resolve()) for name in DEPLOYED_FILES},
             "secrets": read_secrets(folder / SECRETS, secrets or {}),
+            "access": find_wrong_access(folder),
             "plain_keys": needs_plain_keys(folder),
             "containers": {**parts, "network": containers.get(NETWORK)},
             "installed": (

@@ -11,6 +11,7 @@ from typing import Dict, Mapping, Optional
 
 from ..constants import DOOR, ENGINE_PORTS, NETWORK, RELEASE
 from ..files import sync_folder
+from ..folders import file_mode
 from ..host_info.weights import read_models, read_ollama
 from ..json_data import Facts
 from ..release_record import hash_text
@@ -52,7 +53,7 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
     env = request.files[ENV_FILE]
     # A part's signature does not depend on its slot: all are compared in slot a.
     in_slot_a = dict.fromkeys(PARTS, "a")
-    replace_file(folder / ENV_FILE, _complete_env(host, request, in_slot_a), 0o600)
+    replace_file(folder / ENV_FILE, _complete_env(host, request, in_slot_a), file_mode(ENV_FILE))
     replace_file(folder / COMPOSE_FILE, fill_slots(request.files[COMPOSE_FILE], in_slot_a))
     _check_weights(host, plan)
     key_hash = hash_engine_key(host.root)
@@ -76,7 +77,7 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
         "slots": slots,
     }
     replace_file(folder / COMPOSE_FILE, texts[COMPOSE_FILE])
-    replace_file(folder / ENV_FILE, texts[ENV_FILE], 0o600)
+    replace_file(folder / ENV_FILE, texts[ENV_FILE], file_mode(ENV_FILE))
     replace_file(folder / ENGINE_FILE, texts[ENGINE_FILE])
     replace_file(folder / RELEASE, json.dumps(record, indent=1) + "\n", 0o600)
     _provide_images(host, plan["engine"]["image"], read_variable(env, "API_IMAGE"))

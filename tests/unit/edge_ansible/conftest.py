@@ -167,6 +167,7 @@ def in_place(planned: dict[str, Any]) -> dict[str, Any]:
             for name, sha256 in hashes.items()
         },
         "secrets": dict.fromkeys(planned["secrets"], True),
+        "access": [],
         "installed": dict.fromkeys(
             (build()[0], "edge-llm.service", SOCKETS_UNIT, "edge-llm-sockets.service"), "in place"
         ),

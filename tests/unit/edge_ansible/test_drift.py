@@ -101,6 +101,14 @@ def test_the_program_and_the_units_of_this_version(planned: dict[str, Any], name
     assert found(planned, state) == [f"not as this version installs them: {name} (different)"]
 
 
+def test_owners_and_modes(planned: dict[str, Any]) -> None:
+    state = in_place(planned)
+    state["deployment"]["access"] = ["/opt/edge-llm/secrets", "/opt/edge-llm/releases/0001/.env"]
+    assert found(planned, state) == [
+        "owner, group or mode differ: /opt/edge-llm/secrets, /opt/edge-llm/releases/0001/.env"
+    ]
+
+
 @pytest.mark.parametrize("field", ["recorded_sha256", "size"])
 def test_weights_that_were_changed_or_never_verified(planned: dict[str, Any], field: str) -> None:
     state = in_place(planned)

@@ -23,7 +23,7 @@ from edge_host.constants import (
     REGISTRY_UID,
     USER_IDS,
 )
-from edge_host.folders import ensure_folders, ensure_registry_folders
+from edge_host.folders import ensure_folders, ensure_registry_folders, find_wrong_access
 from edge_host.foreign import UnsafeFileError
 from edge_host.release.chat_api import ChatApi
 from edge_host.release.client_keys import own_key_headers, remove_plain_keys
@@ -139,6 +139,31 @@ def test_unfinished_downloads_of_an_earlier_version_are_removed(former: Path, et
     assert ensure_folders(former) == []
     assert states(etc, etc / "shadow") == before
     assert {path.name for path in (former / "models").iterdir()} == {"m.gguf", ".fetch"}
+
+
+def test_the_modes_of_the_files_of_a_release(root: Path, etc: Path) -> None:
+    release = root / "releases/0001"
+    release.mkdir()
+    files = {release / "docker-compose.yml": 0o644, release / ".env": 0o600}
+    files[root / "engine/engine.env"] = 0o644
+    for path, mode in files.items():
+        path.write_text("text\n")
+        path.chmod(mode)
+    (root / "current").symlink_to("releases/0001")
+    assert find_wrong_access(root) == []
+    os.chown(release / ".env", API_UID, API_UID)
+    (root / "engine/engine.env").chmod(0o666)
+    (root / "releases").chmod(0o755)
+    wrong = sorted(map(str, (release / ".env", root / "engine/engine.env", root / "releases")))
+    assert find_wrong_access(root) == wrong
+    assert ensure_folders(root) == wrong
+    assert find_wrong_access(root) == []
+    assert {path: state_of(path)[:3] for path in files} == {
+        path: (0, 0, stat.S_IFREG | mode) for path, mode in files.items()
+    }
+    (release / ".env").unlink()
+    (release / ".env").symlink_to(etc / "shadow")
+    assert "is a symbolic link" in " ".join(find_wrong_access(root))
 
 
 def test_a_check_run_on_a_new_host_writes_nothing(shared: Path) -> None:
