@@ -104,9 +104,12 @@ def ensure_folders(root: Path, check: bool = False) -> List[str]:
 
 
 def find_wrong_access(root: Path) -> List[str]:
-    """Return the paths that `ensure_folders` would change, or why it would fail; reads only."""
+    """Return the paths that `ensure_folders` would change, or why it would fail; reads only.
+
+    Nothing is wrong where there is no folder of a deployment yet.
+    """
     try:
-        return ensure_folders(root, check=True)
+        return ensure_folders(root, check=True) if root.exists() else []
     except OSError as error:
         return [str(error)]
 

@@ -16,7 +16,7 @@ import pytest
 from edge_fleet.host_archive import build
 from edge_host.commands import run_together
 from edge_host.constants import API_UID, DOWNLOAD_UID, RECORD
-from edge_host.folders import secret_access
+from edge_host.folders import ensure_folders, secret_access
 from edge_host.host_info.ports import read_ports
 from edge_host.host_info.state import read_state
 from edge_host.host_info.weights import read_record
@@ -85,6 +85,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
     assert state["deployment"] == {
         "files": {"docker-compose.yml": None, ".env": None, "engine/engine.env": None},
         "secrets": {},
+        "access": [],
         "plain_keys": False,
         "containers": {"engine": None, "api": None, "network": None},
         "installed": {},
@@ -510,6 +511,18 @@ def test_secrets(
     state = read(fake_host, secrets={"api_keys": expected})
     assert state["deployment"]["secrets"] == {"api_keys": answer}
     assert "key\n" not in json.dumps(state)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_owners_and_modes_that_differ(fake_host: FakeHost) -> None:
+    ensure_folders(fake_host.root)
+    assert read(fake_host)["deployment"]["access"] == []
+    (fake_host.root / "secrets").chmod(0o755)
+    os.chown(fake_host.root / "run", DOWNLOAD_UID, API_UID)
+    (problem,) = read(fake_host)["deployment"]["access"]
+    assert f"{fake_host.root}/run is invalid: it belongs to the user {DOWNLOAD_UID}" in problem
+    os.chown(fake_host.root / "run", API_UID, API_UID)
+    assert read(fake_host)["deployment"]["access"] == [f"{fake_host.root}/secrets"]
 
 
 def test_a_secret_in_a_folder_that_a_link_names(fake_host: FakeHost) -> None:
