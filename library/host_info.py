@@ -223,6 +223,12 @@ state:
             Whether a registry of an earlier version of this project runs, whose port Docker
             publishes.
           type: bool
+        limits:
+          description: Which limits of containers the kernel has.
+          type: dict
+          contains:
+            memory: {type: bool, description: Whether their memory can be limited.}
+            pids_limit: {type: bool, description: Whether their processes can be limited.}
         error: {type: str, description: "Why the engine does not answer, or null."}
         own_registries:
           description: >-
@@ -293,6 +299,19 @@ state:
                   description: starting, healthy or unhealthy; null without a check.
                   type: str
                 started_at: {type: str, description: The time of its start (RFC 3339).}
+                settings:
+                  description: How it is confined and limited, and when Docker starts it again.
+                  type: dict
+                  contains:
+                    user: {type: str, description: "Its user and group, as configured."}
+                    privileged: {type: bool, description: Whether it has all privileges.}
+                    read_only: {type: bool, description: Whether its image cannot be written.}
+                    cap_drop: {type: list, elements: str, description: Capabilities taken away.}
+                    cap_add: {type: list, elements: str, description: Capabilities given.}
+                    security_opt: {type: list, elements: str, description: Its security options.}
+                    memory: {type: int, description: "Its memory limit in bytes; 0 for none."}
+                    pids_limit: {type: int, description: "Its limit of processes; 0 for none."}
+                    restart: {type: str, description: "Its restart policy; no for none."}
                 namespace:
                   description: Its network namespace; null where it does not run.
                   type: str

@@ -56,6 +56,14 @@ options:
       The number of the release that the host ran when its facts were gathered; 0 for none. Fails
       where the host runs another one now.
     type: int
+  altered:
+    description:
+      - Parts of the release whose containers were changed by hand. They are replaced, even where
+        the release is in place. Without effect for a rollback.
+    type: list
+    elements: str
+    choices: [engine, api]
+    default: []
   host:
     description: The name of the host, for messages.
     type: str
@@ -146,6 +154,12 @@ def main() -> None:
             "metadata": {"type": "dict", "default": {}},
             "to": {"type": "int"},
             "expected_release": {"type": "int"},
+            "altered": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["engine", "api"],
+                "default": [],
+            },
             "host": {"type": "str", "required": True},
             "operator": {"type": "str", "required": True},
             "program": {"type": "path", "required": True},

@@ -8,7 +8,6 @@ the time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import CodeType
 from typing import Any, ClassVar
 
@@ -17,6 +16,8 @@ from ansible._internal._templating._jinja_bits import AnsibleEnvironment, _Templ
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from edge_ansible.roles import find_role
+
 ROLES = ("preflight", "stack", "verify")
 
 
@@ -24,9 +25,9 @@ def load_roles(loader: DataLoader, folders: Iterable[str]) -> tuple[dict[str, An
     """The defaults and the variables of ROLES, from the first folder that has each role."""
     defaults: dict[str, Any] = {}
     variables: dict[str, Any] = {}
-    places = [Path(each) for each in folders]
+    places = list(folders)
     for role in ROLES:
-        place = next(each / role for each in places if (each / role).is_dir())
+        place = find_role(places, role)
         for kind, into in (("defaults", defaults), ("vars", variables)):
             into |= loader.load_from_file(str(place / kind / "main.yml"), trusted_as_template=True)
     return defaults, variables
@@ -68,6 +69,8 @@ class Definitions:
         variables: Mapping[str, Any],
     ) -> None:
         defaults, of_roles = roles
+        self.given = frozenset(variables)
+        """The names of variables that are no role's own."""
         self._variables = {**defaults, **variables, **of_roles}
         engine = _Engine(loader=loader, variables=self._variables)
         self._templar = Templar._from_template_engine(engine)

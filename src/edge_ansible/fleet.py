@@ -11,6 +11,7 @@ import ansible.constants as constants
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
+from edge_ansible.arguments import invalid_options, load_options
 from edge_ansible.connections import Connections
 from edge_ansible.definitions import Definitions, load_roles
 from edge_ansible.verification import Served, verify_hosts
@@ -123,6 +124,7 @@ class _Run:
         self._inventory = task_vars["hostvars"]._inventory
         self._forks = int(task_vars.get("ansible_forks") or constants.DEFAULT_FORKS)
         self._roles = load_roles(self._loader, constants.DEFAULT_ROLES_PATH)
+        self._options = load_options(self._loader, constants.DEFAULT_ROLES_PATH)
         self._bundles: dict[tuple[str, ...], dict[str, Any]] = {}
         self._catalogues: dict[str, dict[str, Any]] = {}
 
@@ -190,6 +192,11 @@ class _Run:
     def compare(self, host: _Host) -> None:
         """Plan a host that was read, and note in what it differs from its plan."""
         found, state = host.definitions, host.reading.facts
+        given = [name for name in self._options if name in found.given]
+        values = {name: found.evaluate(name) for name in given}
+        if invalid := invalid_options(self._options, values):
+            host.differs(DIFFERS, f"the roles refuse the values of: {', '.join(invalid)}")
+            return
         folder = str(found.evaluate("preflight_catalogue_dir"))
         if folder not in self._catalogues:
             self._catalogues[folder] = catalogue.read(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_fleet.container_drift import altered_settings
 from edge_fleet.plan.weights import prunable
 from edge_host.constants import (
     API_PORT,
@@ -79,6 +80,11 @@ def release_differences(
         if (difference := _container_difference(containers.get(service), images.get(service)))
     }
     found += [f"the container of the {SERVICES[name]} {each}" for name, each in wrong.items()]
+    found += [
+        f"the container of the {SERVICES[name]} has other settings: {', '.join(each)}"
+        for name, each in altered_settings(state, files).items()
+        if name not in wrong
+    ]
     if not wrong and len({containers[service]["namespace"] for service in SERVICES}) > 1:
         # Docker restarts a container that ended: the others keep its former namespace.
         found.append(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Dict, List
 
 from ..constants import PROJECT, REGISTRY_PROJECT
+from ..host_info.docker import parse_settings
 from ..json_data import Facts, objects, parse_json, words
 
 _LABEL = "com.docker.compose.project"
@@ -31,14 +32,7 @@ def parse_confinement(text: str) -> List[Facts]:
                 "service": str(_object(config, "Labels").get("com.docker.compose.service", "")),
                 "image": str(config.get("Image", "")),
                 "running": _object(item, "State").get("Running") is True,
-                "user": str(config.get("User") or ""),
-                "privileged": host.get("Privileged") is True,
-                "read_only": host.get("ReadonlyRootfs") is True,
-                "cap_drop": words(host.get("CapDrop")),
-                "cap_add": words(host.get("CapAdd")),
-                "security_opt": words(host.get("SecurityOpt")),
-                "pids_limit": _limit(host.get("PidsLimit")),
-                "memory": _limit(host.get("Memory")),
+                **parse_settings(config, host),
                 "core_limit": core[0].get("Hard") if core else None,
                 "namespaces": _host_namespaces(host),
                 "devices": [str(each.get("PathOnHost")) for each in objects(host.get("Devices"))],
@@ -68,11 +62,6 @@ def parse_networks(text: str) -> Dict[str, Facts]:
 def _object(found: Facts, name: str) -> Facts:
     value = found.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _limit(value: Any) -> int:
-    """A limit; 0 where there is none (docker has null, 0 or -1 for that)."""
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _host_namespaces(host: Facts) -> List[str]:

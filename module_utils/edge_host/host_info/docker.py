@@ -17,7 +17,8 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
 
     {"running": bool, "version": str or None, "compose": str or None, "runtimes": [str],
     "swarm": whether it is a node of a swarm, "live_restore": whether containers
-    outlive it, "error": None or why the engine did not answer}. `errors` is the standard error of
+    outlive it, "limits": which limits of containers its kernel has, "error": None or why the engine
+    did not answer}. `errors` is the standard error of
     the command, for an answer without a reason. Client and plugins are described even when the
     engine does not run.
     """
@@ -42,6 +43,10 @@ def parse_docker_info(text: str, errors: str = "") -> Facts:
         "runtimes": sorted(words(info.get("Runtimes"))),
         "swarm": node not in ("", "inactive"),
         "live_restore": info.get("LiveRestoreEnabled") is True,
+        "limits": {
+            "memory": info.get("MemoryLimit") is True,
+            "pids_limit": info.get("PidsLimit") is True,
+        },
         "error": None if running else reason,
     }
 
@@ -126,17 +131,37 @@ def parse_images(text: str) -> List[str]:
     return sorted(names)
 
 
+def parse_settings(config: Facts, host: Facts) -> Facts:
+    """How a container is confined and limited, from Config and HostConfig of `docker inspect`."""
+    return {
+        "user": str(config.get("User") or ""),
+        "privileged": host.get("Privileged") is True,
+        "read_only": host.get("ReadonlyRootfs") is True,
+        "cap_drop": words(host.get("CapDrop")),
+        "cap_add": words(host.get("CapAdd")),
+        "security_opt": words(host.get("SecurityOpt")),
+        "pids_limit": _limit(host.get("PidsLimit")),
+        "memory": _limit(host.get("Memory")),
+    }
+
+
+def _limit(value: object) -> int:
+    """A limit; 0 where there is none (docker has null, 0 or -1 for that)."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
 def parse_containers(text: str) -> Dict[str, Facts]:
     """The project's containers by name, from `docker inspect`, without those that do not exist.
 
     {"id", "image" (as configured), "status" (created, running, restarting, exited, ...), "health"
-    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339), "pid" (of
-    its first process; 0 where it does not run)}
+    (starting, healthy, unhealthy, or None without a check), "started_at" (RFC 3339), "settings"
+    (`parse_settings`, and "restart", when Docker starts it again), "pid" (of its first process; 0
+    where it does not run)}
     """
     containers: Dict[str, Facts] = {}
     for item in objects(parse_json(text)):
         try:
-            state, config = item["State"], item["Config"]
+            state, config, host = item["State"], item["Config"], item["HostConfig"]
             health = (state.get("Health") or {}).get("Status")
             containers[item["Name"].lstrip("/")] = {
                 "id": item["Id"],
@@ -144,6 +169,10 @@ def parse_containers(text: str) -> Dict[str, Facts]:
                 "status": state["Status"],
                 "health": None if health == "none" else health,
                 "started_at": state["StartedAt"],
+                "settings": {
+                    **parse_settings(config, host),
+                    "restart": str((host.get("RestartPolicy") or {}).get("Name") or "no"),
+                },
                 "pid": state.get("Pid", 0),
             }
         except (AttributeError, KeyError, TypeError):  # not the form of docker's output

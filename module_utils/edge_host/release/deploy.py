@@ -86,10 +86,16 @@ def _change(
         ensure_engine_key(host.root)
         # The requested release may be in place, with a container that does not run.
         key_hash = hash_engine_key(host.root)
-        if before and options["action"] != "rollback" and is_in_place(before, request, key_hash):
+        altered = options["altered"] if options["action"] == "deploy" else []
+        if (
+            before
+            and not altered
+            and options["action"] == "deploy"
+            and is_in_place(before, request, key_hash)
+        ):
             to = before
         else:
-            to = stage_release(host, request)
+            to = stage_release(host, request, altered)
         try:
             move_sockets(listen_address(request.metadata))
         except ReleaseError:

@@ -6,7 +6,7 @@ Two containers can exist for each part, in the slots a and b.
 from __future__ import annotations
 
 import re
-from typing import Dict, Mapping, Optional
+from typing import Collection, Dict, Mapping, Optional
 
 from ..constants import ENGINE_PORTS
 from .store import COMPOSE_FILE, ENGINE_FILE, ENV_FILE, PARTS, Release
@@ -27,14 +27,19 @@ _SLOTS_WITHOUT_TOKENS = {
 }
 
 
-def choose_slots(signatures: Mapping[str, str], current: Optional[Release]) -> Dict[str, str]:
-    """Return each part's slot: the current one where the part is the same, else the free one."""
+def choose_slots(
+    signatures: Mapping[str, str], current: Optional[Release], altered: Collection[str] = ()
+) -> Dict[str, str]:
+    """Return each part's slot: the current one where the part is the same, else the free one.
+
+    A part in `altered` is not the same, whatever its signature.
+    """
     if current is None:
         return dict.fromkeys(PARTS, "a")
     slots = {}
     for part in PARTS:
         slot = current.slots[part]
-        same = signatures[part] == current.signatures[part]
+        same = part not in altered and signatures[part] == current.signatures[part]
         slots[part] = slot if same else {"a": "b", "b": "a"}[slot]
     return slots
 

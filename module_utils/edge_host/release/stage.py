@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Dict, Mapping, Optional
+from typing import Collection, Dict, Mapping, Optional
 
 from ..constants import DOOR, ENGINE_PORTS, NETWORK, RELEASE
 from ..files import sync_folder
@@ -33,11 +33,12 @@ from .store import (
 )
 
 
-def stage_release(host: Host, request: ReleaseRequest) -> Release:
+def stage_release(host: Host, request: ReleaseRequest, altered: Collection[str] = ()) -> Release:
     """Write a release, with its images on the host; nothing that runs is touched.
 
-    A part that is the same in the current release keeps its slot, and so its container. Raises
-    ReleaseError where the weights or an image are missing, or the memory is too small.
+    A part that is the same in the current release keeps its slot, and so its container, but for
+    those in `altered`: parts whose containers were changed by hand. Raises ReleaseError where the
+    weights or an image are missing, or the memory is too small.
     """
     plan = request.metadata["plan"]
     current = host.releases.current()
@@ -58,7 +59,7 @@ def stage_release(host: Host, request: ReleaseRequest) -> Release:
     _check_weights(host, plan)
     key_hash = hash_engine_key(host.root)
     signatures = _compute_signatures(host, folder, plan, key_hash)
-    slots = choose_slots(signatures, current)
+    slots = choose_slots(signatures, current, altered)
     texts = {
         COMPOSE_FILE: fill_slots(request.files[COMPOSE_FILE], slots),
         ENV_FILE: _complete_env(host, request, slots),

@@ -140,11 +140,21 @@ def in_place(planned: dict[str, Any]) -> dict[str, Any]:
     hashes = {name: hash_text(text) for name, text in planned["files"].items()}
     container = {"id": "c", "status": "running", "health": "healthy", "namespace": "net:[1]"}
     container["started_at"] = "2026-11-30T10:00:00Z"
+    container["settings"] = {
+        "user": "10010:10010",
+        "privileged": False,
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "cap_add": [],
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+    }
     listener = {"addresses": ["0.0.0.0"], "process": None, "container": None, "unit": SOCKETS_UNIT}
     state["docker"] |= {
         "daemon_json": plan["docker"]["daemon_json"],
         "runtimes": ["runc", "nvidia"],
         "live_restore": True,
+        "limits": {"memory": True, "pids_limit": True},
         "published_registry": False,
     }
     state["ports"] = dict.fromkeys(("8000", "11434"), listener)
@@ -172,8 +182,9 @@ def in_place(planned: dict[str, Any]) -> dict[str, Any]:
             (build()[0], "edge-llm.service", SOCKETS_UNIT, "edge-llm-sockets.service"), "in place"
         ),
         "containers": {
-            "engine": container | {"image": plan["engine"]["image"]},
-            "api": container | {"image": planned["image"]},
+            "engine": with_limits(container, plan["engine"], user="10011:10011")
+            | {"image": plan["engine"]["image"]},
+            "api": with_limits(container, plan["api"]) | {"image": planned["image"]},
             "network": container | {"image": planned["image"], "health": None},
         },
         "release": {
@@ -195,6 +206,12 @@ def in_place(planned: dict[str, Any]) -> dict[str, Any]:
         },
     }  # fmt: skip
     return state
+
+
+def with_limits(container: dict[str, Any], planned: dict[str, Any], **more: str) -> dict[str, Any]:
+    """A container with the limits of its plan, and further settings."""
+    limits = {"memory": planned["memory_limit"], "pids_limit": planned["pids_limit"]}
+    return container | {"settings": container["settings"] | limits | more}
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_fleet.container_drift import altered_parts
 from edge_fleet.fleet_comparison import differences
 from tests.unit.edge_fleet.conftest import change
 
@@ -99,6 +100,44 @@ def test_the_program_and_the_units_of_this_version(planned: dict[str, Any], name
     state = in_place(planned)
     state["deployment"]["installed"][name] = "different"
     assert found(planned, state) == [f"not as this version installs them: {name} (different)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("user", "0:0"),
+        ("privileged", True),
+        ("read_only", False),
+        ("cap_drop", []),
+        ("cap_add", ["SYS_ADMIN"]),
+        ("security_opt", ["seccomp=unconfined", "no-new-privileges:true"]),
+        ("restart", "no"),
+        ("memory", 0),
+        ("pids_limit", 0),
+    ],
+)
+@pytest.mark.parametrize(("part", "called"), [("engine", "engine"), ("api", "chat API")])
+def test_a_container_that_was_changed_by_hand(
+    planned: dict[str, Any], part: str, called: str, name: str, value: object
+) -> None:
+    state = change(in_place(planned), f"{CONTAINERS}.{part}.settings.{name}", value)
+    assert found(planned, state) == [f"the container of the {called} has other settings: {name}"]
+    assert altered_parts(state, planned["files"]) == [part]
+
+
+def test_settings_that_say_the_same(planned: dict[str, Any]) -> None:
+    state = in_place(planned)
+    settings = state["deployment"]["containers"]["api"]["settings"]
+    settings["security_opt"] = ["no-new-privileges"]
+    # A kernel without these limits drops them.
+    settings["memory"] = settings["pids_limit"] = 0
+    state["docker"]["limits"] = {"memory": False, "pids_limit": False}
+    # As facts of an earlier version.
+    del state["deployment"]["containers"]["engine"]["settings"]
+    assert found(planned, state) == []
+    # Which outlives releases, with the limits of the one that made it.
+    state["deployment"]["containers"]["network"]["settings"]["memory"] = 1
+    assert found(planned, state) == []
 
 
 def test_owners_and_modes(planned: dict[str, Any]) -> None:

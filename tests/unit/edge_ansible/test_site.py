@@ -102,6 +102,17 @@ def test_a_chat_api_that_fails_its_verification(fleet: Fleet, change: Change, sa
     assert said in " ".join(done.stdout.split()).replace("''", "'")
 
 
+def test_an_option_that_its_role_refuses(fleet: Fleet) -> None:
+    """No role would see it: a host in place leaves the run before them."""
+    fleet.add("a", in_place(fleet.planned), stack_drain_timeout="a minute")
+    fleet.add("b", in_place(fleet.planned), stack_drain_timeout="60")
+    done = fleet.run()
+    said = " ".join(done.stdout.split())
+    assert "differs: the roles refuse the values of: stack_drain_timeout" in said
+    assert in_plays(done) == {"a"}
+    assert recap(done)["b"]["failed"] == 0
+
+
 def test_another_model_that_is_served(fleet: Fleet) -> None:
     fleet.add("a", in_place(fleet.planned))
     fleet.answer(answers(fleet.planned["plan"], model="another"))

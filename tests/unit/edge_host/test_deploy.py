@@ -33,13 +33,15 @@ class Deployment:
     """A deployment of a release that is staged already.
 
     `installed` are the addresses with which units were installed, which keep the one they have;
-    `addresses` those that systemd was moved to; `unbound` those at which it cannot listen.
+    `addresses` those that systemd was moved to; `unbound` those at which it cannot listen;
+    `altered` the parts with which releases were staged.
     """
 
     def __init__(self, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed: list[str] = []
         self.addresses: list[str] = []
         self.unbound: set[str] = set()
+        self.altered: list[list[str]] = []
         self._root = host.root
         self.staging: ReleaseError | None = None
         self._to = listening(add_release(host, 2, "beside", engine="b", api="b"), NEW)
@@ -73,7 +75,8 @@ class Deployment:
         if address in self.unbound:
             raise ReleaseError("systemd cannot listen")
 
-    def _stage(self, *_: Any) -> Release:
+    def _stage(self, _: Any, __: Any, altered: list[str]) -> Release:
+        self.altered.append(altered)
         if self.staging:
             raise self.staging
         return self._to
@@ -83,6 +86,7 @@ class Deployment:
             **{"host": "kitchen", "root": "/opt/edge-llm", "operator": "alice@laptop"},
             **{"action": "deploy", "program": "/opt/edge-llm/lib/p.pyz", "expected_release": None},
             **{"compose": "", "env": "", "engine": "", "metadata": {"plan": self._to.plan}},
+            "altered": [],
         }
         return deploy.deploy({**given, **options}, check_mode=False)
 
@@ -112,6 +116,16 @@ def test_the_address_stays_where_nothing_was_changed(deployment: Deployment) -> 
     with pytest.raises(ReleaseError, match="kitchen: the weights are missing"):
         deployment.run()
     assert deployment.addresses == []
+
+
+def test_a_release_in_place_is_staged_again_for_a_container_that_was_changed(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "is_in_place", lambda *_: True)
+    assert deployment.run()["result"]["to"] == 1
+    assert deployment.altered == []
+    assert deployment.run(altered=["engine"])["result"]["to"] == 2
+    assert deployment.altered == [["engine"]]
 
 
 def test_a_run_that_is_refused_moves_no_sockets(deployment: Deployment, host: FakeHost) -> None:

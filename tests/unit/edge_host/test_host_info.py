@@ -74,6 +74,7 @@ def test_bare_board(fake_host: FakeHost) -> None:
         "runtimes": [],
         "swarm": False,
         "live_restore": False,
+        "limits": {"memory": False, "pids_limit": False},
         "containers": None,
         "published_registry": False,
         "error": "there is no docker command",
@@ -157,6 +158,7 @@ def container(name: str, started: str) -> dict[str, Any]:
             "Health": {"Status": "healthy"},
         },
         "Config": {"Image": "hub:5000/llamacpp:1", "Labels": None},
+        "HostConfig": {},
     }
 
 

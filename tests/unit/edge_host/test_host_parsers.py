@@ -271,6 +271,7 @@ def test_docker_info_of_a_live_engine() -> None:
         "runtimes": ["io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "runc"],
         "swarm": False,
         "live_restore": False,
+        "limits": {"memory": True, "pids_limit": True},
         "error": None,
     }
 
@@ -285,6 +286,7 @@ def test_docker_info_of_a_dead_engine() -> None:
         "runtimes": [],
         "swarm": False,
         "live_restore": False,
+        "limits": {"memory": False, "pids_limit": False},
     }
     assert parse_docker_info(text, complaint + "\n") == {**dead, "error": complaint}
     # Docker before 23 says it in the answer.
@@ -301,6 +303,7 @@ def test_docker_info_of_no_use(text: str) -> None:
         "runtimes": [],
         "swarm": False,
         "live_restore": False,
+        "limits": {"memory": False, "pids_limit": False},
         "error": "no answer within 10 seconds",
     }
 
@@ -317,6 +320,11 @@ def test_docker_info_of_no_use(text: str) -> None:
 def test_compose_plugin(plugin: dict[str, str], compose: str | None) -> None:
     text = json.dumps({"ServerVersion": "26.1.5", "ClientInfo": {"Plugins": [plugin]}})
     assert parse_docker_info(text)["compose"] == compose
+
+
+def test_docker_info_tells_which_limits_the_kernel_has() -> None:
+    text = json.dumps({"ServerVersion": "28.5.2", "MemoryLimit": False, "PidsLimit": True})
+    assert parse_docker_info(text)["limits"] == {"memory": False, "pids_limit": True}
 
 
 @pytest.mark.parametrize(("told", "found"), [(True, True), (False, False), (None, False)])
@@ -450,7 +458,17 @@ def test_containers() -> None:
             "StartedAt": "2026-11-22T17:43:10.123456789Z",
             "Health": {"Status": "healthy"},
         },
-        "Config": {"Image": "hub:5000/llamacpp@sha256:aa"},
+        "Config": {"Image": "hub:5000/llamacpp@sha256:aa", "User": "10011:10011"},
+        "HostConfig": {
+            "Privileged": False,
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "CapAdd": None,
+            "SecurityOpt": ["no-new-privileges:true"],
+            "Memory": 2147483648,
+            "PidsLimit": None,
+            "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
+        },
     }
     assert parse_containers(json.dumps([item])) == {
         "edge-llm-engine-a": {
@@ -460,6 +478,17 @@ def test_containers() -> None:
             "health": "healthy",
             "started_at": "2026-11-22T17:43:10.123456789Z",
             "pid": 4711,
+            "settings": {
+                "user": "10011:10011",
+                "privileged": False,
+                "read_only": True,
+                "cap_drop": ["ALL"],
+                "cap_add": [],
+                "security_opt": ["no-new-privileges:true"],
+                "memory": 2147483648,
+                "pids_limit": 0,
+                "restart": "unless-stopped",
+            },
         },
     }
 

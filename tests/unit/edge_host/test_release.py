@@ -200,6 +200,12 @@ def test_a_part_that_changes_takes_the_other_slot(host: Host) -> None:
     assert none.record["slots"] == both.record["slots"]
 
 
+def test_a_container_that_was_changed_by_hand_takes_the_other_slot(host: Host) -> None:
+    committed(host)
+    made = stage_release(host, requested(), ["api"])
+    assert made.record["slots"] == {"engine": "a", "api": "b"}
+
+
 def test_other_weights_need_another_engine(host: Host) -> None:
     committed(host)
     relocked = metadata()

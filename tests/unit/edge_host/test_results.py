@@ -35,6 +35,7 @@ def container(name: str) -> dict[str, Any]:
         "Name": f"/{name}",
         "State": {"Status": "running", "StartedAt": STARTED, "Health": {"Status": "healthy"}},
         "Config": {"Image": "hub:5000/llamacpp:1"},
+        "HostConfig": {},
     }
 
 
