@@ -17,6 +17,7 @@ from edge_fleet.host_archive import build
 from edge_host.commands import run_together
 from edge_host.constants import API_UID, DOWNLOAD_UID, RECORD
 from edge_host.folders import ensure_folders, secret_access
+from edge_host.host_info.docker import parse_settings
 from edge_host.host_info.ports import read_ports
 from edge_host.host_info.state import read_state
 from edge_host.host_info.weights import read_record
@@ -215,6 +216,7 @@ def test_deployed(fake_host: FakeHost) -> None:
         "status": "running",
         "health": "healthy",
         "started_at": started,
+        "settings": {**parse_settings({}, {}), "restart": "no"},
         "namespace": "net:[4026532190]",
     }
     assert deployment["containers"]["api"] is None
