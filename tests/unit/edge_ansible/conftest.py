@@ -138,16 +138,21 @@ def in_place(planned: dict[str, Any]) -> dict[str, Any]:
     """The facts of a host that has all that is planned for it."""
     plan, state = planned["plan"], copy.deepcopy(JETSON)
     hashes = {name: hash_text(text) for name, text in planned["files"].items()}
-    container = {"id": "c", "status": "running", "health": "healthy", "namespace": "net:[1]"}
-    container["started_at"] = "2026-11-30T10:00:00Z"
-    container["settings"] = {
-        "user": "10010:10010",
-        "privileged": False,
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "cap_add": [],
-        "security_opt": ["no-new-privileges:true"],
-        "restart": "unless-stopped",
+    container: dict[str, Any] = {
+        "id": "c",
+        "status": "running",
+        "health": "healthy",
+        "namespace": "net:[1]",
+        "started_at": "2026-11-30T10:00:00Z",
+        "settings": {
+            "user": "10010:10010",
+            "privileged": False,
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "cap_add": [],
+            "security_opt": ["no-new-privileges:true"],
+            "restart": "unless-stopped",
+        },
     }
     listener = {"addresses": ["0.0.0.0"], "process": None, "container": None, "unit": SOCKETS_UNIT}
     state["docker"] |= {

@@ -62,6 +62,8 @@ def test_one_run_over_hosts_of_every_kind(fleet: Fleet) -> None:
     counts = recap(done)
     assert counts["down"]["unreachable"] == 1
     assert counts["in-place"]["failed"] == counts["without-program"]["failed"] == 0
+    # Others that differ cost a host in place nothing.
+    assert sum(counts["without-program"].values()) == counts["without-program"]["ok"] == 1
     calls = [each["host"] for each in fleet.calls()]
     assert [calls.count(name) for name in ("in-place", "without-program", "down")] == [1, 2, 1]
     said = " ".join(done.stdout.split())
