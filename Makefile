@@ -17,9 +17,9 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify audit plan lock lint unit molecule bench release verify-release
-.PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
-.PHONY: test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
+.PHONY: help up down chat env status verify audit benchmark plan lock lint unit molecule bench release verify-release
+.PHONY: test test-all test-one test-benchmark test-engines test-weights test-refusals test-known-issues test-rollback test-swap
+.PHONY: test-uninstall test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ verify: ## verify every host of INVENTORY; changes nothing
 audit: ## audit the security of every host of INVENTORY: own checks and CIS Docker items; changes nothing
 	@scripts/venv control
 	@ansible-playbook -i $(INVENTORY) playbooks/audit.yml
+
+benchmark: ## speed, power and memory of every host of INVENTORY, kept and compared (BASELINE=new: as the baseline)
+	@scripts/venv control
+	@ansible-playbook -i $(INVENTORY) playbooks/benchmark.yml $(if $(BASELINE),-e benchmark_baseline=$(BASELINE))
 
 plan: ## the plan of every host of INVENTORY, without a connection (FACTS=file: of a board that you do not have yet)
 	@scripts/venv control
@@ -98,7 +102,8 @@ test-swap: ## suite: changes of engine, model and chat API under load
 test-attacks: ## suite: hostile and faulty clients of the chat API: floods, large bodies, invalid requests
 test-network: ## suite: what a neighbour reaches of a board, under the rules of each Docker version
 test-uninstall: ## suite: removal of everything that the project put on a host
-test-attacks test-engines test-network test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
+test-benchmark: ## suite: benchmarks of hosts on real engines, and the gate of a rollout
+test-attacks test-benchmark test-engines test-network test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
 
@@ -133,7 +138,7 @@ test-arm64: ## emulated arm64 boards, a Raspberry Pi and a Jetson by their devic
 	@python -m sandbox arm64
 	pytest -q -s tests/system/arm64
 
-bench: ## what the chat API costs and stands, a change its clients, and weights the line outside
+bench: ## this project's own parts: what the chat API costs and stands, a change its clients, weights the line outside
 	@scripts/venv dev
 	@python -m sandbox images
 	@python -m benchmarks.chat_api

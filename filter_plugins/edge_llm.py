@@ -10,6 +10,7 @@ from ansible.errors import AnsibleFilterError
 
 from edge_fleet import (
     audit,
+    benchmark_table,
     catalogue,
     client_keys,
     control_files,
@@ -25,6 +26,7 @@ from edge_fleet import (
     weight_distribution,
 )
 from edge_fleet.addresses import resolve
+from edge_fleet.benchmark.results import benchmark_result
 from edge_fleet.certificates import system_authorities
 from edge_fleet.distribution_certificates import distribution_credentials
 from edge_fleet.plan.build import deployment_plan
@@ -63,6 +65,8 @@ class FilterModule:
             "edge_llm_audit": audit.audit,
             "edge_llm_audit_problem": audit.audit_problem,
             "edge_llm_audit_table": tables.audit_table,
+            "edge_llm_benchmark": benchmark_result,
+            "edge_llm_benchmark_table": benchmark_table.benchmark_table,
             "edge_llm_cached_images": image_distribution.cached_images,
             "edge_llm_catalogues": catalogue.read,
             "edge_llm_change": tables.change_line,

@@ -87,6 +87,11 @@ SUITES = (
     ),
     Suite("attacks", 6, (Part("attacks", ("tests/integration/attacks",)),)),
     Suite("network", 2, (Part("network", ("tests/integration/network",)),)),
+    Suite(
+        "benchmark",
+        8,
+        (Part("benchmark", ("tests/integration/benchmark",), PAIR),),
+    ),
     Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),
     Suite(

@@ -86,7 +86,7 @@ def field_bounds(field: FieldInfo) -> str:
     low = [each.ge for each in field.metadata if isinstance(each, Ge)]
     high = [each.le for each in field.metadata if isinstance(each, Le)]
     if above:
-        return f" above {above[0]}"
+        return f" above {above[0]}" + (f" and up to {high[0]}" if high else "")
     if not low:
         return ""
     return f" from {low[0]} to {high[0]}" if high else f" from {low[0]} up"
@@ -228,6 +228,7 @@ KEY_ADVICE = "16 or more of letters, digits and . _ ~ + / = -"
 
 WholeNumber = Annotated[int, BeforeValidator(_whole_number), Advice("Use a whole number")]
 Seconds = Annotated[float, BeforeValidator(number_of), Advice("Use a number of seconds")]
+Share = Annotated[float, BeforeValidator(number_of), Advice("Use a number such as 0.8,")]
 Boolean = Annotated[bool, BeforeValidator(_boolean), Advice("Use true or false")]
 Switch = Annotated[
     Literal["auto", "on", "off"], BeforeValidator(_switch), Advice("Use auto, on or off")

@@ -30,6 +30,7 @@ from edge_fleet.setting_types import (
     PinnedImage,
     PowerMode,
     Proxy,
+    Share,
     Source,
     Switch,
     Text,
@@ -166,6 +167,14 @@ class Settings(ChatApiSettings):
         " release.",
     )  # fmt: skip
 
+    llm_benchmark_gate: Share | None = _variable(
+        None, 0.8,
+        "The share of its baseline that the first host of a rollout must reach in a"
+        " [benchmark](benchmarks-of-hosts.md) after its change. If it is slower, it fails, and the"
+        " next hosts keep their release.",
+        "none: no benchmark is run", gt=0, le=1,
+    )  # fmt: skip
+
     board_root: AbsolutePath = _variable(ROOT, "/srv/edge-llm", "The project's folder on the host.")
     board_address: Text | None = _variable(
         None, "kitchen.example",
@@ -217,6 +226,11 @@ class Settings(ChatApiSettings):
         None, "/srv/facts/pi-01.json",
         "The file of the control machine that keeps the host's facts for `make plan`.",
         ".facts/HOST.json beside the inventory",
+    )  # fmt: skip
+    board_benchmarks_dir: FilePath | None = _variable(
+        None, "/srv/benchmarks",
+        "The folder of the control machine that keeps the results of benchmarks.",
+        ".benchmarks/ beside the inventory",
     )  # fmt: skip
     board_catalogue_dir: FilePath | None = _variable(
         None, "/srv/catalogues",

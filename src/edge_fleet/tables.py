@@ -109,10 +109,10 @@ def change_line(result: Mapping[str, Any]) -> str:
 def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
     """Lines of text: a heading, a row for each host, and its reply below the row."""
     rows = [fleet_row(host) for host in hosts]
-    return _layout([(list(COLUMNS), ""), *rows])
+    return layout([(list(COLUMNS), ""), *rows])
 
 
-def _layout(rows: list[tuple[list[str], str]]) -> str:
+def layout(rows: list[tuple[list[str], str]]) -> str:
     """Lines of text: each row's cells in columns, and below the row its remark."""
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     texts = []
@@ -178,7 +178,7 @@ def plan_table(hosts: list[Mapping[str, Any]]) -> str:
             ImageRef.parse(plan["engine"]["image"]).short,
         ]
         rows.append((cells, "\n".join(issue_lines(plan["known_issues"]))))
-    return _layout(rows)
+    return layout(rows)
 
 
 def issue_lines(issues: Mapping[str, Any]) -> list[str]:
@@ -239,7 +239,7 @@ def history_table(hosts: list[Mapping[str, Any]]) -> str:
             ]
             reason = str(each.get("reason") or "").partition("\n")[0]
             rows.append((cells, reason))
-    return _layout(rows)
+    return layout(rows)
 
 
 AUDIT = ("result", "CIS", "check")
@@ -270,4 +270,4 @@ def audit_table(hosts: list[Mapping[str, Any]]) -> str:
         status, cis, check, found, advice = row
         remark = "\n".join(text for text in (", ".join(names) + f": {found}", advice) if text)
         lines.append(([status, cis or "-", check], remark if found else ", ".join(names)))
-    return _layout(lines)
+    return layout(lines)

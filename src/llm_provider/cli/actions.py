@@ -180,7 +180,7 @@ async def list_models(arguments: argparse.Namespace) -> int:
 async def run_bench(arguments: argparse.Namespace) -> int:
     from llm_provider.cli.bench import Address, Load, bench
     from llm_provider.cli.check import DEFAULT_PROMPT
-    from llm_provider.cli.display import for_stdout
+    from llm_provider.cli.display import ProgressLines, for_stdout
 
     if arguments.compare_key_file and not arguments.compare:
         raise ConfigurationError("--compare-key-file is for --compare, which is not given.")
@@ -190,6 +190,7 @@ async def run_bench(arguments: argparse.Namespace) -> int:
         requests=arguments.requests,
         levels=arguments.parallel,
         prompt=arguments.prompt or DEFAULT_PROMPT,
+        prompt_tokens=None if arguments.prompt else arguments.prompt_tokens,
         max_tokens=arguments.max_tokens,
         seconds=arguments.seconds,
         timeout=arguments.timeout,
@@ -199,7 +200,8 @@ async def run_bench(arguments: argparse.Namespace) -> int:
     if arguments.compare:
         compare = Address(arguments.compare, _key(arguments.compare_key_file), address.verify)
     if arguments.json:
-        result = await bench(load, address, compare, model=arguments.model)
+        watcher = ProgressLines() if arguments.progress else None
+        result = await bench(load, address, compare, model=arguments.model, watcher=watcher)
         print(json.dumps(result.as_dict()))
     else:
         display = for_stdout()

@@ -83,8 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
         command(
             "bench",
             "Time a chat API or an engine, at some numbers of requests at once.",
-            "Every request is the same, streamed, so the engine has its prompt in memory after the "
-            "first.",
+            "Requests are streamed, and each has a prompt of its own: an engine keeps the prompts "
+            "that it has read. playbooks/benchmark.yml runs this for each host, with the same "
+            "defaults.",
         )
     )
     _add_serve(commands.add_parser("serve", help=_SERVE, description=_SERVE_MORE))
@@ -169,11 +170,20 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--parallel",
         type=_levels,
-        default=(1, 4),
+        default=(1, 4, 8),
         metavar="N,N,...",
-        help="how many run at once, one level after another (default: 1,4)",
+        help="how many run at once, one level after another (default: 1,4,8)",
     )
-    bench.add_argument("--prompt", help="what to ask (default: the capital of France)")
+    bench.add_argument(
+        "--prompt-tokens",
+        type=_count,
+        default=128,
+        metavar="N",
+        help="about how many tokens each prompt has (default: 128)",
+    )
+    bench.add_argument(
+        "--prompt", help="what to ask, each time, in the place of prompts of --prompt-tokens"
+    )
     bench.add_argument(
         "--max-tokens",
         type=_count,
@@ -201,9 +211,14 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--timeout",
         type=_seconds,
-        default=120.0,
+        default=600.0,
         metavar="S",
-        help="seconds within which each answer must be complete (default: 120)",
+        help="seconds within which each answer must be complete (default: 600)",
+    )
+    bench.add_argument(
+        "--progress",
+        action="store_true",
+        help="with --json: say on standard error how far it is",
     )
     bench.set_defaults(run=actions.run_bench)
 

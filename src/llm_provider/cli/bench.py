@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llm_provider.cli.bench_prompt import SAMPLE_WORDS, make_prompt, words_for
 from llm_provider.cli.check import DEFAULT_PROMPT
 from llm_provider.cli.timed_answer import TimedAnswer
 from llm_provider.client.chat_api import ChatAPIClient
@@ -31,6 +33,8 @@ from llm_provider.http.transports import Verify
 from llm_provider.http.url import redact
 from llm_provider.providers.routes import CHAT
 
+_SOURCE = random.SystemRandom()
+
 
 @dataclass(frozen=True)
 class Load:
@@ -39,11 +43,17 @@ class Load:
     A level has `requests` requests for each address, or as many as fill one round where that is
     more. No round begins after `seconds` of its level, and each request must be complete within
     `timeout` seconds: a level takes no longer than both together.
+
+    With `prompt_tokens` each request has a prompt of its own, of about so many tokens, in the place
+    of `prompt`: an engine reads a prompt that it knows at no cost. `prompt_words` is their length
+    in words, which `bench` finds out.
     """
 
     requests: int = 16
     levels: tuple[int, ...] = (1, 4)
     prompt: str = DEFAULT_PROMPT
+    prompt_tokens: int | None = None
+    prompt_words: int | None = None
     max_tokens: int = 64
     seconds: float = 60.0
     timeout: float = 120.0
@@ -69,6 +79,10 @@ class Tally:
     paces: list[float] = field(default_factory=list)
     tokens: int = 0
     seconds: float = 0.0
+    prompt_tokens: int = 0
+    """Tokens of the prompts, without those that the server took from its cache."""
+    prompt_seconds: float = 0.0
+    """From the begin of each round to its last stream's first token."""
     requests: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -81,16 +95,24 @@ class Tally:
         """Tokens per second of all streams together; None where there were none."""
         return self.tokens / self.seconds if self.tokens and self.seconds else None
 
+    @property
+    def prompt_rate(self) -> float | None:
+        """Tokens per second of the prompts of all streams together; None where none is told."""
+        known = self.prompt_tokens and self.prompt_seconds
+        return self.prompt_tokens / self.prompt_seconds if known else None
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "requests": self.requests,
             "failed": self.failed,
             "failures": dict(self.failures),
             "ttft_ms": _both(self.ttfts),
+            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens_per_second": _rounded(self.prompt_rate, 1),
             "tokens": self.tokens,
             "tokens_per_second": {
-                "stream": _rounded(quantile(self.paces, 0.5), 1),
-                "all": _rounded(self.throughput, 1),
+                "stream": _rounded(quantile(self.paces, 0.5), 2),
+                "all": _rounded(self.throughput, 2),
             },
             "seconds": round(self.seconds, 3),
         }
@@ -103,6 +125,9 @@ class Level:
     parallel: int
     url: Tally = field(default_factory=Tally)
     compare: Tally | None = None
+    begun: float = 0.0
+    """When it began and ended, in seconds since 1970, to find what a host's sensors read then."""
+    ended: float = 0.0
 
     @property
     def added_ttft(self) -> tuple[float, float] | None:
@@ -125,6 +150,8 @@ class Level:
         added = self.added_ttft
         return {
             "parallel": self.parallel,
+            "begun": round(self.begun, 3),
+            "ended": round(self.ended, 3),
             "url": self.url.as_dict(),
             "compare": self.compare.as_dict() if self.compare else None,
             "added_ttft_ms": added
@@ -142,6 +169,8 @@ class Result:
     load: Load
     models: list[str] = field(default_factory=list)
     levels: list[Level] = field(default_factory=list)
+    prompt: str = ""
+    """The prompt, or one of the prompts."""
 
     @property
     def failed(self) -> int:
@@ -154,7 +183,8 @@ class Result:
             "url": self.url,
             "compare": self.compare,
             "models": self.models,
-            "prompt": self.load.prompt,
+            "prompt": self.prompt,
+            "prompt_tokens": self.load.prompt_tokens,
             "max_tokens": self.load.max_tokens,
             "levels": [level.as_dict() for level in self.levels],
         }
@@ -218,11 +248,15 @@ async def bench(
             server = server_at(one, name, load)
             servers.append(await stack.enter_async_context(server))
             result.models.append(name)
-            await warm(server, load)
+            counted = await warm(server, load)
+            if load.prompt_tokens and load.prompt_words is None:
+                load = replace(load, prompt_words=words_for(load.prompt_tokens, counted))
+        result.prompt = _prompt(load)
         watcher.starts(result)
         for parallel in load.levels:
-            level = Level(parallel, compare=Tally() if compare else None)
+            level = Level(parallel, compare=Tally() if compare else None, begun=time.time())
             await _run(level, servers, load, watcher)
+            level.ended = time.time()
             result.levels.append(level)
             watcher.level(level)
     return result
@@ -244,17 +278,22 @@ def server_at(address: Address, model: str, load: Load) -> BenchServer:
     )
 
 
-async def warm(server: BenchServer, load: Load) -> None:
-    """Ask once, and count nothing. Raises LLMError."""
+async def warm(server: BenchServer, load: Load) -> int | None:
+    """Ask once, and measure nothing: returns the tokens of the prompt, None where none are told.
+
+    Raises LLMError.
+    """
+    answer = TimedAnswer()
     try:
         async with (
             asyncio.timeout(load.timeout),
             aclosing(server.raw_stream(CHAT, _body(load))) as chunks,
         ):
-            async for _ in chunks:
-                pass
+            async for chunk in chunks:
+                answer.feed(chunk, 0.0)
     except TimeoutError as error:
         raise EngineTimeoutError(_late(server, load)) from error
+    return answer.prompt_tokens
 
 
 async def _run(level: Level, servers: list[BenchServer], load: Load, watcher: Watcher) -> None:
@@ -290,6 +329,7 @@ async def ask_round(
         for task in asked:
             task.cancel()
     tally.seconds += time.monotonic() - started
+    first = started
     for begun, chunks, failure in answers:
         tally.requests += 1
         answer = TimedAnswer()
@@ -304,9 +344,12 @@ async def ask_round(
             tally.failures[failure] += 1
             continue
         tally.ttfts.append(answer.times[0] - begun)
+        first = max(first, answer.times[0])
+        tally.prompt_tokens += answer.prompt_tokens_read or 0
         tally.tokens += answer.tokens
         if answer.tokens_per_second is not None:
             tally.paces.append(answer.tokens_per_second)
+    tally.prompt_seconds += first - started
 
 
 async def _ask(
@@ -334,13 +377,19 @@ async def _ask(
     return begun, kept, failure
 
 
+def _prompt(load: Load) -> str:
+    if load.prompt_tokens is None:
+        return load.prompt
+    return make_prompt(load.prompt_words or SAMPLE_WORDS, _SOURCE)
+
+
 def _late(server: BenchServer, load: Load) -> str:
     return f"{server.base_url} gave no complete answer within {load.timeout:g} s."
 
 
 def _body(load: Load) -> dict[str, Any]:
     return {
-        "messages": [{"role": "user", "content": load.prompt}],
+        "messages": [{"role": "user", "content": _prompt(load)}],
         "temperature": 0,
         "seed": 0,
         "max_tokens": load.max_tokens,

@@ -6,6 +6,7 @@ The terminal's part needs rich, which the control machine has and the chat API's
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _HEADING = (
-    f"{'at once':>7}   {'failed':>6}{'TTFT p50':>10}{'p95':>10}{'tok/s':>7}{'in all':>8}{'time':>8}"
+    f"{'at once':>7}   {'failed':>6}{'TTFT p50':>9}{'p95':>9}{'prompt':>7}{'tok/s':>6}"
+    f"{'in all':>7}{'time':>6}"
 )
 _BESIDE = 12
 """Columns of a terminal that a spinner and the time take, beside words."""
+PROGRESS_SECONDS = 10.0
+"""Seconds between two lines of progress of one level; its end has one in any case."""
 _WORST = 3
 """How many kinds of failure are shown."""
 
@@ -200,6 +204,19 @@ class Terminal(Display):
         self._console.print(row)
 
 
+class ProgressLines(bench.Watcher):
+    """How far a benchmark is, in lines on standard error, for a program that shows them."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def done(self, parallel: int, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done and (done == total or now - self._shown >= PROGRESS_SECONDS):
+            self._shown = now
+            print(f"{parallel} at once: {done} of {total}", file=sys.stderr, flush=True)
+
+
 def for_stdout() -> Display:
     """A live display where standard output is a terminal and rich is there, else plain lines."""
     if not sys.stdout.isatty():
@@ -235,12 +252,13 @@ def _row(level: str, label: str, tally: bench.Tally) -> str:
         if value is None:
             return "-"
         value *= factor
-        return f"{value:.1f}{unit}" if value < 1000 else f"{value:.0f}{unit}"
+        return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
 
     p50, p95 = (bench.quantile(tally.ttfts, share) for share in (0.5, 0.95))
     return (
         f"{level:>7} {label:<1} {f'{tally.failed}/{tally.requests}':>6}"
-        f"{of(p50, ' ms', 1000):>10}{of(p95, ' ms', 1000):>10}"
-        f"{of(bench.quantile(tally.paces, 0.5)):>7}{of(tally.throughput):>8}"
-        f"{of(tally.seconds, ' s'):>8}"
+        f"{of(p50, ' ms', 1000):>9}{of(p95, ' ms', 1000):>9}"
+        f"{of(tally.prompt_rate):>7}{of(bench.quantile(tally.paces, 0.5)):>6}"
+        f"{of(tally.throughput):>7}"
+        f"{of(tally.seconds, ' s'):>6}"
     )

@@ -28,6 +28,21 @@ class TimedAnswer(ChatCompletionAccumulator):
         return counted if isinstance(counted, int) else len(self.times)
 
     @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt, as the server counted them; None where it does not tell."""
+        counted = self.usage.get("prompt_tokens") if self.usage else None
+        return counted if isinstance(counted, int) else None
+
+    @property
+    def prompt_tokens_read(self) -> int | None:
+        """Those of them that were not in the server's cache."""
+        details = self.usage.get("prompt_tokens_details") if self.usage else None
+        cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+        if self.prompt_tokens is None or not isinstance(cached, int):
+            return self.prompt_tokens
+        return max(0, self.prompt_tokens - cached)
+
+    @property
     def tokens_per_second(self) -> float | None:
         """The pace after the first piece; None where all came at once."""
         return rate(self.tokens, self.times)
@@ -56,4 +71,4 @@ def rate(tokens: int, times: list[float]) -> float | None:
     later = sum(time > times[0] for time in times)
     if not later:
         return None
-    return round(tokens * later / len(times) / (times[-1] - times[0]), 1)
+    return round(tokens * later / len(times) / (times[-1] - times[0]), 2)

@@ -48,6 +48,9 @@ def problem(name: str, value: object) -> str:
         ("llm_rollout", [True], "[True]. Use a list of whole numbers"),
         ("llm_rollout", ["101%"], "['101%']. Use a list of whole numbers"),
         ("llm_rollout", [], "[]. Use a list of whole numbers"),
+        ("llm_benchmark_gate", 0, "0. Use a number such as 0.8, above 0 and up to 1."),
+        ("llm_benchmark_gate", 80, "80. Use a number such as 0.8, above 0 and up to 1."),
+        ("llm_benchmark_gate", "80%", "'80%'. Use a number such as 0.8,"),
         ("llm_model_aliases", "gpt-4o", "'gpt-4o'. Use a list of names, each of letters, digits"),
         ("llm_model_aliases", ["two words"], "['two words']. Use a list of names"),
         ("llm_model_aliases", ["a,b"], "['a,b']. Use a list of names"),
@@ -135,6 +138,8 @@ def test_all_problems_are_reported_at_once() -> None:
         ("llm_flash_attention", True, "on"),
         ("llm_flash_attention", False, "off"),
         ("llm_rollout", [1, "25%", "3"], [1, "25%", "3"]),
+        ("llm_benchmark_gate", "0.8", 0.8),
+        ("llm_benchmark_gate", 1, 1.0),
         ("llm_image", {"ollama": OWN_IMAGE}, {"ollama": OWN_IMAGE}),
     ],
 )

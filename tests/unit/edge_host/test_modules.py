@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,40 @@ def test_registry_port() -> None:
     assert ansible("registry_port", {"state": "absent"}, "--check")["changed"] is False
     refused = ansible("registry_port", {"state": "open"})
     assert refused["msg"] == "state is open but all of the following are missing: program, socket"
+
+
+def test_host_sampler(tmp_path: Path) -> None:
+    """As root alone: its folder is in /run."""
+    if os.geteuid():
+        return
+    sampled = ansible("host_sampler", {"name": "a-test", "state": "sampling", "seconds": 0.1})
+    assert sampled["readings"]["name"] == "a-test"
+    (first, *_) = sampled["readings"]["samples"]
+    assert first["memory_used"] > 0
+    stopped = ansible(
+        "host_sampler", {"name": "a-test", "state": "stopped", "caller_time": time.time()}
+    )
+    assert len(stopped["readings"]["samples"]) == len(sampled["readings"]["samples"])
+    none = ansible(
+        "host_sampler", {"name": "a-test", "state": "stopped", "caller_time": time.time()}
+    )
+    assert none["msg"].startswith("the sampler is missing: ")
+
+
+def test_engine_benchmark_says_why_there_are_no_figures(tmp_path: Path) -> None:
+    arguments = {
+        "root": str(tmp_path),
+        "model": "m",
+        "container": "edge-llm-engine-of-no-host",
+        "memory": 1,
+        "prompt": "Tell.",
+        "prompt_tokens": 8,
+        "max_tokens": 8,
+    }
+    result = ansible("engine_benchmark", arguments, "--check")
+    assert (result["asked"], result["llama_bench"]) == (None, None)
+    assert result["asked_problem"].startswith("the engine's key cannot be read: ")
+    assert result["llama_bench_problem"] in (
+        "the host has no docker command",
+        "the engine's image has no llama-bench",
+    )

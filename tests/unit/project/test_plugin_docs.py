@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from action_plugins import chat_api_bundle, control_files, host_program
+from action_plugins import chat_api_bundle, client_benchmark, control_files, host_program
 from filter_plugins.edge_llm import FilterModule
 from tests.unit.plugin_docs import PROJECT, differences, missing, section
 
@@ -27,6 +27,7 @@ NAMES = {"module": sorted({*MODULES, *ACTIONS}), "filter": FILTERS, "callback": 
 # Actions that run on the control machine alone: their files in library/ are documentation.
 SPECS: dict[str, dict[str, Any]] = {
     "chat_api_bundle": chat_api_bundle.OPTIONS,
+    "client_benchmark": client_benchmark.OPTIONS,
     "control_files": control_files.OPTIONS,
     "host_program": host_program.OPTIONS,
 }

@@ -8,6 +8,7 @@ import pytest
 from fastapi.responses import Response
 
 from llm_provider.cli.bench import Address, Level, Load, Tally, Watcher, bench, quantile
+from llm_provider.cli.bench_prompt import make_prompt, words_for
 from llm_provider.errors import (
     ConfigurationError,
     EngineLoadingError,
@@ -253,3 +254,72 @@ def test_a_level_without_a_single_answer() -> None:
     assert told["url"]["ttft_ms"] == {"p50": None, "p95": None}
     assert told["url"]["tokens_per_second"] == {"stream": None, "all": None}
     assert (told["added_ttft_ms"], told["throughput_ratio"]) == (None, None)
+
+
+# Prompts of a length
+
+
+def counting(server: Scripted, each_word: int = 2, cached: int = 0) -> None:
+    """Have the server count tokens in prompts: so many for each word."""
+
+    def answer() -> Response:
+        words_of_prompt = len(server.asked[-1].body["messages"][0]["content"].split())
+        usage = {
+            "prompt_tokens": each_word * words_of_prompt,
+            "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens": 3,
+        }
+        counted = f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()
+        return paced(*words("a b c"), event({}, "stop"), counted, DONE)()
+
+    server.reset({"stream": answer})
+
+
+async def test_prompts_of_about_so_many_tokens(server: Scripted) -> None:
+    counting(server)
+    load = Load(requests=4, levels=(2,), prompt_tokens=200)
+    result = await bench(load, Address(server.url, KEY))
+    assert result.failed == 0
+    prompts = [one.body["messages"][0]["content"] for one in server.asked if one.body]
+    warm, *measured = prompts
+    # The first has 32 words, and a task; the server counts them, and so the length is known.
+    assert len(set(prompts)) == len(prompts) == 5
+    (tally,) = [level.url for level in result.levels]
+    assert tally.prompt_tokens / 4 == pytest.approx(200, rel=0.2)
+    assert len({" ".join(prompt.split()[:4]) for prompt in measured}) == 4
+    assert len(warm.split()) < len(measured[0].split())
+    assert 0 < tally.prompt_seconds <= tally.seconds
+    assert tally.prompt_rate == pytest.approx(tally.prompt_tokens / tally.prompt_seconds)
+    told = result.as_dict()
+    assert told["prompt_tokens"] == 200
+    level = told["levels"][0]
+    assert level["begun"] < level["ended"]
+    assert level["url"]["prompt_tokens"] == tally.prompt_tokens
+    assert level["url"]["prompt_tokens_per_second"] == pytest.approx(tally.prompt_rate, abs=0.1)
+
+
+async def test_tokens_of_the_servers_cache_were_not_read(server: Scripted) -> None:
+    counting(server, cached=30)
+    result = await bench(Load(requests=2, levels=(1,), prompt_tokens=100), Address(server.url, KEY))
+    assert result.levels[0].url.prompt_tokens / 2 == pytest.approx(100 - 30, rel=0.3)
+
+
+async def test_a_server_that_counts_no_prompts(server: Scripted) -> None:
+    result = await bench(Load(requests=1, levels=(1,), prompt_tokens=100), Address(server.url, KEY))
+    assert result.failed == 0
+    tally = result.levels[0].url
+    assert (tally.prompt_tokens, tally.prompt_rate) == (0, None)
+    assert tally.as_dict()["prompt_tokens_per_second"] is None
+    (_, prompt) = [one.body["messages"][0]["content"] for one in server.asked if one.body]
+    assert len(prompt.split()) > 100
+
+
+def test_the_words_of_a_prompt() -> None:
+    source = random.Random(1)  # noqa: S311 (a test repeats)
+    one, other = make_prompt(40, source), make_prompt(40, source)
+    assert one != other
+    assert len(one.split()) == len(other.split())
+    assert words_for(128, None) == 128
+    # A template and a task of 32 tokens, and a token for each word.
+    assert words_for(128, 64) == 64
+    assert words_for(1, 640) == 1

@@ -277,7 +277,7 @@ async def test_bench_for_people(server: Scripted, capsys: pytest.CaptureFixture[
     assert await run(*arguments, "--prompt", "Well?") == OK
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"{MODEL} at {server.url}/v1"
-    assert out[1] == "at once   failed  TTFT p50       p95  tok/s  in all    time"
+    assert out[1] == "at once   failed TTFT p50      p95 prompt tok/s in all  time"
     assert [line.split()[:2] for line in out[2:]] == [["1", "0/4"], ["2", "0/4"]]
     assert all(line.count(" ms") == 2 for line in out[2:])
     bodies = [one.body for one in server.asked if one.body]
@@ -311,6 +311,18 @@ async def test_bench_as_json(
     assert (result["ok"], result["compare"]) == (True, server.url)
     (level,) = result["levels"]
     assert (level["parallel"], level["url"]["requests"], level["compare"]["requests"]) == (2, 4, 4)
+
+
+async def test_bench_says_how_far_it_is(
+    server: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--requests", "2", "--parallel", "1,2", "--json", "--progress")
+    assert await run("bench", *arguments) == OK
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["levels"]) == 2
+    # The end of each level, in any case.
+    lines = said.err.splitlines()
+    assert {"1 at once: 2 of 2", "2 at once: 2 of 2"} <= set(lines)
 
 
 async def test_bench_with_failures(server: Scripted, capsys: pytest.CaptureFixture[str]) -> None:

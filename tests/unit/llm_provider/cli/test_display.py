@@ -121,7 +121,7 @@ def test_bench_on_a_terminal(server: Scripted) -> None:
     assert "━" in sent
     lines = [line.split("\r")[-1] for line in plain(sent).splitlines()]
     assert max(map(len, lines)) <= 60
-    assert "at once   failed  TTFT p50       p95  tok/s  in all    time" in lines
+    assert "at once   failed TTFT p50      p95 prompt tok/s in all  time" in lines
 
 
 def test_what_is_waited_for_fits_the_terminal(server: Scripted) -> None:
