@@ -5,6 +5,10 @@ SHELL := /bin/bash
 INVENTORY ?= inventories/sandbox
 HOST ?= pi-01
 PROMPT ?= Hello
+# The suites, how often a failed conversation is held at most, and the file of the results (JUnit XML).
+SUITE ?= chat
+TRIES ?= 1
+JUNIT ?= reports/suites/$(HOST).xml
 VENV := .venv/bin
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
@@ -17,7 +21,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify audit benchmark plan lock lint unit molecule bench release verify-release
+.PHONY: help up down chat suite env status verify audit benchmark plan lock lint unit molecule bench release verify-release
 .PHONY: test test-all test-one test-benchmark test-engines test-weights test-refusals test-known-issues test-rollback test-swap
 .PHONY: test-uninstall test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
@@ -39,6 +43,11 @@ chat: ## ask a host: make chat HOST=pi-01 PROMPT="Hello"
 	@. $(CLIENT) && printf '%s' "$$OPENAI_API_KEY" | llm-provider chat --url "$${OPENAI_BASE_URL%/v1}" --key-file - -- "$$PROMPT"
 # As typed: a $$ in a question is the asker's.
 chat: export PROMPT := $(value PROMPT)
+
+suite: ## hold the conversations of test suites with a host: make suite HOST=pi-01 SUITE="chat tools" (TRIES=2)
+	@scripts/venv control
+	@$(KNOWN)
+	@. $(CLIENT) && llm-suite --folder "$(FOLDER)/suites" --folder suites --tries "$(TRIES)" --junit "$(JUNIT)" -- $(SUITE)
 
 env: ## address and key of a host for any OpenAI client: eval "$(make env HOST=pi-01)"
 	@$(KNOWN)

@@ -96,6 +96,7 @@ class FilterModule:
             "edge_llm_release_in_place": drift.release_in_place,
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,
+            "edge_llm_suite_problem": verification.failed_suites,
             "edge_llm_table": tables.fleet_table,
             "edge_llm_tls": tls.tls_decision,
             "edge_llm_tls_pair": tls.split_pair,

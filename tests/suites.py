@@ -54,6 +54,7 @@ SUITES = (
         (
             Part("interruptions", _paths("rollback", "cuts"), ("jetson-01",)),
             Part("rollback", _paths("rollback", "rollback"), ("pi-01",)),
+            Part("test-suites", _paths("rollback", "suites"), ("pi-01",)),
         ),
     ),
     Suite(

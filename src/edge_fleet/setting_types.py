@@ -22,6 +22,7 @@ from edge_host.image_ref import is_pinned
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")
 _NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_SUITE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SOURCE = re.compile(r"https?://[^\s@]+|/\S.*")
 _PROXY = re.compile(r"https?://\S+")
 _BATCH = re.compile(r"([1-9]\d?|100)%|[1-9]\d*")
@@ -248,6 +249,10 @@ Key = Annotated[str, _matching(_KEY), Advice(f"Use {KEY_ADVICE}", hidden)]
 Names = Annotated[
     list[Annotated[str, _matching(_NAME)]],
     Advice("Use a list of names, each of letters, digits and . _ : / -"),
+]
+SuiteNames = Annotated[
+    list[Annotated[str, _matching(_SUITE)]],
+    Advice("Use a list of names of test suites, such as chat and tools"),
 ]
 HostNames = Annotated[
     list[Annotated[str, AfterValidator(_host_name)]],

@@ -32,6 +32,7 @@ from edge_fleet.setting_types import (
     Proxy,
     Share,
     Source,
+    SuiteNames,
     Switch,
     Text,
     WholeNumber,
@@ -159,6 +160,11 @@ class Settings(ChatApiSettings):
         None, "docker.io/library/registry@sha256:...",
         "The image, by digest, of the registry on the host that `llm_images_cache` names.",
         "the image of engines.yml",
+    )  # fmt: skip
+    llm_suite: SuiteNames = _variable(
+        [], ["chat"],
+        "[Test suites](suites.md) that the host must pass to be verified. A change after"
+        " which the host fails one is rolled back.",
     )  # fmt: skip
     llm_rollout: Batches = _variable(
         [1, "100%"], [1, "25%", "100%"],

@@ -20,3 +20,25 @@ def unverified_gpu(
     if not plan["gpu"]["required"]:
         return None
     return gpu_problem(plan["gpu"], plan["provider"], log, report.get("gpu_share"))
+
+
+_SHOWN = 5
+"""How many problems of suites a message has."""
+
+
+def failed_suites(report: Mapping[str, Any]) -> str:
+    """Why a host fails its test suites, from the report of `llm-suite --json`; empty where it
+    passes.
+    """
+    parts, problems = [], []
+    for suite in report["suites"]:
+        failed = [each for each in suite["conversations"] if not each["ok"]]
+        if failed:
+            parts.append(f"{len(failed)} of {len(suite['conversations'])} of {suite['name']}")
+        for each in failed:
+            problems += [f"{suite['name']}, {each['name']}: {text}" for text in each["problems"]]
+    if not parts:
+        return ""
+    more = len(problems) - _SHOWN
+    rest = f"\nand {more} more" if more > 0 else ""
+    return "\n".join([f"conversations failed: {', '.join(parts)}", *problems[:_SHOWN]]) + rest

@@ -97,6 +97,11 @@ def task_options(
             f"llm_parallel does not fit: {parallel}, and {options.provider} computes {slots}"
             f" {model.task} at a time. Use {slots}."
         )
+    if settings.llm_suite and model.task != CHAT:
+        problems.append(
+            f"llm_suite does not fit: {join_names(settings.llm_suite)}, and {model.name} is for"
+            f" {model.task}, while suites are conversations. Remove llm_suite, or use a chat model."
+        )
     options = replace(options, context_size=size, parallel=parallel)
     if model.task == CHAT:
         return options, problems

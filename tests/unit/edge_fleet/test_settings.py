@@ -44,6 +44,12 @@ def problem(name: str, value: object) -> str:
         ("llm_api_base_image", "alpine:3", "'alpine:3'. Use an image with its digest (name@sha256"),
         ("llm_registry_image", "registry:3", "'registry:3'. Use an image with its digest"),
         ("llm_rollout", 1, "1. Use a list of whole numbers from 1 up and of shares such as 25%."),
+        (
+            "llm_suite",
+            "chat",
+            "'chat'. Use a list of names of test suites, such as chat and tools.",
+        ),
+        ("llm_suite", ["../chat"], "['../chat']. Use a list of names of test suites"),
         ("llm_rollout", [0], "[0]. Use a list of whole numbers"),
         ("llm_rollout", [True], "[True]. Use a list of whole numbers"),
         ("llm_rollout", ["101%"], "['101%']. Use a list of whole numbers"),

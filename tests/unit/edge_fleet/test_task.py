@@ -267,3 +267,12 @@ def test_a_chat_api_of_an_earlier_version_is_replaced_first(
         " is of a version that serves chat models only. Run site.yml with llm_model smollm2-135m"
         " first, which replaces the chat API."
     )
+
+
+def test_suites_are_for_chat_models(jetson: dict[str, Any], more: dict[str, Any]) -> None:
+    suites = {"llm_suite": ["chat", "tools"]}
+    assert problem(jetson, more, "llamacpp", EMBEDDING, **suites) == (
+        "orin: llm_suite does not fit: chat, tools, and nomic-embed-text-v1.5 is for embedding,"
+        " while suites are conversations. Remove llm_suite, or use a chat model."
+    )
+    assert not planned(jetson, more, "llamacpp", "llama-3.2-3b-instruct", **suites)["problems"]

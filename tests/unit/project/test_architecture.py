@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 ARCHITECTURE = ROOT / "docs/architecture.md"
 DOCUMENTS = (ARCHITECTURE, ROOT / "CONTRIBUTING.md")
 # Where a path may start, besides the folder of a path before it in the same line.
-FOLDERS = ("", "src/edge_fleet", "module_utils/edge_host", "src/llm_provider")
+FOLDERS = ("", "src/edge_fleet", "module_utils/edge_host", "src/llm_provider", "src/llm_suite")
 _PATH = re.compile(r"`([\w./*-]+(?:/|\.(?:py|yml|j2|md|in|txt|json|toml)))(?:: ([\w.]+))?`")
 # On a host or beside an inventory, not in the repository; and names that a reader makes.
 _ELSEWHERE = re.compile(

@@ -15,6 +15,7 @@ import pytest
 import edge_fleet
 import edge_host
 import llm_provider
+import llm_suite
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 LINTER = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]
@@ -28,12 +29,14 @@ BREAKS = {
     "edge_host is built in layers": ("edge_host/constants.py", "from . import files"),
     "edge_fleet decides in one": ("edge_fleet/text.py", "from edge_fleet import tables"),
     "llm_provider is built in layers": ("llm_provider/errors.py", "from llm_provider import cli"),
+    "llm_suite knows nothing of": ("llm_suite/suite.py", "import edge_fleet"),
+    "llm_suite is built in layers": ("llm_suite/suite.py", "from llm_suite import runner"),
 }
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for package in (edge_fleet, edge_host, llm_provider):
+    for package in (edge_fleet, edge_host, llm_provider, llm_suite):
         source = Path(str(package.__file__)).parent
         shutil.copytree(
             source, tmp_path / source.name, ignore=shutil.ignore_patterns("__pycache__")
@@ -70,7 +73,7 @@ def test_a_broken_contract_is_named(copy: Path, name: str) -> None:
     assert broken(copy) == [name]
 
 
-@pytest.mark.parametrize("package", ["edge_fleet", "edge_host", "llm_provider"])
+@pytest.mark.parametrize("package", ["edge_fleet", "edge_host", "llm_provider", "llm_suite"])
 def test_a_module_without_a_layer_is_named(copy: Path, package: str) -> None:
     (copy / package / "somewhere.py").write_text("")
     (name,) = broken(copy)
