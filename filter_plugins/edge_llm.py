@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -29,6 +30,10 @@ from edge_fleet.addresses import resolve
 from edge_fleet.benchmark.results import benchmark_result
 from edge_fleet.certificates import system_authorities
 from edge_fleet.distribution_certificates import distribution_credentials
+from edge_fleet.monitoring.credentials import monitoring_pair
+from edge_fleet.monitoring.dashboard import dashboard
+from edge_fleet.monitoring.programs import monitoring_images, monitoring_problem
+from edge_fleet.monitoring.scrapes import scrape_configs
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
 
@@ -50,6 +55,26 @@ def distribution_jobs(
 ) -> dict[str, Any]:
     """`weight_distribution.distribution_jobs`, with the names that this machine knows."""
     return weight_distribution.distribution_jobs(hosts, names, resolve, final)
+
+
+def scrapes(hosts: dict[str, Any], names: list[str], folder: str) -> list[dict[str, Any]]:
+    """`monitoring.scrapes.scrape_configs`, with the files of this machine."""
+
+    def read(name: str) -> str | None:
+        path = Path(name)
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    return scrape_configs(hosts, names, folder, read)
+
+
+def pair(existing: str | None) -> str:
+    """`monitoring.credentials.monitoring_pair`, now."""
+    return monitoring_pair(existing, datetime.now(UTC))
+
+
+def grafana_dashboard(_: object) -> str:
+    """`monitoring.dashboard.dashboard`: a filter has an input."""
+    return dashboard()
 
 
 def trust_files(authority: str, ca_file: str, bundle_file: str) -> list[dict[str, Any]]:
@@ -84,6 +109,11 @@ class FilterModule:
             "edge_llm_installation_drift": drift.installation_drift,
             "edge_llm_key_files": client_keys.key_files,
             "edge_llm_key_notices": client_keys.key_notices,
+            "edge_llm_monitoring_dashboard": grafana_dashboard,
+            "edge_llm_monitoring_images": monitoring_images,
+            "edge_llm_monitoring_pair": pair,
+            "edge_llm_monitoring_problem": monitoring_problem,
+            "edge_llm_monitoring_scrapes": scrapes,
             "edge_llm_oldest_backup": uninstall.oldest_backup,
             "edge_llm_own_holds": uninstall.own_holds,
             "edge_llm_own_images": uninstall.own_images,

@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.edge_host.audit.facts import REGISTRY_ROOT, AuditError, read_audit
+from ansible.module_utils.edge_host.audit.facts import (
+    MONITORING_ROOT,
+    REGISTRY_ROOT,
+    AuditError,
+    read_audit,
+)
 from ansible.module_utils.edge_host.constants import ROOT
 
 DOCUMENTATION = r"""
@@ -24,6 +29,10 @@ options:
     description: The folder of a fleet's registry. Few hosts have it.
     type: path
     default: /opt/edge-llm-registry
+  monitoring_root:
+    description: The folder of the fleet's monitoring.
+    type: path
+    default: /opt/edge-llm-monitoring
 author: edge-llm
 """
 
@@ -44,7 +53,7 @@ audit:
     deployed: {type: bool, description: Whether the host has a current release.}
     tls: {type: bool, description: Whether the current release serves HTTPS.}
     files:
-      description: The files of the folders O(root) and O(registry_root), these first.
+      description: The files of the folders O(root), O(registry_root), O(monitoring_root).
       type: list
       elements: dict
       contains:
@@ -56,7 +65,7 @@ audit:
         target: {type: str, description: "What a link names; null for others."}
     all_files: {type: bool, description: Whether these are all files of the folders.}
     roots:
-      description: The folder O(root), and O(registry_root) where it exists.
+      description: The folder O(root), and the two others where they exist.
       type: list
       elements: str
     daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
@@ -180,6 +189,7 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "default": ROOT},
             "registry_root": {"type": "path", "default": REGISTRY_ROOT},
+            "monitoring_root": {"type": "path", "default": MONITORING_ROOT},
         },
         supports_check_mode=True,
     )

@@ -37,7 +37,7 @@ _PULLED = CACHE / "pulled.json"
 # What this machine's pip trusts, a build has to trust too: a network may sign traffic anew.
 _AUTHORITIES = Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")
 
-PUBLISHED = ("llamacpp", "ollama", "python", "registry")
+PUBLISHED = ("llamacpp", "ollama", "python", "registry", "monitoring")
 """Images that boards pull from the sandbox's registry."""
 
 
@@ -126,6 +126,8 @@ def _table(source: Source, hidden: cpu.Hidden | None) -> dict[str, Image]:
     hub = {"hub.py": (_HERE / "hub.py").read_bytes()}
     add("services", "base", read_tree(_HERE / "images" / "services") | hub)
     add("registry", "services", read_tree(_HERE / "images" / "registry"))
+    testing = {"forky.sources": (_HERE / "images" / "llamacpp" / "forky.sources").read_bytes()}
+    add("monitoring", "base", read_tree(_HERE / "images" / "monitoring") | testing)
     llamacpp = read_tree(_HERE / "images" / "llamacpp")
     if hidden is not None:
         if "llamacpp" in pulled:

@@ -171,7 +171,7 @@ def digest_of(reference: str, architecture: str | None) -> str:
 
 def lock_images(engines: dict[str, Any], architectures: Mapping[str, str], part: str) -> list[str]:
     """Write the digests of images that have none; says what was found and what was not."""
-    rows = [engines["api"], engines["registry"]]
+    rows = [engines["api"], engines["registry"], *(engines.get("monitoring") or {}).values()]
     rows += [row for engine in engines["engines"].values() for row in engine["images"]]
     said = []
     for row in rows:

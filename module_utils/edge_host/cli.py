@@ -5,9 +5,9 @@
 Commands: `state [ARGUMENTS]` prints the state of the host; `change NUMBER ACTION OPERATOR` switches
 to a release, `recover` recovers the host after an interruption, `download FOLDER` runs the download
 whose job is in that folder, `registry USER SOCKET ADDRESS ...` passes connections of these
-addresses to the fleet's image registry, and `sockets PATH USER` hands the listening sockets of
-systemd to chat APIs. Ansible's modules, and the systemd units that they write, start all but the
-first.
+addresses to the fleet's image registry, `readings FOLDER` writes readings of the board there, and
+`sockets PATH USER` hands the listening sockets of systemd to chat APIs. Ansible's modules, and the
+systemd units that the roles write, start all but the first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Sequence
 
+from . import readings
 from .constants import ROOT
 from .download import process as download
 from .errors import ReleaseError
@@ -59,6 +60,7 @@ def _sockets(arguments: Sequence[str]) -> int:
 COMMANDS: Dict[str, Callable[[Sequence[str]], int]] = {
     "change": _change,
     "download": _download,
+    "readings": readings.main,
     "recover": _recover,
     "registry": forward.main,
     "sockets": _sockets,

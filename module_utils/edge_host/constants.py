@@ -26,7 +26,9 @@ ENGINE_UID = 10011
 DOWNLOAD_UID = 10012
 """The programs that exchange files with other machines. They write no file."""
 REGISTRY_UID = 10013
-USER_IDS = (API_UID, ENGINE_UID, DOWNLOAD_UID, REGISTRY_UID)
+MONITORING_UID = 10014
+"""Prometheus, Alertmanager and Grafana."""
+USER_IDS = (API_UID, ENGINE_UID, DOWNLOAD_UID, REGISTRY_UID, MONITORING_UID)
 SECRETS = "secrets"
 """The folder of the keys."""
 ENGINE_KEY = "engine_key"
@@ -41,6 +43,8 @@ PROJECT = "edge-llm"
 """Of Docker Compose; its containers have names that begin so."""
 REGISTRY_PROJECT = f"{PROJECT}-registry"
 """The same, of the fleet's image registry."""
+MONITORING_PROJECT = f"{PROJECT}-monitoring"
+"""The same, of the fleet's monitoring."""
 NETWORK = f"{PROJECT}-network"
 """The container whose network namespace engines and chat APIs share: it has loopback only."""
 SOCKETS_UNIT = f"{PROJECT}-sockets.socket"

@@ -226,11 +226,21 @@ class ModelsFile(_Entry):
     models: dict[FileName, Model]
 
 
+class Monitoring(_Entry):
+    """The images of the fleet's monitoring."""
+
+    prometheus: Image
+    alertmanager: Image
+    grafana: Image
+    node_exporter: Image
+
+
 class EnginesFile(_Entry):
-    """engines.yml."""
+    """engines.yml. Files of earlier versions have no monitoring."""
 
     api: Image
     registry: Image
+    monitoring: Monitoring | None = None
     engines: dict[EngineName, Engine]
 
 

@@ -18,8 +18,9 @@ from edge_fleet.setting_types import KEY_ADVICE, InvalidPartError, hidden, is_ke
 from edge_fleet.text import did_you_mean, join_choices
 from edge_host.constants import CLIENT_KEYS, OWN_KEY_LINE, PLAIN_KEYS
 
-MAIN, OWN = "default", "host"
-"""Names of `llm_api_key`, and of the key by which a host asks its own chat API for /ready."""
+MAIN, OWN, MONITORING = "default", "host", "monitoring"
+"""Names of `llm_api_key`, of the key by which a host asks its own chat API for /ready, and of that
+by which the fleet's Prometheus reads metrics."""
 SOON = timedelta(days=14)
 """A key that expires within this time is reported."""
 FIELDS = ("key", "expires", "requests_per_minute", "burst", "share")
@@ -44,6 +45,7 @@ class ClientKey:
     requests_per_minute: float | None = None
     burst: int | None = None
     share: float | None = None
+    metrics_only: bool = False
 
     @property
     def sha256(self) -> str:
@@ -82,17 +84,24 @@ def client_keys(given: object, main: str) -> tuple[ClientKey, ...]:
     return ClientKey(MAIN, main), *(each for each in further if each.key != main)
 
 
-def key_files(given: object, main: str, host: str, now: str) -> dict[str, str]:
+def key_files(
+    given: object, main: str, host: str, now: str, monitored: bool = False
+) -> dict[str, str]:
     """The key files of a host, by their names in its folder `secrets`.
 
     given: `llm_api_keys`; main: `llm_api_key`, or the generated key; host: the inventory name; now:
-    the time, such as 2026-11-30T10:00:00Z, at which keys are left out of the file in plain text.
+    the time, such as 2026-11-30T10:00:00Z, at which keys are left out of the file in plain text;
+    monitored: whether a Prometheus of the fleet reads the host's metrics. Its key is not in the
+    file in plain text: the chat APIs that read that know no key of metrics alone.
     """
     keys = client_keys(given, main)
     own = own_key(main, host)
     moment = datetime.fromisoformat(now)
     valid = [each.key for each in keys if not each.expires or each.expires > moment]
-    lines = "".join(f"{_line(each)}\n" for each in (*keys, ClientKey(OWN, own)))
+    further = [ClientKey(OWN, own)]
+    if monitored:
+        further.append(ClientKey(MONITORING, monitoring_key(main, host), metrics_only=True))
+    lines = "".join(f"{_line(each)}\n" for each in (*keys, *further))
     return {
         CLIENT_KEYS: f"{_HEAD}{OWN_KEY_LINE}{own}\n{lines}",
         PLAIN_KEYS: "".join(f"{key}\n" for key in valid),
@@ -106,6 +115,11 @@ def own_key(main: str, host: str) -> str:
     turned back into that; another host has another one.
     """
     return hashlib.sha256(f"edge-llm own key\n{host}\n{main}".encode()).hexdigest()
+
+
+def monitoring_key(main: str, host: str) -> str:
+    """The key by which the fleet's Prometheus reads a host's metrics; made as `own_key`."""
+    return hashlib.sha256(f"edge-llm monitoring key\n{host}\n{main}".encode()).hexdigest()
 
 
 def key_notices(given: object, now: str) -> list[str]:
@@ -148,10 +162,10 @@ def _named(number: int, name: object, value: object) -> ClientKey:
             "Use a letter or digit, then up to 63 letters, digits or any of . _ @ -, as the name of"
             f" entry {number}"
         )
-    if name in (MAIN, OWN):
+    if name in (MAIN, OWN, MONITORING):
         raise _invalid(
-            f"Use another name for entry {number}: {MAIN} is that of llm_api_key, and {OWN} that of"
-            " the host's own key"
+            f"Use another name for entry {number}: {MAIN} is that of llm_api_key, {OWN} that of the"
+            f" host's own key, and {MONITORING} that of Prometheus"
         )
     entry: dict[str, Any] = value if isinstance(value, dict) else {"key": value}
     for unknown in entry.keys() - set(FIELDS):
@@ -215,5 +229,6 @@ def _line(key: ClientKey) -> str:
         ("requests_per_minute", key.requests_per_minute),
         ("burst", key.burst),
         ("share", key.share),
+        ("metrics_only", key.metrics_only or None),
     )
     return json.dumps({name: value for name, value in fields if value is not None})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-from ..constants import PROJECT, REGISTRY_PROJECT
+from ..constants import MONITORING_PROJECT, PROJECT, REGISTRY_PROJECT
 from ..json_data import Facts, objects, parse_json, words
 
 _LABEL = "com.docker.compose.project"
-PROJECTS = (PROJECT, REGISTRY_PROJECT)
+PROJECTS = (PROJECT, REGISTRY_PROJECT, MONITORING_PROJECT)
 """Projects of Docker Compose that are this project's."""
 
 

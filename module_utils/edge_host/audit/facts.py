@@ -19,6 +19,7 @@ from .sockets import read_listeners
 from .units import read_units
 
 REGISTRY_ROOT = f"{ROOT}-registry"
+MONITORING_ROOT = f"{ROOT}-monitoring"
 _JSON = "{{json .}}"
 _NO_ANSWER = Result(None, "", "there is no docker command")
 
@@ -32,13 +33,14 @@ def read_audit(
     registry_root: str = REGISTRY_ROOT,
     system: str = "/",
     user: Optional[int] = None,
+    monitoring_root: str = MONITORING_ROOT,
 ) -> Facts:
     """What an audit judges; `library/host_audit_info.py` documents it.
 
     root: the deployment's folder; registry_root: that of a fleet's registry, which few hosts have;
     system: where /etc and /proc are; user: the user id to take this process for (default: its
-    own). Raises AuditError for a user that is not root: what it cannot see would look as if it were
-    not there.
+    own); monitoring_root: the folder of the fleet's monitoring. Raises AuditError for a user that
+    is not root: what it cannot see would look as if it were not there.
     """
     if (os.geteuid() if user is None else user) != 0:
         raise AuditError(
@@ -48,14 +50,19 @@ def read_audit(
     folder, base = Path(root), Path(system)
     files, complete = read_tree(folder)
     registry, registry_complete = read_tree(Path(registry_root), MOST_FILES)
+    monitoring, monitoring_complete = read_tree(Path(monitoring_root), MOST_FILES)
     daemon_json, error = parse_daemon_json(read_text(base / "etc/docker/daemon.json"))
     groups, users = (read_text(base / "etc" / name) or "" for name in ("group", "passwd"))
     return {
         "deployed": (folder / "current").exists(),
         "tls": _serves_tls(read_release(folder, "current")),
-        "files": [*files, *registry],
-        "all_files": complete and registry_complete,
-        "roots": [str(each) for each in (folder, Path(registry_root)) if each.exists()],
+        "files": [*files, *registry, *monitoring],
+        "all_files": complete and registry_complete and monitoring_complete,
+        "roots": [
+            str(each)
+            for each in (folder, Path(registry_root), Path(monitoring_root))
+            if each.exists()
+        ],
         "daemon_json": daemon_json,
         "daemon_json_error": error,
         "daemon_json_file": read_owner(base / "etc/docker/daemon.json"),

@@ -23,6 +23,9 @@ _THROTTLED = {
     19: "soft temperature limit since the start",
 }
 
+THROTTLED_NOW = tuple(phrase for phrase in _THROTTLED.values() if phrase.endswith(" now"))
+"""The warnings that are about this moment."""
+
 
 def parse_throttled(text: str) -> Optional[List[str]]:
     """The warnings of `vcgencmd get_throttled`; None where the command does not answer."""

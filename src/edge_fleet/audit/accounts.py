@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from edge_fleet.audit.finding import Check, Facts, Finding, failed, note, passed
-from edge_fleet.client_keys import MAIN, OWN
+from edge_fleet.client_keys import MAIN, MONITORING, OWN
 from edge_fleet.text import join_names
 
 PRESENT = Check("The chat API has keys of clients")
@@ -18,7 +18,7 @@ ENDLESS = Check("Keys of clients expire")
 
 def check_accounts(facts: Facts, now: datetime) -> list[Finding]:
     """Keys in plain text, expired keys, and keys that never expire."""
-    keys = [each for each in facts["keys"] if each["name"] != OWN]
+    keys = [each for each in facts["keys"] if each["name"] not in (OWN, MONITORING)]
     expired = [each["name"] for each in keys if _has_expired(each, now)]
     endless = [each["name"] for each in keys if each["expires"] is None]
     main = f" ({MAIN} is llm_api_key, which has no expiry)" if MAIN in endless else ""

@@ -6,18 +6,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_fleet.audit.finding import RUN_AGAIN, Check, Facts, Finding, failed, listed, passed
+from edge_fleet.audit.finding import (
+    RUN_AGAIN,
+    Check,
+    Facts,
+    Finding,
+    failed,
+    listed,
+    note,
+    passed,
+)
 from edge_fleet.chat_api_bundle import IMAGE
+from edge_host.constants import MONITORING_PROJECT
 from edge_host.image_ref import is_pinned
 
 RUNNING = Check("The project's containers run")
+NETWORK = Check("Containers do not share the host's network", "5.10")
+MONITORED = Check("The monitoring shares the host's network", "5.10")
 JOBS = Check("Each job has a user of its own")
+MONITORING = ("prometheus", "alertmanager", "grafana")
+"""Services that ask the hosts of the fleet, from the host's own addresses."""
 _SENSITIVE = ("/", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sys", "/usr")
 _JOBS = {
     "engine": "the engine",
     "api": "the chat API",
     "reads": "the registry",
     "writes": "the registry",
+    **dict.fromkeys(MONITORING, "the monitoring"),
 }
 Container = Mapping[str, Any]
 
@@ -65,6 +80,15 @@ def _new_privileges(container: Container) -> str:
     return _when(not has, "can get new privileges")
 
 
+def _network(container: Container) -> str:
+    wrong = container["network_mode"] == "host" and not _is_monitoring(container)
+    return _when(wrong, "shares the host's network")
+
+
+def _is_monitoring(container: Container) -> bool:
+    return str(container["name"]) in {f"{MONITORING_PROJECT}-{each}" for each in MONITORING}
+
+
 def _health(container: Container) -> str:
     wrong = _part(container) in ("engine", "api") and not container["healthcheck"]
     return _when(wrong, "has no health check")
@@ -100,10 +124,7 @@ CHECKS = (
         Check("No folder of the host's system is mounted", "5.6"),
         lambda each: _mounts(each, _is_sensitive),
     ),
-    ContainerCheck(
-        Check("Containers do not share the host's network", "5.10"),
-        lambda each: _when(each["network_mode"] == "host", "shares the host's network"),
-    ),
+    ContainerCheck(NETWORK, _network),
     ContainerCheck(
         Check("The memory of containers is limited", "5.11"),
         lambda each: _when(not each["memory"], "has no memory limit"),
@@ -162,12 +183,30 @@ def check_containers(facts: Facts) -> list[Finding]:
         *(_judge(each, running) for each in CHECKS),
         core,
         _jobs(running),
+        *_monitoring(running),
     ]
 
 
 def _judge(check: ContainerCheck, running: list[Container]) -> Finding:
     found = [f"{each['name']} {text}" for each in running if (text := check.problem(each))]
     return failed(check.check, listed(found), check.advice) if found else passed(check.check)
+
+
+def _monitoring(running: list[Container]) -> list[Finding]:
+    """A note about the monitoring, which 5.10 leaves out, where it runs."""
+    found = [
+        f"{each['name']} shares the host's network"
+        for each in running
+        if each["network_mode"] == "host" and _is_monitoring(each)
+    ]
+    if not found:
+        return []
+    return [
+        note(
+            MONITORED, f"{listed(found)} Docker publishes no port for it.",
+            "Nothing, where the fleet is to be monitored from this host (docs/monitoring.md).",
+        )
+    ]  # fmt: skip
 
 
 def _user(container: Container) -> str:

@@ -67,8 +67,8 @@ def _owner_problem(name: str, file: Mapping[str, Any]) -> str:
 
 def _is_roots(name: str) -> bool:
     """Whether a file must be root's own."""
-    if name.startswith("/"):  # the registry's
-        return "/images" not in name
+    if name.startswith("/"):  # the registry's, and the monitoring's
+        return not any(folder in name for folder in ("/images", "/data/"))
     return name.split("/")[0] in ("", *_ROOTS_OWN, *DEPLOYED_FILES[:2])
 
 

@@ -34,6 +34,17 @@ class Access:
         self._wrong = RateLimiter()
 
     async def check_key(self, request: Request) -> None:
+        """As `check_metrics_key`. Raises APIError 403, too, for a key of metrics alone."""
+        await self.check_metrics_key(request)
+        key: Key = request.state.key
+        if key.metrics_only:
+            raise APIError(
+                403,
+                f"The key {key.name} opens the metrics alone. Send the key of a client.",
+                code="key_for_metrics_only",
+            )
+
+    async def check_metrics_key(self, request: Request) -> None:
         """Set `request.state.key`. Raises APIError 401 without a valid key, 429 after many wrong
         ones, and 403 for a page whose browser may have sent the key by itself.
         """

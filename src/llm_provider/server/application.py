@@ -118,7 +118,8 @@ def create_app(
         budget=budget,
         settings=settings,
     )
-    own = (*Handlers(queue, models, metrics).routes, *OllamaInfo(engine, models).routes)
+    handlers = Handlers(queue, models, metrics, settings.node_socket)
+    own = (*handlers.routes, *OllamaInfo(engine, models).routes)
     _add_routes(app, access, proxy, own)
     app.add_middleware(RequestLog, engine=engine, metrics=metrics)
     if settings.cors_origins:
@@ -149,8 +150,10 @@ def _add_routes(
     app: Application, access: Access, proxy: Proxy, own_routes: tuple[OwnRoute, ...]
 ) -> None:
     key, rate = Depends(access.check_key), Depends(access.check_rate)
+    metrics_key = Depends(access.check_metrics_key)
     for own in own_routes:
-        options: dict[str, Any] = {"dependencies": [] if own.open else [key]}
+        needed = metrics_key if own.metrics else key
+        options: dict[str, Any] = {"dependencies": [] if own.open else [needed]}
         app.api_route(own.path, methods=[own.method], **describe(own), **options)(own.handler)
         if own.method == "GET":
             app.head(own.path, include_in_schema=False, **options)(own.handler)

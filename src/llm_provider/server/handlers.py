@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from llm_provider.server.engine_metrics import EngineMetrics
 from llm_provider.server.formats import OPENAI, ErrorFormat
 from llm_provider.server.metrics import CONTENT_TYPE, Metrics
 from llm_provider.server.models import Models
+from llm_provider.server.node_metrics import NodeMetrics
 from llm_provider.server.ticket import Stopping
 
 
@@ -27,7 +29,8 @@ class OwnRoute:
     """A route that the chat API answers itself; where `method` is GET, HEAD is answered too.
 
     `description`: of the OpenAPI document, since the image's bytecode has no docstrings;
-    `failures`: how it can fail, as HTTP statuses; `open`: whether it needs no key.
+    `failures`: how it can fail, as HTTP statuses; `open`: whether it needs no key; `metrics`:
+    whether a key of metrics alone is enough.
     """
 
     path: str
@@ -38,6 +41,7 @@ class OwnRoute:
     response_class: type[Response] = JSONResponse
     method: str = "GET"
     errors: ErrorFormat = OPENAI
+    metrics: bool = False
 
 
 class Handlers:
@@ -48,11 +52,13 @@ class Handlers:
         queue: AdmissionQueue,
         models: Models,
         metrics: Metrics,
+        node_socket: Path | None = None,
     ) -> None:
         self._queue = queue
         self._models = models
         self._metrics = metrics
         self._engine_metrics = EngineMetrics(queue.engine, models)
+        self._node_metrics = NodeMetrics(node_socket)
 
     @property
     def routes(self) -> tuple[OwnRoute, ...]:
@@ -76,6 +82,7 @@ class Handlers:
                 self.metrics,
                 "Counters for Prometheus.",
                 response_class=PlainTextResponse,
+                metrics=True,
             ),
             OwnRoute(
                 "/metrics/engine",
@@ -83,6 +90,15 @@ class Handlers:
                 "The engine's own metrics for Prometheus, as it writes them.",
                 (401, 501, 502, 503, 504),
                 response_class=PlainTextResponse,
+                metrics=True,
+            ),
+            OwnRoute(
+                "/metrics/node",
+                self._node_metrics.metrics,
+                "The metrics of the host's node exporter, with the readings of the board.",
+                (401, 501, 502, 504),
+                response_class=PlainTextResponse,
+                metrics=True,
             ),
             OwnRoute(
                 "/v1/models",

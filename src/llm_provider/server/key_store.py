@@ -3,7 +3,7 @@
 One key in each line, as a JSON object:
 
     {"name": "alice", "sha256": "9f86d0...", "expires": "2027-01-01T00:00:00Z",
-     "requests_per_minute": 60, "burst": 10, "share": 2}
+     "requests_per_minute": 60, "burst": 10, "share": 2, "metrics_only": false}
 
 `name` and `sha256` (of the key, in hex) are required. A line that is no object is a key itself, in
 plain text, as files before this format have them; its name is key-N, N being its number among the
@@ -36,7 +36,7 @@ from llm_provider.server.rate_limit import Rate
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FIELDS = ("name", "sha256", "expires", "requests_per_minute", "burst", "share")
+_FIELDS = ("name", "sha256", "expires", "requests_per_minute", "burst", "share", "metrics_only")
 _BASIC = "basic"
 _LONGEST_KEY = 1024
 _LARGEST_FILE = 4 * 1024 * 1024
@@ -63,7 +63,8 @@ class Refusal(Enum):
 class Key:
     """A key of the file, without the key itself.
 
-    `expires` is a time of the clock (time.time()); `share` is the key's weight in the queue.
+    `expires` is a time of the clock (time.time()); `share` is the key's weight in the queue;
+    `metrics_only` is whether it opens the metrics alone.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Key:
     expires: float | None = None
     rate: Rate | None = None
     share: float = 1.0
+    metrics_only: bool = False
 
 
 class KeyStore:
@@ -237,6 +239,7 @@ def _described(content: str) -> Key:
         _expiry(entry.get("expires")),
         _rate(entry),
         _number(entry, "share", *_SHARES) or 1.0,
+        _flag(entry, "metrics_only"),
     )
 
 
@@ -261,6 +264,13 @@ def _rate(entry: dict[str, Any]) -> Rate | None:
         return None
     # Without a burst: what 10 seconds allow, so that a client may start with a few at once.
     return Rate(per_minute, math.floor(burst) if burst else max(1, math.ceil(per_minute / 6)))
+
+
+def _flag(entry: dict[str, Any], name: str) -> bool:
+    value = entry.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"'{name}' must be true or false.")
+    return bool(value)
 
 
 def _number(entry: dict[str, Any], name: str, least: float, most: float) -> float | None:

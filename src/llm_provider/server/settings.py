@@ -22,7 +22,8 @@ class ServerSettings:
     run may go on when the chat API stops or the engine is changed, 30), LLM_MODEL_ALIASES (other
     names of the served model, separated by commas), LLM_ENGINE_FILE (see `engine_file`),
     CHAT_API_DOOR (the socket holder's socket, see `listeners`; none: a port of its own),
-    CHAT_API_SOCKET (a Unix socket of its own, none), CHAT_API_CORS_ORIGINS (origins whose pages may
+    CHAT_API_SOCKET (a Unix socket of its own, none), CHAT_API_NODE_SOCKET (the Unix socket of the
+    host's node exporter, none), CHAT_API_CORS_ORIGINS (origins whose pages may
     ask, separated by commas, or `*`; none), CHAT_API_DOCS (1: /docs is served),
     CHAT_API_IMAGE_TOKENS (tokens that an image counts as, 1024), CHAT_API_COMMENT_SECONDS (how
     often a streamed request that waits for its turn gets a comment, which begins the answer, 10),
@@ -38,6 +39,7 @@ class ServerSettings:
     engine_file: Path | None
     socket_holder: Path | None
     own_socket: Path | None
+    node_socket: Path | None
     tls: tuple[Path, Path] | None
     """Certificate and key."""
     cors_origins: tuple[str, ...]
@@ -62,6 +64,7 @@ class ServerSettings:
             engine_file=_path(environ, "LLM_ENGINE_FILE"),
             socket_holder=_path(environ, "CHAT_API_DOOR"),
             own_socket=_path(environ, "CHAT_API_SOCKET"),
+            node_socket=_path(environ, "CHAT_API_NODE_SOCKET"),
             tls=_tls(environ),
             cors_origins=_origins(environ),
             docs=_flag(environ, "CHAT_API_DOCS"),

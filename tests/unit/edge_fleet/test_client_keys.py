@@ -120,13 +120,13 @@ def test_numbers_may_be_text() -> None:
         ),
         (
             {"bob": BOB, "default": ALICE},
-            "Use another name for entry 2: default is that of llm_api_key, and host that of the"
-            " host's own key.",
+            "Use another name for entry 2: default is that of llm_api_key, host that of the"
+            " host's own key, and monitoring that of Prometheus.",
         ),
         (
             {"host": ALICE},
-            "Use another name for entry 1: default is that of llm_api_key, and host that of the"
-            " host's own key.",
+            "Use another name for entry 1: default is that of llm_api_key, host that of the"
+            " host's own key, and monitoring that of Prometheus.",
         ),
         (
             {"bob": ALICE, "alice": ALICE},

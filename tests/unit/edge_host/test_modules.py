@@ -82,7 +82,8 @@ def test_host_info(tmp_path: Path) -> None:
 def test_host_audit_info(tmp_path: Path) -> None:
     """As root; another user would see too little."""
     (tmp_path / "secrets").mkdir()
-    folders = {"root": str(tmp_path), "registry_root": str(tmp_path / "none")}
+    others = dict.fromkeys(("registry_root", "monitoring_root"), str(tmp_path / "none"))
+    folders = {"root": str(tmp_path), **others}
     result = ansible("host_audit_info", folders, "--check")
     if os.geteuid():
         assert result["msg"].startswith("The audit needs root on the host: ")
@@ -170,7 +171,7 @@ def test_host_program(tmp_path: Path) -> None:
         [sys.executable, "-I", result["path"], "stat"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (
-        2, "usage: edge_host change|download|recover|registry|sockets|state ...\n"
+        2, "usage: edge_host change|download|readings|recover|registry|sockets|state ...\n"
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def test_users_of_the_roles_and_of_the_image() -> None:
         for path in PROJECT.glob("roles/*/vars/main.yml")
     }
     assert {name: uids for name, uids in roles.items() if uids} == {
+        "monitoring": {"uid": str(constants.MONITORING_UID), "api_uid": str(API_UID)},
         "registry": {"uid": str(constants.REGISTRY_UID)},
         "stack": {"api_uid": str(API_UID), "engine_uid": str(constants.ENGINE_UID)},
         "weights": {"download_uid": str(constants.DOWNLOAD_UID)},
@@ -43,7 +44,7 @@ def test_users_of_the_roles_and_of_the_image() -> None:
 def test_every_job_has_a_user_of_its_own() -> None:
     named = {name: uid for name, uid in vars(constants).items() if name.endswith("_UID")}
     assert sorted(named.values()) == sorted(USER_IDS)
-    assert len(set(USER_IDS)) == len(USER_IDS) == 4
+    assert len(set(USER_IDS)) == len(USER_IDS) == 5
 
 
 def test_ports_of_the_chat_api_and_the_engine() -> None:

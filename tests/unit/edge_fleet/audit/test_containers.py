@@ -145,6 +145,26 @@ def test_the_network_of_the_host(facts: dict[str, Any], criticised: Criticised) 
     assert only([second])[1] == "The engine reaches no other machine"
 
 
+def test_the_monitoring_shares_the_network_of_the_host(
+    facts: dict[str, Any], criticised: Criticised
+) -> None:
+    """A note. A container of another name is no part of it."""
+    shared = {"network_mode": "host", "networks": ["host"]}
+    facts["containers"].append(
+        container("prometheus", 10014, **shared) | {"name": "edge-llm-monitoring-prometheus"}
+    )
+    status, title, found, _ = only(criticised(facts))
+    assert (status, title) == ("note", "The monitoring shares the host's network")
+    assert found == (
+        "edge-llm-monitoring-prometheus shares the host's network. Docker publishes no port for it."
+    )
+    facts["containers"][-1]["name"] = "edge-llm-prometheus"
+    assert only(criticised(facts))[:2] == (
+        "failed",
+        "Containers do not share the host's network",
+    )
+
+
 def test_jobs_that_share_a_user(facts: dict[str, Any], criticised: Criticised) -> None:
     facts["containers"][1]["user"] = "10010:10010"
     assert only(criticised(facts)) == (

@@ -1,0 +1,176 @@
+"""The readings of a board, from files as boards have them, in Prometheus' own format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edge_host import readings
+from edge_host.constants import DEPLOYED_FILES
+from edge_host.readings import (
+    FILE,
+    WEIGHTS,
+    main,
+    read_board_metrics,
+    read_drift,
+    read_rails,
+    read_throttled,
+    render,
+)
+
+
+def write(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(f"{content}\n")
+
+
+def cooling(system: Path, number: int, kind: str, state: int) -> None:
+    write(system / f"sys/class/thermal/cooling_device{number}", type=kind, cur_state=state)
+
+
+def vcgencmd(monkeypatch: pytest.MonkeyPatch, folder: Path, printed: str) -> None:
+    """A firmware that answers so; empty: a board without one."""
+    program = folder / "vcgencmd"
+    program.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(readings, "which", lambda _: str(program) if printed else None)
+
+
+@pytest.fixture(autouse=True)
+def no_firmware(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vcgencmd(monkeypatch, tmp_path, "")
+
+
+def test_a_fan_that_turns_slows_nothing_down(tmp_path: Path) -> None:
+    cooling(tmp_path, 0, "pwm-fan", 3)
+    assert read_throttled(tmp_path) == {}
+    cooling(tmp_path, 1, "thermal-cpufreq-0", 0)
+    assert read_throttled(tmp_path) == {"temperature": False}
+    cooling(tmp_path, 2, "thermal-devfreq-0", 2)
+    assert read_throttled(tmp_path) == {"temperature": True}
+
+
+def test_a_raspberry_pi_tells_what_holds_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vcgencmd(monkeypatch, tmp_path, "throttled=0x50005")
+    assert read_throttled(tmp_path) == {
+        "under-voltage": True,
+        "frequency capped": False,
+        "throttled": True,
+        "soft temperature limit": False,
+    }
+    # It was so since the start, and is not now.
+    vcgencmd(monkeypatch, tmp_path, "throttled=0x50000")
+    assert not any(read_throttled(tmp_path).values())
+
+
+def test_rails_of_a_jetson(tmp_path: Path) -> None:
+    hwmon = tmp_path / "sys/class/hwmon"
+    write(hwmon / "hwmon0", name="tmp451", in1_label="VDD_CPU", in1_input=1, curr1_input=1)
+    write(
+        hwmon / "hwmon1", name="ina3221",
+        in1_label="VDD_IN", in1_input=5056, curr1_input=1240,
+        in2_label="VDD_SOC", in2_input="", curr2_input=300,
+        in7_label="sum of shunt voltages", in7_input=0,
+    )  # fmt: skip
+    assert read_rails(tmp_path) == {"VDD_IN": pytest.approx(6.26944)}
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """The folder of a deployment whose release is in place."""
+    root = tmp_path / "edge-llm"
+    written = {}
+    for name in DEPLOYED_FILES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{name}\n")
+        written[name] = hashlib.sha256(f"{name}\n".encode()).hexdigest()
+    weights = root / "models/m.gguf"
+    weights.parent.mkdir()
+    weights.write_bytes(b"GGUF")
+    sha256 = hashlib.sha256(b"GGUF").hexdigest()
+    status = weights.stat()
+    record = {"size": 4, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+    (root / "models/.verified.json").write_text(json.dumps({"m.gguf": record}))
+    plan: dict[str, Any] = {"model": {"files": [{"path": "m.gguf", "sha256": sha256}]}}
+    (root / "current").mkdir()
+    (root / "current/release.json").write_text(json.dumps({"written": written, "plan": plan}))
+    return root
+
+
+def differing(root: Path) -> list[str]:
+    return [name for name, differs in read_drift(root).items() if differs]
+
+
+def test_a_release_in_place_has_no_drift(release: Path) -> None:
+    assert read_drift(release) == dict.fromkeys((*DEPLOYED_FILES, WEIGHTS), False)
+
+
+@pytest.mark.parametrize("name", DEPLOYED_FILES)
+def test_an_edited_and_a_missing_file_are_named(release: Path, name: str) -> None:
+    (release / name).write_text("edited\n")
+    assert differing(release) == [name]
+    (release / name).unlink()
+    assert differing(release) == [name]
+
+
+def test_replaced_and_missing_weights_are_named(release: Path) -> None:
+    weights = release / "models/m.gguf"
+    weights.write_bytes(b"FUGG")  # of the same size
+    assert differing(release) == [WEIGHTS]
+    weights.unlink()
+    assert differing(release) == [WEIGHTS]
+
+
+def test_a_host_without_a_release_has_no_drift(tmp_path: Path) -> None:
+    assert read_drift(tmp_path) == {}
+
+
+def test_the_text_is_read_by_prometheus_library(release: Path, tmp_path: Path) -> None:
+    write(tmp_path / "sys/class/thermal/thermal_zone0", type="CPU-therm", temp=61500)
+    cooling(tmp_path, 0, "cpufreq-cpu0", 1)
+    write(
+        tmp_path / "sys/class/hwmon/hwmon1",
+        name="ina3221", in1_label='a "b\\', in1_input=5000, curr1_input=1000,
+    )  # fmt: skip
+    metrics = read_board_metrics(release, tmp_path)
+    found = list(text_string_to_metric_families(render(metrics)))
+    assert [each.name for each in found] == [each.name for each in metrics]
+    samples = {each.name: each.samples for each in found}
+    assert samples["edge_llm_board_temperature_celsius"][0].value == 61.5
+    assert samples["edge_llm_board_throttled"][0].labels == {"reason": "temperature"}
+    assert samples["edge_llm_board_power_watts"][0].labels == {"rail": 'a "b\\'}
+    assert len(samples["edge_llm_board_drift"]) == len(DEPLOYED_FILES) + 1
+    free, size = (
+        samples[f"edge_llm_board_disk_{name}_bytes"][0].value for name in ("free", "size")
+    )
+    assert 0 < free < size
+
+
+def test_what_a_board_cannot_tell_is_left_out(tmp_path: Path) -> None:
+    text = render(read_board_metrics(tmp_path, tmp_path))
+    assert "temperature" not in text
+    assert "drift" not in text
+    assert "edge_llm_board_disk_free_bytes" in text
+
+
+def test_the_program_replaces_the_file_in_one_step(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_LLM_ROOT", str(release))
+    folder = tmp_path / "readings"
+    folder.mkdir()
+    (folder / FILE).write_text("of before")
+    assert main([str(folder)]) == 0
+    assert [path.name for path in folder.iterdir()] == [FILE]
+    assert "edge_llm_board_drift" in (folder / FILE).read_text()
+    # The node exporter is another user.
+    assert stat.S_IMODE((folder / FILE).stat().st_mode) == 0o644
