@@ -81,7 +81,16 @@ readings:
           type: dict
           contains:
             NAME: {type: int, description: The clock NAME in MHz.}
-        throttling: {type: list, elements: str, description: What slows the board down.}
+        rails:
+          description: The power of each rail that is measured, by its name.
+          type: dict
+          contains:
+            NAME: {type: float, description: The watts of the rail NAME.}
+        throttling:
+          description: The reasons to be slowed down that the board can tell.
+          type: dict
+          contains:
+            REASON: {type: bool, description: Whether REASON holds at this moment.}
 """
 
 

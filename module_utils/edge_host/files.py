@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -20,6 +21,12 @@ def read_text(path: Path) -> Optional[str]:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
+
+def read_number(path: Path) -> Optional[int]:
+    """The number that a file of /sys or /proc holds, or None where it holds no integer."""
+    text = (read_text(path) or "").strip()
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
 
 def diff_texts(before: Mapping[str, str], after: Mapping[str, str]) -> List[Dict[str, str]]:

@@ -7,27 +7,20 @@ reads. The chat API cannot know them: its container sees neither the host's /sys
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
-from .commands import run_together, which
 from .constants import DEPLOYED_FILES, MODELS, ROOT
-from .files import entries, read_file, read_text, write_atomically
-from .host_info.board import BOARD_COMMANDS
+from .files import read_file, write_atomically
 from .host_info.deployment import read_release
-from .host_info.hardware import read_disk, read_temperature
-from .host_info.raspberry_pi import THROTTLED_NOW, parse_throttled
+from .host_info.hardware import read_disk
+from .host_info.sensors import Sensors
 from .host_info.weights import read_models
 from .json_data import Facts
 
 FILE = "board.prom"
 WEIGHTS = "weights"
 """What a model's files are called as the subject of a drift."""
-_SECONDS = 10.0
-# The kernel's ways to make a processor slower; a fan is a cooling device, too.
-_COOLING = re.compile(r"cpufreq|devfreq|^Processor$")
-_CHANNELS = range(1, 9)
 
 
 class Metric(NamedTuple):
@@ -43,23 +36,26 @@ def read_board_metrics(root: Path, system: Path = Path("/")) -> List[Metric]:
 
     root: the deployment's folder; system: where /sys is.
     """
-    temperature = read_temperature(system)
+    sample = Sensors(system).read()
+    temperature, rails = sample["temperature"], sample["rails"]
+    if not rails and sample["watts"] is not None:
+        rails = {sample["watts_of"]: sample["watts"]}
     room = read_disk(root)
     return [
         Metric(
             "edge_llm_board_temperature_celsius",
-            "Temperature of the board's hottest zone.",
+            "Temperature of the hottest zone of the board or of its cards.",
             [] if temperature is None else [({}, temperature)],
         ),
         Metric(
             "edge_llm_board_throttled",
             "1 while the board is slowed down for a reason.",
-            [({"reason": name}, int(now)) for name, now in sorted(read_throttled(system).items())],
+            [({"reason": name}, int(now)) for name, now in sorted(sample["throttling"].items())],
         ),
         Metric(
             "edge_llm_board_power_watts",
-            "Power that a rail of the board draws.",
-            [({"rail": name}, watts) for name, watts in sorted(read_rails(system).items())],
+            "Power that a rail of the board, or what its sensor covers, draws.",
+            [({"rail": name}, watts) for name, watts in sorted(rails.items())],
         ),
         Metric(
             "edge_llm_board_disk_free_bytes",
@@ -77,41 +73,6 @@ def read_board_metrics(root: Path, system: Path = Path("/")) -> List[Metric]:
             [({"subject": name}, int(differs)) for name, differs in read_drift(root).items()],
         ),
     ]
-
-
-def read_throttled(system: Path) -> Dict[str, bool]:
-    """Return the reasons to be slowed down that the board can tell, and whether each holds now."""
-    reasons: Dict[str, bool] = {}
-    command = which(BOARD_COMMANDS["throttled"][0])
-    if command is not None:
-        words = [command, *BOARD_COMMANDS["throttled"][1:]]
-        found = parse_throttled(run_together({"": words}, _SECONDS)[""].out)
-        if found is not None:
-            reasons = {name.rpartition(" ")[0]: name in found for name in THROTTLED_NOW}
-    states = [
-        _number(device / "cur_state") or 0
-        for device in (system / "sys/class/thermal").glob("cooling_device*")
-        if _COOLING.search((read_text(device / "type") or "").strip())
-    ]
-    if states:
-        reasons["temperature"] = any(state > 0 for state in states)
-    return reasons
-
-
-def read_rails(system: Path) -> Dict[str, float]:
-    """Return the watts of each rail that a Jetson's INA3221 measures, by the rails' names."""
-    rails = {}
-    for chip in entries(system / "sys/class/hwmon"):
-        if (read_text(chip / "name") or "").strip() != "ina3221":
-            continue
-        for channel in _CHANNELS:
-            name = (read_text(chip / f"in{channel}_label") or "").strip()
-            millivolts = _number(chip / f"in{channel}_input")
-            milliamperes = _number(chip / f"curr{channel}_input")
-            # The sum of the others is a channel of its own, without a voltage.
-            if name and millivolts is not None and milliamperes is not None:
-                rails[name] = millivolts * milliamperes / 1e6
-    return rails
 
 
 def read_drift(root: Path) -> Dict[str, bool]:
@@ -156,12 +117,6 @@ def _lines(metric: Metric) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _number(path: Path) -> Optional[int]:
-    """The number in a file of /sys; None where it has none."""
-    text = (read_text(path) or "").strip()
-    return int(text) if re.fullmatch(r"-?[0-9]{1,12}", text) else None
 
 
 def _mapping(value: object) -> Mapping[str, object]:

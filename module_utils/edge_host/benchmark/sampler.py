@@ -13,22 +13,11 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator, Optional
 
-from ..commands import SEARCH_PATH, end_session, run_together, which
-from ..files import read_json, read_text
-from ..host_info.clocks import read_alerts, read_clocks, read_slowdowns
-from ..host_info.hardware import parse_memory, read_temperature
-from ..host_info.power import (
-    NVIDIA_SMI,
-    choose_watts,
-    parse_nvidia_smi,
-    parse_pmic_adc,
-    parse_tegrastats,
-    read_gpu_load,
-    read_ina3221,
-)
-from ..host_info.raspberry_pi import parse_throttled
+from ..commands import SEARCH_PATH, end_session, which
+from ..files import read_json
+from ..host_info.sensors import Sensors
 from ..json_data import Facts
 
 FOLDER = Path("/run/edge-llm-benchmark")
@@ -36,77 +25,11 @@ FOLDER = Path("/run/edge-llm-benchmark")
 INTERVAL = 1.0
 MOST_SECONDS = 3600
 """Seconds after which a sampler ends, whatever was asked for: a run that broke off leaves one."""
-_COMMAND_SECONDS = 5.0
 _CURRENT, _READINGS = "sampler.json", "readings.json"
 
 
 class SamplerError(Exception):
     """A message without its full stop."""
-
-
-class Sensors:
-    """The sensors of a board. A command that it does not have is not looked for again."""
-
-    def __init__(self, system: Path = Path("/")) -> None:
-        self._system = system
-        self._commands = {
-            name: [path, *words[1:]]
-            for name, words in {
-                "throttled": ("vcgencmd", "get_throttled"),
-                "pmic": ("vcgencmd", "pmic_read_adc"),
-            }.items()
-            for path in [which(words[0])]
-            if path
-        }
-        smi = which("nvidia-smi")
-        for words in NVIDIA_SMI if smi else ():
-            command = [str(smi), *words[1:]]
-            answer = run_together({"cards": command}, _COMMAND_SECONDS)["cards"]
-            if parse_nvidia_smi(answer.out) is not None:
-                self._commands["cards"] = command
-                break
-        self.tegrastats = ""
-        """Its last line, which `follow_tegrastats` writes."""
-
-    def read(self) -> Facts:
-        """One sample; None for what the board does not tell."""
-        answers = run_together(self._commands, _COMMAND_SECONDS)
-        texts = {name: each.out for name, each in answers.items()}
-        cards = parse_nvidia_smi(texts.get("cards", ""))
-        tegra = parse_tegrastats(self.tegrastats)
-        pmic = parse_pmic_adc(texts.get("pmic", ""))
-        watts, source = choose_watts(read_ina3221(self._system), tegra, pmic, cards)
-        memory = parse_memory(read_text(self._system / "proc/meminfo") or "")
-        busy = [read_gpu_load(self._system), tegra["gpu_percent"]]
-        busy.append(cards["gpu_percent"] if cards else None)
-        temperatures = [read_temperature(self._system), cards["temperature"] if cards else None]
-        return {
-            "at": time.time(),
-            "watts": watts,
-            "watts_of": source,
-            "gpu_percent": next((each for each in busy if each is not None), None),
-            "gpu_memory": cards["gpu_memory"] if cards else None,
-            "memory_used": memory["MemTotal"] - memory["MemAvailable"]
-            if {"MemTotal", "MemAvailable"} <= memory.keys()
-            else None,
-            "temperature": max((each for each in temperatures if each is not None), default=None),
-            "clocks": {
-                **read_clocks(self._system),
-                **({"gpu": int(cards["gpu_mhz"])} if cards and cards["gpu_mhz"] else {}),
-            },
-            "throttling": self._throttling(texts.get("throttled", ""), cards),
-        }
-
-    def slowdowns(self) -> Dict[str, int]:
-        """Counters of slowdowns since the start of the board."""
-        return read_slowdowns(self._system)
-
-    def _throttling(self, throttled: str, cards: Optional[Facts]) -> List[str]:
-        """What slows the board down at this moment."""
-        found = [each for each in parse_throttled(throttled) or [] if each.endswith(" now")]
-        found += cards["throttling"] if cards else []
-        found += [name for name, on in sorted(read_alerts(self._system).items()) if on]
-        return found
 
 
 @contextlib.contextmanager

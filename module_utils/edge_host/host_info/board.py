@@ -25,7 +25,7 @@ from .hardware import (
 )
 from .jetson import parse_l4t, read_power, read_tuning
 from .kernel import read_kernel
-from .raspberry_pi import parse_throttled, read_boot
+from .raspberry_pi import THROTTLED_COMMAND, parse_throttled, read_boot
 from .system import (
     parse_accounts,
     parse_addresses,
@@ -78,7 +78,7 @@ BOARD_COMMANDS: Dict[str, Sequence[str]] = {
         "--format=csv,noheader,nounits",
     ],
     "power": ["nvpmodel", "-q"],
-    "throttled": ["vcgencmd", "get_throttled"],
+    "throttled": THROTTLED_COMMAND,
     "time": ["timedatectl", "show", "-p", "NTPSynchronized", "--value"],
 }
 

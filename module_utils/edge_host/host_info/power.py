@@ -9,12 +9,13 @@ import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from ..files import read_text
+from ..files import read_number, read_text
 from ..json_data import Facts
 
 # Rails that have the others behind them: the input of the module, or of the carrier board.
 _TOTALS = ("VDD_IN", "POM_5V_IN")
 _NO_RAIL = re.compile(r"^NC$|sum of shunt")
+PMIC_COMMAND = ("vcgencmd", "pmic_read_adc")
 NVIDIA_SMI = tuple(
     (
         "nvidia-smi",
@@ -28,12 +29,13 @@ NVIDIA_SMI = tuple(
 know a field prints nothing else."""
 # nvmlClocksThrottleReasons. Idle (1), set clocks (2, 0x100) and the power limit that the card is
 # set to (4) are how it is to run.
-_SLOWDOWNS = {
+CARD_SLOWDOWNS = {
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
+"""What slows a card down, by its bit in the mask that nvidia-smi prints."""
 # A Jetson's own GPU, which nvidia-smi names from JetPack 6 on, and of which it tells nothing else.
 _OWN_GPU = re.compile(r"\(nvgpu\)")
 
@@ -106,7 +108,7 @@ def parse_nvidia_smi(text: str) -> Optional[Facts]:
         "gpu_memory": int(sum(memory)) << 20 if memory else None,
         "temperature": max(temperature, default=None),
         "gpu_mhz": min(clock, default=None),
-        "throttling": [words for bit, words in _SLOWDOWNS.items() if reasons & bit],
+        "throttling": [words for bit, words in CARD_SLOWDOWNS.items() if reasons & bit],
     }
 
 
@@ -122,14 +124,14 @@ def read_ina3221(system: Path) -> Dict[str, float]:
             continue
         for number in (1, 2, 3):
             name = (read_text(folder / f"in{number}_label") or "").strip()
-            volts = _number(folder / f"in{number}_input")
-            amperes = _number(folder / f"curr{number}_input")
+            volts = read_number(folder / f"in{number}_input")
+            amperes = read_number(folder / f"curr{number}_input")
             if name and not _NO_RAIL.search(name) and volts is not None and amperes is not None:
                 rails[name] = volts * amperes / 1e6
     for folder in sorted((system / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
         for number in (0, 1, 2):
             name = (read_text(folder / f"rail_name_{number}") or "").strip()
-            power = _number(folder / f"in_power{number}_input")
+            power = read_number(folder / f"in_power{number}_input")
             if name and not _NO_RAIL.search(name) and power is not None:
                 rails[name] = power / 1000
     return rails
@@ -138,15 +140,10 @@ def read_ina3221(system: Path) -> Dict[str, float]:
 def read_gpu_load(system: Path) -> Optional[float]:
     """How busy a Jetson's GPU is, in percent; None on any other board."""
     for name in ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load"):
-        load = _number(system / name)
+        load = read_number(system / name)
         if load is not None:
             return min(load, 1000) / 10
     return None
-
-
-def _number(path: Path) -> Optional[int]:
-    match = re.match(r"\d{1,9}\s*$", read_text(path) or "")
-    return int(match.group()) if match else None
 
 
 def choose_watts(

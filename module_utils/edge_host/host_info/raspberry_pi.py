@@ -9,6 +9,7 @@ from typing import List, Optional
 from ..files import read_text
 from ..json_data import Facts
 
+THROTTLED_COMMAND = ("vcgencmd", "get_throttled")
 CMDLINE_FILES = ("/boot/firmware/cmdline.txt", "/boot/cmdline.txt")
 # What Raspberry Pi OS leaves at the second where the first is the file.
 _MOVED = "The file you are looking for has moved"

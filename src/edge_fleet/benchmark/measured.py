@@ -99,5 +99,5 @@ def _moment(samples: Sequence[Sample]) -> Moment | None:
 
 
 def _throttled(samples: Sequence[Sample], slowdowns: Sequence[str]) -> tuple[str, ...]:
-    now = {each for sample in samples for each in sample["throttling"]}
+    now = {name for sample in samples for name, holds in sample["throttling"].items() if holds}
     return tuple(sorted(now | set(slowdowns)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_host.host_info.clocks import read_alerts, read_clocks, read_slowdowns
+from edge_host.host_info.clocks import read_clocks
 from edge_host.host_info.power import (
     choose_watts,
     parse_nvidia_smi,
@@ -20,6 +20,7 @@ from edge_host.host_info.power import (
     read_ina3221,
     total_watts,
 )
+from edge_host.host_info.throttling import read_slowdowns, read_throttling
 
 # Jetson TX2, L4T R28; gist.github.com/TerryTsao/fa30ba54e660c51d5c91aafb55715d89
 TX2 = (
@@ -241,7 +242,7 @@ def test_the_source_of_watts_is_named(tmp_path: Path) -> None:
 
 def test_gpu_load_clocks_slowdowns_and_alerts(tmp_path: Path) -> None:
     assert read_gpu_load(tmp_path) is None
-    assert read_clocks(tmp_path) == read_slowdowns(tmp_path) == read_alerts(tmp_path) == {}
+    assert read_clocks(tmp_path) == read_slowdowns(tmp_path) == read_throttling(tmp_path) == {}
     write(
         tmp_path,
         {
@@ -268,4 +269,4 @@ def test_gpu_load_clocks_slowdowns_and_alerts(tmp_path: Path) -> None:
         "over-current or under-voltage (oc3)": 37,
         "temperature of the processor": 3,
     }
-    assert read_alerts(tmp_path) == {"cpu-throttle-alert": 1}
+    assert read_throttling(tmp_path) == {"cpu-throttle-alert": True}

@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_host import readings
 from edge_host.constants import DEPLOYED_FILES
+from edge_host.host_info import sensors
 from edge_host.readings import (
     FILE,
     WEIGHTS,
     main,
     read_board_metrics,
     read_drift,
-    read_rails,
-    read_throttled,
     render,
 )
 
@@ -35,53 +33,9 @@ def cooling(system: Path, number: int, kind: str, state: int) -> None:
     write(system / f"sys/class/thermal/cooling_device{number}", type=kind, cur_state=state)
 
 
-def vcgencmd(monkeypatch: pytest.MonkeyPatch, folder: Path, printed: str) -> None:
-    """A firmware that answers so; empty: a board without one."""
-    program = folder / "vcgencmd"
-    program.write_text(f"#!/bin/sh\necho '{printed}'\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(readings, "which", lambda _: str(program) if printed else None)
-
-
 @pytest.fixture(autouse=True)
-def no_firmware(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    vcgencmd(monkeypatch, tmp_path, "")
-
-
-def test_a_fan_that_turns_slows_nothing_down(tmp_path: Path) -> None:
-    cooling(tmp_path, 0, "pwm-fan", 3)
-    assert read_throttled(tmp_path) == {}
-    cooling(tmp_path, 1, "thermal-cpufreq-0", 0)
-    assert read_throttled(tmp_path) == {"temperature": False}
-    cooling(tmp_path, 2, "thermal-devfreq-0", 2)
-    assert read_throttled(tmp_path) == {"temperature": True}
-
-
-def test_a_raspberry_pi_tells_what_holds_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vcgencmd(monkeypatch, tmp_path, "throttled=0x50005")
-    assert read_throttled(tmp_path) == {
-        "under-voltage": True,
-        "frequency capped": False,
-        "throttled": True,
-        "soft temperature limit": False,
-    }
-    # It was so since the start, and is not now.
-    vcgencmd(monkeypatch, tmp_path, "throttled=0x50000")
-    assert not any(read_throttled(tmp_path).values())
-
-
-def test_rails_of_a_jetson(tmp_path: Path) -> None:
-    hwmon = tmp_path / "sys/class/hwmon"
-    write(hwmon / "hwmon0", name="tmp451", in1_label="VDD_CPU", in1_input=1, curr1_input=1)
-    write(
-        hwmon / "hwmon1", name="ina3221",
-        in1_label="VDD_IN", in1_input=5056, curr1_input=1240,
-        in2_label="VDD_SOC", in2_input="", curr2_input=300,
-        in7_label="sum of shunt voltages", in7_input=0,
-    )  # fmt: skip
-    assert read_rails(tmp_path) == {"VDD_IN": pytest.approx(6.26944)}
+def no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "which", lambda _: None)
 
 
 @pytest.fixture
@@ -153,6 +107,21 @@ def test_the_text_is_read_by_prometheus_library(release: Path, tmp_path: Path) -
         samples[f"edge_llm_board_disk_{name}_bytes"][0].value for name in ("free", "size")
     )
     assert 0 < free < size
+
+
+def test_the_power_of_a_board_without_rails_is_named_by_what_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "vcgencmd"
+    program.write_text(
+        "#!/bin/sh\necho ' VDD_CORE_A current(7)=2.0A'\necho ' VDD_CORE_V volt(15)=0.75V'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sensors, "which", lambda name: str(program) if name == "vcgencmd" else None)
+    metrics = {each.name: each.samples for each in read_board_metrics(tmp_path, tmp_path)}
+    assert metrics["edge_llm_board_power_watts"] == [
+        ({"rail": "pmic_read_adc: rails of the power chip"}, 1.5)
+    ]
 
 
 def test_what_a_board_cannot_tell_is_left_out(tmp_path: Path) -> None:

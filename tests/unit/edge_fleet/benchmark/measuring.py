@@ -33,7 +33,7 @@ def sample(at: float, watts: float | None = 8.0, **more: Any) -> dict[str, Any]:
         "memory_used": 3 << 30,
         "temperature": 50.0 + at / 100,
         "clocks": {"policy0": 2400},
-        "throttling": [],
+        "throttling": {},
         **more,
     }
 

@@ -76,7 +76,7 @@ def test_a_board_without_sensors(tmp_path: Path) -> None:
     "changed",
     [
         {"slowdowns": ("over-current or under-voltage (oc3)",)},
-        {"samples": [sample(1.0, throttling=["throttled now"])]},
+        {"samples": [sample(1.0, throttling={"throttled": True, "under-voltage": False})]},
         {"failed": 1},
     ],
 )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edge_host.benchmark import sampler
-from edge_host.benchmark.sampler import SamplerError, Sensors, sample, stop
-from tests.unit.edge_host.conftest import FakeHost
+from edge_host.benchmark.sampler import SamplerError, sample, stop
+from edge_host.host_info.sensors import Sensors
 from tests.waiting import until
 
 
@@ -85,52 +85,6 @@ def test_a_sampler_that_hangs_is_reported(tmp_path: Path) -> None:
 def test_no_sampler(tmp_path: Path) -> None:
     with pytest.raises(SamplerError, match="Run one benchmark at a time"):
         stop("a", time.time(), tmp_path)
-
-
-def test_the_sensors_of_a_board_without_any(fake_host: FakeHost) -> None:
-    found = Sensors(fake_host.system).read()
-    assert found["memory_used"] == (8245856 - 6985556) * 1024
-    assert (found["clocks"], found["throttling"]) == ({}, [])
-    for name in ("watts", "watts_of", "gpu_percent", "gpu_memory", "temperature"):
-        assert found[name] is None, name
-    assert Sensors(fake_host.system).slowdowns() == {}
-
-
-def test_the_commands_of_a_raspberry_pi(
-    fake_host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = tmp_path / "vcgencmd"
-    command.write_text(
-        "#!/bin/sh\ncase $1 in\nget_throttled) echo throttled=0x50005;;\n"
-        "pmic_read_adc) echo ' VDD_CORE_A current(7)=2.00000000A';"
-        " echo ' VDD_CORE_V volt(15)=0.75000000V';;\nesac\n"
-    )
-    command.chmod(0o755)
-    monkeypatch.setattr(sampler, "which", lambda name: str(command) if name == "vcgencmd" else None)
-    found = Sensors(fake_host.system).read()
-    assert (found["watts"], found["watts_of"]) == (1.5, "pmic_read_adc: rails of the power chip")
-    # What has been since the start of the board is not this benchmark's.
-    assert found["throttling"] == ["under-voltage now", "throttled now"]
-
-
-@pytest.mark.parametrize("known", ["clocks_event_reasons", "clocks_throttle_reasons"])
-def test_cards_by_the_name_that_the_driver_knows(
-    fake_host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
-) -> None:
-    command = tmp_path / "nvidia-smi"
-    command.write_text(
-        "#!/bin/sh\ncase $1 in\n"
-        f"*{known}.active) echo 'NVIDIA A2, 40.0, 99, 8000, 60, 900, 0x8';;\n"
-        "*) echo 'Field is not a valid field to query.'; exit 2;;\nesac\n"
-    )
-    command.chmod(0o755)
-    monkeypatch.setattr(
-        sampler, "which", lambda name: str(command) if name == "nvidia-smi" else None
-    )
-    found = Sensors(fake_host.system).read()
-    assert (found["watts"], found["gpu_percent"]) == (40.0, 99.0)
-    assert (found["clocks"], found["throttling"]) == ({"gpu": 900}, ["hardware slowdown"])
-    assert (found["temperature"], found["gpu_memory"]) == (60.0, 8000 << 20)
 
 
 def test_the_last_line_of_tegrastats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
