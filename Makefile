@@ -21,7 +21,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat suite env status verify audit benchmark plan lock lint unit molecule bench release verify-release
+.PHONY: help up down chat suite env status boards verify audit benchmark plan lock lint unit molecule bench release verify-release
 .PHONY: test test-all test-one test-benchmark test-engines test-monitoring test-weights test-refusals test-known-issues test-rollback
 .PHONY: test-swap test-uninstall test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
@@ -53,7 +53,11 @@ env: ## address and key of a host for any OpenAI client: eval "$(make env HOST=p
 	@$(KNOWN)
 	@cat $(CLIENT)
 
-status: ## what runs in the sandbox
+status: ## what runs where and whether it is healthy, of every host of INVENTORY (JSON=file: as JSON, too); changes nothing
+	@scripts/venv control
+	@ansible-playbook -i $(INVENTORY) playbooks/status.yml $(if $(JSON),-e status_file=$(abspath $(JSON)))
+
+boards: ## the simulated boards and their containers
 	@scripts/venv control
 	@python -m sandbox status
 

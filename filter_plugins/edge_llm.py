@@ -36,6 +36,8 @@ from edge_fleet.monitoring.programs import monitoring_images, monitoring_problem
 from edge_fleet.monitoring.scrapes import scrape_configs
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
+from edge_fleet.status.fleet import fleet_status
+from edge_fleet.status.table import status_table
 
 
 def of_python(printed: object, host: str, core: str, install: bool = False) -> str:
@@ -126,6 +128,8 @@ class FilterModule:
             "edge_llm_release_in_place": drift.release_in_place,
             "edge_llm_rollout": rollout.rollout,
             "edge_llm_stack_in_place": drift.stack_in_place,
+            "edge_llm_status": fleet_status,
+            "edge_llm_status_table": status_table,
             "edge_llm_suite_problem": verification.failed_suites,
             "edge_llm_table": tables.fleet_table,
             "edge_llm_tls": tls.tls_decision,

@@ -36,6 +36,10 @@ options:
       - The path that the host program of this version has on the host. By default nothing is said
         of the program and of the units that run it.
     type: path
+  status:
+    description: Whether to read sensors and drift, too, which takes a second more.
+    type: bool
+    default: false
 author: edge-llm
 """
 
@@ -375,6 +379,44 @@ state:
       type: dict
       contains:
         NAME: {type: int, description: Bytes on the disk of the files NAME.}
+    status:
+      description: What a status shows besides; null without O(status).
+      type: dict
+      contains:
+        drift:
+          description: >-
+            The files below O(root) that are not as the current release has them; null without one.
+          type: list
+          elements: str
+        certificate:
+          description: The certificate of the chat API, in PEM with its chain; or null.
+          type: str
+        sensors:
+          description: One sample of the board's sensors.
+          type: dict
+          contains:
+            at: {type: float, description: "The time, in seconds since 1970."}
+            watts: {type: float, description: "The power, or null."}
+            watts_of: {type: str, description: "What the power is of, or null."}
+            gpu_percent: {type: float, description: "How busy the GPU is, or null."}
+            gpu_memory: {type: int, description: "Bytes of cards' memory in use, or null."}
+            memory_used: {type: int, description: "Bytes of the host's memory in use, or null."}
+            temperature: {type: float, description: "The highest, in degrees Celsius, or null."}
+            clocks:
+              description: Clocks by their names.
+              type: dict
+              contains:
+                NAME: {type: int, description: The clock NAME in MHz.}
+            rails:
+              description: The power of each rail that is measured, by its name.
+              type: dict
+              contains:
+                NAME: {type: float, description: The watts of the rail NAME.}
+            throttling:
+              description: The reasons to be slowed down that the board can tell.
+              type: dict
+              contains:
+                REASON: {type: bool, description: Whether REASON holds at this moment.}
 """
 
 
@@ -386,6 +428,7 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": list(PORTS)},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "program": {"type": "path"},
+            "status": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

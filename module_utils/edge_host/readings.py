@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-from .constants import DEPLOYED_FILES, MODELS, ROOT
-from .files import read_file, write_atomically
-from .host_info.deployment import read_release
+from .constants import ROOT
+from .files import write_atomically
+from .host_info.drift import read_drift
 from .host_info.hardware import read_disk
 from .host_info.sensors import Sensors
-from .host_info.weights import read_models
-from .json_data import Facts
 
 FILE = "board.prom"
-WEIGHTS = "weights"
-"""What a model's files are called as the subject of a drift."""
 
 
 class Metric(NamedTuple):
@@ -75,33 +71,6 @@ def read_board_metrics(root: Path, system: Path = Path("/")) -> List[Metric]:
     ]
 
 
-def read_drift(root: Path) -> Dict[str, bool]:
-    """Return which parts of the current release differ from what was deployed.
-
-    Empty for a host without a release. A part differs that was edited, replaced or removed.
-    """
-    release = read_release(root, "current")
-    if release is None:
-        return {}
-    written = _mapping(release.get("written"))
-    drift = {}
-    for name in DEPLOYED_FILES:
-        found = read_file((root / name).resolve())
-        drift[name] = found is None or found["sha256"] != written.get(name)
-    drift[WEIGHTS] = _weights_differ(root, release)
-    return drift
-
-
-def _weights_differ(root: Path, release: Facts) -> bool:
-    """Whether a file of the model is missing or has changed since its content was verified."""
-    found = read_models(root / Path(MODELS).name)
-    files = _mapping(_mapping(release.get("plan")).get("model")).get("files")
-    return any(
-        found.get(str(each.get("path")), {}).get("recorded_sha256") != each.get("sha256")
-        for each in (files if isinstance(files, list) else [])
-    )
-
-
 def render(metrics: Sequence[Metric]) -> str:
     """Return metrics in Prometheus' text format."""
     return "".join(f"{line}\n" for each in metrics if each.samples for line in _lines(each))
@@ -117,10 +86,6 @@ def _lines(metric: Metric) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from edge_fleet.plan.weights import prunable
@@ -57,9 +58,7 @@ def release_differences(
     """
     deployment = state["deployment"]
     release, containers = deployment["release"], deployment["containers"]
-    # Where nobody holds a port, systemd does not, nor does the container of an earlier version.
-    found = [f"nobody listens on port {port}" for port, user in state["ports"].items() if not user]
-    found += _listen_difference(state["ports"][str(API_PORT)], plan["api"]["listen_address"])
+    found = port_differences(state, plan["api"]["listen_address"])
     if deployment["change"] is not None:
         found.append("a change was interrupted")
     if release is None:
@@ -73,13 +72,35 @@ def release_differences(
     if api_image not in deployment["images"]:
         found.append("the chat API's image is missing")
     images = {"engine": plan["engine"]["image"], "api": api_image}
+    return found + container_differences(containers, images)
+
+
+def port_differences(state: dict[str, Any], address: str) -> list[str]:
+    """What differs where systemd is to listen at `address` (empty for all), a phrase each."""
+    # Where nobody holds a port, systemd does not, nor does the container of an earlier version.
+    found = [f"nobody listens on port {port}" for port, user in state["ports"].items() if not user]
+    return found + _listen_difference(state["ports"][str(API_PORT)], address)
+
+
+def container_differences(
+    containers: dict[str, Any], images: dict[str, str], services: Collection[str] = tuple(SERVICES)
+) -> list[str]:
+    """What differs from containers that run as planned, a phrase each.
+
+    `images` are those that the services are to have, where that is known.
+    """
     wrong = {
         service: difference
-        for service in SERVICES
+        for service in services
         if (difference := _container_difference(containers.get(service), images.get(service)))
     }
-    found += [f"the container of the {SERVICES[name]} {each}" for name, each in wrong.items()]
-    if not wrong and len({containers[service]["namespace"] for service in SERVICES}) > 1:
+    found = [f"the container of the {SERVICES[name]} {each}" for name, each in wrong.items()]
+    # Releases of earlier versions have no network namespace that all share.
+    if (
+        not wrong
+        and "network" in services
+        and len({containers[service]["namespace"] for service in services}) > 1
+    ):
         # Docker restarts a container that ended: the others keep its former namespace.
         found.append(
             f"{NETWORK} was restarted alone, so that the containers are in different network"

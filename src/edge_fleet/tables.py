@@ -57,14 +57,12 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     settings = plan["environment"]
     log = host.get("verify_engine_log") or {}
     report = host.get("verify_report") or {}
-    offloaded = log.get("layers_offloaded") if log.get("gpu_buffers") else 0
-    total = log.get("layers_total")
     cells = [
         name,
         str(plan["board"])[:BOARD_WIDTH],
         str(plan["provider"]),
         str(plan["model"]["name"]),
-        f"{offloaded}/{'-' if total is None else total}",
+        gpu_layers(log),
         str(settings["CTX_SIZE"]),
         str(settings["PARALLEL"]),
         _seconds(log.get("start_seconds")),
@@ -83,6 +81,13 @@ def _row(host: Mapping[str, Any]) -> tuple[list[str], str]:
     if result := (host.get("stack_change") or {}).get("result"):
         reply += f"\n{change_line(result)}"
     return cells, reply
+
+
+def gpu_layers(log: Mapping[str, Any]) -> str:
+    """Layers on a GPU, of all of the model, from the engine's log; without a GPU's buffer none."""
+    offloaded = log.get("layers_offloaded") if log.get("gpu_buffers") else 0
+    total = log.get("layers_total")
+    return f"{offloaded}/{'-' if total is None else total}"
 
 
 def _former(host: Mapping[str, Any], cells: list[str]) -> list[str]:

@@ -49,6 +49,7 @@ from .docker import (
 from .engine import read_engine_log
 from .network import read_addresses
 from .ports import parse_socket_units, read_ports
+from .status import read_status
 from .system import read_packages
 from .weights import read_models, read_ollama, read_unfinished
 
@@ -61,13 +62,15 @@ def read_state(
     secrets: Optional[Mapping[str, str]] = None,
     system: str = "/",
     program: Optional[str] = None,
+    status: bool = False,
 ) -> Facts:
     """Everything on this host that decisions need. Reads only.
 
     root: the deployment's folder (absolute); ports: TCP ports to look at; secrets: file name under
     root/secrets -> sha256 expected; system: where /etc, /proc and /sys are; program: the path of
-    the host program of this version, None where nobody asks for it. Returns {"board", "docker",
-    "addresses", "ports", "deployment", "models"}; `library/host_info.py` documents each.
+    the host program of this version, None where nobody asks for it; status: whether "status" is
+    read, too, which takes a second more. Returns {"board", "docker", "addresses", "ports",
+    "deployment", "models", "unfinished", "status"}; `library/host_info.py` documents each.
     Raises ValueError, with a sentence, for arguments that cannot be meant. A docker that is missing
     or dead is a state.
     """
@@ -145,6 +148,7 @@ def read_state(
         },
         "models": read_models(folder / "models"),
         "unfinished": read_unfinished(folder / "models"),
+        "status": read_status(folder, base) if status else None,
     }
 
 

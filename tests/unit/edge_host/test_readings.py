@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,12 +12,11 @@ from edge_host.constants import DEPLOYED_FILES
 from edge_host.host_info import sensors
 from edge_host.readings import (
     FILE,
-    WEIGHTS,
     main,
     read_board_metrics,
-    read_drift,
     render,
 )
+from tests.unit.edge_host.deployed import deployed
 
 
 def write(folder: Path, **files: object) -> None:
@@ -40,52 +36,7 @@ def no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """The folder of a deployment whose release is in place."""
-    root = tmp_path / "edge-llm"
-    written = {}
-    for name in DEPLOYED_FILES:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(f"{name}\n")
-        written[name] = hashlib.sha256(f"{name}\n".encode()).hexdigest()
-    weights = root / "models/m.gguf"
-    weights.parent.mkdir()
-    weights.write_bytes(b"GGUF")
-    sha256 = hashlib.sha256(b"GGUF").hexdigest()
-    status = weights.stat()
-    record = {"size": 4, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
-    (root / "models/.verified.json").write_text(json.dumps({"m.gguf": record}))
-    plan: dict[str, Any] = {"model": {"files": [{"path": "m.gguf", "sha256": sha256}]}}
-    (root / "current").mkdir()
-    (root / "current/release.json").write_text(json.dumps({"written": written, "plan": plan}))
-    return root
-
-
-def differing(root: Path) -> list[str]:
-    return [name for name, differs in read_drift(root).items() if differs]
-
-
-def test_a_release_in_place_has_no_drift(release: Path) -> None:
-    assert read_drift(release) == dict.fromkeys((*DEPLOYED_FILES, WEIGHTS), False)
-
-
-@pytest.mark.parametrize("name", DEPLOYED_FILES)
-def test_an_edited_and_a_missing_file_are_named(release: Path, name: str) -> None:
-    (release / name).write_text("edited\n")
-    assert differing(release) == [name]
-    (release / name).unlink()
-    assert differing(release) == [name]
-
-
-def test_replaced_and_missing_weights_are_named(release: Path) -> None:
-    weights = release / "models/m.gguf"
-    weights.write_bytes(b"FUGG")  # of the same size
-    assert differing(release) == [WEIGHTS]
-    weights.unlink()
-    assert differing(release) == [WEIGHTS]
-
-
-def test_a_host_without_a_release_has_no_drift(tmp_path: Path) -> None:
-    assert read_drift(tmp_path) == {}
+    return deployed(tmp_path / "edge-llm")
 
 
 def test_the_text_is_read_by_prometheus_library(release: Path, tmp_path: Path) -> None:

@@ -45,7 +45,19 @@ def full_host(fake_host: FakeHost) -> FakeHost:
     fake.write("etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081\n")
     fake.write("etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=MAXN >\n")
     fake.write("etc/docker/daemon.json", "{}")
-    (fake.bin / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA RTX A6000, 49140\n")
+    (fake.bin / "nvidia-smi").write_text(
+        "#!/bin/sh\ncase $1 in\n"
+        "*power.draw*) echo NVIDIA RTX A6000, 40.0, 99, 8000, 60, 900, 0x8;;\n"
+        "*) echo NVIDIA RTX A6000, 49140;;\nesac\n"
+    )
+    rails = fake.system / "sys/class/hwmon/hwmon1"
+    rails.mkdir(parents=True)
+    for name, content in (
+        ("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", 5000), ("curr1_input", 1000),
+    ):  # fmt: skip
+        (rails / name).write_text(f"{content}\n")
+    (fake.root / "secrets/tls").mkdir(parents=True)
+    (fake.root / "secrets/tls/certificate.pem").write_text("PEM")
     (fake.bin / "nvidia-smi").chmod(0o755)
     (fake.bin / "getent").write_text("#!/bin/sh\necho alice:x:10011:10011::/home/alice:/bin/sh\n")
     (fake.bin / "getent").chmod(0o755)
@@ -101,7 +113,7 @@ def facts(fake: FakeHost, **arguments: Any) -> dict[str, Any]:
 def test_host_info(full_host: FakeHost) -> None:
     with lock_host(full_host.root, "bob"):
         program = full_host.root / "lib/edge_host-0.pyz"
-        full = facts(full_host, secrets={"api_keys": ""}, program=str(program))
+        full = facts(full_host, secrets={"api_keys": ""}, program=str(program), status=True)
     assert full["state"]["deployment"]["lock"]["by"] == "bob"
     assert full["state"]["deployment"]["history"] == [
         {

@@ -1,0 +1,1 @@
+"""The status of a fleet: what runs where, whether it is healthy, and what to do about it."""
