@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ EMPTY: dict[str, Any] = dict.fromkeys(
 """The facts of a host of which nothing is known."""
 
 
-def fleet_status(hosts: list[Mapping[str, Any]], now: str) -> list[dict[str, Any]]:
+def fleet_status(hosts: Sequence[Mapping[str, Any]], now: str) -> list[dict[str, Any]]:
     """The status of each host, those with problems first.
 
     hosts: hostvars with status_read, the result of host_info with its status; now: RFC 3339.
