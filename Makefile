@@ -22,8 +22,8 @@ CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
 .PHONY: help up down chat suite env status boards verify audit benchmark plan lock lint unit molecule bench release verify-release
-.PHONY: test test-all test-one test-benchmark test-engines test-monitoring test-weights test-refusals test-known-issues test-rollback
-.PHONY: test-swap test-uninstall test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
+.PHONY: test test-all test-one test-benchmark test-engines test-monitoring test-operate test-weights test-refusals test-known-issues
+.PHONY: test-rollback test-swap test-uninstall test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,8 +116,9 @@ test-attacks: ## suite: hostile and faulty clients of the chat API: floods, larg
 test-network: ## suite: what a neighbour reaches of a board, under the rules of each Docker version
 test-uninstall: ## suite: removal of everything that the project put on a host
 test-benchmark: ## suite: benchmarks of hosts on real engines, and the gate of a rollout
+test-operate: ## suite: the status of boards, healthy and with each problem
 test-monitoring: ## suite: Prometheus and Alertmanager on a board: queries of the dashboard, alerts
-test-attacks test-benchmark test-engines test-monitoring test-network test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
+test-attacks test-benchmark test-engines test-monitoring test-network test-operate test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall:
 	@scripts/venv dev
 	@python -m tests suite $(@:test-%=%)
 

@@ -93,6 +93,7 @@ SUITES = (
         8,
         (Part("benchmark", ("tests/integration/benchmark",), PAIR),),
     ),
+    Suite("operate", 4, (Part("operate", _paths("operate", "status"), PAIR),)),
     Suite("monitoring", 12, (Part("monitoring", _paths("monitoring", "monitoring"), PAIR),)),
     Suite("uninstall", 5, (Part("uninstall", _paths("uninstall", "uninstall"), PAIR),)),
     Suite("refusals", 3, (Part("refusals", _paths("refusals", "refusals"), (*BARE, "pi-01")),)),
