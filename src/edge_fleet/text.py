@@ -12,6 +12,12 @@ GIB = 1024 * MIB
 Problem = str
 
 
+def printable(text: str, most: int = 2000) -> str:
+    """A text that a host had a part in, for a terminal: one line of a bounded length."""
+    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
 def join_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edge_fleet.text import printable
+
 Facts = Mapping[str, Any]
 """`audit` of the module host_audit_info."""
 Status = Literal["failed", "note", "passed"]
@@ -53,12 +55,6 @@ def failed(check: Check, found: str, advice: str) -> Finding:
 def note(check: Check, found: str, advice: str) -> Finding:
     """The operator decides."""
     return Finding(check, "note", found, advice)
-
-
-def printable(text: str, most: int = 2000) -> str:
-    """A text that a host had a part in, for a terminal: one line of a bounded length."""
-    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def listed(problems: list[str], most: int = 5) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_fleet.status.problems import certificate_end, notes_of, problems_of
 from edge_fleet.tables import gpu_layers
+from edge_fleet.text import printable
 
 EMPTY: dict[str, Any] = dict.fromkeys(
     (
@@ -40,8 +41,9 @@ def host_status(host: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     return {
         "host": str(host["inventory_hostname"]),
         "ok": not problems,
-        "problems": problems,
-        "notes": notes,
+        # A host had a part in these texts, and they are shown in a terminal.
+        "problems": [printable(each) for each in problems],
+        "notes": [printable(each) for each in notes],
         **facts,
     }
 

@@ -14,6 +14,7 @@ from edge_fleet.drift import (
     port_differences,
 )
 from edge_fleet.verification import unverified_gpu
+from edge_host.constants import NETWORK
 from edge_host.release_record import listen_address
 from edge_host.sizes import format_mib
 
@@ -75,7 +76,13 @@ def _services(state: State, release: Mapping[str, Any]) -> list[str]:
     found += container_differences(
         deployment["containers"], {"engine": plan["engine"]["image"]}, services
     )
-    return [f"{each[:1].upper()}{each[1:]}. {_advice(each)}" for each in found]
+    return [f"{_sentence(each)}. {_advice(each)}" for each in found]
+
+
+def _sentence(phrase: str) -> str:
+    # A name, such as systemd, keeps its form.
+    is_name = phrase.startswith((NETWORK, "systemd"))
+    return phrase if is_name else f"{phrase[:1].upper()}{phrase[1:]}"
 
 
 def _advice(difference: str) -> str:

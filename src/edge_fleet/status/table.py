@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edge_fleet.tables import BOARD_WIDTH, layout
-from edge_fleet.text import GIB
+from edge_fleet.text import GIB, printable
 from edge_host.image_ref import ImageRef
 
 STATUS = (
@@ -63,7 +63,7 @@ def _row(host: dict[str, Any], now: datetime) -> tuple[list[str], str]:
     ]
     remarks = [f"PROBLEM: {each}" for each in host["problems"]]
     remarks += [f"note: {each}" for each in host["notes"]]
-    return ["-" if each is None else str(each) for each in cells], "\n".join(remarks)
+    return ["-" if each is None else printable(str(each)) for each in cells], "\n".join(remarks)
 
 
 def _share(part: float | None, whole: float | None) -> str | None:

@@ -107,3 +107,11 @@ def test_the_table_of_a_fleet_without_problems() -> None:
     lines = status_table(fleet_status([host("orin", state)], TIME), TIME).splitlines()
     assert lines[0] == "1 hosts, no problems"
     assert "  5 h  " in lines[2]
+
+
+def test_what_a_host_says_does_not_steer_the_terminal() -> None:
+    state = change(healthy(), "status.drift", ["models/\x1b[2J.gguf"])
+    state["board"]["name"] = "Jetson\x1b[2J"
+    found = fleet_status([host("orin", state)], TIME)
+    assert found[0]["problems"][0].startswith("models/\\x1b[2J.gguf is not as it was deployed.")
+    assert "\x1b" not in status_table(found, TIME)

@@ -48,14 +48,14 @@ def test_a_healthy_host_has_no_problems_and_no_notes() -> None:
         (
             "deployment.containers.network.namespace",
             "net:[1]",
-            "Edge-llm-network was restarted alone, so that the containers are in different network"
+            "edge-llm-network was restarted alone, so that the containers are in different network"
             " namespaces. Run site.yml.",
         ),
         ("ports.8000", None, "Nobody listens on port 8000. Run site.yml."),
         (
             "deployment.release.plan.api",
             {"listen_address": "192.0.2.11"},
-            "Systemd listens at 0.0.0.0, not at 192.0.2.11. Run site.yml.",
+            "systemd listens at 0.0.0.0, not at 192.0.2.11. Run site.yml.",
         ),
         ("deployment.change", {"from": 1, "to": 2}, "A change was interrupted. Run site.yml."),
         ("deployment.release", None, "The host has no release. Run site.yml."),
