@@ -53,9 +53,12 @@ env: ## address and key of a host for any OpenAI client: eval "$(make env HOST=p
 	@$(KNOWN)
 	@cat $(CLIENT)
 
-status: ## what runs where and whether it is healthy, of every host of INVENTORY (JSON=file: as JSON, too); changes nothing
+# What UPSTREAM=1 asks hub and registries about.
+STATUS_JSON = $(if $(JSON),$(abspath $(JSON)),$(if $(UPSTREAM),$(abspath .cache/status.json)))
+status: ## what runs where and whether it is healthy, of every host of INVENTORY (JSON=file; UPSTREAM=1: newer versions)
 	@scripts/venv control
-	@ansible-playbook -i $(INVENTORY) playbooks/status.yml $(if $(JSON),-e status_file=$(abspath $(JSON)))
+	@ansible-playbook -i $(INVENTORY) playbooks/status.yml $(if $(STATUS_JSON),-e status_file=$(STATUS_JSON))
+	@$(if $(UPSTREAM),python -m scripts.newer $(STATUS_JSON) $(if $(HUB),--hub=$(HUB)))
 
 boards: ## the simulated boards and their containers
 	@scripts/venv control

@@ -12,7 +12,8 @@ from edge_fleet.text import printable
 
 EMPTY: dict[str, Any] = dict.fromkeys(
     (
-        *("board", "provider", "model", "release", "released_at", "image", "engine", "chat_api"),
+        *("board", "provider", "model", "model_files", "release", "released_at", "image"),
+        *("engine", "chat_api"),
         *("gpu_layers", "memory_used", "memory_total", "temperature", "throttling", "power_mode"),
         *("watts", "watts_of", "disk_free", "disk_total", "drift", "certificate_expires"),
     )
@@ -85,6 +86,9 @@ def _release_facts(deployment: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "provider": plan["provider"],
         "model": plan["model"]["name"],
+        "model_files": [
+            {name: each[name] for name in ("place", "sha256")} for each in plan["model"]["files"]
+        ],
         "release": release["number"],
         "released_at": release.get("made"),
         "image": plan["engine"]["image"],

@@ -24,6 +24,7 @@ def test_the_facts_of_a_host() -> None:
         "board": "Jetson Orin NX",
         "provider": "llama.cpp",
         "model": "smollm2-135m",
+        "model_files": [{"place": "owner/m/resolve/1/m.gguf", "sha256": "a" * 64}],
         "release": 7,
         "released_at": f"{NOW - timedelta(days=3):%Y-%m-%dT%H:%M:%SZ}",
         "image": OWN_IMAGE,
