@@ -18,7 +18,7 @@ def test_a_host_without_a_release_and_one_that_is_off(tmp_path: Path) -> None:
         "  hosts:\n"
         f"    here: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}\n"
         # Nothing listens at the port.
-        "    off: {ansible_host: 127.0.0.1, ansible_port: 1, ansible_ssh_retries: 0}\n"
+        "    lost: {ansible_host: 127.0.0.1, ansible_port: 1, ansible_ssh_retries: 0}\n"
     )
     deployment, file = tmp_path / "edge-llm", tmp_path / "status.json"
     deployment.mkdir()
@@ -35,9 +35,9 @@ def test_a_host_without_a_release_and_one_that_is_off(tmp_path: Path) -> None:
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
     )
     assert done.returncode == 0, done.stdout
-    assert "2 of 2 hosts have problems: here, off" in done.stdout
-    here, off = json.loads(file.read_text())["hosts"]
+    assert "2 of 2 hosts have problems: here, lost" in done.stdout
+    here, lost = json.loads(file.read_text())["hosts"]
     assert here["problems"][0] == "The host has no release. Run site.yml."
     assert here["memory_total"] > here["memory_used"] > 0
-    assert off["problems"][0].startswith("The host is not reached: ")
+    assert lost["problems"][0].startswith("The host is not reached: ")
     assert list(deployment.iterdir()) == []
