@@ -71,6 +71,7 @@ SUITES = (
         14,
         (
             Part("swap-beside", _paths("swap", "beside"), ("pi-01",)),
+            Part("swap-access", _paths("swap", "access"), ("pi-01",)),
             Part("swap-one-by-one", _paths("swap", "one_by_one"), ("jetson-01",)),
             Part("swap-tls", _paths("swap", "tls"), ("jetson-01",)),
             Part("swap-earlier", _paths("swap", "earlier"), ("jetson-01",)),

@@ -1,13 +1,15 @@
 """Runs on the board: it serves a release as an earlier version of this project made it.
 
 `python3 earlier.py SWAP` switches to that release: engine and chat API have addresses in a network
-of Docker. `python3 earlier.py door` has a container publish the ports then, as on a host that no
-later version has changed.
+of Docker, and run as one user, who owns folders, keys and downloads. It reads the keys of clients
+in plain text from its input. `python3 earlier.py door` has a container publish the ports then, as
+on a host that no later version has changed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +18,16 @@ from pathlib import Path
 # The program that is installed there.
 sys.path[:0] = map(str, Path("/opt/edge-llm/lib").glob("edge_host-*.pyz"))
 
-from edge_host.constants import SOCKETS_UNIT  # noqa: E402
+from edge_host.constants import (  # noqa: E402
+    API_UID,
+    ENGINE_KEY,
+    ENGINE_UID,
+    MODELS,
+    PLAIN_KEYS,
+    SECRETS,
+    SOCKETS_UNIT,
+    WORKSHOP,
+)
 from edge_host.release.host import Host  # noqa: E402
 from edge_host.release.lock import lock_host  # noqa: E402
 from edge_host.release.request import ReleaseRequest  # noqa: E402
@@ -39,6 +50,15 @@ DOOR = """\
 """
 
 
+# Its chat API reads these. The one of this version, which stands for it, reads hashes.
+PLAIN_KEYS_OPTION = f"""\
+x-earlier:
+  CHAT_API_KEYS_FILE: /run/secrets/{PLAIN_KEYS}
+
+services:
+"""
+
+
 def earlier(compose: str) -> str:
     """Return a compose file with the services of earlier versions."""
     compose = re.sub(r"(?ms)^  network:\n.*?(?=^  engine-)", DOOR, compose)
@@ -47,7 +67,23 @@ def earlier(compose: str) -> str:
     compose = compose.replace("http://127.0.0.1:${ENGINE_PORT}", "http://127.0.0.1:8080")
     compose = compose.replace("127.0.0.1:${ENGINE_PORT}", "0.0.0.0:8080")
     compose = re.sub(r'("?)127\.0\.0\.1\1$', '"0.0.0.0"', compose, flags=re.MULTILINE)
-    return compose.replace("${ENGINE_PORT}", "8080")
+    compose = compose.replace("${ENGINE_PORT}", "8080")
+    compose = compose.replace(f'    user: "{ENGINE_UID}:{ENGINE_UID}"\n', "")
+    return compose.replace("services:\n", PLAIN_KEYS_OPTION, 1)
+
+
+def own(root: Path, keys: str) -> None:
+    """Give folders, keys and a download that aria2 has left to the one user of earlier versions."""
+    secrets, download = root / SECRETS, Path(MODELS) / WORKSHOP / "bundle"
+    (secrets / PLAIN_KEYS).write_text(keys)
+    download.mkdir(parents=True, exist_ok=True)
+    (download / "weights.gguf.aria2").touch()
+    for folder in (secrets, root / "run", download.parent):
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, API_UID, API_UID, follow_symlinks=False)
+    for name in (PLAIN_KEYS, ENGINE_KEY):
+        (secrets / name).chmod(0o600)
+    secrets.chmod(0o700)
 
 
 def switch(swap: str) -> None:
@@ -65,7 +101,9 @@ def switch(swap: str) -> None:
         kept = {name: current.record[name] for name in ("start_timeout", "drain_timeout")}
         metadata = {**kept, "plan": plan, "swap": swap, "by": "the tests"}
         to = stage_release(host, ReleaseRequest(files, metadata))
-        print(json.dumps(switch_release(host, to.number, "deploy")))
+        result = switch_release(host, to.number, "deploy")
+        own(host.root, sys.stdin.read())
+        print(json.dumps(result))
 
 
 def publish() -> None:

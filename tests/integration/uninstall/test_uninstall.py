@@ -19,16 +19,37 @@ HOST = "jetson-01"
 PLAYBOOK = "playbooks/uninstall.yml"
 YES = {"uninstall_confirmed": True}
 _HOLDER = "/run/edge-llm-test-holder"
-# Paths, containers, networks, images, units and holds; weights are looked at apart.
+# Paths, containers, networks, images and units; weights, options and holds are looked at apart.
 _TRACES = f"""
 find {FOLDER} -maxdepth 1 -mindepth 1 ! -name models 2>/dev/null
-ls -d /opt/edge-llm-registry /run/edge-llm-fetch 2>/dev/null
+ls -d /opt/edge-llm-registry /run/edge-llm-fetch /etc/docker/edge-llm.json 2>/dev/null
 find /etc/systemd/system -name '*edge-llm*'
 docker ps --all --format '{{{{.Names}}}}' | grep edge-llm
 docker network ls --format '{{{{.Name}}}}' | grep edge-llm
 docker image ls --format '{{{{.Repository}}}}' | grep edge-llm
 systemctl list-units --all --plain --no-legend 'edge-llm*'
 true
+"""
+# What an operator has on another board before the project comes.
+OTHER = "pi-01"
+_OPTIONS = {"debug": False, "insecure-registries": ["192.0.2.1:5000"], "log-level": "warn"}
+_OPERATORS_UNIT = "/etc/systemd/system/operator.service"
+_PREPARE = f"""
+rm -f /etc/docker/daemon.json*
+umask 027
+echo '{json.dumps(_OPTIONS)}' > /etc/docker/daemon.json
+printf '[Service]\nExecStart=/bin/true\n' > {_OPERATORS_UNIT}
+apt-mark hold docker.io
+"""
+_CLEAN = f"""
+rm -f {_OPERATORS_UNIT} /etc/docker/daemon.json*
+apt-mark unhold docker.io containerd
+"""
+# Names and modes of files; but for the project's, and for backups.
+_OPERATORS = r"""
+find /etc/docker /etc/systemd/system -type f -printf '%p %m %U:%G\n' | grep -v 'edge-llm\|~ '
+find /opt -maxdepth 1
+apt-mark showhold
 """
 
 
@@ -47,6 +68,12 @@ def daemon_json(board: Board) -> dict[str, Any]:
     return found
 
 
+def operators(board: Board) -> list[str]:
+    """What is the operator's on the board: files of Docker and systemd, and packages on hold."""
+    found = board.run("sh", "-c", _OPERATORS).splitlines()
+    return sorted(each for each in found if not each.startswith("/opt/edge-llm"))
+
+
 def changed(done: subprocess.CompletedProcess[str]) -> int:
     assert done.returncode == 0, done.stdout
     (line,) = [line for line in done.stdout.splitlines() if "unreachable=" in line]
@@ -54,12 +81,21 @@ def changed(done: subprocess.CompletedProcess[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
+def before() -> list[str]:
+    """What the operator of the other board has before the project comes."""
+    other = board_named(OTHER)
+    other.run("sh", "-c", _PREPARE)
+    return operators(other)
+
+
+@pytest.fixture(scope="module")
+def board(before: list[str]) -> Iterator[Board]:
     """A board that serves, with a registry of its own; it serves again at the end."""
-    done = play("site.yml", f"{HOST},pi-01", llm_images_cache=HOST)
+    done = play("site.yml", f"{HOST},{OTHER}", llm_images_cache=HOST)
     assert done.returncode == 0, done.stdout
     yield board_named(HOST)
-    done = play("site.yml", f"{HOST},pi-01")
+    board_named(OTHER).run("sh", "-c", _CLEAN)
+    done = play("site.yml", f"{HOST},{OTHER}")
     assert done.returncode == 0, done.stdout
     assert board_named(HOST).asked() == known_answers()["smollm2-135m"]
 
@@ -146,6 +182,33 @@ def test_a_second_run_changes_nothing(board: Board) -> None:
 def test_docker_options_of_the_project_are_removed(board: Board) -> None:
     """The board had no daemon.json of its own: what the docker role wrote is known by its form."""
     assert daemon_json(board) == {}
+
+
+def test_what_is_the_operators_stays(board: Board, before: list[str]) -> None:
+    """A package that the project has pinned is unpinned; one that somebody else has is reported."""
+    operated = board_named(OTHER)
+    assert {"/etc/docker/daemon.json 640 0:0", f"{_OPERATORS_UNIT} 640 0:0", "docker.io"} < set(
+        before
+    )
+    assert "live-restore" in daemon_json(operated)
+    pin = (
+        "import json, pathlib; file = pathlib.Path('/opt/edge-llm/current/release.json');"
+        " record = json.loads(file.read_text());"
+        " record['plan']['known_issues'].setdefault('fixes', {})['hold'] = ['containerd'];"
+        " file.write_text(json.dumps(record))"
+    )
+    operated.run("python3", "-c", pin)
+    operated.run("apt-mark", "hold", "containerd")
+    done = play(PLAYBOOK, OTHER, **YES)
+    assert changed(done) > 5
+    said = message(done)
+    assert (
+        f"{OTHER}: packages stay pinned, since it is not known who has pinned them: docker.io."
+        in said
+    )
+    assert operators(operated) == before
+    assert daemon_json(operated) == _OPTIONS
+    assert traces(operated) == []
 
 
 def test_weights_and_files_of_the_control_machine_are_removed_where_asked(board: Board) -> None:

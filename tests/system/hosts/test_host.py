@@ -18,6 +18,22 @@ from edge_host.constants import API_UID, ENGINE_UID, USER_IDS
 from tests.system.hosts.conftest import ROOT, trust
 
 PARTS = ("engine", "api", "network")
+FILES = [
+    ("", "directory", 0, 0, 0o755),
+    ("current/docker-compose.yml", "file", 0, 0, 0o644),
+    ("current/.env", "file", 0, 0, 0o600),
+    ("current/release.json", "file", 0, 0, 0o600),
+    ("releases", "directory", 0, 0, 0o700),
+    ("engine", "directory", 0, 0, 0o755),
+    ("engine/engine.env", "file", 0, 0, 0o644),
+    ("run", "directory", API_UID, API_UID, 0o700),
+    ("lib", "directory", 0, 0, 0o755),
+    ("models", "directory", 0, 0, 0o755),
+    ("secrets", "directory", 0, API_UID, 0o750),
+    ("secrets/api_keys.jsonl", "file", 0, API_UID, 0o640),
+    ("secrets/engine_key", "file", ENGINE_UID, API_UID, 0o440),
+]
+"""Path below ROOT, kind, owner, group and mode."""
 
 
 def inspect(host: Any, container: str) -> dict[str, Any]:
@@ -25,29 +41,12 @@ def inspect(host: Any, container: str) -> dict[str, Any]:
     return found[0]
 
 
-@pytest.mark.parametrize(
-    ("path", "kind", "owner", "mode"),
-    [
-        ("", "directory", 0, 0o755),
-        ("current/docker-compose.yml", "file", 0, 0o644),
-        ("current/.env", "file", 0, 0o600),
-        ("current/release.json", "file", 0, 0o600),
-        ("releases", "directory", 0, 0o700),
-        ("engine", "directory", 0, 0o755),
-        ("engine/engine.env", "file", 0, 0o644),
-        ("run", "directory", API_UID, 0o700),
-        ("lib", "directory", 0, 0o755),
-        ("models", "directory", 0, 0o755),
-        ("secrets", "directory", (0, API_UID), 0o750),
-        ("secrets/api_keys.jsonl", "file", (0, API_UID), 0o640),
-        ("secrets/engine_key", "file", (ENGINE_UID, API_UID), 0o440),
-    ],
-)
-def test_files(host: Any, path: str, kind: str, owner: int | tuple[int, int], mode: int) -> None:
+@pytest.mark.parametrize(("path", "kind", "owner", "group", "mode"), FILES)
+def test_files(host: Any, path: str, kind: str, owner: int, group: int, mode: int) -> None:
     found = host.file(f"{ROOT}/{path}")
     assert found.exists
     assert found.is_directory == (kind == "directory")
-    assert (found.uid, found.gid) == (owner if isinstance(owner, tuple) else (owner, owner))
+    assert (found.uid, found.gid) == (owner, group)
     assert found.mode == mode
 
 
