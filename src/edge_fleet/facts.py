@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 # pydantic takes the TypedDict of `typing` from Python 3.12 on.
 from typing_extensions import NotRequired, TypedDict
 
+from edge_fleet.setting_types import plain
 from edge_fleet.text import MOST_TEXT, clean_text
 from edge_host.constants import PORTS
 
@@ -379,6 +380,15 @@ def checked_state(found: object) -> dict[str, Any]:
 def checked_result(found: object) -> dict[str, Any]:
     """The result of a change as the module release returned it. Raises FactsError."""
     return _checked(_RESULT, found, "result of the change")
+
+
+def facts_problem(found: object) -> str:
+    """What is wrong with facts that a file has, and what to do; empty where nothing is."""
+    try:
+        checked_state(plain(found))
+    except FactsError as error:
+        return str(error)
+    return ""
 
 
 def _checked(schema: TypeAdapter[Any], found: object, subject: str) -> dict[str, Any]:
