@@ -30,6 +30,7 @@ from typing_extensions import NotRequired, TypedDict
 from edge_fleet.setting_types import plain
 from edge_fleet.text import MOST_TEXT, clean_text
 from edge_host.constants import PORTS
+from edge_host.image_ref import ImageRef
 
 MOST_BYTES = 8 << 20
 """Bytes of all that a host says in one result, as JSON: some hundred times what a board has."""
@@ -58,6 +59,11 @@ def _address(text: str) -> str:
     return text
 
 
+def _image(text: str) -> str:
+    ImageRef.parse(text)
+    return text
+
+
 def _with(*names: str) -> AfterValidator:
     """Requires keys of a dictionary that can have others."""
 
@@ -81,6 +87,7 @@ Count = Annotated[int, Field(ge=0, le=1 << 32)]
 Time = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 Seconds = Annotated[float, Field(ge=0, le=1 << 40)]
 Address = Annotated[Name, AfterValidator(_address)]
+Image = Annotated[Name, AfterValidator(_image)]
 L4tText = Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$")]
 PortNumber = Annotated[str, Field(pattern=r"^[0-9]{1,5}$")]
 
@@ -261,7 +268,7 @@ class ReleaseApi(TypedDict):
 
 
 class ReleaseImages(TypedDict):
-    outside: NotRequired[Named[Name] | None]
+    outside: NotRequired[dict[Image, Name] | None]
 
 
 class ReleasePlan(TypedDict):
@@ -425,10 +432,12 @@ def _sentence(error: ValidationError, subject: str) -> str:
 
 
 _WANTED = {
-    "string_pattern_mismatch": "a text of another form, without control characters",
+    "string_pattern_mismatch": "a text of another form, without control characters,",
     "string_too_long": f"a text of at most {MOST_TEXT} characters",
     "too_long": f"at most {MOST_ITEMS} items",
-    "value_error": "an address",
+    "value_error": "an address or an image",
+    "dict_type": "a dictionary",
+    "list_type": "a list",
 }
 
 
