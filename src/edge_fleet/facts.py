@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, LiteralString, NotRequired, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 # pydantic takes the TypedDict of `typing` from Python 3.12 on.
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from edge_fleet.setting_types import plain
 from edge_fleet.text import MOST_TEXT, clean_text
@@ -54,14 +54,17 @@ def _log(text: str) -> str:
     return "\n".join(clean_text(each, MOST_LOG) for each in lines)[:MOST_LOG]
 
 
-def _address(text: str) -> str:
-    ipaddress.ip_address(text)
-    return text
+def _parsed_by(parse: Callable[[str], object], form: LiteralString) -> AfterValidator:
+    """Requires what a function can parse, for those who call it later."""
 
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError:
+            raise PydanticCustomError("form", form) from None
+        return text
 
-def _image(text: str) -> str:
-    ImageRef.parse(text)
-    return text
+    return AfterValidator(check)
 
 
 def _with(*names: str) -> AfterValidator:
@@ -86,8 +89,8 @@ Size = Annotated[int, Field(ge=0, le=1 << 60)]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
 Time = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 Seconds = Annotated[float, Field(ge=0, le=1 << 40)]
-Address = Annotated[Name, AfterValidator(_address)]
-Image = Annotated[Name, AfterValidator(_image)]
+Address = Annotated[Name, _parsed_by(ipaddress.ip_address, "an IP address")]
+Image = Annotated[Name, _parsed_by(ImageRef.parse, "the reference of an image")]
 L4tText = Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$")]
 PortNumber = Annotated[str, Field(pattern=r"^[0-9]{1,5}$")]
 
@@ -435,7 +438,6 @@ _WANTED = {
     "string_pattern_mismatch": "a text of another form, without control characters,",
     "string_too_long": f"a text of at most {MOST_TEXT} characters",
     "too_long": f"at most {MOST_ITEMS} items",
-    "value_error": "an address or an image",
     "dict_type": "a dictionary",
     "list_type": "a list",
 }

@@ -139,9 +139,8 @@ def places(value: Any, place: Place = ()) -> Iterator[Place]:
     """The places of all values, and of the containers that have them."""
     if place:
         yield place
-    parts = value.items() if isinstance(value, dict) else ()
-    parts = enumerate(value) if isinstance(value, list) else parts
-    for name, each in parts:
+    parts = enumerate(value) if isinstance(value, list) else ()
+    for name, each in value.items() if isinstance(value, dict) else parts:
         yield from places(each, (*place, name))
 
 
@@ -161,7 +160,14 @@ def changed(state: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
 def mutations() -> Iterator[Any]:
     """What a broken or hostile host could say instead of a value; `...` for nothing."""
     yield from (None, 10**40, -1, 1.5e300, True, "A B:/@", HOSTILE, "x" * 100_000, [], {}, [None])
-    yield from ({"A B:/@": None}, {"A B:/@": "x"}, ["x"] * (MOST_ITEMS + 1), [[]], {HOSTILE: HOSTILE}, ...)
+    yield from (
+        {"A B:/@": None},
+        {"A B:/@": "x"},
+        ["x"] * (MOST_ITEMS + 1),
+        [[]],
+        {HOSTILE: HOSTILE},
+        ...,
+    )
 
 
 def planned_as(name: str, state: dict[str, Any], catalogues: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +184,7 @@ def used(
     """Use facts as a run does, beside those of another host with its plan; what is printed."""
     bad = planned_as("bad", state, catalogues)
     # Without a plan, nobody reads most facts: as if the host had that of the other one.
-    hosts = {
+    hosts: dict[str, Any] = {
         name: {
             "inventory_hostname": name,
             "ansible_host": f"192.0.2.{number}",
@@ -270,6 +276,15 @@ def test_no_fact_of_a_host_ends_a_run(
     assert accepted > 300
 
 
+def test_what_a_wrong_fact_did(
+    full: dict[str, Any], good: dict[str, Any], catalogues: dict[str, Any]
+) -> None:
+    """The functions themselves trust facts: one that is not validated ends a run for all hosts."""
+    planned = planned_as("good", good, catalogues)
+    with pytest.raises(TypeError):
+        used(changed(full, ("board", "tools"), None), good, catalogues, planned)
+
+
 def test_a_value_of_another_type(full: dict[str, Any]) -> None:
     with pytest.raises(FactsError) as error:
         checked_state(changed(full, ("board", "tools"), None))
@@ -316,7 +331,13 @@ def test_a_fact_that_is_missing(full: dict[str, Any]) -> None:
         ),
         (
             ("addresses",), ["x"],
-            "addresses.0 is invalid in the facts of the host: 'x', where an address or an image is expected.",
+            "addresses.0 is invalid in the facts of the host: 'x', where an IP address is"
+            " expected.",
+        ),
+        (
+            ("deployment", "release", "plan", "images", "outside"), {"A B": "x"},
+            "deployment.release.plan.images.outside.A B is invalid in the facts of the host:"
+            " 'A B', where the reference of an image is expected.",
         ),
         (
             ("unfinished", HOSTILE), 1,

@@ -93,9 +93,9 @@ def test_the_history_of_one_host_does_not_end_that_of_others(tmp_path: Path) -> 
         "good": {"state": change(JETSON, "deployment.history", [entry | {"seconds": 2.0}])},
         "bad": {"state": change(JETSON, "deployment.history", [entry])},
     }
-    (task,) = json.loads(json.dumps([{"host_info": {}, "register": "history_read"}]))
+    read = {"host_info": {}, "register": "history_read"}
     show = "{{ ansible_play_hosts | map('extract', hostvars) | edge_llm_history }}"
-    done = play(tmp_path, results, [task, {"debug": {"msg": show}, "run_once": True}])
+    done = play(tmp_path, results, [read, {"debug": {"msg": show}, "run_once": True}])
     said = words(done)
     assert "deployment.history.0.seconds is invalid in the facts of the host: 'x', where" in said
     assert "good 2026 7 - - - 2.0 s - committed -" in said
@@ -106,12 +106,13 @@ def test_the_result_of_a_change(tmp_path: Path) -> None:
         "from": 6, "to": 7, "changed_parts": [], "side_by_side": True, "pause_seconds": 0.1,
         "seconds": 2.0,
     }  # fmt: skip
+    show = "{{ inventory_hostname }}: {{ stack_change.result | edge_llm_change }}"
     done = play(
         tmp_path,
         {"good": {"result": result}, "bad": {"result": result | {"seconds": HOSTILE}}},
         [
             {"release": {"host": "{{ inventory_hostname }}"}, "register": "stack_change"},
-            {"debug": {"msg": "{{ inventory_hostname }}: {{ stack_change.result | edge_llm_change }}"}},
+            {"debug": {"msg": show}},
         ],
         "release",
     )
