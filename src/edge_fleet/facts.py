@@ -67,12 +67,16 @@ def _parsed_by(parse: Callable[[str], object], form: LiteralString) -> AfterVali
     return AfterValidator(check)
 
 
-def _with(*names: str) -> AfterValidator:
-    """Requires keys of a dictionary that can have others."""
+def _with(*paths: str) -> AfterValidator:
+    """Requires keys of a dictionary that is valid without them, too; in an inner one, "a.b"."""
 
     def check(value: Mapping[str, Any]) -> Mapping[str, Any]:
-        if lacking := [name for name in names if name not in value]:
-            raise PydanticCustomError("lacking", "{name}", {"name": lacking[0]})
+        for path in paths:
+            found: Any = value
+            for name in path.split("."):
+                if name not in found:
+                    raise PydanticCustomError("lacking", "{path}", {"path": path})
+                found = found[name]
         return value
 
     return AfterValidator(check)
@@ -255,37 +259,44 @@ class ReleaseFile(TypedDict):
     path: Name
 
 
-class ReleaseModel(TypedDict):
+class ReleaseModel(TypedDict, total=False):
     name: Name
-    task: NotRequired[Name]
-    digest: NotRequired[Name | None]
+    task: Name
+    digest: Name | None
     # Releases of earlier versions have one file.
-    file: NotRequired[Name | None]
-    files: NotRequired[Many[ReleaseFile]]
+    file: Name | None
+    files: Many[ReleaseFile]
 
 
-class ReleaseApi(TypedDict):
+class ReleaseApi(TypedDict, total=False):
     base_image: Name
-    tls: NotRequired[bool]
-    listen_address: NotRequired[Name]
+    tls: bool
+    listen_address: Name
 
 
-class ReleaseImages(TypedDict):
-    outside: NotRequired[dict[Image, Name] | None]
+class ReleaseImages(TypedDict, total=False):
+    outside: dict[Image, Name] | None
 
 
 class ReleasePlan(TypedDict):
-    provider: Name
+    provider: NotRequired[Name]
     model: ReleaseModel
-    api: ReleaseApi
+    api: NotRequired[ReleaseApi]
     images: NotRequired[ReleaseImages | None]
 
 
 class Release(TypedDict):
     number: NotRequired[Count]
     plan: ReleasePlan
-    rendered: Named[Name]
-    written: Named[Name | None]
+    rendered: NotRequired[Named[Name]]
+    written: NotRequired[Named[Name | None]]
+
+
+Current = Annotated[
+    Release,
+    _with("rendered", "written", "plan.provider", "plan.model.name", "plan.api.base_image"),
+]
+"""Of the current release more is read than of the one before."""
 
 
 # Records that people may have edited, or a power cut has shortened: no key is required.
@@ -347,7 +358,7 @@ class Deployment(TypedDict):
     plain_keys: bool
     containers: Containers
     installed: NotRequired[Named[Line] | None]
-    release: Release | None
+    release: Current | None
     previous: Release | None
     change: Journal | None
     lock: Lock | None
@@ -427,7 +438,7 @@ def _sentence(error: ValidationError, subject: str) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     place = [clean_text(str(each), _SHOWN) for each in first["loc"] if each != "[key]"]
     if first["type"] == "lacking":
-        place.append(first["ctx"]["name"])
+        place.append(first["ctx"]["path"])
     where = ".".join(place) or "the whole"
     if first["type"] in ("missing", "lacking"):
         return f"{where} is missing in the {subject}{more}. {_REMEDY}."

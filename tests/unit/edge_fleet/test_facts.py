@@ -306,6 +306,16 @@ def test_a_fact_that_is_missing(full: dict[str, Any]) -> None:
     assert facts_problem(full).startswith("ports.8000 is missing in the facts of the host. ")
 
 
+def test_a_release_before_the_current_one_may_be_shorter(full: dict[str, Any]) -> None:
+    """Nobody compares it with the plan: its files are kept, whatever else it has."""
+    full["deployment"]["previous"] = {"plan": {"model": {"files": [{"path": "old.gguf"}]}}}
+    assert checked_state(full) == full
+    full["deployment"]["release"] = full["deployment"]["previous"]
+    assert facts_problem(full).startswith("deployment.release.rendered is missing in the facts")
+    full["deployment"]["release"] = {"rendered": {}, "written": {}, "plan": {"model": {}}}
+    assert facts_problem(full).startswith("deployment.release.plan.provider is missing in the ")
+
+
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
