@@ -9,7 +9,8 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from edge_fleet.addresses import with_control_address
-from edge_fleet.progress import MOST_TEXT, DownloadError, clean_text, follow
+from edge_fleet.progress import DownloadError, follow
+from edge_fleet.text import MOST_TEXT, clean_text
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

@@ -118,7 +118,8 @@ def gpu_problem(
         seen = f"vllm's log names {log['platform'] or 'no device'} as its device"
     else:
         offloaded, total = log["layers_offloaded"], log["layers_total"]
-        if log["gpu_buffers"] and offloaded is not None and offloaded >= min(asked, total):
+        wanted = min(asked, of if total is None else total)
+        if log["gpu_buffers"] and offloaded is not None and offloaded >= wanted:
             return None
         part = bool(log["gpu_buffers"] and offloaded)
         seen = (

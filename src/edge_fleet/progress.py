@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edge_fleet.text import MOST_TEXT, clean_text
 from edge_host.sizes import format_size
 
 LINE_SECONDS = 10.0
@@ -21,8 +22,6 @@ MOST_RESTARTS = 5
 """How often a download may begin anew, as after a wrong hash, without being taken for stalled."""
 LIMIT_SECONDS = 24 * 3600.0
 """Seconds for a download, whatever its progress: the certificates of a distribution expire."""
-MOST_TEXT = 1000
-"""Characters of a host's text that are shown at most."""
 _ENDED = ("done", "failed", "stopped", "gone")
 _WORDS = {
     "begun": "starting",
@@ -117,17 +116,6 @@ def _bounded(value: object, most: float) -> Any:
     """A number from 0 to `most`; None for anything else."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
     return value if fits else None
-
-
-def clean_text(value: object, most: int) -> str:
-    """A text of at most so many characters, with those escaped that are no part of a line."""
-    if not isinstance(value, str):
-        return ""
-    text = value[: most + 1]
-    shown = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
-    return shown if len(value) <= most else f"{shown[:most]}..."
 
 
 def progress(host: str, status: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge_fleet.text import MOST_TEXT, clean_text
 from edge_host.image_ref import ImageRef
 from edge_host.sizes import format_mib
 
@@ -21,6 +22,8 @@ COLUMNS = (
     "tokens/s",
 )
 BOARD_WIDTH = 24
+MOST_LINE = 10_000
+"""Characters of a line below a row, which may name many hosts."""
 
 
 def _seconds(value: float | None) -> str:
@@ -113,7 +116,17 @@ def fleet_table(hosts: list[Mapping[str, Any]]) -> str:
 
 
 def _layout(rows: list[tuple[list[str], str]]) -> str:
-    """Lines of text: each row's cells in columns, and below the row its remark."""
+    """Lines of text: each row's cells in columns, and below the row its remark.
+
+    Nothing of a host reaches the terminal as it is: control characters are commands there.
+    """
+    rows = [
+        (
+            [clean_text(cell, MOST_TEXT) for cell in cells],
+            "\n".join(clean_text(line, MOST_LINE) for line in remark.splitlines()),
+        )
+        for cells, remark in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     texts = []
     for cells, remark in rows:
@@ -222,19 +235,19 @@ def history_table(hosts: list[Mapping[str, Any]]) -> str:
         changes = host["history_read"]["state"]["deployment"]["history"]
         rows += [] if changes else [([name, *["-"] * (len(HISTORY) - 2), "nothing yet"], "")]
         for each in changes:
-            number = "-" if each["to"] is None else str(each["to"])
+            number = "-" if each.get("to") is None else str(each["to"])
             if each.get("rolled_back_to"):
                 number += f" (as release {each['rolled_back_to']})"
             cells = [
                 name,
-                str(each["at"]),
+                str(each.get("at") or "-"),
                 number,
                 str(each.get("provider") or "-"),
                 str(each.get("model") or "-"),
                 ", ".join(each.get("changed_parts") or []) or "-",
                 _seconds(each.get("seconds")),
                 _seconds(each.get("pause_seconds")),
-                str(each["outcome"]),
+                str(each.get("outcome") or "-"),
                 str(each.get("operator") or "-"),
             ]
             reason = str(each.get("reason") or "").partition("\n")[0]

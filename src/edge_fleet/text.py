@@ -1,4 +1,4 @@
-"""Versions and lists as messages show them."""
+"""Versions, lists and texts of others as messages show them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable
 from edge_host.constants import MIB
 
 GIB = 1024 * MIB
+MOST_TEXT = 1000
+"""Characters of a host's text that are shown at most."""
 Problem = str
 
 
@@ -31,3 +33,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def parse_version(text: str) -> tuple[int, ...]:
     """The first three numbers of a version: "28.0.1+dfsg1" is (28, 0, 1)."""
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def clean_text(value: object, most: int) -> str:
+    """A text of at most so many characters, with those escaped that are no part of a line."""
+    if not isinstance(value, str):
+        return ""
+    text = value[: most + 1]
+    shown = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+    return shown if len(value) <= most else f"{shown[:most]}..."

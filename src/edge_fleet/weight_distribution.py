@@ -88,7 +88,9 @@ class Group:
 
     def _downloaded(self, name: str) -> int:
         """Bytes that a member has already; of equals `max` takes the first."""
-        return int(self.hosts[name]["preflight_state"]["unfinished"].get(self.bundle, 0))
+        come: int = self.hosts[name]["preflight_state"]["unfinished"].get(self.bundle, 0)
+        # A host that says more than there is does not come before one that has all.
+        return min(come, sum(int(file["size"]) for file in self.model["files"]))
 
     def has(self, name: str) -> bool:
         """Whether a host has, as far as it says, the files where its job expects them."""

@@ -13,12 +13,12 @@ from edge_fleet.progress import (
     STALL_SECONDS,
     DownloadError,
     checked_status,
-    clean_text,
     duration,
     ended,
     follow,
     progress,
 )
+from edge_fleet.text import clean_text
 
 MIB = 1024**2
 JOB = {"name": "smoke.gguf-1", "files": [{"size": 60 * MIB}, {"size": 40 * MIB}]}

@@ -327,9 +327,9 @@ def test_a_rollback_keeps_the_address_of_the_release(control: Control, known: bo
     root = control.folder / "host" / host
     release = root / "releases/0001"
     release.mkdir(parents=True)
-    (release / "release.json").write_text(
-        json.dumps({"number": 1, "slots": {"engine": "a", "api": "a"}, "plan": {"api": {}}})
-    )
+    plan = {"provider": "ollama", "model": {"name": "smoke"}, "api": {"base_image": "python"}}
+    record = {"number": 1, "slots": {"engine": "a", "api": "a"}, "rendered": {}, "written": {}}
+    (release / "release.json").write_text(json.dumps(record | {"plan": plan}))
     (root / "current").symlink_to("releases/0001")
     keys = root / "secrets/api_keys.jsonl"
     keys.write_text(key_files([], key, host, "2026-11-30T10:00:00Z")["api_keys.jsonl"])
