@@ -34,6 +34,10 @@ def plan_host(folder: Path, *options: str) -> str:
     for each in (modules, system / "etc/docker", bin_folder):
         each.mkdir(parents=True, exist_ok=True)
     (system / "etc/docker/daemon.json").write_text(json.dumps(OPTIONS))
+    (system / "etc/os-release").write_text('ID=debian\nVERSION_ID="13"\n')
+    (system / "proc").mkdir(exist_ok=True)
+    memory = "MemTotal: 8245856 kB\nMemAvailable: 6985556 kB\n"
+    (system / "proc/meminfo").write_text(memory)
     (modules / "host_info.py").write_text(_HOST_INFO.format(system=str(system)))
     # Nothing is asked of this machine's Docker.
     (bin_folder / "docker").write_text("#!/bin/sh\nexit 1\n")
