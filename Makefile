@@ -17,7 +17,7 @@ SECRETS = $(if $(filter $(abspath inventories/sandbox),$(FOLDER)),$(abspath .san
 CLIENT = $(wildcard $(SECRETS)/$(HOST).env)
 KNOWN = test -n "$(CLIENT)" || { echo "$(HOST) is not known here: run site.yml (or make up) for it first." >&2; exit 1; }
 
-.PHONY: help up down chat env status verify audit plan lock lint unit molecule bench release verify-release
+.PHONY: help up down chat env status verify audit plan lock lint unit unit-root molecule bench release verify-release
 .PHONY: test test-all test-one test-engines test-weights test-refusals test-known-issues test-rollback test-swap test-uninstall
 .PHONY: test-attacks test-network test-clients test-vllm test-vm test-arm64 test-core
 
@@ -76,6 +76,12 @@ lint: ## every linter
 unit: ## unit tests
 	@scripts/venv dev
 	pytest -q -n $(shell expr 2 \* $$(nproc)) --dist worksteal --durations=10
+
+# What is not root's cannot try what other users may do: there these tests are skipped.
+unit-root: ## the unit tests that take root, as root: sudo env "PATH=$$PATH" make unit-root
+	@[ "$$(id -u)" = 0 ] || { echo 'These tests take root: sudo env "PATH=$$PATH" make unit-root' >&2; exit 1; }
+	@scripts/venv dev
+	pytest -q $(shell grep -rlE --include='test_*.py' 'needs_root|geteuid' tests/unit)
 
 molecule: ## the main scenario: two boards from nothing to a swap, a refusal and a reboot
 	@scripts/venv dev

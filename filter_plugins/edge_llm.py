@@ -29,6 +29,7 @@ from edge_fleet.addresses import resolve
 from edge_fleet.certificates import system_authorities
 from edge_fleet.distribution_certificates import distribution_credentials
 from edge_fleet.plan.build import deployment_plan
+from edge_fleet.plan.docker import merge_daemon_json
 from edge_fleet.plan.weights import prunable
 
 
@@ -70,6 +71,7 @@ class FilterModule:
             "edge_llm_client_environment": control_files.client_environment,
             "edge_llm_distribution_credentials": new_credentials,
             "edge_llm_distribution_jobs": distribution_jobs,
+            "edge_llm_docker_configuration": merge_daemon_json,
             "edge_llm_docker_in_place": drift.docker_in_place,
             "edge_llm_docker_options_left": uninstall.docker_options,
             "edge_llm_facts_problem": facts.facts_problem,

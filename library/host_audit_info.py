@@ -59,7 +59,11 @@ audit:
       description: The folder O(root), and O(registry_root) where it exists.
       type: list
       elements: str
-    daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
+    daemon_json:
+      description: >-
+        The options of /etc/docker/daemon.json that an audit judges; null where there is no such
+        file. Others may hold a secret.
+      type: dict
     daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}
     daemon_json_file:
       description: That file, or null.

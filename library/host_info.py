@@ -230,7 +230,11 @@ state:
             not noted any.
           type: list
           elements: str
-        daemon_json: {type: dict, description: "The content of /etc/docker/daemon.json, or null."}
+        daemon_json:
+          description: >-
+            The options of /etc/docker/daemon.json that a plan can have; null where there is no such
+            file. Others may hold a secret.
+          type: dict
         daemon_json_error: {type: str, description: "Why that file cannot be read, or null."}
     addresses:
       description: The host's IPv4 and IPv6 addresses, of all interfaces.

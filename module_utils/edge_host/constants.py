@@ -53,6 +53,21 @@ DOOR, DEFAULT_NETWORK = f"{PROJECT}-door", f"{PROJECT}_default"
 network of Docker in which engines and chat APIs had addresses."""
 # Two containers can stand for a part: one that serves, one that is coming or going.
 CONTAINERS = tuple(f"{PROJECT}-{part}-{slot}" for part in ("engine", "api") for slot in "ab")
+RELOADABLE = (
+    "debug",
+    "insecure-registries",
+    "live-restore",
+    "max-concurrent-downloads",
+    "max-concurrent-uploads",
+    "max-download-attempts",
+    "registry-mirrors",
+)
+"""Options of /etc/docker/daemon.json that take effect at a reload: no container stops for them.
+None of them holds a secret: dockerd refuses a mirror with a password in its address
+(ValidateMirror in registry/config.go of github.com/moby/moby)."""
+PLANNED_OPTIONS = (*RELOADABLE, "runtimes")
+"""The options of that file which a plan can have. Facts have no others: those may hold a secret,
+such as a proxy's password or the token of a log driver."""
 IN_PLACE = "in place"
 """What a host says of its program, and of a unit of systemd, that is as it is to be."""
 RELEASES, JOURNAL, LOCK = "releases", "change.json", ".lock"

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_fleet.chat_api_bundle import IMAGE
-from edge_fleet.plan.docker import INSECURE_REGISTRIES, LIVE_RESTORE, RELOADABLE
+from edge_fleet.plan.docker import INSECURE_REGISTRIES, LIVE_RESTORE
+from edge_host.constants import RELOADABLE
 from edge_host.image_ref import ImageRef
 
 Releases = Sequence[Mapping[str, Any]]

@@ -10,7 +10,7 @@ from ..commands import Result, run_together, which
 from ..constants import PLAIN_KEYS, PROJECT, ROOT, SECRETS
 from ..files import read_text
 from ..host_info.deployment import read_release
-from ..host_info.docker import parse_daemon_json, parse_docker_info
+from ..host_info.docker import parse_daemon_json, parse_docker_info, select_options
 from ..json_data import Facts, parse_json, parse_json_lines
 from .accounts import parse_group_members, read_client_keys
 from .containers import parse_confinement, parse_networks
@@ -19,6 +19,18 @@ from .sockets import read_listeners
 from .units import read_units
 
 REGISTRY_ROOT = f"{ROOT}-registry"
+AUDITED_OPTIONS = (
+    "icc",
+    "insecure-registries",
+    "iptables",
+    "log-driver",
+    "log-opts",
+    "no-new-privileges",
+    "tlsverify",
+    "userland-proxy",
+)
+"""The options of Docker's daemon.json that an audit judges."""
+_LOG_OPTIONS = ("max-size",)
 _JSON = "{{json .}}"
 _NO_ANSWER = Result(None, "", "there is no docker command")
 
@@ -56,7 +68,7 @@ def read_audit(
         "files": [*files, *registry],
         "all_files": complete and registry_complete,
         "roots": [str(each) for each in (folder, Path(registry_root)) if each.exists()],
-        "daemon_json": daemon_json,
+        "daemon_json": _select_audited(daemon_json),
         "daemon_json_error": error,
         "daemon_json_file": read_owner(base / "etc/docker/daemon.json"),
         "docker_socket": read_owner((base / "var/run/docker.sock").resolve()),
@@ -69,6 +81,14 @@ def read_audit(
         "keys": read_client_keys(folder),
         "plain_keys": (folder / SECRETS / PLAIN_KEYS).exists(),
     }
+
+
+def _select_audited(options: Optional[Facts]) -> Optional[Facts]:
+    """The options that an audit judges; those of a log driver can hold a token."""
+    found = select_options(options, AUDITED_OPTIONS)
+    if found is not None and isinstance(found.get("log-opts"), dict):
+        found["log-opts"] = select_options(found["log-opts"], _LOG_OPTIONS)
+    return found
 
 
 def _serves_tls(release: Optional[Mapping[str, Any]]) -> bool:

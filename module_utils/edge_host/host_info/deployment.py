@@ -8,10 +8,20 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, List, Mapping, Optional
 
-from ..constants import DEPLOYED_FILES, HISTORY, JOURNAL, LOCK, PLAIN_KEYS, RELEASE, RELEASES
+from ..constants import (
+    DEPLOYED_FILES,
+    HISTORY,
+    JOURNAL,
+    LOCK,
+    PLAIN_KEYS,
+    PLANNED_OPTIONS,
+    RELEASE,
+    RELEASES,
+)
 from ..files import read_file, read_json, read_text
 from ..folders import secret_access
 from ..json_data import Facts, parse_json
+from .docker import select_options
 
 _SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 _PLAIN_KEYS_LINE = re.compile(rf"(?m)^ *CHAT_API_KEYS_FILE: /run/secrets/{PLAIN_KEYS}$")
@@ -91,8 +101,17 @@ def read_journal(root: Path) -> Optional[Facts]:
 
 
 def read_release(root: Path, link: str) -> Optional[Facts]:
-    """The release.json of the release that a link in the root names."""
-    return read_json(root / link / RELEASE)
+    """The release.json of the release that a link in the root names.
+
+    Plans of earlier versions have all options of daemon.json, also such as hold a secret.
+    """
+    release = read_json(root / link / RELEASE)
+    plan = (release or {}).get("plan")
+    docker = plan.get("docker") if isinstance(plan, dict) else None
+    options = docker.get("daemon_json") if isinstance(docker, dict) else None
+    if isinstance(docker, dict) and isinstance(options, dict):
+        docker["daemon_json"] = select_options(options, PLANNED_OPTIONS)
+    return release
 
 
 def read_history(root: Path, most: Optional[int] = 20) -> List[Facts]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..files import read_json
 from ..json_data import Facts, objects, parse_json, parse_json_lines, words
@@ -62,6 +62,18 @@ def parse_daemon_json(text: Optional[str]) -> Tuple[Optional[Facts], Optional[st
     if not isinstance(settings, dict):
         return None, f"it holds a {type(settings).__name__}, not a JSON object"
     return settings, None
+
+
+def select_options(
+    options: Optional[Mapping[str, Any]], names: Sequence[str]
+) -> Optional[Dict[str, Any]]:
+    """The options of daemon.json with these names; None where there is no such file.
+
+    Others may hold a secret, which the answer of a module would bring into logs and files.
+    """
+    if options is None:
+        return None
+    return {name: value for name, value in options.items() if name in names}
 
 
 def read_own_registries(system: Path) -> Optional[List[str]]:

@@ -16,6 +16,7 @@ from ..constants import (
     CONTAINERS,
     DEPLOYED_FILES,
     NETWORK,
+    PLANNED_OPTIONS,
     PORTS,
     REGISTRY_PROJECT,
     ROOT,
@@ -45,6 +46,7 @@ from .docker import (
     read_namespace,
     read_own_registries,
     read_swarm,
+    select_options,
 )
 from .engine import read_engine_log
 from .network import read_addresses
@@ -116,7 +118,7 @@ def read_state(
                 name.startswith(REGISTRY_PROJECT) for name, _, _ in published
             ),
             "own_registries": read_own_registries(base),
-            "daemon_json": daemon_json,
+            "daemon_json": select_options(daemon_json, PLANNED_OPTIONS),
             "daemon_json_error": daemon_json_error,
         },
         "addresses": read_addresses(base),

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edge_fleet.text import Problem, join_choices
+from edge_host.constants import PLANNED_OPTIONS, RELOADABLE
 from edge_host.image_ref import ImageRef
 
 INSECURE_REGISTRIES = "insecure-registries"
-# Options of /etc/docker/daemon.json that take effect at a reload: no container stops for them.
-RELOADABLE = (
-    "debug",
-    INSECURE_REGISTRIES,
-    "live-restore",
-    "max-concurrent-downloads",
-    "max-concurrent-uploads",
-    "max-download-attempts",
-    "registry-mirrors",
-)
-
 LIVE_RESTORE = "live-restore"
 """With this option, a restart or an upgrade of dockerd leaves containers running. dockerd takes it
 at a reload (daemon/reload.go of github.com/moby/moby), and does not start with it in a swarm."""
@@ -74,8 +65,9 @@ def daemon_json_wanted(
     add_live_restore: bool = True,
     former: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """/etc/docker/daemon.json with the options and the runtime merged into its content.
+    """The options of /etc/docker/daemon.json that a plan can have, with those that are asked.
 
+    `current`: what the file has of these, None without a file.
     `add_live_restore`: whether live-restore is turned on where the file says nothing of it.
     `former`: registries that are taken out.
     """
@@ -96,6 +88,17 @@ def daemon_json_wanted(
         runtimes.setdefault(runtime, {"path": binary, "runtimeArgs": []})
         wanted["runtimes"] = runtimes
     return wanted
+
+
+def merge_daemon_json(text: str, planned: Mapping[str, Any]) -> dict[str, Any]:
+    """/etc/docker/daemon.json with the planned options in it; others stay as they are.
+
+    `text` is its content, empty where there is no such file. A planned option that `planned` has
+    not goes, such as the project's registry.
+    """
+    current: dict[str, Any] = json.loads(text) if text.strip() else {}
+    others = {name: value for name, value in current.items() if name not in PLANNED_OPTIONS}
+    return others | dict(planned)
 
 
 def daemon_option_problems(options: dict[str, Any], swarm: bool = False) -> list[Problem]:

@@ -152,7 +152,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Docker:
-    """Packages to install, and the content of /etc/docker/daemon.json."""
+    """Packages to install, and the options of /etc/docker/daemon.json that are this plan's."""
 
     packages: tuple[str, ...]
     daemon_json: Mapping[str, Any]

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from edge_fleet.audit.units import MOST_EXPOSED
+from edge_host.audit.units import parse_exposure
 from edge_host.constants import API_UID, ENGINE_UID, USER_IDS
 from tests.system.hosts.conftest import ROOT, trust
 
@@ -121,6 +123,16 @@ def test_secrets_are_in_their_files_only(host: Any, key: str, containers: dict[s
     places.append(host.check_output(f"docker history --no-trunc {image}"))
     for secret in (engine_key, key, *private):
         assert not any(secret in place for place in places)
+    # And in all other files: that the engine's key is found shows that the search finds keys.
+    assert find_files_with(host, engine_key) == [f"{ROOT}/secrets/engine_key"]
+    assert find_files_with(host, key) == ([f"{ROOT}/secrets/api_keys"] if needed else [])
+
+
+def find_files_with(host: Any, text: str) -> list[str]:
+    """Files of the deployment that have a text, apart from weights."""
+    found = host.run(f"grep -rlF --exclude-dir=models -e '{text}' {ROOT}")
+    assert found.rc in (0, 1), found.stderr
+    return sorted(found.stdout.split())
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -206,6 +218,15 @@ def test_systemd_holds_the_ports(host: Any) -> None:
     assert "CapEff:\t0000000000000000\n" in status
 
 
+@pytest.mark.parametrize("unit", ["edge-llm.service", "edge-llm-sockets.service"])
+def test_the_exposure_of_the_units_is_low(host: Any, unit: str) -> None:
+    """By systemd's own measure, of the units as it has loaded them."""
+    said = host.check_output(f"systemd-analyze security --no-pager {unit}")
+    exposure = parse_exposure(said, unit)["exposure"]
+    assert exposure is not None, said
+    assert exposure <= MOST_EXPOSED
+
+
 def test_engine_has_the_context_and_slots_of_the_plan(host: Any, plan: dict[str, Any]) -> None:
     environment = plan["environment"]
     header = f'"Authorization: Bearer $(cat {ROOT}/secrets/engine_key)"'
@@ -253,6 +274,22 @@ def test_a_key_is_demanded(plan: dict[str, Any]) -> None:
             answer = httpx.get(f"{plan['url']}{path}", headers=headers, timeout=10, verify=verify)
             assert answer.status_code == 401
             assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_the_engines_metrics_need_a_key(client: httpx.Client, plan: dict[str, Any]) -> None:
+    path = "/metrics/engine"
+    without = httpx.get(f"{plan['url']}{path}", timeout=10, verify=trust(plan))
+    assert without.status_code == 401
+    assert without.json()["error"]["code"] == "invalid_api_key"
+    answer = client.get(path)
+    if plan["provider"] == "ollama":
+        # It has none.
+        assert answer.status_code == 501
+        assert answer.json()["error"]["code"] == "not_supported_by_engine"
+        return
+    assert answer.status_code == 200, answer.text
+    prefix = {"llamacpp": "llamacpp:", "vllm": "vllm:"}[plan["provider"]]
+    assert [line for line in answer.text.splitlines() if line.startswith(prefix)]
 
 
 def test_chat_gives_the_known_answer(

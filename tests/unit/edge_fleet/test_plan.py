@@ -19,6 +19,7 @@ from edge_fleet.drift import (
     weights_in_place,
 )
 from edge_fleet.plan.build import Request, build, deployment_plan
+from edge_fleet.plan.docker import merge_daemon_json
 from edge_host.constants import DOOR
 from tests.unit.edge_fleet.conftest import OWN_IMAGE, Change
 
@@ -465,6 +466,31 @@ def test_daemon_json_keeps_what_a_person_wrote(
     again = changed(jetson, "docker.daemon_json", merged)
     second = deployment_plan(again, "orin", given, catalogues)
     assert second["docker"]["daemon_json"] == merged
+
+
+@pytest.mark.parametrize(
+    ("text", "planned", "merged"),
+    [
+        ("", {"live-restore": True}, {"live-restore": True}),
+        (" \n", {}, {}),
+        (
+            '{"proxies": {"http-proxy": "p"}, "debug": true}',
+            {"debug": False, "live-restore": True},
+            {"proxies": {"http-proxy": "p"}, "debug": False, "live-restore": True},
+        ),
+        # The project's registry goes with the plan that had it.
+        ('{"insecure-registries": ["old:1"], "icc": false}', {}, {"icc": False}),
+        (
+            '{"runtimes": {"x": {}}}',
+            {"runtimes": {"x": {}, "y": {}}},
+            {"runtimes": {"x": {}, "y": {}}},
+        ),
+    ],
+)
+def test_planned_options_are_merged_into_the_file(
+    text: str, planned: dict[str, Any], merged: dict[str, Any]
+) -> None:
+    assert merge_daemon_json(text, planned) == merged
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edge_host import confinement
 from edge_host.confinement import (
     DOWNLOAD_CAPABILITIES,
     SERVICE_CAPABILITIES,
@@ -22,6 +23,8 @@ from edge_host.release import systemd
 from edge_host.release.host import Host
 from edge_host.unit_files.clocks import CLOCKS_TEXT
 from edge_host.unit_files.recovery import build_unit
+from edge_host.unit_files.sockets import build_service
+from tests.unit.edge_host import test_registry_port
 from tests.unit.edge_host.as_user import needs_root
 from tests.waiting import until
 
@@ -72,6 +75,22 @@ def _version() -> int:
 needs_analyze = pytest.mark.skipif(_version() < 250, reason="systemd-analyze is older than 250")
 
 
+def find_missing_limits(text: str) -> list[str]:
+    """What a unit's text does not say of the limits that every unit has."""
+    lines = text.split("[Service]")[1].split("\n[")[0].splitlines()
+    options = dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
+    return [
+        name
+        for name, expected in {
+            "MemoryMax": r"[1-9]\d*[MG]",
+            "TasksMax": r"[1-9]\d*",
+            "LimitCORE": "0",
+            "NoNewPrivileges": "yes",
+        }.items()
+        if not re.fullmatch(expected, options.get(name, ""))
+    ]
+
+
 def analyze(folder: Path, text: str) -> tuple[float, str]:
     """Return the exposure of a unit by its text, and what systemd says about the file."""
     path = folder / "edge-llm-judged.service"
@@ -100,6 +119,54 @@ UNITS = {
     "change": transient(SERVICE),
     "download": transient(DOWNLOAD),
 }
+
+
+ALL_UNITS = {
+    **UNITS,
+    "sockets": build_service(ROOT, "/usr/bin/python3", ROOT / "lib/p.pyz"),
+    "registry port": test_registry_port.texts()[test_registry_port.SERVICE],
+    "copy of an image": test_registry_port.copy_unit(),
+}
+STARTING_UNITS = {
+    "download/process.py",
+    "registry/mirror.py",
+    "registry/port.py",
+    "release/systemd.py",
+    "unit_files/clocks.py",
+    "unit_files/recovery.py",
+    "unit_files/sockets.py",
+}
+"""The files that have a unit's text, or start one: ALL_UNITS has a unit of each."""
+
+
+@pytest.mark.parametrize("name", sorted(ALL_UNITS))
+def test_every_unit_has_limits(name: str) -> None:
+    assert find_missing_limits(ALL_UNITS[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "instead"),
+    [
+        ("MemoryMax", "infinity"),
+        ("TasksMax", "infinity"),
+        ("LimitCORE", "infinity"),
+        ("NoNewPrivileges", "no"),
+    ],
+)
+def test_a_missing_limit_is_found(limit: str, instead: str) -> None:
+    others = [each for each in SERVICE if not each.startswith(f"{limit}=")]
+    assert len(others) == len(SERVICE) - 1
+    assert find_missing_limits(transient(tuple(others))) == [limit]
+    # Of two lines systemd takes the second.
+    assert find_missing_limits(transient((*SERVICE, f"{limit}={instead}"))) == [limit]
+
+
+def test_all_units_are_examined() -> None:
+    modules = Path(confinement.__file__).parent
+    texts = {str(path.relative_to(modules)): path.read_text() for path in modules.rglob("*.py")}
+    assert {
+        name for name, text in texts.items() if "[Service]" in text or '"systemd-run"' in text
+    } == STARTING_UNITS
 
 
 @needs_analyze

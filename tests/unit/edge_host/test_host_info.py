@@ -143,6 +143,32 @@ def test_broken_daemon_json_is_told(fake_host: FakeHost) -> None:
     assert docker["daemon_json_error"].startswith("it is not JSON: ")
 
 
+SECRET_OPTIONS = {
+    "proxies": {"http-proxy": "http://user:hunter2@proxy.example:3128"},
+    "log-opts": {"splunk-token": "hunter2"},
+}
+
+
+def test_facts_have_no_secret_of_docker(fake_host: FakeHost) -> None:
+    """Neither from its configuration nor from a plan of an earlier version, which has all of it."""
+    planned = {"live-restore": True, "runtimes": {"nvidia": {"path": "/n"}}}
+    options = SECRET_OPTIONS | planned
+    fake_host.write("etc/docker/daemon.json", json.dumps(options))
+    text = json.dumps(
+        {"slots": {"engine": "a", "api": "a"}, "plan": {"docker": {"daemon_json": options}}}
+    )
+    for number, link in (("0001", "previous"), ("0002", "current")):
+        folder = fake_host.root / "releases" / number
+        folder.mkdir(parents=True)
+        (folder / "release.json").write_text(text)
+        (fake_host.root / link).symlink_to(f"releases/{number}")
+    state = read(fake_host)
+    assert "hunter2" not in json.dumps(state)
+    assert state["docker"]["daemon_json"] == planned
+    for link in ("release", "previous"):
+        assert state["deployment"][link]["plan"]["docker"] == {"daemon_json": planned}
+
+
 def container(name: str, started: str) -> dict[str, Any]:
     return {
         "Id": f"id-of-{name}",

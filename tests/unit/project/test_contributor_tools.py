@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,24 @@ def test_a_workflow_runs_a_make_target_with_pinned_actions(path: Path) -> None:
     uses = [step["uses"] for step in steps if "uses" in step]
     assert uses
     assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", each) for each in uses)
+
+
+def test_the_tests_that_take_root_run_in_the_workflow() -> None:
+    """The runner's user is not root, so that `make test` skips them there."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    commands = [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
+    assert commands.index('sudo env "PATH=$PATH" make unit-root') > commands.index("make test")
+    said = subprocess.run(
+        ["make", "--dry-run", "unit-root"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = (each for each in said.splitlines() if each.startswith("pytest "))
+    skipping = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests/unit").rglob("test_*.py")
+        if re.search(r"(?m)^@needs_root$|^    if os\.geteuid\(\)", path.read_text())
+    }
+    assert len(skipping) > 5
+    assert skipping <= set(line.split()[2:])
 
 
 def _renovate(file: str) -> list[dict[str, str]]:

@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_host.host_info.docker import read_own_registries
+from edge_host.constants import PLANNED_OPTIONS
+from edge_host.host_info.docker import read_own_registries, select_options
 
 ROOT = Path(__file__).parents[3]
 TASKS = ROOT / "roles/docker/tasks/write_configuration.yml"
 NOTE = TASKS.with_name("note_registries.yml")
+CONFIGURE = TASKS.with_name("configure.yml")
+UNINSTALL = TASKS.with_name("uninstall.yml")
 INSTALL = TASKS.with_name("install.yml")
+VARIABLES = yaml.safe_load((ROOT / "roles/docker/vars/main.yml").read_text())
 PROXY = "http://user:hunter2@proxy.example:3128"
 THEIRS = {"proxies": {"http-proxy": PROXY}}
 PLANNED = THEIRS | {"live-restore": True}
@@ -97,6 +101,79 @@ def test_no_output_shows_the_content(file: Path) -> None:
     file.write_text(json.dumps(THEIRS))
     assert "hunter2" not in write(file, "--check", "--diff", "-vvv")
     assert "hunter2" not in write(file, "--diff", "-vvv")
+
+
+def configure(file: Path, *options: str) -> str:
+    """Bring the plan's options into the file, as a run does: from facts without the others."""
+    there = json.loads(file.read_text()) if file.exists() else None
+    told = select_options(there, PLANNED_OPTIONS)
+    variables = {
+        "__docker_file": str(file),
+        "__docker_configuration": VARIABLES["__docker_configuration"],
+        "docker_state": {"docker": {"daemon_json": told}},
+        "docker_plan": {"docker": {"daemon_json": (told or {}) | {"live-restore": True}}},
+    }
+    return run(file, CONFIGURE, variables, *options)
+
+
+@needs_root
+@pytest.mark.parametrize("was", [0o600, 0o644])
+def test_options_of_others_stay_and_are_not_shown(file: Path, was: int) -> None:
+    theirs = THEIRS | {"debug": True, "log-opts": {"splunk-token": "hunter2"}}
+    file.write_text(json.dumps(theirs))
+    file.chmod(was)
+    said = configure(file, "--check", "--diff", "-vvv")
+    assert "reloaded" in said
+    assert json.loads(file.read_text()) == theirs
+    said += configure(file, "--diff", "-vvv")
+    assert json.loads(file.read_text()) == theirs | {"live-restore": True}
+    assert mode(file) == was
+    assert "hunter2" not in said
+    # What Ansible shows of the file's reader and writer.
+    assert "censored" in said
+    assert "hunter2" not in configure(file, "-vvv")
+
+
+@needs_root
+def test_a_host_without_a_file_gets_the_planned_options(file: Path) -> None:
+    configure(file)
+    assert json.loads(file.read_text()) == {"live-restore": True}
+
+
+def uninstall(file: Path, *options: str) -> str:
+    """Take the project's options out of the file again."""
+    told = select_options(json.loads(file.read_text()), PLANNED_OPTIONS)
+    plan = {
+        "docker": {"daemon_json": {"live-restore": True}},
+        "gpu": {"runtime": None},
+        "images": {"cache": ""},
+    }
+    variables = VARIABLES | {
+        "__docker_file": str(file),
+        "__docker_own_file": str(file.with_name("edge-llm.json")),
+        "docker_state": {"docker": {"daemon_json": told}},
+        "docker_options": {},
+        "docker_releases": [{"plan": plan}],
+    }
+    return run(file, UNINSTALL, variables, *options)
+
+
+@needs_root
+def test_an_uninstallation_shows_nothing_and_leaves_what_was_there(file: Path) -> None:
+    file.write_text(json.dumps(THEIRS))
+    said = configure(file)
+    said = uninstall(file, "--check", "--diff", "-vvv")
+    assert json.loads(file.read_text()) == PLANNED
+    said += uninstall(file, "--diff", "-vvv")
+    assert json.loads(file.read_text()) == THEIRS
+    assert "hunter2" not in said
+
+
+@needs_root
+def test_a_file_of_the_project_alone_goes(file: Path) -> None:
+    configure(file)
+    uninstall(file)
+    assert not file.exists()
 
 
 def test_what_is_the_projects_is_noted_before_it_is_written() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from edge_fleet.audit.docker import check_docker
+from edge_host.audit.facts import AUDITED_OPTIONS
 from tests.unit.edge_fleet.audit.hosts import GOOD, Criticised, only
 
 DAEMON = "/etc/docker/daemon.json"
@@ -167,6 +169,26 @@ def test_options_of_docker(
 ) -> None:
     facts["daemon_json"] |= options
     assert only(criticised(facts)) == ("note", *expected)
+
+
+class Options(dict[str, Any]):
+    """Docker's options, which note the names that were asked for."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__(options)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+def test_the_options_that_are_judged_are_those_that_a_host_tells(facts: dict[str, Any]) -> None:
+    """A host tells no others: they may hold a secret."""
+    options = Options({"log-driver": "json-file"})
+    listener = {"port": 2375, "address": "0.0.0.0", "process": "dockerd"}
+    check_docker(facts | {"daemon_json": options, "listeners": [listener]})
+    assert options.asked == set(AUDITED_OPTIONS)
 
 
 def test_docker_over_tcp(facts: dict[str, Any], criticised: Criticised) -> None:

@@ -93,6 +93,18 @@ def read(host: FakeHost) -> dict[str, Any]:
     return read_audit(str(host.root), str(host.base / "registry"), str(host.system), user=0)
 
 
+def test_options_of_docker_that_may_be_secret_are_not_read(audited: FakeHost) -> None:
+    judged = {"icc": False, "log-driver": "splunk", "log-opts": {"max-size": "10m"}}
+    options = judged | {
+        "proxies": {"http-proxy": "http://user:hunter2@proxy.example:3128"},
+        "log-opts": {"max-size": "10m", "splunk-token": "hunter2"},
+    }
+    audited.write("etc/docker/daemon.json", json.dumps(options))
+    found = read(audited)
+    assert "hunter2" not in json.dumps(found)
+    assert found["daemon_json"] == judged
+
+
 def test_everything(audited: FakeHost) -> None:
     found = read(audited)
     assert found["deployed"] is True
