@@ -39,6 +39,8 @@ def clean_text(value: object, most: int) -> str:
     """A text of at most so many characters, with those escaped that are no part of a line."""
     if not isinstance(value, str):
         return ""
+    if len(value) <= most and value.isprintable():
+        return str(value)
     text = value[: most + 1]
     shown = "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
