@@ -19,6 +19,7 @@ from edge_host.confinement import (
 )
 from edge_host.constants import DOWNLOAD_UID, ENGINE_UID
 from edge_host.download import process
+from edge_host.registry.port import SERVICE as REGISTRY_PORT_SERVICE
 from edge_host.release import systemd
 from edge_host.release.host import Host
 from edge_host.unit_files.clocks import CLOCKS_TEXT
@@ -124,7 +125,7 @@ UNITS = {
 ALL_UNITS = {
     **UNITS,
     "sockets": build_service(ROOT, "/usr/bin/python3", ROOT / "lib/p.pyz"),
-    "registry port": test_registry_port.texts()[test_registry_port.SERVICE],
+    "registry port": test_registry_port.texts()[REGISTRY_PORT_SERVICE],
     "copy of an image": test_registry_port.copy_unit(),
 }
 STARTING_UNITS = {

@@ -64,7 +64,7 @@ def test_the_tests_that_take_root_run_in_the_workflow() -> None:
     skipping = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests/unit").rglob("test_*.py")
-        if re.search(r"(?m)^@needs_root$|^    if os\.geteuid\(\)", path.read_text())
+        if re.search(r"(?m)^(@|pytestmark = )needs_root$|^    if os\.geteuid\(\)", path.read_text())
     }
     assert len(skipping) > 5
     assert skipping <= set(line.split()[2:])
