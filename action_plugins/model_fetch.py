@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -32,6 +33,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         job = with_control_address(arguments["job"], str(address))
 
         def call_module() -> dict[str, Any]:
+            # The task's limit is that of one call: `follow` has one for the download.
+            if self._task.timeout:
+                signal.alarm(self._task.timeout)
             result: dict[str, Any] = self._execute_module(
                 module_args={**arguments, "job": job}, task_vars=variables
             )

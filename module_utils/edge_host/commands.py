@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ SEARCH_PATH = os.pathsep.join(
 # Seconds that one command, or one batch started together, may take: a small board that is busy
 # needs more than ten to ask its Docker, which is no reason to take that for one that does not run.
 COMMAND_TIMEOUT = 60.0
+END_SECONDS = 10.0
+"""Seconds until a process that was killed is gone."""
 
 
 class Result(NamedTuple):
@@ -82,6 +85,13 @@ def run_together(
             end_session(process)
             results[name] = Result(None, "", f"no answer within {timeout:g} seconds")
     return results
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and wait for its end, which one that waits for a device does not reach."""
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=END_SECONDS)
 
 
 def end_session(process: subprocess.Popen[str]) -> None:

@@ -87,3 +87,5 @@ CPU_FEATURES = {
     *("avx512vl", "avx512_bf16", "avx512_vnni", "avx512vbmi", "amx_int8", "amx_tile"),
     *("asimddp", "i8mm", "sve", "sve2"),
 }
+IMAGE_HOURS = 12
+"""The time limit of one image's way to a host: no line that a fleet could live with is slower."""

@@ -11,11 +11,26 @@ from typing import Sequence
 from .errors import ReleaseError
 
 UNITS = Path("/etc/systemd/system")
+SYSTEMCTL_SECONDS = 300.0
+"""Seconds for one command: a unit may take 90 s to stop and 90 s to start."""
 
 
 def run_systemctl(*arguments: str, accepted: Sequence[int] = (0,)) -> str:
-    """Run systemctl; returns its output. Raises ReleaseError for another exit status."""
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    """Run systemctl; returns its output.
+
+    Raises ReleaseError for another exit status, and where it does not end.
+    """
+    command = ["systemctl", *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=SYSTEMCTL_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ReleaseError(
+            f"{' '.join(command)} did not end within {SYSTEMCTL_SECONDS:g} s. Check systemd on the"
+            " host (systemctl list-jobs)"
+        ) from None
     if done.returncode not in accepted:
         raise ReleaseError(
             f"systemctl {' '.join(arguments)} failed: {done.stderr.strip()}. Check systemd on the"

@@ -21,6 +21,7 @@ IMAGE = "edge-llm/chat-api"
 # The base image's Python, and the wheels that its C library can load, per architecture.
 PYTHON_VERSION = "3.13"
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+PIP_SECONDS = 1800.0
 PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 
 
@@ -54,7 +55,17 @@ def install_wheels(project: Path, architecture: str, target: Path) -> None:
     ]  # fmt: skip
     command += [f"--platform={each}_{MACHINES[architecture]}" for each in PLATFORMS]
     command += ["--requirement", str(project / "requirements" / "api.txt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=PIP_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise OSError(
+            f"the chat API's wheels for {architecture} could not be fetched: pip did not end within"
+            f" {PIP_SECONDS:g} s. Check the package index and the network of the control machine,"
+            " and run this again"
+        ) from None
     if done.returncode != 0:
         raise OSError(
             f"the chat API's wheels for {architecture} could not be fetched: {done.stderr.strip()}"

@@ -17,6 +17,7 @@ import threading
 import time
 from typing import Callable, Deque, List
 
+from ..commands import COMMAND_TIMEOUT, end_process
 from .http_source import describe_full_disk
 from .job import BundleFile, DownloadError
 from .session import DownloadSession
@@ -124,12 +125,17 @@ class IncomingFile:
         reader.start()
         try:
             self._receive(process.stdout.fileno(), state, lines, on_line)
-            status = process.wait()
+            status = process.wait(timeout=COMMAND_TIMEOUT)
             reader.join(5)
             _take(lines, on_line)
+        except subprocess.TimeoutExpired:
+            end_process(process)
+            raise DownloadError(
+                f"the program that downloads {self.file.name} did not end with its output. Run"
+                " site.yml again"
+            ) from None
         except BaseException:
-            process.kill()
-            process.wait()
+            end_process(process)
             raise
         finally:
             process.stdout.close()

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
+from ..commands import end_process
 from ..json_data import Facts, parse_json
 from .incoming import IncomingFile, TooLargeError
 from .job import DownloadJob
@@ -126,8 +127,7 @@ def serving(session: DownloadSession) -> Iterator[Optional[subprocess.Popen[byte
             print(f"edge-llm: {session.notice}", file=sys.stderr)
         yield process
     finally:
-        process.kill()
-        process.wait()
+        end_process(process)
         process.stdout.close()
         if process.stdin is not None:
             # One that ended before it read its input has left that in the buffer.

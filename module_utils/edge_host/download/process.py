@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
+from ..commands import COMMAND_TIMEOUT
 from ..confinement import confine_download
 from ..files import read_json, write_atomically
 from ..json_data import Facts
@@ -150,18 +151,26 @@ def _start_unit(unit: str, command: Sequence[str], runtime: Path, folder: Path) 
     """Start a command as a unit of systemd, which may write to `runtime` and to `folder`, the
     models folder. Raises DownloadError.
     """
+    start_command = [
+        *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
+        *("--property=Nice=10", "--property=IOSchedulingClass=best-effort"),
+        "--property=IOSchedulingPriority=7",
+        *(f"--property={each}" for each in confine_download(folder, runtime)),
+        *command,
+    ]
     end = time.monotonic() + START_TIMEOUT
     while True:
-        done = subprocess.run(
-            [
-                *("systemd-run", "--quiet", "--collect", f"--unit={unit}"),
-                *("--property=Nice=10", "--property=IOSchedulingClass=best-effort"),
-                "--property=IOSchedulingPriority=7",
-                *(f"--property={each}" for each in confine_download(folder, runtime)),
-                *command,
-            ],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                start_command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=COMMAND_TIMEOUT, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise DownloadError(
+                f"the unit {unit} could not be started: systemd-run did not end within"
+                f" {COMMAND_TIMEOUT:g} s. Check systemd on the host (systemctl list-jobs), and run"
+                " site.yml again"
+            ) from None
         # A start that was interrupted has left a process that takes this job.
         if not done.returncode or is_running(runtime):
             return

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Union
 
 from ..commands import which
+from ..constants import IMAGE_HOURS
 from ..disk import describe_shortage
 from ..image_ref import ImageRef
+from ..systemd import SYSTEMCTL_SECONDS
 from .client import READY_SECONDS, RegistryClient
 from .errors import RegistryError
 from .manifest import measure_image
 from .sandbox import SANDBOX
 from .upload import upload_folder
 
-COPY_HOURS = 12
-"""The time limit of one copy: no line that a fleet could live with is slower."""
 # What tells skopeo the way: the caller's variables are not those of a unit.
 _PASSED = (
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
@@ -81,7 +81,7 @@ class Source(NamedTuple):
             f"EnvironmentFile={self.variables}",
             "MemoryMax=1G",
             "TasksMax=256",
-            f"RuntimeMaxSec={COPY_HOURS}h",
+            f"RuntimeMaxSec={IMAGE_HOURS}h",
         ]
         return [
             *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
@@ -180,7 +180,17 @@ def _check_space(source: Source, name: str, staging: Path) -> None:
 
 def _run(command: Sequence[str], name: str) -> bytes:
     """Run skopeo for an image; return its output. Raises RegistryError."""
-    done = subprocess.run(command, capture_output=True, check=False)
+    # systemd ends skopeo before; this is for a systemd that does not answer.
+    limit = IMAGE_HOURS * 3600 + SYSTEMCTL_SECONDS
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RegistryError(
+            f"The image {name} could not be copied into the registry: systemd-run did not end"
+            f" within {limit:g} s. Check systemd on the host, and run site.yml again."
+        ) from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()[-_LONGEST_MESSAGE:]
         raise RegistryError(

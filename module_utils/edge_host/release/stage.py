@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Dict, Mapping, Optional
 
-from ..constants import DOOR, ENGINE_PORTS, NETWORK, RELEASE
+from ..constants import DOOR, ENGINE_PORTS, IMAGE_HOURS, NETWORK, RELEASE
 from ..files import sync_folder
 from ..host_info.weights import read_models, read_ollama
 from ..json_data import Facts
@@ -30,6 +31,8 @@ from .store import (
     replace_file,
     utc_now,
 )
+
+PULL_SECONDS = IMAGE_HOURS * 3600
 
 
 def stage_release(host: Host, request: ReleaseRequest) -> Release:
@@ -159,7 +162,13 @@ def _provide_images(host: Host, engine: str, api: str) -> None:
             f"the chat API's image {api} is missing on the host. Run site.yml, which provides it"
         )
     if not host.docker.has_image(engine):
-        done = host.docker.run_command("pull", "--quiet", engine, timeout=None)
+        try:
+            done = host.docker.run_command("pull", "--quiet", engine, timeout=PULL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ReleaseError(
+                f"the engine's image {engine} could not be pulled within {PULL_SECONDS:g} s. Check"
+                " the registry and the host's network, and run this again"
+            ) from None
         if done.returncode != 0:
             raise ReleaseError(
                 f"the engine's image {engine} could not be pulled: {done.stderr.strip()}. Check the"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -52,15 +53,20 @@ def wait_for_recovery(host: Host) -> None:
 
     The unit is active from then on: only then systemd restarts it together with Docker.
     """
+    limit = 2 * max_activation_seconds(host.releases.current())
     # Where it is starting, or about to be restarted, this waits for that.
-    subprocess.run(["systemctl", "--quiet", "start", SERVICE], capture_output=True, check=False)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            ["systemctl", "--quiet", "start", SERVICE],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, check=False,
+        )  # fmt: skip
     # systemd restarts one that was killed after a moment: that is waited for once, not for ever.
     wait_until(
         lambda: (
             run_systemctl("is-active", SERVICE, accepted=(0, 3))
             not in ("activating", "deactivating")
         ),
-        2 * max_activation_seconds(host.releases.current()),
+        limit,
     )
 
 

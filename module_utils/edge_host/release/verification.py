@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Optional
 
-from ..commands import environment
+from ..commands import end_process, environment
 from ..engine_log import gpu_reason
 from ..gpu_offload import explain, gpu_problem
 from ..host_info.engine import read_engine_log
@@ -134,8 +134,7 @@ class Verification:
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            end_process(self._process)
 
     def _inspect_engine(self) -> Facts:
         found = self._host.docker.inspect(self._engine)
