@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,20 @@ def test_wheels_that_cannot_be_had_are_an_error_with_the_reason(project: Path) -
     with pytest.raises(OSError, match=r"wheels for arm64 could not be fetched: .*Invalid require"):
         bundle.build(project, "arm64", archive)
     assert list(archive.parent.iterdir()) == [], "a failure leaves nothing behind"
+
+
+def test_a_package_index_that_does_not_answer(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = project / "pip"
+    endless.write_text("#!/bin/sh\nexec sleep infinity\n")
+    endless.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(endless))
+    monkeypatch.setattr(bundle, "PIP_SECONDS", 0.2)
+    with pytest.raises(OSError, match="wheels for arm64") as caught:
+        bundle.bundle(project, project / "cache", "base", "arm64", check=False)
+    assert str(caught.value) == (
+        "the chat API's wheels for arm64 could not be fetched: pip did not end within 0.2 s. Check"
+        " the package index and the network of the control machine, and run this again"
+    )
+    assert not list((project / "cache").glob("*.tar.gz"))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from action_plugins import model_fetch
 from edge_host.constants import IMAGE_HOURS
 from edge_host.release.activation import max_activation_seconds
 from edge_host.release.store import Release
@@ -29,7 +32,12 @@ FILES = sorted(
 )
 
 SLEEPS = """#!/usr/bin/python
-import signal
+import os, signal
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule({"pid": {"type": "path"}})
+with open(module.params["pid"] + ".new", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(file.name, module.params["pid"])
 signal.pause()
 """
 PLAY = """
@@ -37,7 +45,7 @@ PLAY = """
   gather_facts: false
   tasks:
     - name: Read the host
-      sleeps:
+      sleeps: {pid: "{{ playbook_dir }}/pid"}
       timeout: 1
 """
 
@@ -134,8 +142,29 @@ def test_a_host_that_never_ends_a_task_is_given_up_with_a_sentence(tmp_path: Pat
         env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
+    # Ansible leaves it running; under load it may not have begun.
+    if (tmp_path / "pid").exists():
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert done.returncode == 2, done.stdout + done.stderr
     assert (
         'board: the task "Read the host" did not end within 1 s. Check the host (uptime, df, dmesg,'
         " journalctl -e), and run this again." in done.stderr.splitlines()
     )
+
+
+def test_each_call_of_a_download_has_the_limit_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download may take a day; a host that does not end one look at it is given up before."""
+    states = ["fetching", "fetching", "done"]
+    alarms: list[int] = []
+    monkeypatch.setattr(signal, "alarm", alarms.append)
+    monkeypatch.setattr(
+        model_fetch.ActionModule,
+        "_execute_module",
+        lambda *_, **__: {"download": {"state": states.pop(0)}},
+    )
+    job = {"name": "smoke", "files": [], "mode": "source"}
+    task = Mock(args={"state": "finished", "job": job}, timeout=600, async_val=0, delegate_to=None)
+    action = model_fetch.ActionModule(task, Mock(), Mock(), Mock(), Mock(), None)
+    action._templar = Mock(template=lambda value: value)
+    assert not action.run(task_vars={"inventory_hostname": "a"}).get("failed")
+    assert states == [] and alarms == [600, 600, 600]
