@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 
-from edge_fleet.progress import clean_text
+from edge_fleet.text import clean_text
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _KEPT = re.compile(r"([\n\t])")
