@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rounds import verdict
 from sandbox.models import TREE
 from tests.integration.weights.conftest import HUB, MIB, File, given, shell
 from tests.playing import ROOT, catalogues, command, play, started
@@ -29,6 +31,10 @@ RATE = "40mbit"
 BOARDS = [f"field-{n:02}" for n in range(1, 9)]
 PLACE = "edge-llm/bench/resolve/1"
 INVENTORY = ("-i", "benchmarks/hosts.yml")
+ONE = "one board"
+EIGHT = ("eight boards, the control machine brings", "eight boards, one of them brings")
+MOST = 2.0
+"""How long weights may take to come to eight boards, in times of what one board takes."""
 GET_URL = """
 - hosts: all
   gather_facts: false
@@ -145,6 +151,17 @@ def resumed(subject: Subject) -> int:
     return given(subject.file) - before - SIZE
 
 
+def ratios(rows: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """Way -> its seconds, in times of those to one board."""
+    return {name: seconds / rows[ONE][0] for name, (seconds, _) in rows.items()}
+
+
+def judge(found: Mapping[str, float]) -> tuple[list[str], int]:
+    """Sentences about the ways to eight boards, and the exit status: 1 where one takes too long."""
+    sentences = [verdict(name, found[name], MOST, most=True, unit=" times") for name in EIGHT]
+    return sentences, int(any(found[name] > MOST for name in EIGHT))
+
+
 def main() -> int:
     """Measure and print."""
     console = Console()
@@ -167,20 +184,22 @@ def main() -> int:
     rows = {
         "get_url, one board": measured.plain(one, folder),
         "get_url, eight boards": measured.plain(all_, folder),
-        "one board": measured.ours(one, "auto"),
-        "eight boards, the control machine brings": measured.ours(all_, "localhost"),
-        "eight boards, one of them brings": measured.ours(all_, "auto"),
+        ONE: measured.ours(one, "auto"),
+        EIGHT[0]: measured.ours(all_, "localhost"),
+        EIGHT[1]: measured.ours(all_, "auto"),
     }
-    alone = rows["one board"][0]
+    found = ratios(rows)
     table = Table(title=f"{SIZE // MIB} MiB to boards with {RATE}/s each way")
     for name in ("way", "seconds", "to one board's", "read at the source"):
         table.add_column(name, justify="left" if name == "way" else "right")
     for name, (seconds, read) in rows.items():
-        table.add_row(name, f"{seconds:.0f}", f"{seconds / alone:.2f}", f"{read / SIZE:.2f} times")
+        table.add_row(name, f"{seconds:.0f}", f"{found[name]:.2f}", f"{read / SIZE:.2f} times")
     console.print(table)
     console.print(f"Killed half way: {max(0, resumed(subject)) / MIB:.2f} MiB came twice.")
     clean()
-    return 0
+    sentences, status = judge(found)
+    console.print("\n".join(sentences))
+    return status
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.playing import ROOT, message, play
+from tests.waiting import until
 
 HOST = "pi-01"
 CONTAINER = f"test-{HOST}"
@@ -144,6 +145,12 @@ class Load:
     def wait(self, begin: float, end: float) -> float:
         """The longest that a request between two moments waited for its first byte."""
         return max(first - began for began, first in self.times if first > begin and began < end)
+
+
+def wait_for_requests(load: Load, more: int = 8) -> None:
+    """Wait until clients have got further answers."""
+    seen = len(load.times)
+    until(lambda: len(load.times), "answers to clients", lambda count: count >= seen + more)
 
 
 @contextmanager

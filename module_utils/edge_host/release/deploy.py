@@ -17,6 +17,7 @@ from .engine_key import ensure_engine_key, hash_engine_key
 from .errors import HostLockedError, ReleaseError
 from .host import Host
 from .lock import lock_host
+from .provision import give_new_sockets
 from .recovery import recover
 from .request import ReleaseRequest, diff_files, is_in_place, request_rollback
 from .result import describe_failure, find_result
@@ -91,7 +92,7 @@ def _change(
         else:
             to = stage_release(host, request)
         try:
-            move_sockets(listen_address(request.metadata))
+            _listen(host, listen_address(request.metadata), before)
         except ReleaseError:
             _listen_as_released(host)
             raise
@@ -109,7 +110,14 @@ def _listen_as_released(host: Host) -> None:
     """Have systemd listen at the address of the release that serves, as after a failed change."""
     serving = host.releases.current()
     if serving:
-        move_sockets(listen_address(serving.record))
+        _listen(host, listen_address(serving.record), serving)
+
+
+def _listen(host: Host, address: str, serving: Optional[Release]) -> None:
+    """Have systemd listen at an address, and the chat API that runs, if any, take its sockets."""
+    served = serving is not None and host.docker.is_running(serving.container("api"))
+    if move_sockets(address) and serving is not None and served:
+        give_new_sockets(host, serving)
 
 
 def _check_expected_release(expected: Any, current: int) -> None:

@@ -31,11 +31,18 @@ def provide_sockets(host: Host, serving: Optional[Release]) -> None:
     served = serving is not None and host.docker.is_running(serving.container("api"))
     units.start()
     if serving is not None and served:
-        # It has the sockets of before. It would end by itself when it finds the new ones, which
-        # is at any time, and would then be taken for one that has failed.
-        retire_chat_api(host, serving, serving.drain_timeout)
-        host.docker.start(serving.container("api"))
-        wait_for_status(host, serving)
+        give_new_sockets(host, serving)
+
+
+def give_new_sockets(host: Host, serving: Release) -> None:
+    """Have the chat API of a release, which has the sockets of before, take those of systemd.
+
+    It would end by itself when it finds the new ones, which is at any time, and would then be taken
+    for one that has failed. Raises ReleaseError.
+    """
+    retire_chat_api(host, serving, serving.drain_timeout)
+    host.docker.start(serving.container("api"))
+    wait_for_status(host, serving)
 
 
 def are_sockets_held(host: Host) -> bool:

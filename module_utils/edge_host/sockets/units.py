@@ -52,12 +52,12 @@ def install(
     return changed
 
 
-def move(listen_address: str) -> None:
+def move(listen_address: str) -> bool:
     """Have systemd listen at an address, empty for all; the caller holds the host's lock.
 
     Another address than before, or than that of systemd's sockets, restarts the socket unit, which
-    ends all connections to it; all else of that unit takes effect at the next boot. Raises
-    ReleaseError.
+    ends all connections to it; all else of that unit takes effect at the next boot. Returns whether
+    it was restarted: a chat API has the sockets of before then. Raises ReleaseError.
     """
     text = build_socket(listen_address)
     moved = find_addresses(read_text(UNITS / SOCKETS_UNIT) or "") != find_addresses(text)
@@ -69,6 +69,8 @@ def move(listen_address: str) -> None:
         # The service, which requires it, is restarted with it.
         run_systemctl("restart", SOCKETS_UNIT)
         start()
+        return True
+    return False
 
 
 def _write(texts: Mapping[str, str]) -> bool:

@@ -18,9 +18,14 @@ import pytest
 
 from edge_fleet.certificates import Certificate, parse_certificate, parse_pair
 from tests.certificates import NOW, issue, load_key
-from tests.integration.load import Board, Load, board_named, known_answers, loaded
+from tests.integration.load import (
+    Board,
+    board_named,
+    known_answers,
+    loaded,
+    wait_for_requests,
+)
 from tests.playing import client_file, message, play
-from tests.waiting import until
 
 HOST = "jetson-01"
 _TLS = {"llm_tls": True}
@@ -49,12 +54,6 @@ def run_site(**variables: object) -> str:
     done = play("site.yml", HOST, **_TLS, **variables)
     assert done.returncode == 0, done.stdout
     return message(done)
-
-
-def wait_for_requests(load: Load, more: int = 8) -> None:
-    """Wait until clients have got further answers."""
-    seen = len(load.times)
-    until(lambda: len(load.times), "answers to clients", lambda count: count >= seen + more)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ _SECONDS = 60
 _PROBE = """
 import json, socket, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
-board, networks, targets = json.loads(sys.argv[1])
+board, (networks, targets) = sys.argv[1], json.loads(sys.argv[2])
 subprocess.run(["ip", "address", "flush", "dev", "lo"], check=True)
 for network in networks:
     subprocess.run(["ip", "route", "add", network, "via", board], check=True)
@@ -69,17 +69,27 @@ def _networks(host: Any) -> list[str]:
     return [each for each in host.check_output(command).split() if ":" not in each]
 
 
-def _reached(name: str, networks: list[str], targets: list[Target]) -> set[Target]:
-    """The targets that a new machine on the board's network reaches by way of the board."""
+def run_as_neighbour(name: str, script: str, *arguments: str, options: Iterable[str] = ()) -> str:
+    """What a script in Python prints on a new machine on the board's network.
+
+    Its first argument is the board's address; `options` are of `docker run`.
+    """
     instance = Instance(ENVIRONMENT["SANDBOX"])
     found = docker("container", "inspect", instance.container(name))
     (board,) = json.loads(found)
     address = board["NetworkSettings"]["Networks"][instance.network]["IPAddress"]
-    told = docker(
+    return docker(
         *("run", "--rm", "--network", instance.network, "--label", f"{LABEL}={instance.name}"),
-        *("--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1"),
-        *("--entrypoint", "python3", board["Config"]["Image"]),
-        *("-c", _PROBE, json.dumps([address, networks, targets])),
+        *(*options, "--entrypoint", "python3", board["Config"]["Image"]),
+        *("-c", script, address, *arguments),
+    )
+
+
+def _reached(name: str, networks: list[str], targets: list[Target]) -> set[Target]:
+    """The targets that a new machine on the board's network reaches by way of the board."""
+    told = run_as_neighbour(
+        *(name, _PROBE, json.dumps([networks, targets])),
+        options=("--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1"),
     )
     return {target for target, open_ in zip(targets, json.loads(told), strict=True) if open_}
 

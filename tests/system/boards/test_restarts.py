@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.integration.load import board_named, loaded, wait_for_requests
 from tests.playing import restart
 from tests.system.boards.neighbour import check_neighbour
 from tests.system.hosts.conftest import ROOT, trust
@@ -48,14 +50,21 @@ def test_the_host_serves_again(
 def test_a_restart_of_dockerd_leaves_the_containers_running(
     host: Any, plan: dict[str, Any], key: str, containers: dict[str, str]
 ) -> None:
-    """As an upgrade of Docker's packages restarts it."""
+    """As an upgrade of Docker's packages restarts it; no request of a client fails."""
     started = f"docker inspect -f '{{{{.State.StartedAt}}}}' {' '.join(containers.values())}"
     process = "systemctl show --property=MainPID docker"
     assert host.check_output("docker info --format '{{.LiveRestoreEnabled}}'") == "true"
     before = host.check_output(started), host.check_output(process)
-    host.check_output("systemctl restart docker")
-    assert host.check_output(process) != before[1], "dockerd was not restarted"
-    assert host.check_output(started) == before[0]
+    with loaded(board_named(plan["host"])) as load:
+        wait_for_requests(load)
+        begun = time.monotonic()
+        host.check_output("systemctl restart docker")
+        ended = time.monotonic()
+        assert host.check_output(process) != before[1], "dockerd was not restarted"
+        assert host.check_output(started) == before[0]
+        wait_for_requests(load)
+    assert load.wrong == []
+    assert [each for each in load.arrivals if begun < each < ended], "nobody asked meanwhile"
     done = check(plan, key, f"--answer={plan['model']['proof']['answer']}", "--timeout=90")
     assert done.returncode == 0, done.stdout + done.stderr
     # It is restarted together with Docker, and finds nothing to do.

@@ -33,13 +33,16 @@ class Deployment:
     """A deployment of a release that is staged already.
 
     `installed` are the addresses with which units were installed, which keep the one they have;
-    `addresses` those that systemd was moved to; `unbound` those at which it cannot listen.
+    `addresses` those that systemd was moved to; `unbound` those at which it cannot listen, `moved`
+    those for which it made new sockets; `renewed` the releases whose chat APIs were given these.
     """
 
     def __init__(self, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed: list[str] = []
         self.addresses: list[str] = []
         self.unbound: set[str] = set()
+        self.moved: set[str] = set()
+        self.renewed: list[int] = []
         self._root = host.root
         self.staging: ReleaseError | None = None
         self._to = listening(add_release(host, 2, "beside", engine="b", api="b"), NEW)
@@ -48,6 +51,9 @@ class Deployment:
         monkeypatch.setattr(deploy, "Host", lambda _: host)
         monkeypatch.setattr(deploy, "install_sockets", self._install)
         monkeypatch.setattr(deploy, "move_sockets", self._move)
+        monkeypatch.setattr(
+            deploy, "give_new_sockets", lambda _, release: self.renewed.append(release.number)
+        )
         for name in (
             *("install_recovery", "remove_other_programs"),
             *("wait_for_recovery", "ensure_folders"),
@@ -66,12 +72,13 @@ class Deployment:
     def _install(self, root: Path, program: Path, address: str) -> None:
         self.installed.append(address)
 
-    def _move(self, address: str) -> None:
+    def _move(self, address: str) -> bool:
         with pytest.raises(HostLockedError), lock_host(self._root, "bob@laptop", timeout=0):
             pytest.fail("the host is not locked while its address changes")
         self.addresses.append(address)
         if address in self.unbound:
             raise ReleaseError("systemd cannot listen")
+        return address in self.moved
 
     def _stage(self, *_: Any) -> Release:
         if self.staging:
@@ -96,6 +103,16 @@ def deployment(host: FakeHost, sockets: FakeSockets, monkeypatch: pytest.MonkeyP
 def test_a_release_listens_at_its_address(deployment: Deployment) -> None:
     assert deployment.run()["result"]["outcome"] == "committed"
     assert deployment.addresses == [NEW, NEW]
+    assert deployment.renewed == []
+
+
+def test_the_chat_api_that_runs_is_given_new_sockets_before_the_change(
+    deployment: Deployment,
+) -> None:
+    """It would end by itself otherwise, and be taken for one that has failed."""
+    deployment.moved = {NEW}
+    deployment.run()
+    assert deployment.renewed[0] == 1
 
 
 def test_the_address_is_rolled_back_with_the_release(
