@@ -66,12 +66,12 @@ def test_host_info(tmp_path: Path) -> None:
     expected = hashlib.sha256(b"key\n").hexdigest()
     result = ansible(
         "host_info",
-        {"root": str(tmp_path), "ports": [8000], "secrets": {"api_keys": expected}},
+        {"root": str(tmp_path), "ports": [8000, 11434], "secrets": {"api_keys": expected}},
         "--check",
     )
     assert result["changed"] is False
     assert result["state"]["deployment"]["secrets"] == {"api_keys": True}
-    assert list(result["state"]["ports"]) == ["8000"]
+    assert list(result["state"]["ports"]) == ["8000", "11434"]
     assert result["state"]["board"]["disk"]["path"] == str(tmp_path)
     # The hash of a weak secret tells it; Ansible repeats a module's arguments in its result.
     assert result["invocation"]["module_args"]["secrets"] != {"api_keys": expected}
