@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action.normal import ActionModule as Normal
 
-from edge_fleet.facts import FactsError, checked_state
+from edge_fleet.facts import FactsError, checked_state, kept_result
 
 
 class ActionModule(Normal):  # type: ignore[misc]
@@ -19,10 +19,11 @@ class ActionModule(Normal):  # type: ignore[misc]
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        kept = kept_result(result)
         if result.get("failed"):
-            return result
+            return kept
         try:
-            return {**result, "state": checked_state(result.get("state"))}
+            return {**kept, "state": checked_state(result.get("state"))}
         except FactsError as error:
             # Without the facts: nobody is to use or print them.
             return {"failed": True, "changed": False, "msg": str(error)}

@@ -111,7 +111,7 @@ state:
             names in /proc/cpuinfo; null where there are no names.
           type: list
           elements: str
-        memory_total: {type: int, description: "Bytes of memory, or null."}
+        memory_total: {type: int, description: Bytes of memory.}
         zram_total: {type: int, description: "Bytes of swap in compressed memory, or null."}
         gpus:
           description: The NVIDIA GPUs with memory of their own. A Jetson's has none.

@@ -42,6 +42,12 @@ _SCHEMA = ConfigDict(strict=True, extra="allow")
 _REMEDY = (
     "Look for the cause on the host, which may be broken or not yours alone, and run this again"
 )
+# What Ansible adds where a module did not run, or where a host cannot be reached, is among them.
+_EVERY_RESULT = {
+    *("changed", "failed", "msg", "diff", "invocation", "warnings", "deprecations", "skipped"),
+    *("exception", "rc", "module_stdout", "module_stderr", "unreachable"),
+}
+_FOUND_INTERPRETER = "discovered_interpreter_"
 
 
 class FactsError(Exception):
@@ -396,6 +402,28 @@ _RESULT: TypeAdapter[Any] = TypeAdapter(Result)
 def checked_state(found: object) -> dict[str, Any]:
     """The facts of a host as the module host_info returned them. Raises FactsError."""
     return _checked(_STATE, found, "facts of the host")
+
+
+def kept_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What every result has for Ansible, of a module's result; not what only some modules return.
+
+    Of the facts that Ansible would keep, those stay that Ansible itself has added.
+    """
+    # Ansible takes keys of its own out of what a module returns, and adds them afterwards.
+    kept = {
+        name: value
+        for name, value in result.items()
+        if name in _EVERY_RESULT or name.startswith("_ansible_")
+    }
+    facts = result.get("ansible_facts")
+    if isinstance(facts, dict):
+        # Which Python the host has: without it, Ansible looks for it in each task.
+        found = {
+            name: value for name, value in facts.items() if name.startswith(_FOUND_INTERPRETER)
+        }
+        if found:
+            kept["ansible_facts"] = found
+    return kept
 
 
 def checked_result(found: object) -> dict[str, Any]:

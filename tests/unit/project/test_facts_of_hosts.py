@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.edge_fleet.conftest import JETSON, change
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +33,11 @@ _SENTENCE = (
 
 
 def play(
-    folder: Path, results: dict[str, Any], tasks: list[dict[str, Any]], module: str = "host_info"
+    folder: Path,
+    results: dict[str, Any],
+    tasks: list[dict[str, Any]],
+    module: str = "host_info",
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run tasks over `good` and `bad`, whose module of that name returns these results."""
     (folder / "results.json").write_text(json.dumps(results))
@@ -45,17 +51,20 @@ def play(
         "tasks": tasks,
     }
     (folder / "play.yml").write_text(json.dumps([play]))
+    # Files of the control machine are kept beside the inventory.
+    (folder / "hosts").write_text("good\nbad\n")
     return subprocess.run(
         [
-            Path(sys.executable).with_name("ansible-playbook"), "-i", "good,bad,", "-c", "local",
+            Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "hosts", "-c", "local",
             "-e", f"ansible_python_interpreter={sys.executable}", folder / "play.yml",
         ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env={
             **os.environ,
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_LIBRARY": str(folder),
             "ANSIBLE_NOCOLOR": "1",
+            **environment,
         },
     )  # fmt: skip
 
@@ -85,6 +94,42 @@ def test_a_wrong_fact_refuses_its_host_alone(tmp_path: Path) -> None:
     assert f"bad: the host could not be read: {_SENTENCE}" in said
     assert "good has ['curl']" in said
     assert "bad has" not in said
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+@pytest.mark.parametrize("injected", [True, False])
+def test_a_host_sets_no_variable(tmp_path: Path, injected: bool, filtered: bool) -> None:
+    """Two things prevent it, each alone: without both, the host chooses what file is written."""
+    # Not in each other: the folder of the play is one of modules, with what is below it.
+    folder, actions = tmp_path / "play", tmp_path / "actions"
+    folder.mkdir()
+    actions.mkdir()
+    chosen = tmp_path / "chosen.json"
+    for path in (ROOT / "action_plugins").glob("*.py"):
+        if filtered or path.stem != "host_info":
+            (actions / path.name).symlink_to(path)
+    facts = {"board_facts_file": str(chosen)}
+    environment = {"ANSIBLE_INJECT_FACT_VARS": "true"} if injected else {}
+    done = play(
+        folder,
+        {"good": {"state": JETSON}, "bad": {"state": JETSON, "ansible_facts": facts}},
+        [
+            {
+                "include_role": {"name": "preflight", "tasks_from": "gather", "public": True},
+                "vars": {"preflight_secrets": {}, "preflight_root": str(tmp_path)},
+            },
+            {"control_files": {"files": ["{{ __preflight_facts }}"]}},
+            {"debug": {"msg": "{{ inventory_hostname }} has {{ ansible_facts }}."}},
+        ],
+        ANSIBLE_ACTION_PLUGINS=str(actions),
+        **environment,
+    )
+    said = words(done)
+    assert done.returncode == 0, said
+    assert chosen.exists() is (injected and not filtered)
+    assert (folder / ".facts/bad.json").exists() is not chosen.exists()
+    assert (folder / ".facts/good.json").exists()
+    assert ("bad has {}." in said) is filtered
 
 
 def test_the_history_of_one_host_does_not_end_that_of_others(tmp_path: Path) -> None:
@@ -133,7 +178,7 @@ def test_facts_in_a_file(tmp_path: Path) -> None:
             Path(sys.executable).with_name("ansible-playbook"), "-i", "kitchen,",
             "-e", f"board_facts_file={tmp_path}/facts.json", "playbooks/plan.yml",
         ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
     )  # fmt: skip
     said = words(done)

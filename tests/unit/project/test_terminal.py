@@ -74,7 +74,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> str:
         ],
         cwd=folder,
         env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), **environment},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     return done.stdout + done.stderr
