@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 
 from edge_host.constants import MIB
@@ -12,6 +13,8 @@ GIB = 1024 * MIB
 MOST_TEXT = 1000
 """Characters of a host's text that are shown at most."""
 Problem = str
+_JOINER = "\u200d"
+"""Makes one sign of several, in emoji and in scripts such as Devanagari; it moves nothing."""
 
 
 def join_names(names: Iterable[str]) -> str:
@@ -43,6 +46,15 @@ def clean_text(value: object, most: int) -> str:
         return str(value)
     text = value[: most + 1]
     shown = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        each if _is_of_a_line(each) else each.encode("unicode_escape").decode() for each in text
     )
     return shown if len(value) <= most else f"{shown[:most]}..."
+
+
+def _is_of_a_line(character: str) -> bool:
+    """Whether it is shown as it is. Python takes all spaces but one for not printable: texts in
+    French have narrow ones that do not break, and those in Japanese wide ones.
+    """
+    return (
+        character.isprintable() or character == _JOINER or unicodedata.category(character) == "Zs"
+    )

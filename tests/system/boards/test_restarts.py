@@ -64,7 +64,9 @@ def test_a_restart_of_dockerd_leaves_the_containers_running(
         assert host.check_output(started) == before[0]
         wait_for_requests(load)
     assert load.wrong == []
-    assert [each for each in load.arrivals if begun < each < ended], "nobody asked meanwhile"
+    # Under load no byte may arrive in so short a time.
+    asking = [first for began, first in load.times if began < ended and first > begun]
+    assert asking, "nobody asked meanwhile"
     done = check(plan, key, f"--answer={plan['model']['proof']['answer']}", "--timeout=90")
     assert done.returncode == 0, done.stdout + done.stderr
     # It is restarted together with Docker, and finds nothing to do.

@@ -198,6 +198,10 @@ def test_what_the_operator_should_know_is_shown() -> None:
     [
         ("a\x1b[2Jb\r\nc\u202ed\x9be", "a\\x1b[2Jb\\r\\nc\\u202ed\\x9be"),
         ("gr\u00fc\u00dfe", "gr\u00fc\u00dfe"),
+        # Spaces of all kinds, and what joins signs; no ends of lines, and nothing without a width.
+        ("5\u00a0GB \u202f\u3000\u2009", "5\u00a0GB \u202f\u3000\u2009"),
+        ("\U0001f468\u200d\U0001f527", "\U0001f468\u200d\U0001f527"),
+        ("\u2028\u2029\u200b\u200c\u200e", "\\u2028\\u2029\\u200b\\u200c\\u200e"),
         ("x" * 11, "x" * 10 + "..."),
         ("\x1b" * 11, "\\x1b\\x1b\\x" + "..."),
         ("", ""),

@@ -13,6 +13,10 @@ GREEN = "\x1b[0;32mok=1\x1b[0m"
     ("text", "shown"),
     [
         ("a line\n\tand another, in ümlauts", "a line\n\tand another, in ümlauts"),
+        (
+            "5\u00a0GB\u202f\u3000\U0001f468\u200d\U0001f527",
+            "5\u00a0GB\u202f\u3000\U0001f468\u200d\U0001f527",
+        ),
         ("windows\r\nlines", "windows\nlines"),
         ("over\rwritten", "over\\rwritten"),
         ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),

@@ -55,8 +55,9 @@ def play(
     (folder / "hosts").write_text("good\nbad\n")
     return subprocess.run(
         [
-            Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "hosts", "-c", "local",
-            "-e", f"ansible_python_interpreter={sys.executable}", folder / "play.yml",
+            Path(sys.executable).with_name("ansible-playbook"), folder / "play.yml",
+            "-i", folder / "hosts", "-c", "local",
+            "-e", f"ansible_python_interpreter={sys.executable}",
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env={

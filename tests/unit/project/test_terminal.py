@@ -14,7 +14,9 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[3]
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x1b[0;32mok\x1b[0m\u202etxt.exe"
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f]")
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f]"
+)
 COLOUR = re.compile("\x1b\\[[0-9;]+m")
 
 MODULE = """#!/usr/bin/python
