@@ -12,14 +12,13 @@ import pytest
 from edge_fleet import drift, tables
 from edge_fleet.facts import (
     MOST_BYTES,
-    MOST_ITEMS,
-    MOST_LOG,
     FactsError,
     checked_result,
     checked_state,
     facts_problem,
     kept_result,
 )
+from edge_fleet.facts_schema import MOST_ITEMS, MOST_LOG
 from edge_fleet.image_distribution import cached_images, registry_clients
 from edge_fleet.plan.build import deployment_plan
 from edge_fleet.plan.weights import prunable
