@@ -221,7 +221,8 @@ async def test_no_error_within_a_stream_tells_an_internal_address(
         options = {"stream_options": {"include_usage": include_usage}}
         raw = (await client.post(CHAT, json=BODY | options | {"stream": True})).content
     hidden = 'error reading llm response: Post "[address]": EOF'
-    assert raw == text + error_event(hidden) + DONE
+    # The request may have waited until the engine was ready.
+    assert raw.replace(b": queued\n\n", b"") == text + error_event(hidden) + DONE
 
 
 async def test_an_engines_words_may_be_any_text(
