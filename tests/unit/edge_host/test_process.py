@@ -168,7 +168,9 @@ def planned(folder: Path, at: float, mode: str = "peers") -> dict[str, Any]:
 def test_a_newer_plan_replaces_an_older_one(tmp_path: Path, program: Path, runtime: Path) -> None:
     """The other hosts have its certificates; whoever waits for the older one waits for it, too."""
     assert process.start(job(tmp_path), runtime, program, unit=False)
-    first = process.wait(runtime, 0)["pid"]
+    first = until(lambda: process.wait(runtime, 0), "its process", lambda status: "pid" in status)[
+        "pid"
+    ]
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(process.wait, runtime, 60)
         assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
@@ -189,7 +191,8 @@ def test_an_older_plan_joins_a_newer_one(
     assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
     for other in (planned(tmp_path, 1.0, mode), planned(tmp_path, 2.0, mode), job(tmp_path, mode)):
         assert not process.start(other, runtime, program, unit=False)
-    assert process.wait(runtime, 0)["by"] == "peers at 2.0"
+    status = until(lambda: process.wait(runtime, 0), "its process", lambda status: "by" in status)
+    assert status["by"] == "peers at 2.0"
 
 
 def test_a_status_of_another_type_is_an_old_one(
