@@ -57,6 +57,11 @@ def runtime(tmp_path: Path) -> Iterator[Path]:
         until(lambda: process.is_running(folder), "the end of the process", lambda runs: not runs)
 
 
+def written_status(runtime: Path) -> dict[str, Any]:
+    """The status of the process, once it has written one; it begins after its start."""
+    return until(lambda: process.wait(runtime, 0), "its status", lambda status: "pid" in status)
+
+
 def job(folder: Path, mode: str = "source", operator: str = "alice@laptop") -> dict[str, Any]:
     file = {"name": "m.gguf", "path": "m.gguf", "size": 100, "sha256": "a" * 64}
     return {
@@ -168,9 +173,7 @@ def planned(folder: Path, at: float, mode: str = "peers") -> dict[str, Any]:
 def test_a_newer_plan_replaces_an_older_one(tmp_path: Path, program: Path, runtime: Path) -> None:
     """The other hosts have its certificates; whoever waits for the older one waits for it, too."""
     assert process.start(job(tmp_path), runtime, program, unit=False)
-    first = until(lambda: process.wait(runtime, 0), "its process", lambda status: "pid" in status)[
-        "pid"
-    ]
+    first = written_status(runtime)["pid"]
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(process.wait, runtime, 60)
         assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
@@ -191,15 +194,14 @@ def test_an_older_plan_joins_a_newer_one(
     assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
     for other in (planned(tmp_path, 1.0, mode), planned(tmp_path, 2.0, mode), job(tmp_path, mode)):
         assert not process.start(other, runtime, program, unit=False)
-    status = until(lambda: process.wait(runtime, 0), "its process", lambda status: "by" in status)
-    assert status["by"] == "peers at 2.0"
+    assert written_status(runtime)["by"] == "peers at 2.0"
 
 
 def test_a_status_of_another_type_is_an_old_one(
     tmp_path: Path, program: Path, runtime: Path
 ) -> None:
     assert process.start(planned(tmp_path, 2.0), runtime, program, unit=False)
-    until(lambda: process.wait(runtime, 0), "the work", lambda status: status.get("pid"))
+    written_status(runtime)
     status = json.loads((runtime / STATUS).read_text())
     (runtime / STATUS).write_text(json.dumps(status | {"distribution": "9" * 99}))
     assert process.start(planned(tmp_path, 1.0), runtime, program, unit=False)
